@@ -1,0 +1,219 @@
+//! The life of the process: which tasks run, how they are asked to stop, and what happens when one dies.
+//!
+//! A stop is soft first: readiness goes down, running calls finish, devices are sent away. At the deadline, or at a second
+//! signal, it is hard: what still runs is dropped.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// `[drain]`: how devices are sent away when the server stops.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Connections closed per second, so that their return does not fall on the other nodes at once.
+    pub pace: u32,
+    /// When whatever is left is dropped, counted from the signal.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+}
+
+/// Starts tasks and stops them. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub struct Lifecycle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    soft: CancellationToken,
+    hard: CancellationToken,
+    tasks: TaskTracker,
+    ready: AtomicBool,
+    death: Mutex<Option<&'static str>>,
+}
+
+impl Lifecycle {
+    /// Nothing runs yet, and nothing is ready.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a task that may end at any time, such as one connection's. A hard stop drops it.
+    #[expect(clippy::disallowed_methods, reason = "this is the tracker")]
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hard = self.inner.hard.clone();
+        let task = async move {
+            hard.run_until_cancelled_owned(task).await;
+        };
+        tokio::spawn(self.inner.tasks.track_future(task));
+    }
+
+    /// Runs a task without which the server is of no use. If it panics, or ends before a stop was asked for, the
+    /// server stops with failure.
+    pub fn spawn_vital<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let guard = VitalGuard { name, lifecycle: self.clone() };
+        self.spawn(async move {
+            let _guard = guard;
+            task.await;
+        });
+    }
+
+    /// Everything listens: readiness goes up.
+    pub fn set_ready(&self) {
+        self.inner.ready.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the server listens and has not been asked to stop.
+    pub fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::SeqCst) && !self.is_stopping()
+    }
+
+    /// Asks everything to come to an end.
+    pub fn stop(&self) {
+        self.inner.soft.cancel();
+    }
+
+    /// Drops whatever still runs.
+    pub fn stop_hard(&self) {
+        self.inner.soft.cancel();
+        self.inner.hard.cancel();
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.soft.is_cancelled()
+    }
+
+    /// Waits until a stop is asked for.
+    pub async fn stopping(&self) {
+        self.inner.soft.cancelled().await;
+    }
+
+    /// Waits for the hard stop.
+    pub async fn stopping_hard(&self) {
+        self.inner.hard.cancelled().await;
+    }
+
+    /// Waits until every task has ended.
+    pub async fn ended(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// The vital task that died, if one did.
+    pub fn death(&self) -> Option<&'static str> {
+        *self.inner.death.lock()
+    }
+
+    /// Turns SIGTERM and SIGINT into a soft stop, and a second one into the hard stop.
+    pub fn watch_signals(&self) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let lifecycle = self.clone();
+        self.spawn(async move {
+            let mut next = async || {
+                tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                }
+            };
+            let tasks_ended = lifecycle.inner.tasks.clone();
+            let name = tokio::select! {
+                name = next() => name,
+                () = lifecycle.stopping() => "a vital task's death",
+            };
+            tracing::info!(signal.name = name, "stopping");
+            lifecycle.stop();
+            tokio::select! {
+                name = next() => {
+                    tracing::warn!(signal.name = name, "stopping at once");
+                    lifecycle.stop_hard();
+                }
+                () = others_ended(&tasks_ended) => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Waits until the task that waits is the last one.
+async fn others_ended(tasks: &TaskTracker) {
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while tasks.len() > 1 {
+        tick.tick().await;
+    }
+}
+
+struct VitalGuard {
+    name: &'static str,
+    lifecycle: Lifecycle,
+}
+
+impl Drop for VitalGuard {
+    fn drop(&mut self) {
+        if self.lifecycle.is_stopping() && !std::thread::panicking() {
+            return;
+        }
+        tracing::error!(task.name = self.name, "a vital task died: stopping with failure");
+        self.lifecycle.inner.death.lock().get_or_insert(self.name);
+        self.lifecycle.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_death_of_a_vital_task_stops_with_failure() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn_vital("worker", async { panic!("as tests do") });
+        lifecycle.stopping().await;
+        assert_eq!(lifecycle.death(), Some("worker"));
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_may_end_once_a_stop_was_asked_for() {
+        let lifecycle = Lifecycle::new();
+        let task = lifecycle.clone();
+        lifecycle.spawn_vital("worker", async move { task.stopping().await });
+        lifecycle.stop();
+        lifecycle.ended().await;
+        assert_eq!(lifecycle.death(), None);
+    }
+
+    #[tokio::test]
+    async fn a_hard_stop_drops_what_runs() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn(std::future::pending());
+        lifecycle.stop_hard();
+        lifecycle.ended().await;
+    }
+
+    #[test]
+    fn readiness_goes_down_with_the_soft_stop() {
+        let lifecycle = Lifecycle::new();
+        assert!(!lifecycle.is_ready());
+        lifecycle.set_ready();
+        assert!(lifecycle.is_ready());
+        lifecycle.stop();
+        assert!(!lifecycle.is_ready());
+    }
+}

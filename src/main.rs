@@ -1,0 +1,3 @@
+//! The `bugle` binary.
+
+fn main() {}

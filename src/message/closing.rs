@@ -1,0 +1,69 @@
+use std::sync::Arc;
+
+/// Why Bugle closes a connection: the closed list of codes that devices see in `bugle:disconnect`, and that logs and
+/// metrics use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseCode {
+    /// A backend called `DisconnectUser`. The device should not come back by itself.
+    Disconnected,
+    /// The token expired. The device may come back with a fresh one.
+    Expired,
+    /// The device took too little for too long and its queue is full. It may come back.
+    Slow,
+    /// The device sent too much. It may come back after a while.
+    Rate,
+    /// The server is stopping. The device should come back, to another one or later.
+    Draining,
+    /// The connection did not become ready in time. Never announced.
+    Unready,
+}
+
+impl CloseCode {
+    /// The code as devices, logs and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::Expired => "expired",
+            Self::Slow => "slow",
+            Self::Rate => "rate",
+            Self::Draining => "draining",
+            Self::Unready => "unready",
+        }
+    }
+
+    /// Whether the device should come back by itself.
+    pub fn retry(self) -> bool {
+        self != Self::Disconnected
+    }
+}
+
+/// A code and what to tell the device about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseReason {
+    /// Which of the closed list.
+    pub code: CloseCode,
+    /// A text for people; no secret, no payload.
+    pub text: Arc<str>,
+}
+
+impl CloseReason {
+    /// A reason with its own text.
+    pub fn new(code: CloseCode, text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+}
+
+impl From<CloseCode> for CloseReason {
+    fn from(code: CloseCode) -> Self {
+        let text = match code {
+            CloseCode::Disconnected => "disconnected by the backend",
+            CloseCode::Expired => "the token expired",
+            CloseCode::Slow => "the device did not keep up",
+            CloseCode::Rate => "the device sent too much",
+            CloseCode::Draining => "the server is stopping",
+            CloseCode::Unready => "the connection did not become ready in time",
+        };
+        Self::new(code, text)
+    }
+}

@@ -1,0 +1,25 @@
+//! The words of the domain as types: who, where, what, and what became of it. No I/O, nothing asynchronous.
+
+mod name;
+pub use name::{EventName, Invalid, RoomName, UserId};
+
+mod id;
+pub use id::{ConnectionId, MessageId};
+
+mod payload;
+pub use payload::Payload;
+
+mod emit;
+pub use emit::{Audience, Emit, Exceptions};
+
+mod receipt;
+pub use receipt::Receipt;
+
+mod closing;
+pub use closing::{CloseCode, CloseReason};
+
+mod transport;
+pub use transport::Transport;
+
+mod fault;
+pub use fault::Fault;

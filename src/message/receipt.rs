@@ -1,0 +1,27 @@
+use super::MessageId;
+
+/// What became of an emit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The emit's id.
+    pub message_id: MessageId,
+    /// Connections in the audience, less the excepted ones.
+    pub matched: u64,
+    /// Of those, the ones whose queue took the event.
+    pub enqueued: u64,
+    /// Of those, the ones that could not take it.
+    pub dropped: u64,
+    /// The first emit with this idempotency key got this receipt; nothing was sent again.
+    pub duplicate: bool,
+    /// How many nodes answered.
+    pub nodes: u32,
+    /// Some node did not answer in time.
+    pub partial: bool,
+}
+
+impl Receipt {
+    /// A receipt of this node that counts nothing yet.
+    pub fn new(message_id: MessageId) -> Self {
+        Self { message_id, matched: 0, enqueued: 0, dropped: 0, duplicate: false, nodes: 1, partial: false }
+    }
+}

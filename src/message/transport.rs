@@ -1,0 +1,18 @@
+/// How a device is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Socket.IO over WebSocket.
+    SocketIoWebSocket,
+    /// Socket.IO over HTTP long polling.
+    SocketIoPolling,
+}
+
+impl Transport {
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SocketIoWebSocket => "socketio-websocket",
+            Self::SocketIoPolling => "socketio-polling",
+        }
+    }
+}
