@@ -1,3 +1,7 @@
 //! The `bugle` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bugle::cli::run()
+}

@@ -1,6 +1,17 @@
-//! What the server tells about itself: logs and metrics.
+//! What the server tells about itself: logs and metrics, and the names in both.
 
+use std::{sync::OnceLock, time::Duration};
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -20,4 +31,164 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// Why telemetry did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `log.level` is no level and no list of directives.
+    #[error("log.level is not understood")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// Logs go somewhere already.
+    #[error("logging was started twice")]
+    Logs(#[from] tracing_subscriber::util::TryInitError),
+    /// The metrics' recorder could not be made.
+    #[error("metrics did not start")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// Sends logs to standard error.
+pub fn start_logs(config: &Config) -> Result<(), Error> {
+    let filter = EnvFilter::builder().parse(&config.level)?.and(filter_fn(is_ours_or_grave));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    Ok(())
+}
+
+/// Libraries may warn; what they say below that holds headers, tokens and payloads.
+pub fn is_ours_or_grave(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().split("::").next() == Some("bugle");
+    ours || *metadata.level() <= Level::WARN
+}
+
+/// Makes the process's one recorder, or gives it if it was made before.
+pub fn start_metrics() -> Result<PrometheusHandle, Error> {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    static MAKING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _making = MAKING.lock();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(EMIT_SECONDS.into()), &EMIT_SECONDS_BUCKETS)?
+        .install_recorder()?;
+    describe();
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+const CONNECTIONS: &str = "bugle_connections";
+const USERS: &str = "bugle_users";
+const ROOMS: &str = "bugle_rooms";
+const CONNECTS: &str = "bugle_connects_total";
+const CLOSES: &str = "bugle_closes_total";
+const CLOSES_UNANNOUNCED: &str = "bugle_closes_unannounced_total";
+const REFUSALS: &str = "bugle_refusals_total";
+const CLIENT_EVENTS_REFUSED: &str = "bugle_client_events_refused_total";
+const EMITS: &str = "bugle_emits_total";
+const DELIVERIES: &str = "bugle_deliveries_total";
+const DROPS: &str = "bugle_drops_total";
+const EMIT_SECONDS: &str = "bugle_emit_seconds";
+const GRPC_CALLS: &str = "bugle_grpc_calls_total";
+const GRPC_STREAMS_BROKEN: &str = "bugle_grpc_streams_broken_total";
+
+const EMIT_SECONDS_BUCKETS: [f64; 14] =
+    [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5];
+
+fn describe() {
+    describe_gauge!(CONNECTIONS, "Connections of devices");
+    describe_gauge!(USERS, "Users with a connection");
+    describe_gauge!(ROOMS, "Rooms with a connection");
+    describe_counter!(CONNECTS, "Connections that were let in, by transport");
+    describe_counter!(CLOSES, "Connections that ended, by reason");
+    describe_counter!(CLOSES_UNANNOUNCED, "Connections closed without telling the device why, for want of room");
+    describe_counter!(REFUSALS, "What was refused, by edge and reason");
+    describe_counter!(CLIENT_EVENTS_REFUSED, "Events from devices that no rule allows, by reason");
+    describe_counter!(EMITS, "Emits, by audience and outcome");
+    describe_counter!(DELIVERIES, "Events that a connection's queue took");
+    describe_counter!(DROPS, "Events that a connection's queue did not take");
+    describe_histogram!(EMIT_SECONDS, metrics::Unit::Seconds, "From the call's arrival to the last enqueue");
+    describe_counter!(GRPC_CALLS, "gRPC calls, by method and code; of streams, the code that they began with");
+    describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
+    metrics_process::Collector::default().describe();
+}
+
+/// Renders all metrics in the Prometheus text format, with these numbers for the gauges.
+pub fn render(metrics: &PrometheusHandle, connections: usize, users: usize, rooms: usize) -> String {
+    for (name, value) in [(CONNECTIONS, connections), (USERS, users), (ROOMS, rooms)] {
+        #[expect(clippy::cast_precision_loss, reason = "a count of things in memory is far below 2^52")]
+        gauge!(name).set(value as f64);
+    }
+    metrics_process::Collector::default().collect();
+    metrics.render()
+}
+
+/// A connection was let in.
+pub fn connection_opened(transport: &'static str) {
+    counter!(CONNECTS, "transport" => transport).increment(1);
+}
+
+/// A connection ended.
+pub fn connection_closed(reason: &'static str) {
+    counter!(CLOSES, "reason" => reason).increment(1);
+}
+
+/// A connection was closed whose queue had no room to be told why.
+pub fn closed_unannounced() {
+    counter!(CLOSES_UNANNOUNCED).increment(1);
+}
+
+/// Somebody was refused at an edge (`socketio`, `grpc`).
+pub fn refused(edge: &'static str, reason: &'static str) {
+    counter!(REFUSALS, "edge" => edge, "reason" => reason).increment(1);
+}
+
+/// An event of a device was refused.
+pub fn client_event_refused(reason: &'static str) {
+    counter!(CLIENT_EVENTS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// An emit came to its end. `outcome` is `sent`, `duplicate` or `refused`.
+pub fn emitted(audience: &'static str, outcome: &'static str) {
+    counter!(EMITS, "audience" => audience, "outcome" => outcome).increment(1);
+}
+
+/// An emit was fanned out.
+pub fn fanned_out(enqueued: u64, dropped: u64, took: Duration) {
+    counter!(DELIVERIES).increment(enqueued);
+    if dropped > 0 {
+        counter!(DROPS).increment(dropped);
+    }
+    histogram!(EMIT_SECONDS).record(took);
+}
+
+/// A gRPC stream that had begun well ended otherwise.
+pub fn grpc_stream_ended(code: &'static str) {
+    counter!(GRPC_STREAMS_BROKEN, "code" => code).increment(1);
+}
+
+/// A gRPC call was answered.
+pub fn grpc_answered(method: &'static str, code: &'static str) {
+    counter!(GRPC_CALLS, "method" => method, "code" => code).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_render_with_the_gauges_given() {
+        let metrics = start_metrics().unwrap();
+        fanned_out(3, 1, Duration::from_micros(20));
+        let text = render(&metrics, 5, 4, 7);
+        for line in
+            ["bugle_connections 5", "bugle_users 4", "bugle_rooms 7", "bugle_emit_seconds_bucket{le=\"0.000025\"}"]
+        {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+        assert!(text.contains("process_open_fds"));
+    }
 }

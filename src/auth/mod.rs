@@ -1,81 +1,33 @@
 //! Who is calling, and what they may do. Knows no transport.
+//!
+//! A device shows a token, and [`Tokens`] makes an [`Identity`] of it: the user, the roles, the rooms to join. A backend
+//! shows an API key, and [`ApiKeys`] finds its [`Caller`], who has scopes.
 
-use std::{path::PathBuf, time::Duration};
+mod config;
+pub use config::{ApiKeyConfig, Config, JwtConfig, KeyConfig, OnExpiry};
 
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+mod tokens;
+pub use tokens::Tokens;
 
-/// `[auth]`: who devices are, and which rooms they join on connect.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// How tokens are verified.
-    pub jwt: JwtConfig,
-    /// Rooms that each connection joins, besides its user's and its roles': constants, or templates with `{user}` and
-    /// `{claim.NAME}`.
-    pub rooms: Vec<String>,
-    /// What happens to a live connection when its token expires.
-    pub on_expiry: OnExpiry,
-    /// How long before that the device is told; zero: never.
-    #[serde(with = "humantime_serde")]
-    pub expiring_notice: Duration,
-}
+mod refusal;
+pub use refusal::{InvalidToken, TokenRefused};
 
-/// What happens to a live connection when its token expires.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnExpiry {
-    /// It is closed, unless the device refreshed the token.
-    Close,
-    /// Nothing: tokens are verified on connection only.
-    Keep,
-}
+mod identity;
+pub use identity::Identity;
 
-/// `[auth.jwt]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct JwtConfig {
-    /// The keys that sign tokens; several: rotation.
-    pub keys: Vec<KeyConfig>,
-    /// Accepted `iss`; empty: any.
-    pub issuer: Vec<String>,
-    /// Accepted `aud`; empty: any.
-    pub audience: Vec<String>,
-    /// How far clocks may be apart.
-    #[serde(with = "humantime_serde")]
-    pub leeway: Duration,
-    /// The claim that names the user.
-    pub user_claim: String,
-    /// The claim that names the role, or lists the roles.
-    pub role_claim: String,
-}
+mod claims;
+mod template;
 
-/// `[[auth.jwt.keys]]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyConfig {
-    /// Which tokens it verifies, by their header's `kid`; none: any.
-    pub kid: Option<String>,
-    /// The one algorithm that the key is good for: `HS256`, `RS256`, …
-    pub algorithm: String,
-    /// The secret of an HS algorithm, 32 bytes or more.
-    #[serde(skip_serializing)]
-    pub secret: Option<SecretString>,
-    /// The PEM file with the public key of any other algorithm.
-    pub public_key_file: Option<PathBuf>,
-}
+mod key;
 
-/// `[[grpc.api_keys]]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiKeyConfig {
-    /// The backend's name in logs and metrics.
-    pub name: String,
-    /// The key itself, 32 bytes or more.
-    #[serde(skip_serializing)]
-    pub key: Option<SecretString>,
-    /// Or its SHA-256, in hexadecimal.
-    pub key_sha256: Option<String>,
-    /// What the backend may do: `emit`, `emit:user`, `emit:room:PATTERN`, `emit:broadcast`, `presence`, `rooms`, `disconnect`, `mailbox`.
-    pub scopes: Vec<String>,
-}
+mod mint;
+pub use mint::{MintError, mint};
+
+mod api_key;
+pub use api_key::{ApiKeys, Caller, KeyRefused};
+
+mod scope;
+pub use scope::{MissingScope, Right};
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,36 @@
-//! The edge for backends.
+//! The edge for backends: `bugle.v1` over gRPC, with reflection and health.
 
-use std::net::SocketAddr;
+mod guard;
 
+mod status;
+
+mod decode;
+
+mod payload;
+
+mod encode;
+
+mod notify;
+
+mod presence;
+
+mod rooms;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::Stream;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::auth::ApiKeyConfig;
+use crate::auth::{ApiKeyConfig, ApiKeys, Caller};
+use crate::command::Commands;
+use crate::lifecycle::Lifecycle;
+use crate::proto::{
+    DESCRIPTORS,
+    v1::{notify_server::NotifyServer, presence_server::PresenceServer, rooms_server::RoomsServer},
+};
 
 /// `[grpc]`: where backends call.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -16,4 +42,104 @@ pub struct Config {
     pub plaintext_public: bool,
     /// Who may call, and what they may do.
     pub api_keys: Vec<ApiKeyConfig>,
+}
+
+/// What the edge works with.
+pub struct Parameters {
+    /// Who may call.
+    pub api_keys: ApiKeys,
+    /// `limits.grpc_calls`.
+    pub most_calls: usize,
+    /// Runs what backends ask for.
+    pub commands: Commands,
+    /// Says when to stop.
+    pub lifecycle: Lifecycle,
+}
+
+/// Why the edge did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptors of the API are broken.
+    #[error("cannot offer reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport failed.
+    #[error("the gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// The largest request, in bytes.
+const MAX_MESSAGE: usize = 4 << 20;
+const MAX_HEADERS: u32 = 16 << 10;
+const MAX_STREAMS: u32 = 1_024;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The services, ready to be served.
+pub struct Edge {
+    routes: Routes,
+    guard: guard::GuardLayer,
+    health: HealthReporter,
+    lifecycle: Lifecycle,
+}
+
+impl Edge {
+    /// Puts the services together.
+    pub async fn new(parameters: Parameters) -> Result<Self, Error> {
+        let Parameters { api_keys, most_calls, commands, lifecycle } = parameters;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<NotifyServer<notify::Service>>().await;
+        health.set_serving::<PresenceServer<presence::Service>>().await;
+        health.set_serving::<RoomsServer<rooms::Service>>().await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        macro_rules! served {
+            ($server:ident, $service:expr) => {
+                $server::new($service)
+                    .max_decoding_message_size(MAX_MESSAGE)
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .accept_compressed(CompressionEncoding::Zstd)
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Zstd)
+            };
+        }
+        let notify = notify::Service::new(commands.clone(), lifecycle.clone());
+        let routes = Routes::new(served!(NotifyServer, notify))
+            .add_service(served!(PresenceServer, presence::Service::new(commands.clone())))
+            .add_service(served!(RoomsServer, rooms::Service::new(commands)))
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        let guard = guard::GuardLayer::new(api_keys, most_calls);
+        Ok(Self { routes, guard, health, lifecycle })
+    }
+
+    /// Serves until a stop is asked for; then nothing new is taken, health says `NOT_SERVING`, and what runs is finished.
+    pub async fn serve(self, incoming: impl Stream<Item = io::Result<TcpStream>>) -> Result<(), Error> {
+        let Self { routes, guard, health, lifecycle } = self;
+        let stopping = async move {
+            lifecycle.stopping().await;
+            for service in ["", "bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms"] {
+                health.set_service_status(service, ServingStatus::NotServing).await;
+            }
+        };
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_header_list_size(MAX_HEADERS)
+            .max_concurrent_streams(MAX_STREAMS)
+            .layer(guard)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stopping)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Who makes a call, as the guard found out.
+fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, tonic::Status> {
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    caller.ok_or_else(|| tonic::Status::unauthenticated("the call has no API key"))
 }

@@ -2,7 +2,13 @@
 
 use std::net::SocketAddr;
 
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
+
+use crate::command::Commands;
+use crate::lifecycle::Lifecycle;
+use crate::telemetry;
 
 /// `[admin]`: where operators and their probes ask. Nothing here wants a key, so keep it private.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -10,4 +16,40 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// The address to listen at.
     pub listen: SocketAddr,
+}
+
+/// What the edge works with.
+#[derive(Clone)]
+pub struct Parameters {
+    /// Counts what there is.
+    pub commands: Commands,
+    /// Knows whether the server is ready.
+    pub lifecycle: Lifecycle,
+    /// Where metrics are kept.
+    pub metrics: PrometheusHandle,
+}
+
+/// `/livez`: the process answers. `/readyz`: it takes devices and calls, 503 if not. `/metrics`: in the Prometheus text format.
+pub fn admin_routes(parameters: Parameters) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(parameters)
+}
+
+async fn readyz(State(parameters): State<Parameters>) -> (StatusCode, &'static str) {
+    if parameters.lifecycle.is_ready() {
+        (StatusCode::OK, "ok\n")
+    } else if parameters.lifecycle.is_stopping() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+    }
+}
+
+async fn metrics(State(parameters): State<Parameters>) -> ([(&'static str, &'static str); 1], String) {
+    let stats = parameters.commands.stats();
+    let text = telemetry::render(&parameters.metrics, stats.connections, stats.users, stats.rooms);
+    ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -1,7 +1,7 @@
 //! How many of what, by whom.
 
 mod connections;
-pub use connections::{AddressSlot, Connections, Refused, UserSlot};
+pub use connections::{AddressSlot, Connections, Refused};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,23 @@
-//! Accepting devices' connections.
+//! Accepting connections: socket options, a table of file descriptors that is full, the peer's address behind proxies,
+//! and, for devices, a handle that counts what a stream has written and can cut it.
+
+mod accept;
+pub use accept::Acceptor;
+
+mod stream;
+pub use stream::{DeviceStream, StreamHandle};
+
+mod backlog;
+pub use backlog::Backlog;
+
+mod serve;
+pub use serve::{TcpPeer, Upgrade, serve};
+
+mod peer;
+pub use peer::{ClientAddress, Proxies};
+
+mod origin;
+pub use origin::Origins;
 
 use std::net::SocketAddr;
 

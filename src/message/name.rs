@@ -81,7 +81,8 @@ impl UserId {
 }
 
 impl RoomName {
-    const USER: &str = "user:";
+    /// What the names of users' rooms begin with.
+    pub const USER: &str = "user:";
     const ROLE: &str = "role:";
     const EVERYONE: &str = "everyone";
 

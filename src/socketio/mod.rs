@@ -1,40 +1,144 @@
 //! The edge for devices that speak Socket.IO.
+//!
+//! A request passes the gate (origin, limits, draining) before it becomes a session. The session's CONNECT is answered in a
+//! connect *middleware*: there the token is verified, the connection enters the hub and its handlers are registered, so that
+//! nothing is reachable without a token and no early event is lost. The connect handler lets the connection go live.
 
-use std::time::Duration;
+mod config;
+pub use config::{Config, TransportName};
 
-use serde::{Deserialize, Serialize};
+mod session;
 
-/// `[socketio]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The path that clients name in their `path` option.
-    pub path: String,
-    /// Which transports are open.
-    pub transports: Vec<TransportName>,
-    /// How often a device is asked whether it is still there.
-    #[serde(with = "humantime_serde")]
-    pub ping_interval: Duration,
-    /// How long it may take to answer.
-    #[serde(with = "humantime_serde")]
-    pub ping_timeout: Duration,
-    /// From the transport to the accepted CONNECT.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// The largest message that a device may send, in bytes.
-    pub max_message: usize,
-    /// What may wait for a device, in bytes; past it, the device is slow.
-    pub queue_bytes: usize,
-    /// The event that greets a device; empty: none.
-    pub welcome: String,
+mod gate;
+
+mod connect;
+
+mod connection;
+
+mod closing;
+
+mod inbound;
+
+mod token_watch;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{HeaderValue, Method, header, request::Parts},
+    routing::any,
+};
+use dashmap::DashMap;
+use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService, socket::Sid};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::OnExpiry;
+use crate::clock::Clock;
+use crate::command::Commands;
+use crate::lifecycle::Lifecycle;
+use crate::limits::Connections;
+use crate::listener::{Origins, Proxies, StreamHandle, TcpPeer};
+
+/// What happens to live connections when their tokens expire.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry {
+    /// `auth.on_expiry`.
+    pub on_expiry: OnExpiry,
+    /// `auth.expiring_notice`.
+    pub notice: Duration,
+    /// `auth.jwt.leeway`.
+    pub leeway: Duration,
 }
 
-/// A Socket.IO transport, by its name.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransportName {
-    /// HTTP long polling.
-    Polling,
-    /// WebSocket.
-    WebSocket,
+/// What the edge works with.
+pub struct Parameters {
+    /// `[socketio]`.
+    pub config: Config,
+    /// What happens when tokens expire.
+    pub expiry: Expiry,
+    /// Runs what devices ask for.
+    pub commands: Commands,
+    /// Counts transports.
+    pub connections: Arc<Connections>,
+    /// Which pages may connect.
+    pub origins: Origins,
+    /// Whose word counts about where a device is.
+    pub proxies: Proxies,
+    /// The time of day.
+    pub clock: Clock,
+    /// Runs tasks.
+    pub lifecycle: Lifecycle,
+}
+
+/// The inner service answers what is not Socket.IO's: never reached, since the router asks for the exact path.
+type Service = SocketIoService<Router>;
+
+struct Edge {
+    parameters: Parameters,
+    /// The streams of sessions that upgraded from polling: the session itself knows its first request alone.
+    upgrades: DashMap<Sid, StreamHandle>,
+    service: OnceLock<Service>,
+}
+
+/// The routes of `socketio.path`.
+pub fn routes(parameters: Parameters) -> Router {
+    let path = parameters.config.path.clone();
+    let edge = Arc::new(Edge { parameters, upgrades: DashMap::new(), service: OnceLock::new() });
+    let (service, io) = builder(&edge.parameters.config).build_with_inner_svc(Router::new());
+    let authenticating = edge.clone();
+    let authenticate = move |socket, auth| connect::authenticate(authenticating, socket, auth);
+    io.ns("/", connect::go_live.with(authenticate));
+    let gate = gate::Gate::new(edge.clone(), service.clone(), io);
+    // The edge closes polling sessions through the service, which holds the edge in its handlers: both live as long as
+    // the process.
+    let _ = edge.service.set(service);
+    Router::new()
+        .route(&path, any(gate::pass))
+        .route(&format!("{path}/"), any(gate::pass))
+        .with_state(gate)
+        .layer(cors(edge))
+}
+
+fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
+    let builder = SocketIo::builder()
+        .req_path(config.path.clone())
+        .ping_interval(config.ping_interval)
+        .ping_timeout(config.ping_timeout)
+        .connect_timeout(config.connect_timeout)
+        .max_payload(config.max_message as u64)
+        .ws_max_message_size(config.max_message)
+        .ws_max_frame_size(config.max_message)
+        // Most messages of devices are small, and each connection has a buffer of its own.
+        .ws_read_buffer_size(1024)
+        .max_buffer_size(config.queue_packets());
+    let polling = config.transports.contains(&TransportName::Polling);
+    let websocket = config.transports.contains(&TransportName::WebSocket);
+    match (polling, websocket) {
+        (true, false) => builder.transports([TransportType::Polling]),
+        (false, true) => builder.transports([TransportType::Websocket]),
+        (true, true) | (false, false) => builder.transports([TransportType::Polling, TransportType::Websocket]),
+    }
+}
+
+fn cors(edge: Arc<Edge>) -> CorsLayer {
+    let allow = move |_: &HeaderValue, parts: &Parts| edge.allows_origin(parts);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allow))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::RETRY_AFTER])
+}
+
+impl Edge {
+    fn allows_origin(&self, parts: &Parts) -> bool {
+        let Some(TcpPeer(peer)) = parts.extensions.get().copied() else {
+            return false;
+        };
+        let host = self.parameters.proxies.host(peer, &parts.headers);
+        self.parameters.origins.allow(&parts.headers, host)
+    }
 }

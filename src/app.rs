@@ -1,0 +1,254 @@
+//! The composition root: it wires the modules together, listens, and stops in order.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{ApiKeys, Tokens};
+use crate::clock::Clock;
+use crate::command::Commands;
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::grpc;
+use crate::http;
+use crate::lifecycle::{self, Lifecycle};
+use crate::limits::Connections;
+use crate::listener::{self, Acceptor, Origins, Proxies};
+use crate::message::Fault;
+use crate::socketio;
+use crate::telemetry;
+
+/// Why the server did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration has faults that only show when keys are read.
+    #[error("the configuration has faults: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Faults(Vec<Fault>),
+    /// Metrics or logs did not start.
+    #[error("telemetry did not start")]
+    Telemetry(#[from] telemetry::Error),
+    /// An address cannot be listened at.
+    #[error("cannot listen at {address} ({key}.listen)")]
+    Listen {
+        /// The section of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The gRPC edge did not start.
+    #[error("the gRPC edge did not start")]
+    Grpc(#[from] grpc::Error),
+    /// Signals cannot be watched.
+    #[error("cannot watch signals")]
+    Signals(#[source] io::Error),
+    /// A task without which the server is of no use died.
+    #[error("the task `{0}` died")]
+    TaskDied(&'static str),
+}
+
+/// The server, wired and idle.
+pub struct App {
+    config: Config,
+    clock: Clock,
+    any_loopback_origin: bool,
+    api_keys: ApiKeys,
+    tokens: Arc<Tokens>,
+    metrics: PrometheusHandle,
+    lifecycle: Lifecycle,
+}
+
+/// Where the server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Devices.
+    pub clients: SocketAddr,
+    /// Backends.
+    pub grpc: SocketAddr,
+    /// Operators.
+    pub admin: SocketAddr,
+}
+
+/// The server, listening.
+pub struct Listening {
+    addresses: Addresses,
+    delivery: Delivery,
+    lifecycle: Lifecycle,
+    drain: lifecycle::Config,
+    /// Devices' requests are served until then.
+    devices_done: CancellationToken,
+    /// Operators' requests are served until then.
+    admin_done: CancellationToken,
+    /// Running gRPC calls have ended.
+    calls_ended: CancellationToken,
+}
+
+impl App {
+    /// Wires the server. `any_loopback_origin`: pages of this machine may connect, whatever the configuration lists.
+    pub fn new(config: Config, clock: Clock, any_loopback_origin: bool) -> Result<Self, Error> {
+        let (tokens, api_keys) = match (Tokens::new(&config.auth, clock.clone()), ApiKeys::new(&config.grpc.api_keys)) {
+            (Ok(tokens), Ok(api_keys)) => (Arc::new(tokens), api_keys),
+            (tokens, api_keys) => {
+                let faults = [tokens.err(), api_keys.err()];
+                return Err(Error::Faults(faults.into_iter().flatten().flatten().collect()));
+            }
+        };
+        let metrics = telemetry::start_metrics()?;
+        let lifecycle = Lifecycle::new();
+        Ok(Self { config, clock, any_loopback_origin, api_keys, tokens, metrics, lifecycle })
+    }
+
+    /// Asks the server to stop, and tells how it goes.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
+    pub async fn listen(self) -> Result<Listening, Error> {
+        raise_descriptor_limit();
+        let Self { config, clock, any_loopback_origin, api_keys, tokens, metrics, lifecycle } = self;
+        let clients = bind("clients", config.clients.listen).await?;
+        let calls = bind("grpc", config.grpc.listen).await?;
+        let admin = bind("admin", config.admin.listen).await?;
+        let addresses = Addresses { clients: clients.1, grpc: calls.1, admin: admin.1 };
+
+        let delivery = Delivery::new(&config.limits, config.socketio.queue_bytes, clock.clone(), lifecycle.clone());
+        let commands = Commands::new(delivery.clone(), tokens, &config.limits);
+        let listening = Listening {
+            addresses,
+            delivery,
+            lifecycle: lifecycle.clone(),
+            drain: config.drain.clone(),
+            devices_done: CancellationToken::new(),
+            admin_done: CancellationToken::new(),
+            calls_ended: CancellationToken::new(),
+        };
+        let most_calls = config.limits.grpc_calls;
+        let edge = grpc::Parameters { api_keys, most_calls, commands: commands.clone(), lifecycle: lifecycle.clone() };
+        listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
+        let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
+        listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
+        let devices = socketio::routes(device_parameters(config, clock, any_loopback_origin, commands, &lifecycle));
+        listening.serve_http("clients", devices, clients.0, &listening.devices_done);
+        lifecycle.set_ready();
+        tracing::info!(
+            clients.listen = %addresses.clients,
+            grpc.listen = %addresses.grpc,
+            admin.listen = %addresses.admin,
+            "listening"
+        );
+        Ok(listening)
+    }
+}
+
+fn device_parameters(
+    config: Config,
+    clock: Clock,
+    any_loopback_origin: bool,
+    commands: Commands,
+    lifecycle: &Lifecycle,
+) -> socketio::Parameters {
+    socketio::Parameters {
+        connections: Connections::new(config.limits),
+        origins: Origins::new(&config.clients.cors_origins, any_loopback_origin),
+        proxies: Proxies::new(config.clients.trusted_proxies),
+        expiry: socketio::Expiry {
+            on_expiry: config.auth.on_expiry,
+            notice: config.auth.expiring_notice,
+            leeway: config.auth.jwt.leeway,
+        },
+        config: config.socketio,
+        commands,
+        clock,
+        lifecycle: lifecycle.clone(),
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(Acceptor, SocketAddr), Error> {
+    let bound = async {
+        let acceptor = Acceptor::bind(address).await?;
+        let address = acceptor.local_addr()?;
+        Ok((acceptor, address))
+    };
+    bound.await.map_err(|source| Error::Listen { key, address, source })
+}
+
+/// Each device takes a file descriptor, and the usual soft limit is far below what the hard one allows.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => {
+            let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+            let headroom = limit.saturating_sub(open);
+            tracing::info!(descriptors.limit = limit, descriptors.headroom = headroom, "file descriptors");
+        }
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+    }
+}
+
+impl Listening {
+    /// Where.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    fn serve_calls(&self, edge: grpc::Edge, acceptor: Acceptor) {
+        let ended = self.calls_ended.clone();
+        self.lifecycle.spawn_vital("grpc", async move {
+            if let Err(error) = edge.serve(acceptor.into_stream()).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the gRPC edge failed");
+            }
+            ended.cancel();
+        });
+    }
+
+    fn serve_http(&self, name: &'static str, routes: Router, acceptor: Acceptor, done: &CancellationToken) {
+        let serving = listener::serve(acceptor, routes, self.lifecycle.clone(), done.clone());
+        self.lifecycle.spawn_vital(name, serving);
+    }
+
+    /// Turns SIGTERM and SIGINT into stops.
+    pub fn watch_signals(&self) -> Result<(), Error> {
+        self.lifecycle.watch_signals().map_err(Error::Signals)
+    }
+
+    /// Serves until a stop is asked for, and stops in order: calls first, so that what was accepted is sent; then the
+    /// devices; then the rest.
+    pub async fn run(self) -> Result<(), Error> {
+        self.lifecycle.stopping().await;
+        let deadline = Instant::now() + self.drain.deadline;
+        tokio::select! {
+            () = self.lifecycle.stopping_hard() => {}
+            () = self.stop_in_order(deadline) => {}
+        }
+        self.lifecycle.stop_hard();
+        self.lifecycle.ended().await;
+        match self.lifecycle.death() {
+            Some(task) => Err(Error::TaskDied(task)),
+            None => Ok(()),
+        }
+    }
+
+    async fn stop_in_order(&self, deadline: Instant) {
+        // Half of the time at most: a stream that its caller keeps open must not cost the devices their farewell.
+        let calls_deadline = Instant::now() + self.drain.deadline / 2;
+        if timeout_at(calls_deadline, self.calls_ended.cancelled()).await.is_err() {
+            tracing::warn!("gRPC calls are still running: sending the devices away all the same");
+        }
+        self.delivery.drain(self.drain.pace, deadline).await;
+        // Farewells are on their way, and transports are cut shortly after.
+        let _ = timeout_at(deadline, tokio::time::sleep(Duration::from_millis(600))).await;
+        self.devices_done.cancel();
+        self.admin_done.cancel();
+        let stats = self.delivery.stats();
+        if timeout_at(deadline, self.lifecycle.ended()).await.is_err() {
+            tracing::warn!(connections.left = stats.connections, "drain.deadline has come: dropping the rest");
+        } else {
+            tracing::info!("stopped");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+use clap::Args;
+
+use super::{ConfigFile, Failure, print};
+use crate::auth::{ApiKeys, Tokens};
+use crate::clock::Clock;
+use crate::config::{Config, Reading};
+use crate::message::Fault;
+
+/// `bugle check-config`.
+#[derive(Args)]
+pub struct CheckConfig {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print the effective configuration as TOML, with secrets masked.
+    #[arg(long)]
+    print: bool,
+}
+
+impl CheckConfig {
+    /// Looks at everything, whatever else is wrong.
+    pub fn execute(self) -> Result<(), Failure> {
+        let config = checked(Config::read(self.file.path.as_deref())?, false)?;
+        if self.print { print(&config.to_toml()?) } else { print("The configuration is good.\n") }
+    }
+}
+
+/// The configuration, if nothing at all is wrong with it.
+pub fn checked(mut reading: Reading, dev: bool) -> Result<Config, Failure> {
+    let of_values = reading.config.faults(dev);
+    reading.add(of_values);
+    let of_keys = key_faults(&reading.config);
+    reading.add(of_keys);
+    Ok(reading.complete()?)
+}
+
+/// What only `auth` can tell: about the keys that sign tokens, the rooms, the API keys and their scopes.
+fn key_faults(config: &Config) -> Vec<Fault> {
+    let of_tokens = Tokens::new(&config.auth, Clock::system()).err();
+    let of_api_keys = ApiKeys::new(&config.grpc.api_keys).err();
+    of_tokens.into_iter().chain(of_api_keys).flatten().collect()
+}

@@ -1,0 +1,166 @@
+use std::{error::Error, io, iter};
+
+use humantime_serde::re::humantime::format_duration;
+use tonic::{Status, transport};
+use tonic_types::StatusExt;
+
+use super::USAGE;
+use crate::app;
+use crate::auth::{MintError, TokenRefused};
+use crate::config::ConfigError;
+use crate::message::Invalid;
+use crate::proto::code_name;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// There is no configuration, or it has faults.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `--user` is no user id.
+    #[error("the user {0}")]
+    User(Invalid),
+    /// `--ttl` ends after the calendar does.
+    #[error("the token's time to live is too long")]
+    Ttl(#[source] jiff::Error),
+    /// No key is there to sign a token with.
+    #[error(
+        "the configuration has no such key to sign with: tokens are minted with the secret of an HS algorithm, \
+         of [[auth.jwt.keys]] or --secret"
+    )]
+    NoSigningKey,
+    /// The key cannot sign.
+    #[error("the token cannot be minted")]
+    Mint(#[from] MintError),
+    /// The token would not be taken.
+    #[error("the token is refused ({})", .0.reason())]
+    TokenRefused(#[source] TokenRefused),
+    /// `--server` is no address to call.
+    #[error("{0:?} is no server to call: give http://HOST:PORT, without a path; TLS is not built into this command")]
+    Server(String),
+    /// `--api-key` cannot be sent.
+    #[error("the API key has characters that no key has: blanks, control characters or others than ASCII")]
+    ApiKey,
+    /// The payload is not JSON.
+    #[error("the payload {0}")]
+    Payload(Invalid),
+    /// Nobody answers.
+    #[error("no Bugle answers at {server}: see that `bugle serve` runs there, or name another one with --server")]
+    Unreachable {
+        /// Where it was looked for.
+        server: String,
+        /// What happened.
+        source: transport::Error,
+    },
+    /// The server refused the call.
+    #[error("{}", refusal(.0))]
+    Refused(Status),
+    /// The server answered what the protocol does not allow.
+    #[error("the server's answer lacks {0}: it may be of another version")]
+    Incomplete(&'static str),
+    /// Standard input cannot be read.
+    #[error("cannot read standard input")]
+    Input(#[source] io::Error),
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The server did not start, or a part of it died.
+    #[error("the server failed")]
+    App(#[from] app::Error),
+    /// There is no async runtime.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+}
+
+impl Failure {
+    /// The code that the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        const FAILED: u8 = 1;
+        match self {
+            Self::Config(error) => match error {
+                ConfigError::Unreadable { .. } | ConfigError::Syntax { .. } | ConfigError::Faults(_) => USAGE,
+                ConfigError::Sources(_) | ConfigError::Unwritable(_) => FAILED,
+            },
+            Self::Mint(error) => match error {
+                MintError::NoSecretAlgorithm(_) | MintError::Secret(_) => USAGE,
+                MintError::Sign(_) => FAILED,
+            },
+            Self::User(_) | Self::Ttl(_) | Self::NoSigningKey | Self::Server(_) | Self::ApiKey | Self::Payload(_) => {
+                USAGE
+            }
+            Self::TokenRefused(_)
+            | Self::Unreachable { .. }
+            | Self::Refused(_)
+            | Self::Incomplete(_)
+            | Self::Input(_)
+            | Self::Output(_)
+            | Self::App(_)
+            | Self::Runtime(_) => FAILED,
+        }
+    }
+
+    /// The failure and what it came from, a line each.
+    pub fn report(&self) -> String {
+        let mut lines = vec![self.to_string()];
+        lines.extend(iter::successors(self.source(), |&error| error.source()).map(ToString::to_string));
+        // Some libraries wrap an error in one that says the same.
+        lines.dedup();
+        lines.join("\n  ")
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+/// The code, the message, and the details that help.
+fn refusal(status: &Status) -> String {
+    let refusal = format!("{}: {}", code_name(status.code()), status.message());
+    let violations = status.get_details_bad_request().into_iter().flat_map(|details| details.field_violations);
+    let delay = status.get_details_retry_info().and_then(|details| details.retry_delay);
+    iter::once(refusal)
+        .chain(violations.map(|violation| format!("{}: {}", violation.field, violation.description)))
+        .chain(delay.map(|delay| format!("try again in {}", format_duration(delay))))
+        .collect::<Vec<_>>()
+        .join("\n  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::Code;
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+    use crate::message::Fault;
+
+    #[test]
+    fn a_refusal_shows_code_message_and_violations() {
+        let mut details = ErrorDetails::with_bad_request_violation("event", "is empty: give 1 to 256 bytes");
+        details.set_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::InvalidArgument, "the request is wrong", details);
+        let failure = Failure::from(status);
+        assert_eq!(
+            failure.report(),
+            "INVALID_ARGUMENT: the request is wrong\n  event: is empty: give 1 to 256 bytes\n  try again in 2s"
+        );
+        assert_eq!(failure.exit_code(), 1);
+    }
+
+    #[test]
+    fn faults_are_listed_and_end_with_64() {
+        let faults = vec![Fault::new("drain.pace", "is 0"), Fault::new("log.level", "is empty")];
+        let failure = Failure::from(ConfigError::Faults(faults));
+        assert_eq!(failure.report(), "the configuration is not usable:\n  drain.pace: is 0\n  log.level: is empty");
+        assert_eq!(failure.exit_code(), 64);
+    }
+
+    #[test]
+    fn causes_follow_line_by_line() {
+        let failure = Failure::Output(io::Error::other("the disk is full"));
+        assert_eq!(failure.report(), "cannot write to standard output\n  the disk is full");
+    }
+}

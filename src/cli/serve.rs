@@ -1,0 +1,100 @@
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{
+    ConfigFile, Failure,
+    banner::{DEV_USER, banner},
+    check_config::checked,
+    print, token,
+};
+use crate::app::{self, App};
+use crate::clock::Clock;
+use crate::config::{Config, DevMode};
+use crate::message::UserId;
+use crate::telemetry;
+
+/// `bugle serve`.
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// For trying things out: nothing needs to be configured, keys and a token are made at start and printed, pages of any loopback
+    /// origin may connect, and nothing may listen beyond loopback.
+    #[arg(long)]
+    dev: bool,
+}
+
+impl Serve {
+    /// Runs the server until it is stopped.
+    pub fn execute(self) -> Result<(), Failure> {
+        let (config, dev) = self.prepare()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+        runtime.block_on(start(config, dev))
+    }
+
+    /// The configuration, without fault, and with what `--dev` adds to it.
+    fn prepare(&self) -> Result<(Config, Option<DevMode>), Failure> {
+        let mut reading = Config::read(self.file.path.as_deref())?;
+        let dev = self.dev.then(|| reading.config.complete_for_dev());
+        let config = checked(reading, self.dev)?;
+        let Some(mut dev) = dev else {
+            return Ok((config, None));
+        };
+        let user = UserId::new(DEV_USER).map_err(Failure::User)?;
+        dev.token = token::for_dev(&config, &user, Duration::from_hours(24))?;
+        Ok((config, Some(dev)))
+    }
+}
+
+async fn start(config: Config, dev: Option<DevMode>) -> Result<(), Failure> {
+    telemetry::start_logs(&config.log).map_err(app::Error::from)?;
+    let any_loopback_origin = dev.as_ref().is_some_and(|dev| dev.any_loopback_origin);
+    let app = App::new(config.clone(), Clock::system(), any_loopback_origin)?;
+    let listening = app.listen().await?;
+    listening.watch_signals()?;
+    if let Some(dev) = dev {
+        print(&banner(&listening.addresses(), &config, &dev))?;
+    }
+    Ok(listening.run().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::auth::Tokens;
+
+    fn serve(dev: bool) -> Serve {
+        Serve { file: ConfigFile { path: None }, dev }
+    }
+
+    #[test]
+    fn dev_needs_no_configuration_and_its_token_is_good_for_a_day() {
+        let (config, dev) = serve(true).prepare().unwrap();
+        let token = dev.unwrap().token.unwrap();
+        let clock = Clock::system();
+        let identity =
+            Tokens::new(&config.auth, clock.clone()).ok().unwrap().verify(Some(token.expose_secret())).unwrap();
+        assert_eq!(identity.user.as_str(), DEV_USER);
+        let hours = identity.expires_at.duration_since(clock.now()).as_hours();
+        assert!((23..=24).contains(&hours), "{hours}");
+    }
+
+    #[test]
+    fn without_dev_keys_are_wanted() {
+        let failure = serve(false).prepare().err().unwrap();
+        let report = failure.report();
+        assert!(report.contains("auth.jwt.keys") && report.contains("grpc.api_keys"), "{report}");
+        assert_eq!(failure.exit_code(), 64);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_bad_configuration() {
+        let serve = Serve { file: ConfigFile { path: Some(PathBuf::from("/nowhere/bugle.toml")) }, dev: true };
+        assert_eq!(serve.prepare().err().unwrap().exit_code(), 64);
+    }
+}

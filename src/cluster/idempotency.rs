@@ -1,0 +1,156 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::OnceCell, time::Instant};
+
+use crate::message::{Audience, Receipt};
+
+/// How long a key is remembered.
+const KEPT: Duration = Duration::from_mins(5);
+
+/// Remembers what was answered under an idempotency key, so that a repetition can be answered the same.
+pub struct Idempotency {
+    most: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    answers: HashMap<Scope, Arc<Answer>>,
+    by_age: VecDeque<(Instant, Scope)>,
+}
+
+struct Answer {
+    asked: Fingerprint,
+    receipt: OnceCell<Receipt>,
+}
+
+/// Where a key holds: two backends, or two audiences, may use the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The name of the API key.
+    pub caller: Arc<str>,
+    /// Whom the emit is for.
+    pub audience: Audience,
+    /// The idempotency key.
+    pub key: Arc<str>,
+}
+
+/// What was asked for, as a digest.
+pub type Fingerprint = [u8; 32];
+
+/// The key was used for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyReused;
+
+impl Idempotency {
+    /// Remembers up to so many keys; past it the oldest go first.
+    pub fn new(most: usize) -> Self {
+        Self { most, known: Mutex::default() }
+    }
+
+    /// Gives the receipt of the first emit in this scope, marked as a duplicate, or runs `emit` as the first one. While the first
+    /// one runs, the others wait; if it is given up, the next one runs.
+    pub async fn once<F>(&self, scope: Scope, asked: Fingerprint, emit: F) -> Result<Receipt, KeyReused>
+    where
+        F: Future<Output = Receipt>,
+    {
+        let answer = self.answer(scope, asked);
+        if answer.asked != asked {
+            return Err(KeyReused);
+        }
+        let mut first = false;
+        let receipt = answer.receipt.get_or_init(|| {
+            first = true;
+            emit
+        });
+        let receipt = *receipt.await;
+        Ok(Receipt { duplicate: !first, ..receipt })
+    }
+
+    fn answer(&self, scope: Scope, asked: Fingerprint) -> Arc<Answer> {
+        let mut known = self.known.lock();
+        known.forget(self.most);
+        if let Some(answer) = known.answers.get(&scope) {
+            return answer.clone();
+        }
+        let answer = Arc::new(Answer { asked, receipt: OnceCell::new() });
+        known.by_age.push_back((Instant::now(), scope.clone()));
+        known.answers.insert(scope, answer.clone());
+        answer
+    }
+}
+
+impl Known {
+    /// Forgets what is too old, and one more if that leaves no room.
+    fn forget(&mut self, most: usize) {
+        let now = Instant::now();
+        while let Some((since, _)) = self.by_age.front()
+            && (now - *since >= KEPT || self.by_age.len() >= most)
+            && let Some((_, scope)) = self.by_age.pop_front()
+        {
+            self.answers.remove(&scope);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::message::MessageId;
+
+    fn scope(key: &str) -> Scope {
+        Scope { caller: "test".into(), audience: Audience::Everyone, key: key.into() }
+    }
+
+    async fn emit(idempotency: &Idempotency, key: &str, asked: u8) -> Result<Receipt, KeyReused> {
+        idempotency.once(scope(key), [asked; 32], async { Receipt::new(MessageId::at(Timestamp::UNIX_EPOCH)) }).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_is_answered_with_the_first_receipt_for_five_minutes() {
+        let idempotency = Idempotency::new(10);
+        let first = emit(&idempotency, "k", 1).await.unwrap();
+        assert!(!first.duplicate);
+        tokio::time::advance(Duration::from_secs(299)).await;
+        assert_eq!(emit(&idempotency, "k", 1).await, Ok(Receipt { duplicate: true, ..first }));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let later = emit(&idempotency, "k", 1).await.unwrap();
+        assert!(!later.duplicate && later.message_id != first.message_id);
+    }
+
+    #[tokio::test]
+    async fn another_request_under_the_same_key_is_refused() {
+        let idempotency = Idempotency::new(10);
+        emit(&idempotency, "k", 1).await.unwrap();
+        assert_eq!(emit(&idempotency, "k", 2).await, Err(KeyReused));
+    }
+
+    #[tokio::test]
+    async fn a_concurrent_repetition_waits_for_the_first_and_takes_over_if_that_is_given_up() {
+        let idempotency = Idempotency::new(10);
+        let mut first = Box::pin(idempotency.once(scope("k"), [1; 32], std::future::pending()));
+        let mut second = Box::pin(emit(&idempotency, "k", 1));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        drop(first);
+        assert!(!second.await.unwrap().duplicate);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_key_is_forgotten_when_there_are_too_many() {
+        let idempotency = Idempotency::new(2);
+        for key in ["a", "b", "c"] {
+            emit(&idempotency, key, 1).await.unwrap();
+        }
+        assert!(emit(&idempotency, "c", 1).await.unwrap().duplicate);
+        assert!(!emit(&idempotency, "a", 1).await.unwrap().duplicate);
+        assert_eq!(idempotency.known.lock().answers.len(), 2);
+    }
+}

@@ -1,0 +1,144 @@
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::message::{RoomName, UserId};
+
+/// Which users were put into which rooms by a backend, for connections that are yet to come.
+pub struct Memberships {
+    most: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    rooms_by_user: HashMap<UserId, HashMap<RoomName, Instant>>,
+    count: usize,
+}
+
+/// No more memberships can be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    /// When one of them ends.
+    pub retry_after: Duration,
+}
+
+impl Memberships {
+    /// Keeps up to so many, counted per user and room.
+    pub fn new(most: usize) -> Self {
+        Self { most, kept: Mutex::default() }
+    }
+
+    /// Puts a user into a room for some time from now on.
+    pub fn put(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
+        let mut kept = self.kept.lock();
+        let known = kept.rooms_by_user.get(user).is_some_and(|rooms| rooms.contains_key(room));
+        if !known && kept.count >= self.most {
+            kept.sweep();
+            if kept.count >= self.most {
+                return Err(TooMany { retry_after: kept.first_end() });
+            }
+        }
+        let until = Instant::now() + ttl;
+        let before = kept.rooms_by_user.entry(user.clone()).or_default().insert(room.clone(), until);
+        kept.count += usize::from(before.is_none());
+        Ok(())
+    }
+
+    /// Takes a user out of a room.
+    pub fn take(&self, user: &UserId, room: &RoomName) {
+        let mut kept = self.kept.lock();
+        let Some(rooms) = kept.rooms_by_user.get_mut(user) else {
+            return;
+        };
+        let taken = rooms.remove(room).is_some();
+        if rooms.is_empty() {
+            kept.rooms_by_user.remove(user);
+        }
+        kept.count -= usize::from(taken);
+    }
+
+    /// The rooms that a user is in.
+    pub fn rooms(&self, user: &UserId) -> Vec<RoomName> {
+        let now = Instant::now();
+        let kept = self.kept.lock();
+        let rooms = kept.rooms_by_user.get(user).into_iter().flatten();
+        rooms.filter(|(_, until)| **until > now).map(|(room, _)| room.clone()).collect()
+    }
+
+    /// Whether a user is in a room.
+    pub fn has(&self, user: &UserId, room: &RoomName) -> bool {
+        let now = Instant::now();
+        let kept = self.kept.lock();
+        kept.rooms_by_user.get(user).and_then(|rooms| rooms.get(room)).is_some_and(|until| *until > now)
+    }
+
+    /// Forgets those that have ended.
+    pub fn sweep(&self) {
+        self.kept.lock().sweep();
+    }
+}
+
+impl Kept {
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.rooms_by_user.retain(|_, rooms| {
+            rooms.retain(|_, until| *until > now);
+            !rooms.is_empty()
+        });
+        self.count = self.rooms_by_user.values().map(HashMap::len).sum();
+    }
+
+    fn first_end(&self) -> Duration {
+        let first = self.rooms_by_user.values().flat_map(HashMap::values).min();
+        first.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn user(id: &str) -> UserId {
+        UserId::new(id).unwrap()
+    }
+
+    fn room(name: &str) -> RoomName {
+        RoomName::new(name).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_membership_ends_with_its_time() {
+        let memberships = Memberships::new(9);
+        memberships.put(&user("1"), &room("a"), HOUR).unwrap();
+        assert_eq!(memberships.rooms(&user("1")), [room("a")]);
+        assert_eq!(memberships.rooms(&user("2")), []);
+        tokio::time::advance(HOUR).await;
+        assert_eq!(memberships.rooms(&user("1")), []);
+        assert!(!memberships.has(&user("1"), &room("a")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memberships_are_bounded_and_those_that_ended_make_room() {
+        let memberships = Memberships::new(2);
+        memberships.put(&user("1"), &room("a"), HOUR).unwrap();
+        memberships.put(&user("1"), &room("b"), 2 * HOUR).unwrap();
+        memberships.put(&user("1"), &room("a"), HOUR).expect("it is kept already");
+        assert_eq!(memberships.put(&user("2"), &room("a"), HOUR), Err(TooMany { retry_after: HOUR }));
+        tokio::time::advance(HOUR).await;
+        memberships.put(&user("2"), &room("a"), HOUR).unwrap();
+    }
+
+    #[test]
+    fn what_is_taken_leaves_nothing() {
+        let memberships = Memberships::new(1);
+        memberships.put(&user("1"), &room("a"), HOUR).unwrap();
+        memberships.take(&user("1"), &room("a"));
+        memberships.take(&user("1"), &room("a"));
+        assert!(memberships.kept.lock().rooms_by_user.is_empty());
+        memberships.put(&user("2"), &room("b"), HOUR).unwrap();
+    }
+}

@@ -1,0 +1,7 @@
+//! This node among its peers, and what is shared among them. There are no peers yet: what would be shared is in memory.
+
+mod idempotency;
+pub use idempotency::{Fingerprint, Idempotency, KeyReused, Scope};
+
+mod memberships;
+pub use memberships::{Memberships, TooMany};

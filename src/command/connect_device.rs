@@ -1,0 +1,22 @@
+use std::sync::Arc;
+
+use super::{Admission, Commands};
+use crate::auth::{Identity, TokenRefused};
+use crate::delivery::Connection;
+use crate::limits::Refused;
+
+impl Commands {
+    /// Tells who a device is, by its token.
+    pub fn identify_device(&self, token: Option<&str>) -> Result<Identity, TokenRefused> {
+        self.tokens.verify(token)
+    }
+
+    /// Lets a device in, into the rooms of its token and those that backends put its user into.
+    pub fn connect_device(
+        &self,
+        identity: &Identity,
+        connection: Arc<dyn Connection>,
+    ) -> Result<Arc<Admission>, Refused> {
+        self.delivery.admit(identity.user.clone(), &identity.rooms, connection)
+    }
+}

@@ -1,0 +1,46 @@
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Commands, Error, Violation};
+use crate::auth::Caller;
+use crate::delivery::{KeyReused, Once};
+use crate::message::{Emit, Payload, Receipt};
+
+/// An emit, and how to make its repetition harmless.
+#[derive(Clone, Debug)]
+pub struct EmitRequest {
+    /// What to send to whom.
+    pub emit: Emit,
+    /// The idempotency key.
+    pub idempotency_key: Option<Arc<str>>,
+    /// When it was asked for.
+    pub received: Instant,
+}
+
+impl Commands {
+    /// Sends an event.
+    pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+        caller.may_emit_to(&request.emit.audience)?;
+        self.check(&request.emit)?;
+        let once = request.idempotency_key.map(|key| Once { caller: caller.name.clone(), key });
+        let sent = self.delivery.emit(request.emit, once, request.received).await;
+        sent.map_err(|KeyReused| key_reused("options.idempotency_key"))
+    }
+
+    pub(super) fn check(&self, emit: &Emit) -> Result<(), Violation> {
+        let (size, most) = (emit.payload.len(), self.max_payload);
+        if size > most {
+            let description = format!("has {size} bytes: at most {most} are allowed (limits.max_payload)");
+            return Err(Violation::new("payload", description));
+        }
+        if emit.envelope && matches!(emit.payload, Payload::Binary(_)) {
+            return Err(Violation::new("options.envelope", "wraps JSON: it cannot hold `binary`"));
+        }
+        Ok(())
+    }
+}
+
+fn key_reused(field: &str) -> Error {
+    Error::invalid(field, "was used for another request to this audience within 5 minutes: choose a new one")
+}

@@ -1,0 +1,146 @@
+use std::{collections::HashMap, pin::Pin, sync::Arc, task::Poll};
+
+use futures_util::{
+    Stream, StreamExt,
+    stream::{self, FuturesUnordered},
+};
+use tokio::sync::oneshot;
+
+use super::{Commands, EmitRequest, Error};
+use crate::auth::Caller;
+use crate::lifecycle::Lifecycle;
+use crate::message::{Receipt, RoomName};
+
+/// How many emits of a stream may be unanswered.
+const MOST_IN_FLIGHT: usize = 1_024;
+
+type Answer<T> = (T, Result<Receipt, Error>);
+type Sending<T> = Pin<Box<dyn Future<Output = (Ticket, Answer<T>)> + Send>>;
+
+/// What a later emit to the same room waits for.
+struct Ticket {
+    room: RoomName,
+    number: u64,
+    done: oneshot::Sender<()>,
+}
+
+impl Commands {
+    /// Sends events as they come: those to one room in their order, answers as they are ready. Each emit has a tag of the
+    /// caller's, which comes back with its answer. When the server stops, nothing more is read, and once all that was read is answered
+    /// the stream ends with an error.
+    pub fn emit_stream<T, S, E>(
+        &self,
+        caller: Arc<Caller>,
+        emits: S,
+        lifecycle: Lifecycle,
+    ) -> impl Stream<Item = Result<Answer<T>, E>> + Send + use<T, S, E>
+    where
+        T: Send + 'static,
+        S: Stream<Item = Result<(T, Result<EmitRequest, Error>), E>> + Send + Unpin + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let pipeline = Pipeline {
+            commands: self.clone(),
+            caller,
+            emits: Some(emits),
+            lifecycle,
+            in_flight: FuturesUnordered::new(),
+            last_in_room: HashMap::new(),
+            count: 0,
+            failure: None,
+        };
+        stream::unfold(pipeline, async |mut pipeline| pipeline.next().await.map(|item| (item, pipeline)))
+    }
+}
+
+struct Pipeline<T, S, E> {
+    commands: Commands,
+    caller: Arc<Caller>,
+    emits: Option<S>,
+    lifecycle: Lifecycle,
+    in_flight: FuturesUnordered<Sending<T>>,
+    last_in_room: HashMap<RoomName, (u64, oneshot::Receiver<()>)>,
+    count: u64,
+    failure: Option<E>,
+}
+
+impl<T, S, E> Pipeline<T, S, E>
+where
+    T: Send + 'static,
+    S: Stream<Item = Result<(T, Result<EmitRequest, Error>), E>> + Send + Unpin + 'static,
+    E: From<Error> + Send + 'static,
+{
+    async fn next(&mut self) -> Option<Result<Answer<T>, E>> {
+        loop {
+            let may_read = self.emits.is_some() && self.in_flight.len() < MOST_IN_FLIGHT;
+            if !may_read && self.in_flight.is_empty() {
+                return self.failure.take().map(Err);
+            }
+            tokio::select! {
+                biased;
+                Some((ticket, answer)) = self.in_flight.next() => {
+                    self.finish(ticket);
+                    return Some(Ok(answer));
+                }
+                () = self.lifecycle.stopping(), if may_read => self.end(Some(E::from(Error::Unavailable(
+                    "the server is stopping: what has an answer was sent, the rest was not and can be sent again".into(),
+                )))),
+                read = next_of(&mut self.emits), if may_read => match read {
+                    Some(Ok((tag, Ok(request)))) => {
+                        if let Some(answer) = self.begin(tag, request).await {
+                            return Some(Ok(answer));
+                        }
+                    }
+                    Some(Ok((tag, Err(error)))) => return Some(Ok((tag, Err(error)))),
+                    Some(Err(error)) => self.end(Some(error)),
+                    None => self.end(None),
+                },
+            }
+        }
+    }
+
+    fn end(&mut self, failure: Option<E>) {
+        self.emits = None;
+        self.failure = failure;
+    }
+
+    /// Sends an event at once, or after the one before it in its room. Gives the answer if there was nothing to wait for.
+    async fn begin(&mut self, tag: T, request: EmitRequest) -> Option<Answer<T>> {
+        let room = request.emit.audience.room();
+        let before = self.last_in_room.remove(&room).map(|(_, done)| done);
+        let must_wait = before.is_some();
+        let (commands, caller) = (self.commands.clone(), self.caller.clone());
+        let mut sending = Box::pin(async move {
+            if let Some(before) = before {
+                // An error means that it was given up, which is as good as done.
+                let _ = before.await;
+            }
+            commands.emit(&caller, request).await
+        });
+        if !must_wait && let Poll::Ready(result) = futures_util::poll!(sending.as_mut()) {
+            return Some((tag, result));
+        }
+        self.count += 1;
+        let (done, wait) = oneshot::channel();
+        let ticket = Ticket { room: room.clone(), number: self.count, done };
+        self.last_in_room.insert(room, (self.count, wait));
+        self.in_flight.push(Box::pin(async move { (ticket, (tag, sending.await)) }));
+        None
+    }
+
+    fn finish(&mut self, ticket: Ticket) {
+        let last = self.last_in_room.get(&ticket.room).is_some_and(|(number, _)| *number == ticket.number);
+        if last {
+            self.last_in_room.remove(&ticket.room);
+        }
+        // Nobody waits if it was the last.
+        let _ = ticket.done.send(());
+    }
+}
+
+async fn next_of<S: Stream + Unpin>(stream: &mut Option<S>) -> Option<S::Item> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => None,
+    }
+}

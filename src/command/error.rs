@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use crate::auth::{KeyRefused, MissingScope};
+use crate::delivery::TooMany;
+use crate::message::Invalid;
+
+/// Why a command was refused: the closed list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Fields are wrong.
+    #[error("{}", summary(.0))]
+    InvalidArgument(Vec<Violation>),
+    /// Nobody that we know.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The API key may not do this.
+    #[error("{0}")]
+    PermissionDenied(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The feature is not configured, or not built.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// A limit was met.
+    #[error("{message}")]
+    ResourceExhausted {
+        /// Which one, and what to do.
+        message: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The server is stopping, or cannot reach what it needs.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the call was done")]
+    DeadlineExceeded,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path in the request.
+    pub field: String,
+    /// What is wrong with it, to be read after the field's name.
+    pub description: String,
+}
+
+impl Violation {
+    /// What is wrong with a field.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+
+    /// What is wrong with a field's value.
+    pub fn of(field: impl Into<String>, invalid: &Invalid) -> Self {
+        Self::new(field, invalid.to_string())
+    }
+}
+
+fn summary(violations: &[Violation]) -> String {
+    let each: Vec<_> = violations.iter().map(|v| format!("{} {}", v.field, v.description)).collect();
+    each.join("; ")
+}
+
+impl Error {
+    /// One field is wrong.
+    pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::InvalidArgument(vec![Violation::new(field, description)])
+    }
+
+    /// A feature of the API that this version does not have.
+    pub fn not_built(what: &str) -> Self {
+        Self::FailedPrecondition(format!("{what} is not built yet: leave it out"))
+    }
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Self {
+        Self::InvalidArgument(vec![violation])
+    }
+}
+
+impl From<MissingScope> for Error {
+    fn from(missing: MissingScope) -> Self {
+        Self::PermissionDenied(missing.to_string())
+    }
+}
+
+impl From<KeyRefused> for Error {
+    fn from(refused: KeyRefused) -> Self {
+        Self::Unauthenticated(refused.to_string())
+    }
+}
+
+impl From<TooMany> for Error {
+    fn from(too_many: TooMany) -> Self {
+        Self::ResourceExhausted {
+            message: "limits.memberships is met: no more users can be put into rooms until some leave".into(),
+            retry_after: too_many.retry_after,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Everything that Bugle can be asked to do, one file each, whoever asks: what may be done, by whom, within which limits.
+
+mod error;
+pub use error::{Error, Violation};
+
+mod emit;
+pub use emit::EmitRequest;
+
+mod emit_to_users;
+pub use emit_to_users::EmitToUsers;
+
+mod emit_batch;
+mod emit_stream;
+
+mod disconnect_user;
+pub use disconnect_user::DisconnectUser;
+
+mod presence;
+
+mod join_room;
+pub use join_room::JoinRoom;
+
+mod leave_room;
+mod list_rooms;
+
+mod connect_device;
+
+mod refresh_token;
+pub use refresh_token::RefreshRefused;
+
+// What edges get and give through commands.
+pub use crate::delivery::{Admission, ConnectionInfo, Page, RoomUsers, Stats};
+
+use std::sync::Arc;
+
+use crate::auth::Tokens;
+use crate::delivery::Delivery;
+use crate::limits;
+
+/// Runs commands. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Commands {
+    delivery: Delivery,
+    tokens: Arc<Tokens>,
+    max_payload: usize,
+}
+
+impl Commands {
+    /// Commands over this delivery, for devices with these tokens.
+    pub fn new(delivery: Delivery, tokens: Arc<Tokens>, limits: &limits::Config) -> Self {
+        Self { delivery, tokens, max_payload: limits.max_payload }
+    }
+}

@@ -1,0 +1,38 @@
+use super::{Commands, ConnectionInfo, Error, Page, Stats};
+use crate::auth::{Caller, Right};
+use crate::message::UserId;
+
+impl Commands {
+    /// A user's connections, ordered by id; none if the user is offline.
+    pub fn get_user(&self, caller: &Caller, user: &UserId) -> Result<Vec<ConnectionInfo>, Error> {
+        caller.may(Right::Presence)?;
+        Ok(self.delivery.connections_of(user))
+    }
+
+    /// How many connections each of these users has.
+    pub fn get_users(&self, caller: &Caller, users: Vec<UserId>) -> Result<Vec<(UserId, usize)>, Error> {
+        caller.may(Right::Presence)?;
+        let counted = |user| {
+            let count = self.delivery.connection_count(&user);
+            (user, count)
+        };
+        Ok(users.into_iter().map(counted).collect())
+    }
+
+    /// The users who are online, ordered by id, from the first one after `after`.
+    pub fn list_users(&self, caller: &Caller, after: &str, size: usize) -> Result<Page<UserId>, Error> {
+        caller.may(Right::Presence)?;
+        Ok(self.delivery.list_users(after, size))
+    }
+
+    /// How many users, connections and rooms there are.
+    pub fn get_stats(&self, caller: &Caller) -> Result<Stats, Error> {
+        caller.may(Right::Presence)?;
+        Ok(self.stats())
+    }
+
+    /// The same for the operator's metrics, which want no key.
+    pub fn stats(&self) -> Stats {
+        self.delivery.stats()
+    }
+}

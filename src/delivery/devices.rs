@@ -1,0 +1,125 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Delivery;
+use crate::hub::{Connection, Frame, Member};
+use crate::limits;
+use crate::message::{CloseCode, CloseReason, RoomName, UserId};
+
+/// How long a connection that was let in may take to go live.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+const DRAIN_TICK: Duration = Duration::from_millis(10);
+
+/// A connection that was let in. The hub forgets the connection with it, at the latest.
+pub struct Admission {
+    delivery: Delivery,
+    member: Arc<Member>,
+}
+
+impl Admission {
+    /// The connection in the hub.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    /// Lets events through: first the greeting, then what has waited. False if it is too late.
+    pub fn go_live(&self, greeting: Option<&Frame>) -> bool {
+        let live = self.member.go_live(greeting);
+        if !live {
+            self.delivery.hub().close(&self.member, &CloseCode::Unready.into());
+        }
+        live
+    }
+
+    /// Closes the connection.
+    pub fn close(&self, reason: &CloseReason) {
+        self.delivery.hub().close(&self.member, reason);
+    }
+
+    /// Takes note that the transport ended by itself.
+    pub fn ended(&self, how: &'static str) {
+        self.delivery.hub().ended(&self.member, how);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.ended(CloseCode::Unready.as_str());
+    }
+}
+
+impl Delivery {
+    /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 seconds to go live.
+    /// Refused when the user has too many connections.
+    pub fn admit(
+        &self,
+        user: UserId,
+        rooms: &[RoomName],
+        connection: Arc<dyn Connection>,
+    ) -> Result<Arc<Admission>, limits::Refused> {
+        let admitted = self.hub().admit(user, connection, self.inner.connections_per_user);
+        let member = admitted.ok_or(limits::Refused::User)?;
+        for room in rooms {
+            self.hub().join(&member, room);
+        }
+        self.join_memberships(&member);
+        let admission = Arc::new(Admission { delivery: self.clone(), member });
+        let (delivery, late) = (self.clone(), Arc::downgrade(&admission.member));
+        self.inner.lifecycle.spawn(async move {
+            tokio::time::sleep(READY_WITHIN).await;
+            if let Some(member) = late.upgrade().filter(|member| member.is_catching_up()) {
+                delivery.hub().close(&member, &CloseCode::Unready.into());
+            }
+        });
+        Ok(admission)
+    }
+
+    /// Takes a connection out of the rooms that only its old token gave, and into those that its new one gives.
+    pub fn replace_rooms(&self, member: &Arc<Member>, old: &[RoomName], new: &[RoomName]) {
+        for room in old.iter().filter(|room| !new.contains(room)) {
+            if !self.inner.memberships.has(member.user(), room) {
+                self.hub().leave(member, room);
+            }
+        }
+        for room in new {
+            self.hub().join(member, room);
+        }
+    }
+
+    fn join_memberships(&self, member: &Arc<Member>) {
+        let user = member.user();
+        for room in self.inner.memberships.rooms(user) {
+            self.hub().join(member, &room);
+            // A LeaveRoom in between took the note away, but did not see this connection in the room.
+            if !self.inner.memberships.has(user, &room) {
+                self.hub().leave(member, &room);
+            }
+        }
+    }
+
+    /// Sends all connections away, `pace` of them per second, until none is left or the deadline has come.
+    pub async fn drain(&self, pace: u32, deadline: Instant) {
+        let mut tick = tokio::time::interval(DRAIN_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let per_tick = f64::from(pace) * DRAIN_TICK.as_secs_f64();
+        let mut due = 1.0;
+        let everyone = RoomName::everyone();
+        while Instant::now() < deadline {
+            let members = self.hub().members(&everyone);
+            if members.is_empty() {
+                return;
+            }
+            for member in members {
+                while due < 1.0 {
+                    if tokio::time::timeout_at(deadline, tick.tick()).await.is_err() {
+                        return;
+                    }
+                    due += per_tick;
+                }
+                due -= 1.0;
+                self.hub().close(&member, &CloseCode::Draining.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::Delivery;
+use crate::cluster::{Fingerprint, KeyReused, Scope};
+use crate::hub::Frame;
+use crate::message::{Emit, MessageId, Payload, Receipt};
+use crate::telemetry;
+
+/// Makes an emit's repetition harmless.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// Who emits: the name of the API key.
+    pub caller: Arc<str>,
+    /// The idempotency key.
+    pub key: Arc<str>,
+}
+
+impl Delivery {
+    /// Sends an event to its audience; `received` is when it was asked for. Once begun it is finished, even if the caller goes away: half a room would have the
+    /// event, and a repetition would send it twice.
+    pub async fn emit(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
+        let delivery = self.clone();
+        let mut sending = Box::pin(async move { delivery.send_once(emit, once, received).await });
+        // Nearly always this is all: no other has the room's turn, and the room is small.
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await {
+            return done;
+        }
+        let (answer, answered) = oneshot::channel();
+        self.inner.lifecycle.spawn(async move {
+            let _ = answer.send(sending.await);
+        });
+        match answered.await {
+            Ok(done) => done,
+            // A hard stop dropped the task: the caller's connection goes the same way.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
+        let kind = emit.audience.kind();
+        let result = match once {
+            None => Ok(self.send(emit, received).await),
+            Some(once) => {
+                let scope = Scope { caller: once.caller, audience: emit.audience.clone(), key: once.key };
+                self.inner.idempotency.once(scope, fingerprint(&emit), self.send(emit, received)).await
+            }
+        };
+        let outcome = match &result {
+            Ok(receipt) if receipt.duplicate => "duplicate",
+            Ok(_) => "sent",
+            Err(KeyReused) => "refused",
+        };
+        telemetry::emitted(kind, outcome);
+        result
+    }
+
+    async fn send(&self, emit: Emit, received: Instant) -> Receipt {
+        let now = self.inner.clock.now();
+        let message_id = MessageId::at(now);
+        let room = emit.audience.room();
+        let payload = if emit.envelope { enveloped(&emit, now) } else { emit.payload };
+        let frame = Frame { event: emit.event, payload, volatile: emit.volatile };
+        let counts = self.hub().fan_out(&room, frame, &emit.except).await;
+        let receipt = Receipt {
+            matched: counts.matched,
+            enqueued: counts.enqueued,
+            dropped: counts.dropped,
+            ..Receipt::new(message_id)
+        };
+        telemetry::fanned_out(counts.enqueued, counts.dropped, received.elapsed());
+        tracing::debug!(
+            message.id = %message_id,
+            room.name = %room,
+            matched = counts.matched,
+            enqueued = counts.enqueued,
+            dropped = counts.dropped,
+            "emitted"
+        );
+        receipt
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    event: &'a str,
+    timestamp: String,
+    data: Option<&'a RawValue>,
+}
+
+/// Wraps a payload as `{ event, timestamp, data }`; the timestamp is RFC 3339 in UTC with three decimals.
+fn enveloped(emit: &Emit, now: Timestamp) -> Payload {
+    let data = match &emit.payload {
+        Payload::Json(raw) => Some(&**raw),
+        Payload::None => None,
+        Payload::Binary(_) => return emit.payload.clone(),
+    };
+    let envelope = Envelope { event: emit.event.as_str(), timestamp: format!("{now:.3}"), data };
+    serde_json::value::to_raw_value(&envelope).map_or(Payload::None, |raw| Payload::Json(raw.into()))
+}
+
+/// A digest of all that makes two emits the same. Each part is preceded by its length, so that none runs into the next.
+fn fingerprint(emit: &Emit) -> Fingerprint {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update(bytes.len().to_le_bytes());
+        hash.update(bytes);
+    };
+    part(emit.event.as_str().as_bytes());
+    match &emit.payload {
+        Payload::None => part(b"none"),
+        Payload::Json(raw) => {
+            part(b"json");
+            part(raw.get().as_bytes());
+        }
+        Payload::Binary(bytes) => {
+            part(b"binary");
+            part(bytes);
+        }
+    }
+    part(&[u8::from(emit.volatile), u8::from(emit.envelope)]);
+    let except = &emit.except;
+    part(&[except.connections.len(), except.users.len(), except.rooms.len()].map(usize::to_le_bytes).concat());
+    except.connections.iter().for_each(|id| part(id.to_string().as_bytes()));
+    except.users.iter().for_each(|user| part(user.as_str().as_bytes()));
+    except.rooms.iter().for_each(|room| part(room.as_str().as_bytes()));
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Audience, EventName, Exceptions, UserId};
+
+    fn emit(json: &str) -> Emit {
+        Emit {
+            audience: Audience::Everyone,
+            except: Exceptions::default(),
+            event: EventName::new("earnings:new").unwrap(),
+            payload: Payload::json(json.into()).unwrap(),
+            volatile: false,
+            envelope: true,
+        }
+    }
+
+    fn json(payload: &Payload) -> &str {
+        let Payload::Json(raw) = payload else { panic!("not JSON") };
+        raw.get()
+    }
+
+    #[test]
+    fn an_envelope_has_three_decimals_and_the_payload_to_the_letter() {
+        for (time, text) in [
+            ("2026-01-31T09:30:00Z", "2026-01-31T09:30:00.000Z"),
+            ("2026-01-31T09:30:00.0129Z", "2026-01-31T09:30:00.012Z"),
+        ] {
+            let payload = enveloped(&emit(r#"{"b":1.10,"a":2}"#), time.parse().unwrap());
+            let expected = format!(r#"{{"event":"earnings:new","timestamp":"{text}","data":{{"b":1.10,"a":2}}}}"#);
+            assert_eq!(json(&payload), expected);
+        }
+    }
+
+    #[test]
+    fn an_envelope_without_a_payload_holds_null() {
+        let emit = Emit { payload: Payload::None, ..emit("1") };
+        let payload = enveloped(&emit, Timestamp::UNIX_EPOCH);
+        assert!(json(&payload).ends_with(r#""data":null}"#));
+    }
+
+    #[test]
+    fn every_part_of_an_emit_is_in_its_fingerprint() {
+        let user = |id| UserId::new(id).unwrap();
+        let except = |users| Exceptions { users, ..Exceptions::default() };
+        let emits = [
+            emit("1"),
+            emit("2"),
+            Emit { payload: Payload::None, ..emit("1") },
+            Emit { payload: Payload::Binary("1".into()), ..emit("1") },
+            Emit { event: EventName::new("e").unwrap(), ..emit("1") },
+            Emit { volatile: true, ..emit("1") },
+            Emit { envelope: false, ..emit("1") },
+            Emit { except: except(vec![user("12")]), ..emit("1") },
+            Emit { except: except(vec![user("1"), user("2")]), ..emit("1") },
+        ];
+        let fingerprints: std::collections::HashSet<_> = emits.iter().map(fingerprint).collect();
+        assert_eq!(fingerprints.len(), emits.len());
+        assert_eq!(fingerprint(&emit("1")), fingerprint(&emit("1")));
+    }
+}

@@ -1,0 +1,75 @@
+//! From an emit to a receipt; who is in which room; who is connected. What concerns this node alone is the hub's, what
+//! is shared with others the cluster's, and here the two meet.
+
+mod emit;
+pub use emit::Once;
+
+mod presence;
+pub use presence::{ConnectionInfo, Stats};
+
+mod rooms;
+
+mod devices;
+pub use devices::Admission;
+
+// What goes through delivery unchanged.
+pub use crate::cluster::{KeyReused, TooMany};
+pub use crate::hub::{Connection, Page, RoomUsers};
+
+use std::{sync::Arc, time::Duration};
+
+use crate::clock::Clock;
+use crate::cluster::{Idempotency, Memberships};
+use crate::hub::Hub;
+use crate::lifecycle::Lifecycle;
+use crate::limits;
+
+/// The name of the only node there is.
+pub const NODE: &str = "solo";
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Delivers emits, and knows who is there to get them. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Delivery {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hub: Hub,
+    idempotency: Idempotency,
+    memberships: Memberships,
+    clock: Clock,
+    lifecycle: Lifecycle,
+    connections_per_user: usize,
+}
+
+impl Delivery {
+    /// Delivery on one node. What comes for a connection that is not live yet waits, up to `waiting_bytes`.
+    pub fn new(limits: &limits::Config, waiting_bytes: usize, clock: Clock, lifecycle: Lifecycle) -> Self {
+        let inner = Inner {
+            hub: Hub::new(waiting_bytes),
+            idempotency: Idempotency::new(limits.idempotency_keys),
+            memberships: Memberships::new(limits.memberships),
+            clock,
+            lifecycle: lifecycle.clone(),
+            connections_per_user: limits.connections_per_user as usize,
+        };
+        let delivery = Self { inner: Arc::new(inner) };
+        let sweeper = delivery.clone();
+        lifecycle.clone().spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+            while !lifecycle.is_stopping() {
+                tokio::select! {
+                    () = lifecycle.stopping() => {}
+                    _ = tick.tick() => sweeper.inner.memberships.sweep(),
+                }
+            }
+        });
+        delivery
+    }
+
+    /// The connections on this node.
+    pub fn hub(&self) -> &Hub {
+        &self.inner.hub
+    }
+}

@@ -1,0 +1,22 @@
+use std::time::Duration;
+
+use super::Delivery;
+use crate::cluster::TooMany;
+use crate::message::{RoomName, UserId};
+
+impl Delivery {
+    /// Puts a user into a room: the connections of now, and for `ttl` those to come. Says how many joined.
+    pub fn join_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<usize, TooMany> {
+        // Noted first: a connection that comes in between sees the note, or is seen here.
+        self.inner.memberships.put(user, room, ttl)?;
+        let members = self.hub().of_user(user);
+        Ok(members.iter().filter(|member| self.hub().join(member, room)).count())
+    }
+
+    /// Takes a user out of a room, now and for connections to come. Says how many connections left.
+    pub fn leave_user(&self, user: &UserId, room: &RoomName) -> usize {
+        self.inner.memberships.take(user, room);
+        let members = self.hub().of_user(user);
+        members.iter().filter(|member| self.hub().leave(member, room)).count()
+    }
+}

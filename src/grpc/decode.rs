@@ -1,0 +1,198 @@
+use std::{collections::HashSet, str::FromStr, time::Duration};
+
+use tokio::time::Instant;
+
+use super::payload::Raw;
+use crate::command::{EmitRequest, Error, Violation};
+use crate::message::{Audience, ConnectionId, Emit, EventName, Exceptions, Invalid, Payload, RoomName, UserId};
+use crate::proto::v1::{self, EmitOptions};
+
+/// How many users, connections or emits a request may list.
+pub(super) const MOST_LISTED: usize = 1_000;
+const MOST_EXCEPTED_ROOMS: usize = 100;
+const MAX_KEY: usize = 256;
+const DEFAULT_PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1_000;
+
+/// Collects what is wrong with a request, so that the caller learns all of it at once.
+#[derive(Default)]
+pub(super) struct Fields(Vec<Violation>);
+
+impl Fields {
+    /// Keeps a good value, or notes what is wrong with it.
+    pub(super) fn take<T>(&mut self, field: impl Into<String>, value: Result<T, Invalid>) -> Option<T> {
+        value.map_err(|invalid| self.0.push(Violation::of(field, &invalid))).ok()
+    }
+
+    /// Notes what is wrong with a field.
+    pub(super) fn refuse(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        self.0.push(Violation::new(field, description));
+    }
+
+    /// The request, if all of it was good.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Error> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            Some(_) | None => Err(Error::InvalidArgument(self.0)),
+        }
+    }
+
+    /// Keeps each good entry of a list, unless the list is too long.
+    pub(super) fn list<T>(
+        &mut self,
+        field: &str,
+        entries: &[String],
+        most: usize,
+        check: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Vec<T> {
+        if entries.len() > most {
+            self.refuse(field, format!("has {} entries: at most {most} are allowed", entries.len()));
+            return Vec::new();
+        }
+        let checked = entries.iter().enumerate();
+        checked.filter_map(|(index, entry)| self.take(format!("{field}[{index}]"), check(entry))).collect()
+    }
+}
+
+/// One user.
+pub(super) fn user(id: &str) -> Result<UserId, Error> {
+    let mut fields = Fields::default();
+    let user = fields.take("user_id", UserId::new(id));
+    fields.finish(user)
+}
+
+/// One room.
+pub(super) fn room(name: &str) -> Result<RoomName, Error> {
+    let mut fields = Fields::default();
+    let room = fields.take("room", RoomName::new(name));
+    fields.finish(room)
+}
+
+/// A user and a room.
+pub(super) fn user_and_room(id: &str, name: &str) -> Result<(UserId, RoomName), Error> {
+    let mut fields = Fields::default();
+    let user = fields.take("user_id", UserId::new(id));
+    let room = fields.take("room", RoomName::new(name));
+    fields.finish(user.zip(room))
+}
+
+/// Several users, none twice.
+pub(super) fn users(fields: &mut Fields, ids: &[String]) -> Vec<UserId> {
+    let users = fields.list("user_ids", ids, MOST_LISTED, UserId::new);
+    let mut seen = HashSet::new();
+    for (index, id) in ids.iter().enumerate().take(MOST_LISTED) {
+        if !seen.insert(id) {
+            fields.refuse(format!("user_ids[{index}]"), "stands in the list before: name each user once");
+        }
+    }
+    users
+}
+
+/// How many to list, and after which one.
+pub(super) fn page(size: i32, token: &str) -> Result<(usize, &str), Error> {
+    const LONGEST_TOKEN: usize = 300;
+    let mut fields = Fields::default();
+    let size = usize::try_from(size).map_err(|_| Invalid::new("is negative: ask for 1 to 1,000, or 0 for 100"));
+    let size = fields.take("page_size", size).map(|size| if size == 0 { DEFAULT_PAGE } else { size.min(LARGEST_PAGE) });
+    if token.len() > LONGEST_TOKEN {
+        fields.refuse("page_token", "is none of ours: give the next_page_token of the page before");
+    }
+    fields.finish(size.map(|size| (size, token)))
+}
+
+/// A positive duration, if one was given.
+pub(super) fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
+    let Some(given) = given else {
+        return Ok(None);
+    };
+    match Duration::try_from(given) {
+        Ok(duration) => Ok(Some(duration)),
+        Err(_) => Err(Error::invalid(field, "is negative or out of range")),
+    }
+}
+
+/// What all emits have.
+pub(super) struct EmitParts {
+    pub(super) event: String,
+    pub(super) payload: Option<Raw>,
+    pub(super) options: Option<EmitOptions>,
+    pub(super) received: Instant,
+}
+
+impl EmitParts {
+    /// Checks an emit for an audience, of which what is wrong was noted before.
+    pub(super) fn check(self, mut fields: Fields, audience: Option<Audience>) -> Result<EmitRequest, Error> {
+        let options = self.options.unwrap_or_default();
+        let event = fields.take("event", EventName::new(&self.event));
+        let payload = match self.payload {
+            None => Some(Payload::None),
+            Some(raw) => fields.take(raw.field(), raw.check()),
+        };
+        let idempotency_key = check_key(&mut fields, &options.idempotency_key);
+        let except = Exceptions {
+            connections: fields.list(
+                "options.except_connection_ids",
+                &options.except_connection_ids,
+                MOST_LISTED,
+                ConnectionId::from_str,
+            ),
+            users: fields.list("options.except_user_ids", &options.except_user_ids, MOST_LISTED, UserId::new),
+            rooms: fields.list("options.except_rooms", &options.except_rooms, MOST_EXCEPTED_ROOMS, RoomName::new),
+        };
+        let emit = audience.zip(event).zip(payload).map(|((audience, event), payload)| Emit {
+            audience,
+            except,
+            event,
+            payload,
+            volatile: options.volatile,
+            envelope: options.envelope,
+        });
+        let request = fields.finish(emit.map(|emit| EmitRequest { emit, idempotency_key, received: self.received }))?;
+        refuse_what_is_not_built(&options)?;
+        Ok(request)
+    }
+}
+
+fn check_key(fields: &mut Fields, key: &str) -> Option<std::sync::Arc<str>> {
+    if key.len() > MAX_KEY {
+        let description = format!("has {} bytes: at most {MAX_KEY} are allowed", key.len());
+        fields.refuse("options.idempotency_key", description);
+    }
+    (!key.is_empty()).then(|| key.into())
+}
+
+fn refuse_what_is_not_built(options: &EmitOptions) -> Result<(), Error> {
+    let asked = [
+        ("options.ttl", options.ttl.is_some()),
+        ("options.store", options.store),
+        ("options.retain", options.retain),
+        ("options.collapse_key", !options.collapse_key.is_empty()),
+        ("options.ack", options.ack.is_some()),
+    ];
+    match asked.iter().find(|(_, is_asked)| *is_asked) {
+        Some((option, _)) => Err(Error::not_built(option)),
+        None => Ok(()),
+    }
+}
+
+/// Checks one emit of a batch or a stream.
+pub(super) fn emit(emit: v1::Emit, received: Instant) -> Result<EmitRequest, Error> {
+    use v1::emit::Target;
+
+    let mut fields = Fields::default();
+    let audience = match emit.target {
+        Some(Target::UserId(id)) => fields.take("user_id", UserId::new(&id)).map(Audience::User),
+        Some(Target::Room(name)) => fields.take("room", RoomName::new(&name)).map(Audience::of_room),
+        Some(Target::Everyone(true)) => Some(Audience::Everyone),
+        Some(Target::Everyone(false)) => {
+            fields.refuse("everyone", "is false: say true, or name a user or a room");
+            None
+        }
+        None => {
+            fields.refuse("target", "is missing: give user_id, room or everyone");
+            None
+        }
+    };
+    let payload = emit.payload.map(Raw::from);
+    EmitParts { event: emit.event, payload, options: emit.options, received }.check(fields, audience)
+}

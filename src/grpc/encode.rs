@@ -1,0 +1,60 @@
+use crate::command::{ConnectionInfo, Error, Page};
+use crate::message::{self, Transport};
+use crate::proto::v1::{self, EmitResult, Receipt, UserSummary, emit_result};
+
+use super::status::emit_error_of;
+
+/// A count for the wire.
+pub(super) fn count32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+pub(super) fn receipt(receipt: &message::Receipt) -> Receipt {
+    Receipt {
+        message_id: receipt.message_id.to_string(),
+        matched: receipt.matched,
+        enqueued: receipt.enqueued,
+        dropped: receipt.dropped,
+        duplicate: receipt.duplicate,
+        nodes: receipt.nodes,
+        partial: receipt.partial,
+        ..Receipt::default()
+    }
+}
+
+pub(super) fn emit_result(result: Result<message::Receipt, Error>) -> EmitResult {
+    let result = match result {
+        Ok(sent) => emit_result::Result::Receipt(receipt(&sent)),
+        Err(error) => emit_result::Result::Error(emit_error_of(error)),
+    };
+    EmitResult { result: Some(result) }
+}
+
+/// The token for the page after this one.
+pub(super) fn next_page_token<K: ToString>(page: &Page<K>) -> String {
+    let last = page.items.last().filter(|_| page.more);
+    last.map(|(key, _)| key.to_string()).unwrap_or_default()
+}
+
+pub(super) fn user_summary((user, connections): (message::UserId, usize)) -> UserSummary {
+    UserSummary { user_id: user.to_string(), online: connections > 0, connection_count: count32(connections) }
+}
+
+pub(super) fn connection(info: ConnectionInfo) -> v1::Connection {
+    let transport = match info.transport {
+        Transport::SocketIoWebSocket => v1::Transport::SocketioWebsocket,
+        Transport::SocketIoPolling => v1::Transport::SocketioPolling,
+    };
+    v1::Connection {
+        id: info.id.to_string(),
+        node: info.node.to_owned(),
+        transport: transport.into(),
+        rooms: info.rooms.iter().map(ToString::to_string).collect(),
+        connected_at: Some(prost_types::Timestamp {
+            seconds: info.connected_at.as_second(),
+            nanos: info.connected_at.subsec_nanosecond(),
+        }),
+        address: info.address.to_string(),
+        user_agent: info.user_agent,
+    }
+}

@@ -1,0 +1,169 @@
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::auth::{ApiKeys, KeyRefused};
+use crate::command::Error;
+use crate::proto::code_name;
+use crate::telemetry;
+
+/// When a call arrived.
+#[derive(Clone, Copy)]
+pub(super) struct Received(pub(super) Instant);
+
+/// Lets calls with a known API key through, so many at a time, and counts all.
+#[derive(Clone)]
+pub(super) struct GuardLayer {
+    api_keys: Arc<ApiKeys>,
+    calls: Arc<Semaphore>,
+}
+
+impl GuardLayer {
+    pub(super) fn new(api_keys: ApiKeys, most_calls: usize) -> Self {
+        Self { api_keys: Arc::new(api_keys), calls: Arc::new(Semaphore::new(most_calls)) }
+    }
+
+    /// Marks a request as its caller's, or says why not.
+    fn admit(&self, request: &mut Request<Body>) -> Result<OwnedSemaphorePermit, Error> {
+        let key = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let caller = self.api_keys.authenticate(key).inspect_err(|refused| log_refusal(*refused))?;
+        let permit = self.calls.clone().try_acquire_owned().map_err(|_| Error::ResourceExhausted {
+            message: "limits.grpc_calls is met: too many calls at one time".into(),
+            retry_after: Duration::from_secs(1),
+        })?;
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(Received(Instant::now()));
+        Ok(permit)
+    }
+}
+
+fn log_refusal(refused: KeyRefused) {
+    tracing::warn!(refusal.reason = %refused, "refused a gRPC call");
+    telemetry::refused("grpc", "api_key");
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { guard: self.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Guard<S> {
+    guard: GuardLayer,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guard<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let method = Method::of(request.uri().path());
+        match self.guard.admit(&mut request) {
+            Ok(permit) => {
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let _permit = permit;
+                    let mut response = answer.await?;
+                    let code = settle(response.headers_mut());
+                    telemetry::grpc_answered(method.name(), code_name(code));
+                    Ok(response)
+                })
+            }
+            Err(error) => {
+                let status = Status::from(error);
+                telemetry::grpc_answered(method.name(), code_name(status.code()));
+                Box::pin(async move { Ok(status.into_http()) })
+            }
+        }
+    }
+}
+
+/// A method that we have: strangers do not get to make up labels.
+#[derive(Clone, Copy)]
+struct Method(&'static str);
+
+impl Method {
+    fn of(path: &str) -> Self {
+        const OURS: [&str; 17] = [
+            "/bugle.v1.Notify/EmitToUser",
+            "/bugle.v1.Notify/EmitToUsers",
+            "/bugle.v1.Notify/EmitToRoom",
+            "/bugle.v1.Notify/Broadcast",
+            "/bugle.v1.Notify/EmitBatch",
+            "/bugle.v1.Notify/EmitStream",
+            "/bugle.v1.Notify/DisconnectUser",
+            "/bugle.v1.Presence/GetUser",
+            "/bugle.v1.Presence/GetUsers",
+            "/bugle.v1.Presence/ListUsers",
+            "/bugle.v1.Presence/GetStats",
+            "/bugle.v1.Rooms/JoinRoom",
+            "/bugle.v1.Rooms/LeaveRoom",
+            "/bugle.v1.Rooms/AllowRoom",
+            "/bugle.v1.Rooms/ForbidRoom",
+            "/bugle.v1.Rooms/ListRooms",
+            "/bugle.v1.Rooms/GetRoom",
+        ];
+        Self(OURS.into_iter().find(|known| *known == path).unwrap_or("/other"))
+    }
+
+    fn name(self) -> &'static str {
+        &self.0[1..]
+    }
+}
+
+/// Gives the code of an answer. What the library refuses by itself, before a service sees the request, gets the code that the API
+/// promises for it.
+fn settle(headers: &mut HeaderMap) -> Code {
+    const STATUS: &str = "grpc-status";
+    let Some(status) = headers.get(STATUS) else {
+        return Code::Ok;
+    };
+    let code = Code::from_bytes(status.as_bytes());
+    let promised = match code {
+        // A message that is too large.
+        Code::OutOfRange => Code::ResourceExhausted,
+        // A message that cannot be decoded: no service answers with these.
+        Code::Internal | Code::DataLoss => Code::InvalidArgument,
+        // The caller's deadline.
+        Code::Cancelled => Code::DeadlineExceeded,
+        Code::Ok
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unimplemented
+        | Code::Unavailable
+        | Code::Unauthenticated => return code,
+    };
+    headers.insert(STATUS, HeaderValue::from(promised as i32));
+    promised
+}

@@ -1,0 +1,57 @@
+use tonic::{Request, Response, Status};
+
+use super::{
+    caller,
+    decode::{self, Fields},
+    encode,
+};
+use crate::command::Commands;
+use crate::proto::v1::{
+    GetStatsRequest, GetStatsResponse, GetUserRequest, GetUserResponse, GetUsersRequest, GetUsersResponse,
+    ListUsersRequest, ListUsersResponse, NodeStats, presence_server::Presence,
+};
+
+pub(super) struct Service(Commands);
+
+impl Service {
+    pub(super) fn new(commands: Commands) -> Self {
+        Self(commands)
+    }
+}
+
+#[tonic::async_trait]
+impl Presence for Service {
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let caller = caller(&request)?;
+        let user = decode::user(&request.get_ref().user_id)?;
+        let connections = self.0.get_user(&caller, &user)?;
+        let connections: Vec<_> = connections.into_iter().map(encode::connection).collect();
+        Ok(Response::new(GetUserResponse { online: !connections.is_empty(), connections }))
+    }
+
+    async fn get_users(&self, request: Request<GetUsersRequest>) -> Result<Response<GetUsersResponse>, Status> {
+        let caller = caller(&request)?;
+        let mut fields = Fields::default();
+        let users = decode::users(&mut fields, &request.get_ref().user_ids);
+        let users = fields.finish(Some(users))?;
+        let users = self.0.get_users(&caller, users)?;
+        Ok(Response::new(GetUsersResponse { users: users.into_iter().map(encode::user_summary).collect() }))
+    }
+
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        let caller = caller(&request)?;
+        let ListUsersRequest { page_size, page_token } = request.get_ref();
+        let (size, after) = decode::page(*page_size, page_token)?;
+        let page = self.0.list_users(&caller, after, size)?;
+        let next_page_token = encode::next_page_token(&page);
+        let users = page.items.into_iter().map(encode::user_summary).collect();
+        Ok(Response::new(ListUsersResponse { users, next_page_token }))
+    }
+
+    async fn get_stats(&self, request: Request<GetStatsRequest>) -> Result<Response<GetStatsResponse>, Status> {
+        let stats = self.0.get_stats(&*caller(&request)?)?;
+        let (users, connections, rooms) = (stats.users as u64, stats.connections as u64, stats.rooms as u64);
+        let node = NodeStats { node: stats.node.to_owned(), users, connections, rooms };
+        Ok(Response::new(GetStatsResponse { users, connections, rooms, nodes: vec![node] }))
+    }
+}

@@ -1,0 +1,42 @@
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::Frame;
+use crate::message::{CloseReason, ConnectionId, Transport};
+
+/// One live connection of a device, as an edge implements it. The hub calls it with a lock held: nothing here may wait, or call
+/// the hub.
+pub trait Connection: Send + Sync + 'static {
+    /// Its id: our own, never the transport's.
+    fn id(&self) -> ConnectionId;
+
+    /// How it is connected now.
+    fn transport(&self) -> Transport;
+
+    /// Where the device is.
+    fn address(&self) -> IpAddr;
+
+    /// The device's User-Agent; may be empty.
+    fn user_agent(&self) -> &str;
+
+    /// Since when.
+    fn connected_at(&self) -> Timestamp;
+
+    /// Puts a frame into the device's queue.
+    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError>;
+
+    /// Ends it: tells the device if the queue has room, and cuts the transport soon after.
+    fn close(&self, reason: &CloseReason);
+}
+
+/// Why a queue did not take a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueError {
+    /// Too much waits for the device already.
+    Full,
+    /// The device cannot receive such a frame.
+    Unsupported,
+    /// The transport has ended.
+    Ended,
+}

@@ -1,0 +1,172 @@
+//! The connections on this node, the rooms that they are in, and fan-out.
+//!
+//! A connection enters as catching up, goes live, and ends gone, for good. It is in `user:{id}`, in `everyone` and in as many
+//! other rooms as it joins; a room exists while a connection is in it.
+
+mod connection;
+pub use connection::{Connection, QueueError};
+
+mod frame;
+pub use frame::Frame;
+
+mod member;
+pub use member::Member;
+
+mod room;
+
+mod fan_out;
+pub use fan_out::Counts;
+
+mod page;
+pub use page::{Page, RoomUsers};
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use dashmap::{DashMap, mapref::entry::Entry};
+
+use self::room::Room;
+use crate::message::{CloseReason, RoomName, UserId};
+use crate::telemetry;
+
+/// The connections on this node.
+pub struct Hub {
+    rooms: DashMap<RoomName, Arc<Room>>,
+    users: AtomicUsize,
+    waiting_bytes: usize,
+}
+
+impl Hub {
+    /// A hub without connections. What arrives for one that is still catching up waits, up to `waiting_bytes`.
+    pub fn new(waiting_bytes: usize) -> Self {
+        Self { rooms: DashMap::new(), users: AtomicUsize::new(0), waiting_bytes }
+    }
+
+    /// Lets a connection in, unless its user has `most` already. Until it goes live, what it gets waits.
+    pub fn admit(&self, user: UserId, connection: Arc<dyn Connection>, most: usize) -> Option<Arc<Member>> {
+        let member = Arc::new(Member::new(user, connection, self.waiting_bytes));
+        if !self.join_below(&member, &RoomName::of_user(member.user()), most) {
+            return None;
+        }
+        self.join(&member, &RoomName::everyone());
+        telemetry::connection_opened(member.connection().transport().as_str());
+        Some(member)
+    }
+
+    /// Puts a connection into a room. False if it was there, or is gone.
+    pub fn join(&self, member: &Arc<Member>, name: &RoomName) -> bool {
+        self.join_below(member, name, usize::MAX)
+    }
+
+    fn join_below(&self, member: &Arc<Member>, name: &RoomName, most: usize) -> bool {
+        member.enter(name, |name| match self.rooms.entry(name.clone()) {
+            Entry::Occupied(room) if room.get().len() >= most => false,
+            Entry::Occupied(room) => {
+                room.get().insert(member.clone());
+                true
+            }
+            Entry::Vacant(vacant) => {
+                self.users.fetch_add(usize::from(name.user().is_some()), Ordering::Relaxed);
+                let room = Arc::new(Room::new(name.clone()));
+                room.insert(member.clone());
+                vacant.insert(room);
+                true
+            }
+        })
+    }
+
+    /// Takes a connection out of a room. False if it was not there.
+    pub fn leave(&self, member: &Arc<Member>, name: &RoomName) -> bool {
+        member.exit(name, |name| self.remove(member, name))
+    }
+
+    /// Closes a connection: it is out of every room at once, and its device is told if there is room in its queue. False if it
+    /// was gone already.
+    pub fn close(&self, member: &Arc<Member>, reason: &CloseReason) -> bool {
+        let closed = self.forget(member);
+        if closed {
+            let code = reason.code.as_str();
+            telemetry::connection_closed(code);
+            log_end(member, code, &reason.text);
+            member.connection().close(reason);
+        }
+        closed
+    }
+
+    /// Takes note that a connection ended by itself. False if it was gone already.
+    pub fn ended(&self, member: &Arc<Member>, how: &'static str) -> bool {
+        let ended = self.forget(member);
+        if ended {
+            telemetry::connection_closed(how);
+            log_end(member, how, "");
+        }
+        ended
+    }
+
+    /// The connections in a room, in no order.
+    pub fn members(&self, name: &RoomName) -> Vec<Arc<Member>> {
+        self.rooms.get(name).map(|room| room.members()).unwrap_or_default()
+    }
+
+    /// The connections of a user, in no order.
+    pub fn of_user(&self, user: &UserId) -> Vec<Arc<Member>> {
+        self.members(&RoomName::of_user(user))
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.rooms.get(&RoomName::everyone()).map_or(0, |room| room.len())
+    }
+
+    /// How many users have a connection.
+    pub fn users(&self) -> usize {
+        self.users.load(Ordering::Relaxed)
+    }
+
+    /// How many rooms have a connection.
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    fn forget(&self, member: &Arc<Member>) -> bool {
+        let Some(rooms) = member.end() else {
+            return false;
+        };
+        for name in &rooms {
+            self.remove(member, name);
+        }
+        true
+    }
+
+    fn remove(&self, member: &Arc<Member>, name: &RoomName) {
+        if let Entry::Occupied(room) = self.rooms.entry(name.clone()) {
+            room.get().remove(member.id());
+            self.vacate(room);
+        }
+    }
+
+    /// Forgets an empty room, unless somebody holds on to it for its turn: who had the turn before and who joins next must
+    /// meet. Whoever holds on to it comes here too when done.
+    fn vacate(&self, room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
+        if room.get().is_empty() && Arc::strong_count(room.get()) == 1 {
+            let name = room.key().clone();
+            room.remove();
+            self.users.fetch_sub(usize::from(name.user().is_some()), Ordering::Relaxed);
+        }
+    }
+}
+
+fn log_end(member: &Member, code: &str, text: &str) {
+    tracing::info!(
+        connection.id = %member.id(),
+        user.id = %member.user(),
+        close.code = code,
+        close.reason = text,
+        "disconnected"
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::Hub;
+use crate::message::{RoomName, UserId};
+
+/// A part of a list that is ordered by key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page<K> {
+    /// The keys of this part, each with its number of connections.
+    pub items: Vec<(K, usize)>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A part of a room's users.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RoomUsers {
+    /// The users of this part.
+    pub page: Page<UserId>,
+    /// How many users are in the room.
+    pub users: usize,
+    /// How many connections are in the room.
+    pub connections: usize,
+}
+
+impl<K: Ord> Page<K> {
+    /// The first `size` of what is greater than `after`.
+    fn of(items: impl Iterator<Item = (K, usize)>, after: &str, size: usize) -> Self
+    where
+        K: std::borrow::Borrow<str>,
+    {
+        let mut smallest = BinaryHeap::with_capacity(size + 2);
+        for item in items.filter(|(key, _)| after.is_empty() || key.borrow() > after) {
+            smallest.push(item);
+            if smallest.len() > size + 1 {
+                smallest.pop();
+            }
+        }
+        let mut items = smallest.into_sorted_vec();
+        let more = items.len() > size;
+        items.truncate(size);
+        Self { items, more }
+    }
+}
+
+impl Hub {
+    /// The users with a connection, ordered by id, from the first one after `after`.
+    pub fn list_users(&self, after: &str, size: usize) -> Page<UserId> {
+        let after = if after.is_empty() { String::new() } else { format!("{}{after}", RoomName::USER) };
+        let rooms = self.list_rooms(RoomName::USER, &after, size);
+        let user = |(room, connections): (RoomName, usize)| Some((UserId::new(room.user()?).ok()?, connections));
+        Page { items: rooms.items.into_iter().filter_map(user).collect(), more: rooms.more }
+    }
+
+    /// The rooms with a connection whose names begin with `prefix`, ordered by name, from the first one after `after`.
+    pub fn list_rooms(&self, prefix: &str, after: &str, size: usize) -> Page<RoomName> {
+        let rooms = self.rooms.iter().filter(|room| room.key().as_str().starts_with(prefix));
+        let rooms = rooms.map(|room| (room.key().clone(), room.len()));
+        Page::of(rooms.filter(|(_, connections)| *connections > 0), after, size)
+    }
+
+    /// The users in a room, ordered by id, from the first one after `after`; none if nobody is in it.
+    pub fn list_room(&self, name: &RoomName, after: &str, size: usize) -> Option<RoomUsers> {
+        let members = self.members(name);
+        let mut users = BTreeMap::<UserId, usize>::new();
+        for member in &members {
+            *users.entry(member.user().clone()).or_default() += 1;
+        }
+        (!members.is_empty()).then(|| RoomUsers {
+            users: users.len(),
+            connections: members.len(),
+            page: Page::of(users.into_iter(), after, size),
+        })
+    }
+}

@@ -1,0 +1,279 @@
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::AtomicBool,
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::message::{CloseCode, ConnectionId, EventName, Exceptions, Payload, Transport};
+
+/// A device whose queue holds so many frames.
+struct Fake {
+    id: ConnectionId,
+    room: usize,
+    got: Mutex<Vec<String>>,
+    closed: Mutex<Option<CloseReason>>,
+    ended: AtomicBool,
+}
+
+impl Fake {
+    fn new(room: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id: ConnectionId::random(),
+            room,
+            got: Mutex::default(),
+            closed: Mutex::default(),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    fn got(&self) -> Vec<String> {
+        self.got.lock().clone()
+    }
+}
+
+impl Connection for Fake {
+    fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::SocketIoWebSocket
+    }
+
+    fn address(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    fn user_agent(&self) -> &'static str {
+        ""
+    }
+
+    fn connected_at(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
+        let mut got = self.got.lock();
+        if self.ended.load(Ordering::SeqCst) {
+            return Err(QueueError::Ended);
+        }
+        if got.len() == self.room {
+            return Err(QueueError::Full);
+        }
+        got.push(frame.event.to_string());
+        Ok(())
+    }
+
+    fn close(&self, reason: &CloseReason) {
+        *self.closed.lock() = Some(reason.clone());
+    }
+}
+
+fn user(id: &str) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::new(name).unwrap()
+}
+
+fn frame(event: &str) -> Frame {
+    Frame::new(EventName::own(event), Payload::None)
+}
+
+fn live(hub: &Hub, id: &str, fake: &Arc<Fake>) -> Arc<Member> {
+    let member = hub.admit(user(id), fake.clone(), usize::MAX).unwrap();
+    assert!(member.go_live(None));
+    member
+}
+
+async fn send(hub: &Hub, name: &str, frame: Frame) -> Counts {
+    hub.fan_out(&room(name), frame, &Exceptions::default()).await
+}
+
+#[tokio::test]
+async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
+    let hub = Hub::new(1000);
+    let (phone, tablet) = (Fake::new(9), Fake::new(9));
+    let members = [live(&hub, "42", &phone), live(&hub, "42", &tablet)];
+    assert!(hub.join(&members[0], &room("a")));
+    assert!(!hub.join(&members[0], &room("a")), "joined before");
+    assert_eq!(send(&hub, "user:42", frame("u")).await, Counts { matched: 2, enqueued: 2, dropped: 0 });
+    assert_eq!(send(&hub, "a", frame("a")).await, Counts { matched: 1, enqueued: 1, dropped: 0 });
+    assert_eq!(phone.got(), ["u", "a"]);
+    assert_eq!(tablet.got(), ["u"]);
+    assert_eq!((hub.connections(), hub.users(), hub.rooms()), (2, 1, 3));
+
+    for member in &members {
+        assert!(hub.ended(member, "test"));
+        assert!(!hub.ended(member, "test"), "gone is final");
+        assert!(!hub.join(member, &room("a")), "gone is final");
+    }
+    assert_eq!((hub.connections(), hub.users(), hub.rooms()), (0, 0, 0));
+    assert_eq!(send(&hub, "user:42", frame("u")).await, Counts::default());
+}
+
+#[tokio::test]
+async fn exceptions_are_not_matched() {
+    let hub = Hub::new(1000);
+    let fakes = [Fake::new(9), Fake::new(9), Fake::new(9), Fake::new(9)];
+    let members: Vec<_> = ["1", "1", "2", "3"].into_iter().zip(&fakes).map(|(id, fake)| live(&hub, id, fake)).collect();
+    hub.join(&members[3], &room("quiet"));
+    let except = Exceptions {
+        connections: vec![members[0].id()],
+        users: vec![user("2")],
+        rooms: vec![room("quiet"), room("none")],
+    };
+    let counts = hub.fan_out(&RoomName::everyone(), frame("e"), &except).await;
+    assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0 });
+    assert_eq!(fakes[1].got(), ["e"]);
+}
+
+#[tokio::test]
+async fn what_arrives_while_catching_up_waits_behind_the_greeting() {
+    let hub = Hub::new(10_000);
+    let fake = Fake::new(9);
+    let member = hub.admit(user("42"), fake.clone(), usize::MAX).unwrap();
+    assert_eq!(send(&hub, "user:42", frame("first")).await.enqueued, 1);
+    assert_eq!(fake.got(), [""; 0]);
+    assert!(member.go_live(Some(&frame("hello"))));
+    assert_eq!(send(&hub, "user:42", frame("second")).await.enqueued, 1);
+    assert_eq!(fake.got(), ["hello", "first", "second"]);
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let hub = Hub::new(1_000);
+    let fake = Fake::new(9);
+    let member = hub.admit(user("42"), fake.clone(), usize::MAX).unwrap();
+    let mut taken = 0;
+    while send(&hub, "user:42", frame("more")).await.enqueued == 1 {
+        taken += 1;
+    }
+    assert!((2..50).contains(&taken), "{taken} frames waited");
+    assert!(member.is_gone());
+    assert_eq!(fake.closed.lock().as_ref().unwrap().code, CloseCode::Slow);
+}
+
+#[tokio::test]
+async fn a_full_queue_loses_the_connection_and_only_that() {
+    let hub = Hub::new(1000);
+    let (slow, fast) = (Fake::new(1), Fake::new(9));
+    let _members = [live(&hub, "1", &slow), live(&hub, "2", &fast)];
+    assert_eq!(send(&hub, "everyone", frame("a")).await, Counts { matched: 2, enqueued: 2, dropped: 0 });
+    assert_eq!(send(&hub, "everyone", frame("b")).await, Counts { matched: 2, enqueued: 1, dropped: 1 });
+    assert_eq!(send(&hub, "everyone", frame("c")).await, Counts { matched: 1, enqueued: 1, dropped: 0 });
+    assert_eq!(slow.closed.lock().as_ref().unwrap().code, CloseCode::Slow);
+    assert_eq!(fast.got(), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_full_queue_loses_a_volatile_frame_and_nothing_else() {
+    let hub = Hub::new(1000);
+    let slow = Fake::new(1);
+    let _member = live(&hub, "1", &slow);
+    let volatile = || Frame { volatile: true, ..frame("v") };
+    assert_eq!(send(&hub, "user:1", volatile()).await.enqueued, 1);
+    assert_eq!(send(&hub, "user:1", volatile()).await, Counts { matched: 1, enqueued: 0, dropped: 1 });
+    assert_eq!(hub.connections(), 1);
+}
+
+#[tokio::test]
+async fn going_live_fails_once_gone() {
+    let hub = Hub::new(1000);
+    let member = hub.admit(user("42"), Fake::new(9), usize::MAX).unwrap();
+    hub.ended(&member, "test");
+    assert!(!member.go_live(None), "nothing that runs late revives it");
+    assert_eq!(hub.rooms(), 0);
+}
+
+#[test]
+fn a_user_has_no_more_connections_than_allowed() {
+    let hub = Hub::new(1000);
+    let first = hub.admit(user("42"), Fake::new(9), 1).unwrap();
+    assert!(hub.admit(user("42"), Fake::new(9), 1).is_none());
+    assert!(hub.admit(user("43"), Fake::new(9), 1).is_some());
+    assert_eq!(hub.connections(), 2);
+    hub.ended(&first, "test");
+    assert!(hub.admit(user("42"), Fake::new(9), 1).is_some());
+}
+
+#[tokio::test]
+async fn lists_are_ordered_and_paged() {
+    let hub = Hub::new(1000);
+    let ids = ["d", "b", "a", "c", "b"];
+    let members: Vec<_> = ids.iter().map(|id| live(&hub, id, &Fake::new(9))).collect();
+    let page = hub.list_users("", 2);
+    assert_eq!(page, Page { items: vec![(user("a"), 1), (user("b"), 2)], more: true });
+    assert_eq!(hub.list_users("b", 2), Page { items: vec![(user("c"), 1), (user("d"), 1)], more: false });
+
+    for member in &members {
+        hub.join(member, &room("x"));
+    }
+    let in_room = hub.list_room(&room("x"), "a", 1).unwrap();
+    assert_eq!((in_room.users, in_room.connections), (4, 5));
+    assert_eq!(in_room.page, Page { items: vec![(user("b"), 2)], more: true });
+    assert_eq!(hub.list_room(&room("y"), "", 1), None);
+    let rooms = hub.list_rooms("user:", "user:b", 9);
+    assert_eq!(rooms.items, [(room("user:c"), 1), (room("user:d"), 1)]);
+}
+
+/// Connects, joins, leaves and disconnects at random, from several threads, while frames are fanned out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn counts_are_exact_and_nothing_is_left_after_a_storm() {
+    let hub = Arc::new(Hub::new(100_000));
+    let mut tasks = tokio::task::JoinSet::new();
+    for seed in 0..4_u64 {
+        let hub = hub.clone();
+        tasks.spawn(async move { storm(&hub, seed).await });
+    }
+    let (mut enqueued, mut got) = (0, 0);
+    for (sent, received) in tasks.join_all().await {
+        enqueued += sent;
+        got += received;
+    }
+    assert_eq!(enqueued, got);
+    assert_eq!((hub.connections(), hub.users(), hub.rooms()), (0, 0, 0));
+}
+
+async fn storm(hub: &Hub, seed: u64) -> (u64, u64) {
+    let mut state = seed.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(3_037_000_493);
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let (mut live_ones, mut fakes, mut enqueued) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..2_500 {
+        match random(5) {
+            0 => {
+                let fake = Fake::new(usize::MAX);
+                live_ones.push(live(hub, &random(20).to_string(), &fake));
+                fakes.push(fake);
+            }
+            1 if !live_ones.is_empty() => {
+                hub.ended(&live_ones.swap_remove(random(live_ones.len())), "test");
+            }
+            2 if !live_ones.is_empty() => {
+                hub.join(&live_ones[random(live_ones.len())], &room(&format!("r{}", random(5))));
+            }
+            3 if !live_ones.is_empty() => {
+                hub.leave(&live_ones[random(live_ones.len())], &room(&format!("r{}", random(5))));
+            }
+            _ => {
+                let counts = send(hub, &format!("r{}", random(5)), frame("e")).await;
+                assert_eq!(counts.matched, counts.enqueued + counts.dropped);
+                enqueued += counts.enqueued;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    // Others may still send to these: they end only when all are done.
+    for member in live_ones {
+        hub.ended(&member, "test");
+    }
+    let got = fakes.iter().map(|fake| fake.got.lock().len() as u64).sum();
+    (enqueued, got)
+}

@@ -1,0 +1,67 @@
+/// What waits for a device, in bytes: what was enqueued, less what its stream has written since.
+///
+/// The stream also writes what nobody enqueued here, pings above all. So the two are compared anew whenever nothing
+/// waits, and the measure is off by no more than the pings of one busy stretch.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    enqueued: u64,
+    base: u64,
+}
+
+impl Backlog {
+    /// Nothing waits, and the stream has written this much.
+    pub fn new(written: u64) -> Self {
+        Self { enqueued: 0, base: written }
+    }
+
+    /// How much waits, now that the stream has written `written` in all.
+    pub fn read(&mut self, written: u64) -> u64 {
+        let sent = written.saturating_sub(self.base);
+        if sent >= self.enqueued {
+            *self = Self::new(written);
+            return 0;
+        }
+        self.enqueued - sent
+    }
+
+    /// This much more waits.
+    pub fn add(&mut self, bytes: usize) {
+        self.enqueued += bytes as u64;
+    }
+
+    /// What waits now goes out on another stream, which has written this much.
+    pub fn move_to(&mut self, old_written: u64, new_written: u64) {
+        let waiting = self.read(old_written);
+        *self = Self { enqueued: waiting, base: new_written };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_enqueued_waits_until_it_is_written() {
+        let mut backlog = Backlog::new(100);
+        backlog.add(50);
+        assert_eq!(backlog.read(100), 50);
+        assert_eq!(backlog.read(120), 30);
+        assert_eq!(backlog.read(150), 0);
+    }
+
+    #[test]
+    fn pings_do_not_hide_what_waits_later() {
+        let mut backlog = Backlog::new(0);
+        assert_eq!(backlog.read(3_000), 0, "a thousand pings were written");
+        backlog.add(50);
+        assert_eq!(backlog.read(3_000), 50);
+    }
+
+    #[test]
+    fn what_waits_moves_to_the_stream_of_an_upgrade() {
+        let mut backlog = Backlog::new(0);
+        backlog.add(50);
+        backlog.move_to(20, 7);
+        assert_eq!(backlog.read(7), 30);
+    }
+}

@@ -1,0 +1,236 @@
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use socketioxide::{
+    extract::{SocketRef, TryData},
+    socket::DisconnectReason,
+};
+use tokio::sync::Notify;
+
+use super::{
+    Edge,
+    closing::{Leaving, own_event},
+    connection::SocketConnection,
+    inbound::{InboundHandler, Inbox},
+    session::Session,
+    token_watch,
+};
+use crate::auth::{Identity, InvalidToken, OnExpiry, TokenRefused};
+use crate::command::{Admission, RefreshRefused};
+use crate::hub::{Connection, Frame};
+use crate::message::EventName;
+use crate::telemetry;
+
+/// How long a refused device has to leave by itself.
+const REFUSED_GRACE: Duration = Duration::from_secs(1);
+/// Longer than it takes the library to close a session that was cut.
+const CUT_SETTLES: Duration = Duration::from_millis(200);
+
+/// An authenticated device.
+pub(super) struct Device {
+    pub(super) edge: Arc<Edge>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) connection: Arc<SocketConnection>,
+    pub(super) identity: Mutex<Identity>,
+    /// The token was replaced, or the connection ended.
+    pub(super) changed: Notify,
+    pub(super) inbox: Inbox,
+}
+
+/// What a device sees when its CONNECT is refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    /// Its token is no good: it should not come back with it.
+    Token(TokenRefused),
+    /// It should come back. It never sees this: its transport is gone by then.
+    TurnedAway,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(refused) => refused.fmt(f),
+            Self::TurnedAway => f.write_str("Try again"),
+        }
+    }
+}
+
+/// The connect middleware: authenticates a device and makes it ready to go live. Nothing can be emitted to the device before
+/// it has returned.
+pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryData<Value>) -> Result<(), Refusal> {
+    let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>().cloned() else {
+        return Err(Refusal::TurnedAway);
+    };
+    if edge.parameters.lifecycle.is_stopping() {
+        return Err(edge.turn_away(&session, &socket, "draining").await);
+    }
+    if session.refused.load(Ordering::Acquire) {
+        return Err(Refusal::Token(TokenRefused::Missing));
+    }
+    let identity = match edge.identify(&session, auth.0.ok().as_ref()) {
+        Ok(identity) => identity,
+        Err(refused) => return Err(edge.refuse_token(&session, &socket, refused)),
+    };
+    let connection = SocketConnection::new(edge.clone(), session.wire.clone(), &socket);
+    let admission = match edge.parameters.commands.connect_device(&identity, connection.clone()) {
+        Ok(admission) => admission,
+        Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
+    };
+    let device = Arc::new(Device {
+        edge,
+        admission,
+        connection,
+        identity: Mutex::new(identity),
+        changed: Notify::new(),
+        inbox: Inbox::default(),
+    });
+    let leaving = device.clone();
+    socket
+        .on_disconnect(move |socket: SocketRef, reason: DisconnectReason| async move { leaving.left(&socket, reason) });
+    socket.on_fallback(InboundHandler(device.clone()));
+    *session.device.lock() = Some(device);
+    Ok(())
+}
+
+/// The connect handler.
+pub(super) async fn go_live(socket: SocketRef) {
+    let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>().cloned() else {
+        return;
+    };
+    let device = session.device.lock().take();
+    if let Some(device) = device {
+        session.connected.store(true, Ordering::Release);
+        device.go_live(socket);
+    }
+}
+
+impl Edge {
+    fn identify(&self, session: &Session, auth: Option<&Value>) -> Result<Identity, TokenRefused> {
+        let commands = &self.parameters.commands;
+        match auth.and_then(|auth| auth.get("token")) {
+            Some(Value::String(token)) if !token.is_empty() => commands.identify_device(Some(token)),
+            None | Some(Value::Null | Value::String(_)) => {
+                commands.identify_device(session.token.as_ref().map(ExposeSecret::expose_secret))
+            }
+            Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Err(InvalidToken::Malformed.into())
+            }
+        }
+    }
+
+    /// Official clients stop at this. Those that do not are cut off.
+    fn refuse_token(self: &Arc<Self>, session: &Session, socket: &SocketRef, refused: TokenRefused) -> Refusal {
+        session.refused.store(true, Ordering::Release);
+        log_refusal(session, refused.reason());
+        let leaving = Leaving::new(self.clone(), session.wire.clone(), socket);
+        self.parameters.lifecycle.spawn(async move {
+            tokio::time::sleep(REFUSED_GRACE).await;
+            leaving.cut();
+        });
+        Refusal::Token(refused)
+    }
+
+    /// Cuts a device off without a word, since an official client that is refused gives up for good. Returns when a
+    /// refusal cannot reach it any more.
+    async fn turn_away(self: &Arc<Self>, session: &Session, socket: &SocketRef, reason: &'static str) -> Refusal {
+        log_refusal(session, reason);
+        Leaving::new(self.clone(), session.wire.clone(), socket).abort();
+        tokio::time::sleep(CUT_SETTLES).await;
+        Refusal::TurnedAway
+    }
+}
+
+fn log_refusal(session: &Session, reason: &'static str) {
+    tracing::info!(client.address = %session.wire.address, refusal.reason = reason, "refused a device");
+    telemetry::refused("socketio", reason);
+}
+
+impl Device {
+    fn go_live(self: Arc<Self>, socket: SocketRef) {
+        self.connection.attach(socket);
+        if !self.admission.go_live(self.greeting().as_ref()) {
+            self.connection.detach();
+            return;
+        }
+        let member = self.admission.member();
+        tracing::info!(
+            connection.id = %member.id(),
+            user.id = %member.user(),
+            connection.transport = self.connection.transport().as_str(),
+            client.address = %self.connection.address(),
+            "connected"
+        );
+        let parameters = &self.edge.parameters;
+        if parameters.expiry.on_expiry == OnExpiry::Close {
+            parameters.lifecycle.spawn(token_watch::watch(self.clone()));
+        }
+    }
+
+    fn greeting(&self) -> Option<Frame> {
+        let name = &self.edge.parameters.config.welcome;
+        if name.is_empty() {
+            return None;
+        }
+        let member = self.admission.member();
+        let rooms: Vec<_> = member.rooms().iter().map(ToString::to_string).collect();
+        let body = json!({
+            "userId": member.user().as_str(),
+            "connectionId": member.id().to_string(),
+            "rooms": rooms,
+        });
+        Some(own_event(EventName::own(name), &body))
+    }
+
+    /// Replaces the token, and the rooms that it gives.
+    pub(super) fn replace_token(&self, token: &str) -> Result<(), RefreshRefused> {
+        let mut identity = self.identity.lock();
+        *identity = self.edge.parameters.commands.refresh_token(&self.admission, &identity, Some(token))?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    fn left(&self, socket: &SocketRef, reason: DisconnectReason) {
+        self.admission.ended(reason_name(reason));
+        self.connection.detach();
+        self.changed.notify_one();
+        let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else {
+            return;
+        };
+        session.device.lock().take();
+        session.connected.store(false, Ordering::Release);
+        if reason == DisconnectReason::ClientNSDisconnect {
+            self.cut_unless_back(session.clone(), socket);
+        }
+    }
+
+    /// A device that has left the namespace may come back to it on the same transport, or the transport ends.
+    fn cut_unless_back(&self, session: Arc<Session>, socket: &SocketRef) {
+        let leaving = Leaving::new(self.edge.clone(), session.wire.clone(), socket);
+        let patience = self.edge.parameters.config.connect_timeout;
+        self.edge.parameters.lifecycle.spawn(async move {
+            tokio::time::sleep(patience).await;
+            if !session.connected.load(Ordering::Acquire) {
+                leaving.cut();
+            }
+        });
+    }
+}
+
+fn reason_name(reason: DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::TransportClose => "transport_close",
+        DisconnectReason::TransportError => "transport_error",
+        DisconnectReason::MultipleHttpPollingError => "several_polls",
+        DisconnectReason::PacketParsingError => "malformed_packet",
+        DisconnectReason::HeartbeatTimeout => "ping_timeout",
+        DisconnectReason::ClientNSDisconnect => "left",
+        DisconnectReason::ServerNSDisconnect => "disconnected",
+        DisconnectReason::ClosingServer => "draining",
+    }
+}

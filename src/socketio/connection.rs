@@ -1,0 +1,171 @@
+use std::{net::IpAddr, sync::Arc};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use socketioxide::{ProtocolVersion, SendError, SocketError, TransportType, extract::SocketRef};
+
+use super::{Edge, session::Wire};
+use crate::hub::{Connection, Frame, QueueError};
+use crate::listener::{Backlog, StreamHandle};
+use crate::message::{CloseReason, ConnectionId, Payload, Transport};
+
+/// A Socket.IO connection, as the hub knows it.
+pub(super) struct SocketConnection {
+    id: ConnectionId,
+    connected_at: Timestamp,
+    pub(super) wire: Arc<Wire>,
+    pub(super) edge: Arc<Edge>,
+    began_as: Transport,
+    outlet: Mutex<Outlet>,
+}
+
+/// The way out, from going live until the end. Socket and connection hold on to each other through it, so it is closed at the
+/// end whatever happens.
+struct Outlet {
+    socket: Option<SocketRef>,
+    /// The stream, once it is known; none: the bytes go out with polls.
+    stream: Option<StreamHandle>,
+    backlog: Backlog,
+}
+
+impl SocketConnection {
+    pub(super) fn new(edge: Arc<Edge>, wire: Arc<Wire>, socket: &SocketRef) -> Arc<Self> {
+        let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default() };
+        Arc::new(Self {
+            id: ConnectionId::random(),
+            connected_at: edge.parameters.clock.now(),
+            wire,
+            edge,
+            began_as: transport_of(socket),
+            outlet: Mutex::new(outlet),
+        })
+    }
+
+    /// Opens the way out.
+    pub(super) fn attach(&self, socket: SocketRef) {
+        let mut outlet = self.outlet.lock();
+        outlet.stream.clone_from(&self.wire.stream);
+        let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
+        outlet.backlog = Backlog::new(written);
+        outlet.socket = Some(socket);
+    }
+
+    /// Closes it.
+    pub(super) fn detach(&self) -> Option<SocketRef> {
+        self.outlet.lock().socket.take()
+    }
+
+    /// How much waits for the device, in bytes.
+    fn waiting(&self, outlet: &mut Outlet, socket: &SocketRef) -> u64 {
+        if outlet.stream.is_none() && socket.transport_type() == TransportType::Websocket {
+            outlet.stream = self.edge.upgrades.get(&socket.id).map(|stream| stream.clone());
+            if let Some(stream) = &outlet.stream {
+                outlet.backlog.move_to(self.wire.polled(), stream.written());
+            }
+        }
+        let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
+        outlet.backlog.read(written)
+    }
+}
+
+impl Connection for SocketConnection {
+    fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn transport(&self) -> Transport {
+        self.outlet.lock().socket.as_ref().map_or(self.began_as, transport_of)
+    }
+
+    fn address(&self) -> IpAddr {
+        self.wire.address
+    }
+
+    fn user_agent(&self) -> &str {
+        &self.wire.user_agent
+    }
+
+    fn connected_at(&self) -> Timestamp {
+        self.connected_at
+    }
+
+    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
+        let mut outlet = self.outlet.lock();
+        let Some(socket) = outlet.socket.clone() else {
+            return Err(QueueError::Ended);
+        };
+        if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(&socket) {
+            return Err(QueueError::Unsupported);
+        }
+        if self.waiting(&mut outlet, &socket) > self.edge.parameters.config.queue_bytes as u64 {
+            return Err(QueueError::Full);
+        }
+        send(&socket, frame)?;
+        outlet.backlog.add(wire_size(frame));
+        Ok(())
+    }
+
+    fn close(&self, reason: &CloseReason) {
+        self.end(reason);
+    }
+}
+
+fn transport_of(socket: &SocketRef) -> Transport {
+    match socket.transport_type() {
+        TransportType::Websocket => Transport::SocketIoWebSocket,
+        TransportType::Polling => Transport::SocketIoPolling,
+    }
+}
+
+/// A 2.x client fails on a binary attachment that a poll brings.
+fn throws_on_binary(socket: &SocketRef) -> bool {
+    socket.protocol() == ProtocolVersion::V4 && socket.transport_type() == TransportType::Polling
+}
+
+fn send(socket: &SocketRef, frame: &Frame) -> Result<(), QueueError> {
+    let event = frame.event.as_str();
+    let sent = match &frame.payload {
+        Payload::None => socket.emit(event, &[(); 0]),
+        Payload::Json(raw) => socket.emit(event, &(&**raw as &RawValue,)),
+        Payload::Binary(bytes) => socket.emit(event, &(Attachment(bytes),)),
+    };
+    sent.map_err(|error| match error {
+        SendError::Socket(SocketError::InternalChannelFull) => QueueError::Full,
+        SendError::Socket(SocketError::Closed) => QueueError::Ended,
+        // A checked payload always serialises; if ever not, the device loses that event and no more.
+        SendError::Serialize(_) => QueueError::Unsupported,
+    })
+}
+
+struct Attachment<'a>(&'a [u8]);
+
+impl Serialize for Attachment<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// What a frame takes on the wire at least. Too much would count as waiting for ever; too little is set right when nothing
+/// waits.
+fn wire_size(frame: &Frame) -> usize {
+    let event = frame.event.as_str().len();
+    match &frame.payload {
+        Payload::None => framed(event + r#"42[""]"#.len()),
+        Payload::Json(raw) => framed(event + r#"42["",]"#.len() + raw.get().len()),
+        Payload::Binary(bytes) => {
+            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len()) + framed(bytes.len())
+        }
+    }
+}
+
+/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2). A poll's separators are no larger.
+fn framed(length: usize) -> usize {
+    let header = match length {
+        0..126 => 2,
+        126..65_536 => 4,
+        _ => 10,
+    };
+    length + header
+}

@@ -1,0 +1,216 @@
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::{Query, Request, State},
+    http::{Extensions, HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header, request::Parts},
+    response::IntoResponse,
+};
+use secrecy::SecretString;
+use serde_json::json;
+use socketioxide::{SocketIo, socket::Sid};
+use tower::ServiceExt;
+
+use super::{
+    Edge, Service,
+    session::{Session, Wire},
+};
+use crate::limits::Refused;
+use crate::listener::{StreamHandle, TcpPeer, Upgrade};
+use crate::telemetry;
+
+/// Looks at every request before the library does.
+#[derive(Clone)]
+pub(super) struct Gate {
+    edge: Arc<Edge>,
+    service: Service,
+    io: SocketIo,
+}
+
+/// The longest User-Agent that is kept, in bytes.
+const MAX_USER_AGENT: usize = 256;
+/// When a device that was turned away may try again, in seconds.
+const RETRY_AFTER: &str = "5";
+
+impl Gate {
+    pub(super) fn new(edge: Arc<Edge>, service: Service, io: SocketIo) -> Self {
+        Self { edge, service, io }
+    }
+
+    async fn answer(self, request: Request) -> Response<Body> {
+        // The inner service of the library is a router, which cannot fail.
+        match self.service.oneshot(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Refuses a request, or passes it on with no more of it than the library needs.
+pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(query)| query);
+    let query = Parameters(query.unwrap_or_default());
+    if !gate.edge.allows_origin(&parts) {
+        return gate.edge.refuse(&parts, Refusal::Origin);
+    }
+    match query.get("sid").map(str::to_owned) {
+        None => gate.open(parts, body, &query).await,
+        Some(sid) => gate.go_on(parts, body, &sid).await,
+    }
+}
+
+impl Gate {
+    /// A request that begins a session.
+    async fn open(self, mut parts: Parts, body: Body, query: &Parameters) -> Response<Body> {
+        let parameters = &self.edge.parameters;
+        if parameters.lifecycle.is_stopping() {
+            return self.edge.refuse(&parts, Refusal::Draining);
+        }
+        let Some(TcpPeer(peer)) = parts.extensions.get().copied() else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let address = parameters.proxies.client_address(peer, &parts.headers).0;
+        let slot = match parameters.connections.admit_address(address) {
+            Ok(slot) => slot,
+            Err(limit) => return self.edge.refuse(&parts, Refusal::Limit(limit)),
+        };
+        let stream = parts.extensions.get::<StreamHandle>().filter(|_| query.get("transport") == Some("websocket"));
+        let wire = Wire::new(address, user_agent(&parts.headers), stream.cloned());
+        let token = query.get("token").filter(|token| !token.is_empty()).map(str::to_owned);
+        let token = token.or_else(|| authorization(&parts.headers)).map(SecretString::from);
+        let session = Session::new(wire, token, slot);
+        let upgrade = Upgrade::take(&mut parts.extensions);
+        let mut request = bare(&parts, query, body);
+        upgrade.put(request.extensions_mut());
+        request.extensions_mut().insert(session);
+        self.answer(request).await
+    }
+
+    /// A request of a session.
+    async fn go_on(self, parts: Parts, body: Body, sid: &str) -> Response<Body> {
+        let mut request = Request::from_parts(parts, body);
+        let Ok(sid) = sid.parse::<Sid>() else {
+            return self.answer(request).await;
+        };
+        if request.headers().contains_key(header::UPGRADE) {
+            let Some(upgrading) = Upgrading::begin(&self.edge, sid, request.extensions()) else {
+                return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
+            };
+            request.extensions_mut().insert(Arc::new(upgrading));
+            return self.answer(request).await;
+        }
+        let is_poll = request.method() == Method::GET;
+        let wire = self.wire_of(sid).filter(|_| is_poll);
+        let response = self.answer(request).await;
+        if let Some(wire) = wire {
+            wire.add_polled(response.body().size_hint().lower());
+        }
+        response
+    }
+
+    fn wire_of(&self, sid: Sid) -> Option<Arc<Wire>> {
+        let socket = self.io.of("/")?.get_socket(sid)?;
+        Some(socket.req_parts().extensions.get::<Arc<Session>>()?.wire.clone())
+    }
+}
+
+/// Keeps the stream of a session that upgrades, for as long as the library keeps the upgrading request.
+struct Upgrading {
+    edge: Arc<Edge>,
+    sid: Sid,
+    stream: StreamHandle,
+}
+
+impl Upgrading {
+    /// Nothing if the session has upgraded already: a second stream would hide the first.
+    fn begin(edge: &Arc<Edge>, sid: Sid, extensions: &Extensions) -> Option<Self> {
+        let stream = extensions.get::<StreamHandle>()?.clone();
+        let mut known = edge.upgrades.entry(sid).or_insert_with(|| stream.clone());
+        if known.is_closed() {
+            *known = stream.clone();
+        } else if !known.is(&stream) {
+            return None;
+        }
+        Some(Self { edge: edge.clone(), sid, stream })
+    }
+}
+
+impl Drop for Upgrading {
+    fn drop(&mut self) {
+        self.edge.upgrades.remove_if(&self.sid, |_, known| known.is(&self.stream));
+    }
+}
+
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Refusal {
+    Origin,
+    Draining,
+    Limit(Refused),
+}
+
+impl Edge {
+    fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response<Body> {
+        let (reason, status, code, message) = match refusal {
+            Refusal::Origin => ("origin", StatusCode::FORBIDDEN, "4", "Forbidden"),
+            Refusal::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE, "4", "The server is stopping"),
+            Refusal::Limit(limit @ Refused::Total) => {
+                (limit.as_str(), StatusCode::SERVICE_UNAVAILABLE, "4", "Too many connections")
+            }
+            Refusal::Limit(limit @ (Refused::Address | Refused::User)) => {
+                (limit.as_str(), StatusCode::TOO_MANY_REQUESTS, "4", "Too many connections")
+            }
+        };
+        let peer = parts.extensions.get::<TcpPeer>();
+        let address = peer.map(|TcpPeer(peer)| self.parameters.proxies.client_address(*peer, &parts.headers).0);
+        tracing::info!(client.address = ?address, refusal.reason = reason, "refused a transport");
+        telemetry::refused("socketio", reason);
+        let mut response = (status, engine_error(code, message)).into_response();
+        if status != StatusCode::FORBIDDEN {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.parse().unwrap_or_else(|_| unreachable!()));
+        }
+        response
+    }
+}
+
+/// An error as Engine.IO servers answer it.
+fn engine_error(code: &str, message: &str) -> impl IntoResponse {
+    axum::Json(json!({ "code": code, "message": message }))
+}
+
+/// The request again, with nothing that is secret or large: the library keeps it for the session's life.
+fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
+    const KEPT_PARAMETERS: [&str; 3] = ["EIO", "transport", "b64"];
+    const KEPT_HEADERS: [HeaderName; 2] = [header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
+    let kept = KEPT_PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", query.get(name)?)));
+    let uri = format!("{}?{}", parts.uri.path(), kept.collect::<Vec<_>>().join("&"));
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    // A value that does not fit into a URI is no value that the library knows.
+    *request.uri_mut() = uri.parse().unwrap_or_else(|_| Uri::from_static("/?"));
+    for name in KEPT_HEADERS {
+        if let Some(value) = parts.headers.get(&name) {
+            request.headers_mut().insert(name, value.clone());
+        }
+    }
+    request
+}
+
+fn authorization(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn user_agent(headers: &HeaderMap) -> Box<str> {
+    let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // `to_str` lets visible ASCII through, so any byte is a character.
+    text[..text.len().min(MAX_USER_AGENT)].into()
+}

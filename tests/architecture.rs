@@ -1,0 +1,150 @@
+//! Keeps the house of DESIGN.md, section 3, in order by reading the sources: who may import whom, which external crate
+//! is used where, how long files and functions may be, and that each file is reached.
+
+#[path = "architecture/sources.rs"]
+mod sources;
+
+#[path = "architecture/paths.rs"]
+mod paths;
+
+#[path = "architecture/imports.rs"]
+mod imports;
+
+#[path = "architecture/fences.rs"]
+mod fences;
+
+#[path = "architecture/sizes.rs"]
+mod sizes;
+
+#[path = "architecture/files.rs"]
+mod files;
+
+#[path = "architecture/bad_sources.rs"]
+mod bad_sources;
+
+use std::{fmt, path::Path};
+
+use sources::Sources;
+
+/// A module under `src/` and the modules of ours that it may import, besides itself and the [`LEAVES`].
+type Row = (&'static str, &'static [&'static str]);
+
+/// Who may import whom. A new module is a new row, in the same change.
+const MODULES: &[Row] = &[
+    ("message", &[]),
+    ("clock", &[]),
+    ("telemetry", &[]),
+    ("lifecycle", &[]),
+    ("proto", &[]),
+    ("listener", &[]),
+    ("limits", &["message"]),
+    ("auth", &["message"]),
+    ("hub", &["message"]),
+    ("store", &["message"]),
+    ("cluster", &["message", "proto"]),
+    ("delivery", &["message", "limits", "hub", "store", "cluster"]),
+    ("command", &["message", "limits", "auth", "delivery", "store"]),
+    ("grpc", &["message", "limits", "auth", "command", "proto"]),
+    ("http", &["message", "limits", "auth", "command", "listener"]),
+    ("socketio", &["message", "limits", "auth", "hub", "command", "listener"]),
+    ("websocket", &["message", "limits", "auth", "hub", "command", "listener"]),
+    (
+        "config",
+        &[
+            "message",
+            "listener",
+            "limits",
+            "auth",
+            "hub",
+            "store",
+            "cluster",
+            "delivery",
+            "command",
+            "grpc",
+            "http",
+            "socketio",
+            "websocket",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "message",
+            "proto",
+            "listener",
+            "limits",
+            "auth",
+            "hub",
+            "store",
+            "cluster",
+            "delivery",
+            "command",
+            "grpc",
+            "http",
+            "socketio",
+            "websocket",
+            "config",
+        ],
+    ),
+    ("cli", &["message", "app", "config", "auth", "proto"]),
+];
+
+/// What all but `message` may import; a leaf only those before it, so that they tie no knot.
+const LEAVES: &[&str] = &["clock", "telemetry", "lifecycle"];
+
+/// An external crate with its family (`tonic` stands for `tonic_health` too) or a path of the standard library, and the
+/// modules that may name it.
+const FENCES: &[Row] = &[
+    ("tonic", &["proto", "grpc", "cluster", "cli"]),
+    ("prost", &["proto", "grpc", "cluster", "cli"]),
+    ("socketioxide", &["socketio"]),
+    ("engineioxide", &["socketio"]),
+    ("sqlx", &["store"]),
+    ("redis", &["cluster"]),
+    ("jsonwebtoken", &["auth"]),
+    ("hyper", &["listener"]),
+    ("axum", &["http", "websocket", "socketio", "app"]),
+    ("std::env", &["config"]),
+];
+
+const MAX_FILE_LINES: usize = 400;
+const MAX_FUNCTION_LINES: usize = 70;
+
+/// Something that is not as the design has it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Failure {
+    path: String,
+    line: usize,
+    /// What is wrong, and what to do.
+    message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}: {}", self.path, self.line, self.message)
+    }
+}
+
+/// Everything that is wrong with the sources, in order of file and line.
+fn failures(sources: &Sources) -> Vec<Failure> {
+    let mut failures: Vec<_> = sources.unreadable().collect();
+    for source in sources.files() {
+        failures.extend(sizes::check(source));
+        failures.extend(files::check(source, sources));
+        if source.is_of_the_crate() && !sources.is_for_tests_only(source) {
+            failures.extend(imports::check(source));
+            failures.extend(fences::check(source));
+        }
+    }
+    failures.sort();
+    failures.dedup();
+    failures
+}
+
+#[test]
+fn the_house_is_in_order() {
+    let sources = Sources::read(Path::new(env!("CARGO_MANIFEST_DIR")), &["src", "tests"]);
+    let failures = failures(&sources);
+    let report: Vec<_> = failures.iter().map(Failure::to_string).collect();
+    assert!(report.is_empty(), "{} to put right:\n\n{}\n", report.len(), report.join("\n"));
+}

@@ -1,0 +1,6 @@
+//! The gateway as its callers see it: backends over gRPC, devices over Socket.IO.
+
+#[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
+mod harness;
+
+mod main_job;
