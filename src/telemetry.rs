@@ -1,6 +1,6 @@
 //! What the server tells about itself: logs and metrics, and the names in both.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -50,7 +50,8 @@ pub enum Error {
 /// Sends logs to standard error.
 pub fn start_logs(config: &Config) -> Result<(), Error> {
     let filter = EnvFilter::builder().parse(&config.level)?.and(filter_fn(is_ours_or_grave));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
