@@ -74,6 +74,9 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// Longer than devices are given to take leave.
+const FAREWELL: Duration = Duration::from_millis(600);
+
 /// The server, listening.
 pub struct Listening {
     addresses: Addresses,
@@ -239,9 +242,12 @@ impl Listening {
         if timeout_at(calls_deadline, self.calls_ended.cancelled()).await.is_err() {
             tracing::warn!("gRPC calls are still running: sending the devices away all the same");
         }
-        self.delivery.drain(self.drain.pace, deadline).await;
-        // Farewells are on their way, and transports are cut shortly after.
-        let _ = timeout_at(deadline, tokio::time::sleep(Duration::from_millis(600))).await;
+        let sent_away = self.delivery.drain(self.drain.pace, deadline).await;
+        if sent_away > 0 {
+            tracing::info!(connections.closed = sent_away, "sent the devices away");
+            // Their farewells are on the way, and a device that polls has yet to fetch its own.
+            let _ = timeout_at(deadline, tokio::time::sleep(FAREWELL)).await;
+        }
         self.devices_done.cancel();
         self.admin_done.cancel();
         let stats = self.delivery.stats();

@@ -72,6 +72,11 @@ impl Idempotency {
         Ok(Receipt { duplicate: !first, ..receipt })
     }
 
+    /// Whether the key was used for something else.
+    pub fn is_reused(&self, scope: &Scope, asked: Fingerprint) -> bool {
+        self.known.lock().answers.get(scope).is_some_and(|answer| answer.asked != asked)
+    }
+
     fn answer(&self, scope: Scope, asked: Fingerprint) -> Arc<Answer> {
         let mut known = self.known.lock();
         known.forget(self.most);

@@ -23,12 +23,22 @@ impl Commands {
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
         caller.may_emit_to(&request.emit.audience)?;
         self.check(&request.emit)?;
-        let once = request.idempotency_key.map(|key| Once { caller: caller.name.clone(), key });
+        let once = once(caller, &request);
         let sent = self.delivery.emit(request.emit, once, request.received).await;
-        sent.map_err(|KeyReused| key_reused("options.idempotency_key"))
+        sent.map_err(|KeyReused| key_reused())
     }
 
-    pub(super) fn check(&self, emit: &Emit) -> Result<(), Violation> {
+    /// Whether the emit would be sent, as far as can be told before.
+    pub(super) fn check_request(&self, caller: &Caller, request: &EmitRequest) -> Result<(), Error> {
+        caller.may_emit_to(&request.emit.audience)?;
+        self.check(&request.emit)?;
+        match once(caller, request) {
+            Some(once) if self.delivery.is_reused(&request.emit, &once) => Err(key_reused()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check(&self, emit: &Emit) -> Result<(), Violation> {
         let (size, most) = (emit.payload.len(), self.max_payload);
         if size > most {
             let description = format!("has {size} bytes: at most {most} are allowed (limits.max_payload)");
@@ -41,6 +51,13 @@ impl Commands {
     }
 }
 
-fn key_reused(field: &str) -> Error {
-    Error::invalid(field, "was used for another request to this audience within 5 minutes: choose a new one")
+fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {
+    request.idempotency_key.clone().map(|key| Once { caller: caller.name.clone(), key })
+}
+
+fn key_reused() -> Error {
+    Error::invalid(
+        "options.idempotency_key",
+        "was used for another request to this audience within 5 minutes: choose a new one",
+    )
 }

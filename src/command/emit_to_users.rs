@@ -14,12 +14,19 @@ pub struct EmitToUsers {
 impl Commands {
     /// Sends an event to each user, in order. Nothing is sent unless it can be sent to all.
     pub async fn emit_to_users(&self, caller: &Caller, command: EmitToUsers) -> Result<Vec<(UserId, Receipt)>, Error> {
-        self.check(&command.request.emit)?;
-        let mut receipts = Vec::with_capacity(command.users.len());
-        for user in command.users {
-            let mut request = command.request.clone();
+        let EmitToUsers { users, request } = command;
+        let for_user = |user: &UserId| {
+            let mut request = request.clone();
             request.emit.audience = Audience::User(user.clone());
-            receipts.push((user, self.emit(caller, request).await?));
+            request
+        };
+        for user in &users {
+            self.check_request(caller, &for_user(user))?;
+        }
+        let mut receipts = Vec::with_capacity(users.len());
+        for user in users {
+            let receipt = self.emit(caller, for_user(&user)).await?;
+            receipts.push((user, receipt));
         }
         Ok(receipts)
     }

@@ -67,7 +67,10 @@ impl Delivery {
         let admission = Arc::new(Admission { delivery: self.clone(), member });
         let (delivery, late) = (self.clone(), Arc::downgrade(&admission.member));
         self.inner.lifecycle.spawn(async move {
-            tokio::time::sleep(READY_WITHIN).await;
+            tokio::select! {
+                () = tokio::time::sleep(READY_WITHIN) => {}
+                () = delivery.inner.lifecycle.stopping() => return,
+            }
             if let Some(member) = late.upgrade().filter(|member| member.is_catching_up()) {
                 delivery.hub().close(&member, &CloseCode::Unready.into());
             }
@@ -98,8 +101,10 @@ impl Delivery {
         }
     }
 
-    /// Sends all connections away, `pace` of them per second, until none is left or the deadline has come.
-    pub async fn drain(&self, pace: u32, deadline: Instant) {
+    /// Sends all connections away, `pace` of them per second, until none is left or the deadline has come. Says how many
+    /// that were.
+    pub async fn drain(&self, pace: u32, deadline: Instant) -> usize {
+        let mut closed = 0;
         let mut tick = tokio::time::interval(DRAIN_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let per_tick = f64::from(pace) * DRAIN_TICK.as_secs_f64();
@@ -108,18 +113,19 @@ impl Delivery {
         while Instant::now() < deadline {
             let members = self.hub().members(&everyone);
             if members.is_empty() {
-                return;
+                break;
             }
             for member in members {
                 while due < 1.0 {
                     if tokio::time::timeout_at(deadline, tick.tick()).await.is_err() {
-                        return;
+                        return closed;
                     }
                     due += per_tick;
                 }
                 due -= 1.0;
-                self.hub().close(&member, &CloseCode::Draining.into());
+                closed += usize::from(self.hub().close(&member, &CloseCode::Draining.into()));
             }
         }
+        closed
     }
 }

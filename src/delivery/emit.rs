@@ -21,6 +21,12 @@ pub struct Once {
     pub key: Arc<str>,
 }
 
+impl Once {
+    fn scope(&self, emit: &Emit) -> Scope {
+        Scope { caller: self.caller.clone(), audience: emit.audience.clone(), key: self.key.clone() }
+    }
+}
+
 impl Delivery {
     /// Sends an event to its audience; `received` is when it was asked for. Once begun it is finished, even if the caller goes away: half a room would have the
     /// event, and a repetition would send it twice.
@@ -42,13 +48,17 @@ impl Delivery {
         }
     }
 
+    /// Whether the key was used for another emit to this audience.
+    pub fn is_reused(&self, emit: &Emit, once: &Once) -> bool {
+        self.inner.idempotency.is_reused(&once.scope(emit), fingerprint(emit))
+    }
+
     async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
         let kind = emit.audience.kind();
         let result = match once {
             None => Ok(self.send(emit, received).await),
             Some(once) => {
-                let scope = Scope { caller: once.caller, audience: emit.audience.clone(), key: once.key };
-                self.inner.idempotency.once(scope, fingerprint(&emit), self.send(emit, received)).await
+                self.inner.idempotency.once(once.scope(&emit), fingerprint(&emit), self.send(emit, received)).await
             }
         };
         let outcome = match &result {

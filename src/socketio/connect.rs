@@ -213,8 +213,12 @@ impl Device {
     fn cut_unless_back(&self, session: Arc<Session>, socket: &SocketRef) {
         let leaving = Leaving::new(self.edge.clone(), session.wire.clone(), socket);
         let patience = self.edge.parameters.config.connect_timeout;
-        self.edge.parameters.lifecycle.spawn(async move {
-            tokio::time::sleep(patience).await;
+        let lifecycle = self.edge.parameters.lifecycle.clone();
+        lifecycle.clone().spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(patience) => {}
+                () = lifecycle.stopping() => {}
+            }
             if !session.connected.load(Ordering::Acquire) {
                 leaving.cut();
             }

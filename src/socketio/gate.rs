@@ -56,7 +56,7 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
     }
     match query.get("sid").map(str::to_owned) {
         None => gate.open(parts, body, &query).await,
-        Some(sid) => gate.go_on(parts, body, &sid).await,
+        Some(sid) => gate.go_on(parts, body, &query, &sid).await,
     }
 }
 
@@ -88,19 +88,20 @@ impl Gate {
     }
 
     /// A request of a session.
-    async fn go_on(self, parts: Parts, body: Body, sid: &str) -> Response<Body> {
-        let mut request = Request::from_parts(parts, body);
+    async fn go_on(self, mut parts: Parts, body: Body, query: &Parameters, sid: &str) -> Response<Body> {
+        let mut request = bare(&parts, query, body);
         let Ok(sid) = sid.parse::<Sid>() else {
             return self.answer(request).await;
         };
-        if request.headers().contains_key(header::UPGRADE) {
-            let Some(upgrading) = Upgrading::begin(&self.edge, sid, request.extensions()) else {
+        if parts.headers.contains_key(header::UPGRADE) {
+            let Some(upgrading) = Upgrading::begin(&self.edge, sid, &parts.extensions) else {
                 return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
             };
+            Upgrade::take(&mut parts.extensions).put(request.extensions_mut());
             request.extensions_mut().insert(Arc::new(upgrading));
             return self.answer(request).await;
         }
-        let is_poll = request.method() == Method::GET;
+        let is_poll = parts.method == Method::GET;
         let wire = self.wire_of(sid).filter(|_| is_poll);
         let response = self.answer(request).await;
         if let Some(wire) = wire {
@@ -186,9 +187,10 @@ fn engine_error(code: &str, message: &str) -> impl IntoResponse {
     axum::Json(json!({ "code": code, "message": message }))
 }
 
-/// The request again, with nothing that is secret or large: the library keeps it for the session's life.
+/// The request again, with nothing that is secret or large, since the library keeps it for the session's life, and with the
+/// parameters as we read them: what is a session's request to us must be one to the library, whatever the escapes.
 fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
-    const KEPT_PARAMETERS: [&str; 3] = ["EIO", "transport", "b64"];
+    const KEPT_PARAMETERS: [&str; 4] = ["EIO", "transport", "b64", "sid"];
     const KEPT_HEADERS: [HeaderName; 2] = [header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
     let kept = KEPT_PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", query.get(name)?)));
     let uri = format!("{}?{}", parts.uri.path(), kept.collect::<Vec<_>>().join("&"));

@@ -45,6 +45,7 @@ impl TestServer {
         let lifecycle = app.lifecycle().clone();
         let listening = app.listen().await?;
         let addresses = listening.addresses();
+        #[expect(clippy::disallowed_methods, reason = "what stops the server is not stopped by it")]
         let running = Some(tokio::spawn(listening.run()));
         Ok(Self { addresses, lifecycle, clock, running })
     }
