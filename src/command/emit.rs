@@ -6,6 +6,7 @@ use super::{Commands, Error, Violation};
 use crate::auth::Caller;
 use crate::delivery::{KeyReused, Once};
 use crate::message::{Emit, Payload, Receipt};
+use crate::telemetry;
 
 /// An emit, and how to make its repetition harmless.
 #[derive(Clone, Debug)]
@@ -21,6 +22,18 @@ pub struct EmitRequest {
 impl Commands {
     /// Sends an event.
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+        let kind = request.emit.audience.kind();
+        let result = self.emit_checked(caller, request).await;
+        let outcome = match &result {
+            Ok(receipt) if receipt.duplicate => "duplicate",
+            Ok(_) => "sent",
+            Err(_) => "refused",
+        };
+        telemetry::emitted(kind, outcome);
+        result
+    }
+
+    async fn emit_checked(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
         caller.may_emit_to(&request.emit.audience)?;
         self.check(&request.emit)?;
         let once = once(caller, &request);

@@ -54,20 +54,11 @@ impl Delivery {
     }
 
     async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
-        let kind = emit.audience.kind();
-        let result = match once {
-            None => Ok(self.send(emit, received).await),
-            Some(once) => {
-                self.inner.idempotency.once(once.scope(&emit), fingerprint(&emit), self.send(emit, received)).await
-            }
+        let Some(once) = once else {
+            return Ok(self.send(emit, received).await);
         };
-        let outcome = match &result {
-            Ok(receipt) if receipt.duplicate => "duplicate",
-            Ok(_) => "sent",
-            Err(KeyReused) => "refused",
-        };
-        telemetry::emitted(kind, outcome);
-        result
+        let (scope, asked) = (once.scope(&emit), fingerprint(&emit));
+        self.inner.idempotency.once(scope, asked, self.send(emit, received)).await
     }
 
     async fn send(&self, emit: Emit, received: Instant) -> Receipt {

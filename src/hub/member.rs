@@ -32,7 +32,7 @@ enum Phase {
 pub(super) enum Delivery {
     Enqueued,
     Dropped(QueueError),
-    /// The connection was gone: it does not count as matched.
+    /// The connection is gone: it does not count as matched.
     Gone,
 }
 
@@ -104,7 +104,9 @@ impl Member {
         match &mut state.phase {
             Phase::Live => match self.connection.enqueue(frame) {
                 Ok(()) => Delivery::Enqueued,
-                Err(error) => Delivery::Dropped(error),
+                // The edge is about to say so, and why.
+                Err(QueueError::Ended) => Delivery::Gone,
+                Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
             },
             Phase::CatchingUp { bytes, .. } if *bytes > self.waiting_bytes => Delivery::Dropped(QueueError::Full),
             Phase::CatchingUp { waiting, bytes } => {
