@@ -1,4 +1,79 @@
 //! Bugle delivers what backends say over gRPC to every device of a user over Socket.IO.
+//!
+//! ```text
+//! backend ──gRPC──▶ command ──▶ delivery ──▶ hub ──▶ Socket.IO ──▶ device
+//!                                  │  ▲
+//!                                  ▼  └─ cluster (alone so far: in memory)
+//!                                receipt
+//! ```
+//!
+//! A backend's call is decoded by the edge [`grpc`] into a command. [`command`] asks whether the caller may do that,
+//! and within which limits. [`delivery`] takes the emit: an idempotency key that is known answers with the first
+//! receipt; else the room's turn is taken, and [`hub`] puts one shared frame into the queue of each connection in the
+//! room. What became of it at each of them is counted, and goes back to the backend as the receipt. A device comes in
+//! through the edge [`socketio`], which verifies its token, and is a member of its rooms in the hub until its
+//! connection ends.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | backend | a service that calls gRPC, known by its API key |
+//! | user | whoever a token names: an opaque string id |
+//! | connection | one live Socket.IO socket of a user; a user has many (phone, tablet, tabs) |
+//! | room | a named set of connections. `user:{id}` and `role:{role}` are joined on connect; `everyone` is a room too |
+//! | event | a name (what the device listens for) with one payload: JSON, or bytes |
+//! | audience | whom an emit is for: a user, users, a room, everyone |
+//! | emit | one instruction to send an event to an audience |
+//! | receipt | what became of an emit: matched, enqueued, dropped |
+//! | turn | the right to act on a room: whoever holds it sends; one at a time, in order |
+//! | node | one running `bugle serve` |
+//!
+//! These words stand in code, proto, logs, metrics and documentation, and no synonyms for them.
+//!
+//! # Modules
+//!
+//! | module | what it is for | imports of ours, besides the leaves |
+//! |---|---|---|
+//! | [`message`] | the words above as types; no I/O, no async | none |
+//! | [`clock`], [`lifecycle`], [`telemetry`] | leaves: the time of day; tasks and stops; logs and metrics | none |
+//! | [`proto`] | the generated code | none |
+//! | [`listener`] | accepting, the peer's address, bytes written, the cut of a stream | none |
+//! | [`limits`] | counts of connections, by whom | `message` |
+//! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
+//! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message` |
+//! | [`cluster`] | what nodes share: idempotency keys, rooms by `JoinRoom` | `message`, `proto` |
+//! | [`delivery`] | from an emit to a receipt; joins; presence | `message`, `limits`, `hub`, `cluster` |
+//! | [`command`] | everything that Bugle can be asked to do, whoever asks | `message`, `limits`, `auth`, `delivery` |
+//! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto` |
+//! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
+//! | [`http`](crate::http) | edge: operators, health and metrics | `message`, `limits`, `auth`, `command`, `listener` |
+//! | [`config`](crate::config) | every module's `Config`, read at one place | the `Config`s, `message` |
+//! | [`cli`] | the command line | `app`, `config`, `auth`, `message`, `proto` |
+//! | [`app`] | the composition root: it wires, and does nothing else | everything |
+//!
+//! Imports point inward, and edges never see each other. `tests/architecture.rs` checks this table, which external
+//! crate is used where, and that files and functions stay small.
+//!
+//! # What always holds
+//!
+//! - A connection counts once as matched, and once as enqueued or dropped, in the receipt of each emit that finds it
+//!   in the audience.
+//! - Emits to one room are fanned out one at a time, under the room's turn: all connections in it see one order.
+//! - A connection is catching up, then live, then gone. Gone is final: nothing that runs late revives it.
+//! - Nothing reaches a device before its token was verified, and nothing that it sends is handled before.
+//! - A connection leaves the hub at the latest with its [`delivery::Admission`]; a room ends with its last member. So
+//!   presence has no ghosts.
+//! - What waits for a connection is bounded in bytes. Past the bound it is closed, and nobody else waits for it.
+//! - A device is sent away only for a reason of the closed list [`message::CloseCode`]; a command is refused only
+//!   with one of [`command::Error`].
+//! - What is not built is refused, never ignored.
+//! - No token, payload, query string or API key is logged. The id of a Socket.IO session is a secret too: a
+//!   connection has an id of its own.
+//! - Each task runs under [`lifecycle::Lifecycle`]: a stop waits for it, and the death of a vital one stops the
+//!   server with failure.
+//! - The time of day comes from [`clock::Clock`], the environment from [`config`](crate::config), and from nowhere
+//!   else.
 
 pub mod app;
 pub mod auth;
