@@ -103,7 +103,7 @@ fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of devices");
     describe_gauge!(USERS, "Users with a connection");
     describe_gauge!(ROOMS, "Rooms with a connection");
-    describe_counter!(CONNECTS, "Connections that were let in, by transport");
+    describe_counter!(CONNECTS, "Connections that were let in, by the transport that they began with");
     describe_counter!(CLOSES, "Connections that ended, by reason");
     describe_counter!(CLOSES_UNANNOUNCED, "Connections closed without telling the device why, for want of room");
     describe_counter!(REFUSALS, "What was refused, by edge and reason");

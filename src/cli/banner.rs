@@ -61,7 +61,15 @@ fn backend(addresses: &Addresses, dev: &DevMode) -> String {
         None => String::from("\"authorization: Bearer $BUGLE_API_KEY\""),
     };
     let request = format!(r#"{{"user_id":"{DEV_USER}","event":"hello","value":{{"text":"Hello from Bugle"}}}}"#);
-    format!("grpcurl -plaintext -H {header} -d '{request}' {grpc} bugle.v1.Notify/EmitToUser")
+    let key = dev.api_key.as_ref().map(|key| format!("BUGLE_API_KEY={} ", key.expose_secret())).unwrap_or_default();
+    format!(
+        "\
+grpcurl -plaintext -H {header} -d '{request}' {grpc} bugle.v1.Notify/EmitToUser
+
+The same without grpcurl:
+
+{key}bugle emit --server http://{grpc} user {DEV_USER} hello '{{\"text\":\"Hello from Bugle\"}}'"
+    )
 }
 
 /// As a text in JavaScript, within single quotes of the shell.

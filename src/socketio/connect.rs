@@ -70,8 +70,8 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
     if edge.parameters.lifecycle.is_stopping() {
         return Err(edge.turn_away(&session, &socket, "draining").await);
     }
-    if session.refused.load(Ordering::Acquire) {
-        return Err(Refusal::Token(TokenRefused::Missing));
+    if let Some(refused) = session.refused.get() {
+        return Err(Refusal::Token(*refused));
     }
     let identity = match edge.identify(&session, auth.0.ok().as_ref()) {
         Ok(identity) => identity,
@@ -126,7 +126,8 @@ impl Edge {
 
     /// Official clients stop at this. Those that do not are cut off.
     fn refuse_token(self: &Arc<Self>, session: &Session, socket: &SocketRef, refused: TokenRefused) -> Refusal {
-        session.refused.store(true, Ordering::Release);
+        // The first refusal stands.
+        let _ = session.refused.set(refused);
         log_refusal(session, refused.reason());
         let leaving = Leaving::new(self.clone(), session.wire.clone(), socket);
         self.parameters.lifecycle.spawn(async move {

@@ -172,7 +172,11 @@ impl Edge {
         };
         let peer = parts.extensions.get::<TcpPeer>();
         let address = peer.map(|TcpPeer(peer)| self.parameters.proxies.client_address(*peer, &parts.headers).0);
-        tracing::info!(client.address = ?address, refusal.reason = reason, "refused a transport");
+        tracing::info!(
+            client.address = address.map(tracing::field::display),
+            refusal.reason = reason,
+            "refused a transport"
+        );
         telemetry::refused("socketio", reason);
         let mut response = (status, engine_error(code, message)).into_response();
         if status != StatusCode::FORBIDDEN {

@@ -1,7 +1,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::connect::Device;
+use crate::auth::TokenRefused;
 use crate::limits::AddressSlot;
 use crate::listener::StreamHandle;
 
@@ -23,8 +24,8 @@ pub(super) struct Session {
     /// Between the accepted CONNECT and going live. If that never happens, it goes with the session, and takes the connection
     /// out of the hub.
     pub(super) device: Mutex<Option<Arc<Device>>>,
-    /// A CONNECT was refused: there is no second attempt.
-    pub(super) refused: AtomicBool,
+    /// Why a CONNECT was refused: there is no second attempt.
+    pub(super) refused: OnceLock<TokenRefused>,
     /// A CONNECT was accepted and the device has not left since.
     pub(super) connected: AtomicBool,
     _slot: AddressSlot,
@@ -45,7 +46,7 @@ impl Session {
             wire: Arc::new(wire),
             token,
             device: Mutex::new(None),
-            refused: AtomicBool::new(false),
+            refused: OnceLock::new(),
             connected: AtomicBool::new(false),
             _slot: slot,
         })
