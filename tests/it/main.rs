@@ -26,3 +26,5 @@ mod fan_out;
 mod bad_bytes;
 
 mod operations;
+
+mod bad_calls;
