@@ -1,4 +1,4 @@
-use std::{collections::HashSet, str::FromStr, time::Duration};
+use std::{collections::HashSet, fmt::Write as _, str::FromStr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -14,27 +14,50 @@ const MAX_KEY: usize = 256;
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1_000;
 
-/// Collects what is wrong with a request, so that the caller learns all of it at once.
+/// How many violations a refusal lists. They travel in headers, of which some clients take no more than 8 KiB.
+const MOST_VIOLATIONS: usize = 10;
+
+/// Collects what is wrong with a request, so that the caller learns of it at once: the first faults, and how many more.
 #[derive(Default)]
-pub(super) struct Fields(Vec<Violation>);
+pub(super) struct Fields {
+    violations: Vec<Violation>,
+    more: usize,
+}
 
 impl Fields {
     /// Keeps a good value, or notes what is wrong with it.
     pub(super) fn take<T>(&mut self, field: impl Into<String>, value: Result<T, Invalid>) -> Option<T> {
-        value.map_err(|invalid| self.0.push(Violation::of(field, &invalid))).ok()
+        value.map_err(|invalid| self.note(Violation::of(field, &invalid))).ok()
     }
 
     /// Notes what is wrong with a field.
     pub(super) fn refuse(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation::new(field, description));
+        self.note(Violation::new(field, description));
+    }
+
+    fn note(&mut self, violation: Violation) {
+        if self.violations.len() < MOST_VIOLATIONS {
+            self.violations.push(violation);
+        } else {
+            self.more += 1;
+        }
     }
 
     /// The request, if all of it was good.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Error> {
-        match value {
-            Some(value) if self.0.is_empty() => Ok(value),
-            Some(_) | None => Err(Error::InvalidArgument(self.0)),
+        let Self { mut violations, more } = self;
+        if let Some(value) = value
+            && violations.is_empty()
+        {
+            return Ok(value);
         }
+        if more > 0
+            && let Some(last) = violations.last_mut()
+        {
+            // Writing to a text cannot fail.
+            let _ = write!(last.description, " (and {more} more)");
+        }
+        Err(Error::InvalidArgument(violations))
     }
 
     /// Keeps each good entry of a list, unless the list is too long.

@@ -28,3 +28,5 @@ mod bad_bytes;
 mod operations;
 
 mod bad_calls;
+
+mod bad_fields;
