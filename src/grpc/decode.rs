@@ -84,19 +84,11 @@ pub(super) fn user(id: &str) -> Result<UserId, Error> {
     fields.finish(user)
 }
 
-/// One room.
-pub(super) fn room(name: &str) -> Result<RoomName, Error> {
-    let mut fields = Fields::default();
-    let room = fields.take("room", RoomName::new(name));
-    fields.finish(room)
-}
-
 /// A user and a room.
-pub(super) fn user_and_room(id: &str, name: &str) -> Result<(UserId, RoomName), Error> {
-    let mut fields = Fields::default();
+pub(super) fn user_and_room(fields: &mut Fields, id: &str, name: &str) -> Option<(UserId, RoomName)> {
     let user = fields.take("user_id", UserId::new(id));
     let room = fields.take("room", RoomName::new(name));
-    fields.finish(user.zip(room))
+    user.zip(room)
 }
 
 /// Several users, none twice.
@@ -112,25 +104,22 @@ pub(super) fn users(fields: &mut Fields, ids: &[String]) -> Vec<UserId> {
 }
 
 /// How many to list, and after which one.
-pub(super) fn page(size: i32, token: &str) -> Result<(usize, &str), Error> {
+pub(super) fn page<'a>(fields: &mut Fields, size: i32, token: &'a str) -> Option<(usize, &'a str)> {
     const LONGEST_TOKEN: usize = 300;
-    let mut fields = Fields::default();
     let size = usize::try_from(size).map_err(|_| Invalid::new("is negative: ask for 1 to 1,000, or 0 for 100"));
     let size = fields.take("page_size", size).map(|size| if size == 0 { DEFAULT_PAGE } else { size.min(LARGEST_PAGE) });
     if token.len() > LONGEST_TOKEN {
         fields.refuse("page_token", "is none of ours: give the next_page_token of the page before");
     }
-    fields.finish(size.map(|size| (size, token)))
+    size.map(|size| (size, token))
 }
 
-/// A positive duration, if one was given.
-pub(super) fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
-    let Some(given) = given else {
-        return Ok(None);
-    };
-    match Duration::try_from(given) {
-        Ok(duration) => Ok(Some(duration)),
-        Err(_) => Err(Error::invalid(field, "is negative or out of range")),
+/// A duration that is not negative. The library's own conversion overflows at the ends of what a message can hold.
+pub(super) fn duration(given: &prost_types::Duration) -> Result<Duration, Invalid> {
+    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    match (u64::try_from(given.seconds), nanos) {
+        (Ok(seconds), Some(nanos)) => Ok(Duration::new(seconds, nanos)),
+        (Ok(_) | Err(_), _) => Err(Invalid::new("is negative or out of range")),
     }
 }
 

@@ -30,3 +30,5 @@ mod operations;
 mod bad_calls;
 
 mod bad_fields;
+
+mod rooms;
