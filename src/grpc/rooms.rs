@@ -5,6 +5,7 @@ use super::{
     decode::{self, Fields},
     encode,
 };
+use crate::auth::Right;
 use crate::command::{Commands, Error, JoinRoom};
 use crate::message::{RoomName, UserId};
 use crate::proto::v1::{
@@ -40,11 +41,13 @@ impl Rooms for Service {
         Ok(Response::new(LeaveRoomResponse { left: left as u64 }))
     }
 
-    async fn allow_room(&self, _: Request<AllowRoomRequest>) -> Result<Response<AllowRoomResponse>, Status> {
+    async fn allow_room(&self, request: Request<AllowRoomRequest>) -> Result<Response<AllowRoomResponse>, Status> {
+        caller(&request)?.may(Right::Rooms).map_err(Error::from)?;
         Err(Error::not_built("Rooms.AllowRoom").into())
     }
 
-    async fn forbid_room(&self, _: Request<ForbidRoomRequest>) -> Result<Response<ForbidRoomResponse>, Status> {
+    async fn forbid_room(&self, request: Request<ForbidRoomRequest>) -> Result<Response<ForbidRoomResponse>, Status> {
+        caller(&request)?.may(Right::Rooms).map_err(Error::from)?;
         Err(Error::not_built("Rooms.ForbidRoom").into())
     }
 

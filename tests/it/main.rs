@@ -32,3 +32,5 @@ mod bad_calls;
 mod bad_fields;
 
 mod rooms;
+
+mod api_keys;
