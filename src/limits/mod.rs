@@ -17,7 +17,7 @@ pub struct Config {
     pub connections_per_user: u32,
     /// The largest payload of an emit, in bytes.
     pub max_payload: usize,
-    /// gRPC calls that are being answered at one time; more wait.
+    /// gRPC calls that are being answered at one time; more are refused.
     pub grpc_calls: usize,
     /// Idempotency keys kept at one time; the oldest go first.
     pub idempotency_keys: usize,

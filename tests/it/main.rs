@@ -34,3 +34,5 @@ mod bad_fields;
 mod rooms;
 
 mod api_keys;
+
+mod services;
