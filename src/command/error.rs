@@ -72,7 +72,7 @@ impl Error {
 
     /// A feature of the API that this version does not have.
     pub fn not_built(what: &str) -> Self {
-        Self::FailedPrecondition(format!("{what} is not built yet: leave it out"))
+        Self::FailedPrecondition(format!("{what} is not built yet"))
     }
 }
 

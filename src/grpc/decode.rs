@@ -1,4 +1,4 @@
-use std::{collections::HashSet, str::FromStr, time::Duration};
+use std::{collections::HashSet, fmt::Write as _, str::FromStr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -14,27 +14,50 @@ const MAX_KEY: usize = 256;
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1_000;
 
-/// Collects what is wrong with a request, so that the caller learns all of it at once.
+/// How many violations a refusal lists. They travel in headers, of which some clients take no more than 8 KiB.
+const MOST_VIOLATIONS: usize = 10;
+
+/// Collects what is wrong with a request, so that the caller learns of it at once: the first faults, and how many more.
 #[derive(Default)]
-pub(super) struct Fields(Vec<Violation>);
+pub(super) struct Fields {
+    violations: Vec<Violation>,
+    more: usize,
+}
 
 impl Fields {
     /// Keeps a good value, or notes what is wrong with it.
     pub(super) fn take<T>(&mut self, field: impl Into<String>, value: Result<T, Invalid>) -> Option<T> {
-        value.map_err(|invalid| self.0.push(Violation::of(field, &invalid))).ok()
+        value.map_err(|invalid| self.note(Violation::of(field, &invalid))).ok()
     }
 
     /// Notes what is wrong with a field.
     pub(super) fn refuse(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation::new(field, description));
+        self.note(Violation::new(field, description));
+    }
+
+    fn note(&mut self, violation: Violation) {
+        if self.violations.len() < MOST_VIOLATIONS {
+            self.violations.push(violation);
+        } else {
+            self.more += 1;
+        }
     }
 
     /// The request, if all of it was good.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Error> {
-        match value {
-            Some(value) if self.0.is_empty() => Ok(value),
-            Some(_) | None => Err(Error::InvalidArgument(self.0)),
+        let Self { mut violations, more } = self;
+        if let Some(value) = value
+            && violations.is_empty()
+        {
+            return Ok(value);
         }
+        if more > 0
+            && let Some(last) = violations.last_mut()
+        {
+            // Writing to a text cannot fail.
+            let _ = write!(last.description, " (and {more} more)");
+        }
+        Err(Error::InvalidArgument(violations))
     }
 
     /// Keeps each good entry of a list, unless the list is too long.
@@ -61,19 +84,11 @@ pub(super) fn user(id: &str) -> Result<UserId, Error> {
     fields.finish(user)
 }
 
-/// One room.
-pub(super) fn room(name: &str) -> Result<RoomName, Error> {
-    let mut fields = Fields::default();
-    let room = fields.take("room", RoomName::new(name));
-    fields.finish(room)
-}
-
 /// A user and a room.
-pub(super) fn user_and_room(id: &str, name: &str) -> Result<(UserId, RoomName), Error> {
-    let mut fields = Fields::default();
+pub(super) fn user_and_room(fields: &mut Fields, id: &str, name: &str) -> Option<(UserId, RoomName)> {
     let user = fields.take("user_id", UserId::new(id));
     let room = fields.take("room", RoomName::new(name));
-    fields.finish(user.zip(room))
+    user.zip(room)
 }
 
 /// Several users, none twice.
@@ -89,25 +104,22 @@ pub(super) fn users(fields: &mut Fields, ids: &[String]) -> Vec<UserId> {
 }
 
 /// How many to list, and after which one.
-pub(super) fn page(size: i32, token: &str) -> Result<(usize, &str), Error> {
+pub(super) fn page<'a>(fields: &mut Fields, size: i32, token: &'a str) -> Option<(usize, &'a str)> {
     const LONGEST_TOKEN: usize = 300;
-    let mut fields = Fields::default();
     let size = usize::try_from(size).map_err(|_| Invalid::new("is negative: ask for 1 to 1,000, or 0 for 100"));
     let size = fields.take("page_size", size).map(|size| if size == 0 { DEFAULT_PAGE } else { size.min(LARGEST_PAGE) });
     if token.len() > LONGEST_TOKEN {
         fields.refuse("page_token", "is none of ours: give the next_page_token of the page before");
     }
-    fields.finish(size.map(|size| (size, token)))
+    size.map(|size| (size, token))
 }
 
-/// A positive duration, if one was given.
-pub(super) fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Error> {
-    let Some(given) = given else {
-        return Ok(None);
-    };
-    match Duration::try_from(given) {
-        Ok(duration) => Ok(Some(duration)),
-        Err(_) => Err(Error::invalid(field, "is negative or out of range")),
+/// A duration that is not negative. The library's own conversion overflows at the ends of what a message can hold.
+pub(super) fn duration(given: &prost_types::Duration) -> Result<Duration, Invalid> {
+    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    match (u64::try_from(given.seconds), nanos) {
+        (Ok(seconds), Some(nanos)) => Ok(Duration::new(seconds, nanos)),
+        (Ok(_) | Err(_), _) => Err(Invalid::new("is negative or out of range")),
     }
 }
 

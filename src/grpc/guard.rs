@@ -8,11 +8,12 @@ use std::{
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
+use super::status::promised;
 use crate::auth::{ApiKeys, KeyRefused};
 use crate::command::Error;
 use crate::proto::code_name;
@@ -84,10 +85,15 @@ where
         let method = Method::of(request.uri().path());
         match self.guard.admit(&mut request) {
             Ok(permit) => {
+                // The library watches over it too, from farther out: it would say CANCELLED, and nobody would count it.
+                let deadline = deadline(request.headers());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     let _permit = permit;
-                    let mut response = answer.await?;
+                    let mut response = match in_time(deadline, answer).await {
+                        Some(answer) => answer?,
+                        None => Status::from(Error::DeadlineExceeded).into_http(),
+                    };
                     let code = settle(response.headers_mut());
                     telemetry::grpc_answered(method.name(), code_name(code));
                     Ok(response)
@@ -135,35 +141,45 @@ impl Method {
     }
 }
 
-/// Gives the code of an answer. What the library refuses by itself, before a service sees the request, gets the code that the API
-/// promises for it.
+/// Gives the code of an answer, after setting right what the library says in other words than the API.
 fn settle(headers: &mut HeaderMap) -> Code {
     const STATUS: &str = "grpc-status";
     let Some(status) = headers.get(STATUS) else {
         return Code::Ok;
     };
     let code = Code::from_bytes(status.as_bytes());
-    let promised = match code {
-        // A message that is too large.
-        Code::OutOfRange => Code::ResourceExhausted,
-        // A message that cannot be decoded: no service answers with these.
-        Code::Internal | Code::DataLoss => Code::InvalidArgument,
-        // The caller's deadline.
-        Code::Cancelled => Code::DeadlineExceeded,
-        Code::Ok
-        | Code::Unknown
-        | Code::InvalidArgument
-        | Code::DeadlineExceeded
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::ResourceExhausted
-        | Code::FailedPrecondition
-        | Code::Aborted
-        | Code::Unimplemented
-        | Code::Unavailable
-        | Code::Unauthenticated => return code,
-    };
-    headers.insert(STATUS, HeaderValue::from(promised as i32));
+    let promised = promised(code);
+    if promised != code {
+        headers.insert(STATUS, HeaderValue::from(promised as i32));
+    }
     promised
+}
+
+/// When the caller will have waited long enough (`grpc-timeout`: up to eight digits and a unit). What does not read so counts as
+/// not said.
+fn deadline(headers: &HeaderMap) -> Option<Instant> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount = digits.parse().ok()?;
+    let patience = match unit {
+        "H" => Duration::from_hours(amount),
+        "M" => Duration::from_mins(amount),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    };
+    Instant::now().checked_add(patience)
+}
+
+/// An answer in time; none if the deadline came first.
+async fn in_time<F: Future>(deadline: Option<Instant>, answer: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, answer).await.ok(),
+        None => Some(answer.await),
+    }
 }

@@ -118,11 +118,13 @@ impl Edge {
 
     /// Serves until a stop is asked for; then nothing new is taken, health says `NOT_SERVING`, and what runs is finished.
     pub async fn serve(self, incoming: impl Stream<Item = io::Result<TcpStream>>) -> Result<(), Error> {
-        let Self { routes, guard, health, lifecycle } = self;
+        let Self { routes, guard, mut health, lifecycle } = self;
         let stopping = async move {
             lifecycle.stopping().await;
             for service in ["", "bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms"] {
                 health.set_service_status(service, ServingStatus::NotServing).await;
+                // Whoever watches has that as the last word: a watch without end would hold the stop up.
+                health.clear_service_status(service).await;
             }
         };
         Server::builder()

@@ -10,6 +10,7 @@ use super::{
     encode,
     guard::Received,
     payload::Raw,
+    status::promised,
 };
 use crate::command::{Commands, DisconnectUser, EmitRequest, EmitToUsers, Error};
 use crate::lifecycle::Lifecycle;
@@ -168,7 +169,8 @@ fn decode_emit_to_users(request: EmitToUsersRequest, received: Instant) -> Resul
 type StreamItem = Result<(String, Result<EmitRequest, Error>), Status>;
 
 fn decode_stream_item(item: Result<EmitStreamRequest, Status>) -> StreamItem {
-    let EmitStreamRequest { correlation_id, emit } = item?;
+    let broken = |status: Status| Status::new(promised(status.code()), status.message());
+    let EmitStreamRequest { correlation_id, emit } = item.map_err(broken)?;
     let received = Instant::now();
     let request = if correlation_id.len() > MAX_CORRELATION_ID {
         let description = format!("has {} bytes: at most {MAX_CORRELATION_ID} are allowed", correlation_id.len());

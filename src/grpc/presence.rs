@@ -41,7 +41,9 @@ impl Presence for Service {
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
         let caller = caller(&request)?;
         let ListUsersRequest { page_size, page_token } = request.get_ref();
-        let (size, after) = decode::page(*page_size, page_token)?;
+        let mut fields = Fields::default();
+        let page = decode::page(&mut fields, *page_size, page_token);
+        let (size, after) = fields.finish(page)?;
         let page = self.0.list_users(&caller, after, size)?;
         let next_page_token = encode::next_page_token(&page);
         let users = page.items.into_iter().map(encode::user_summary).collect();

@@ -1,7 +1,13 @@
 use tonic::{Request, Response, Status};
 
-use super::{caller, decode, encode};
+use super::{
+    caller,
+    decode::{self, Fields},
+    encode,
+};
+use crate::auth::Right;
 use crate::command::{Commands, Error, JoinRoom};
+use crate::message::{RoomName, UserId};
 use crate::proto::v1::{
     AllowRoomRequest, AllowRoomResponse, ForbidRoomRequest, ForbidRoomResponse, GetRoomRequest, GetRoomResponse,
     JoinRoomRequest, JoinRoomResponse, LeaveRoomRequest, LeaveRoomResponse, ListRoomsRequest, ListRoomsResponse,
@@ -20,37 +26,41 @@ impl Service {
 impl Rooms for Service {
     async fn join_room(&self, request: Request<JoinRoomRequest>) -> Result<Response<JoinRoomResponse>, Status> {
         let caller = caller(&request)?;
-        let JoinRoomRequest { room, user_id, ttl } = request.into_inner();
-        let (user, room) = decode::user_and_room(&user_id, &room)?;
-        let ttl = decode::duration("ttl", ttl)?.unwrap_or(JoinRoom::DEFAULT_TTL);
-        let joined = self.0.join_room(&caller, &JoinRoom { user, room, ttl })?;
+        let command = decode_join_room(request.get_ref())?;
+        let joined = self.0.join_room(&caller, &command)?;
         Ok(Response::new(JoinRoomResponse { joined: joined as u64 }))
     }
 
     async fn leave_room(&self, request: Request<LeaveRoomRequest>) -> Result<Response<LeaveRoomResponse>, Status> {
         let caller = caller(&request)?;
         let LeaveRoomRequest { room, user_id } = request.get_ref();
-        let (user, room) = decode::user_and_room(user_id, room)?;
+        let mut fields = Fields::default();
+        let user_and_room = decode::user_and_room(&mut fields, user_id, room);
+        let (user, room) = fields.finish(user_and_room)?;
         let left = self.0.leave_room(&caller, &user, &room)?;
         Ok(Response::new(LeaveRoomResponse { left: left as u64 }))
     }
 
-    async fn allow_room(&self, _: Request<AllowRoomRequest>) -> Result<Response<AllowRoomResponse>, Status> {
+    async fn allow_room(&self, request: Request<AllowRoomRequest>) -> Result<Response<AllowRoomResponse>, Status> {
+        caller(&request)?.may(Right::Rooms).map_err(Error::from)?;
         Err(Error::not_built("Rooms.AllowRoom").into())
     }
 
-    async fn forbid_room(&self, _: Request<ForbidRoomRequest>) -> Result<Response<ForbidRoomResponse>, Status> {
+    async fn forbid_room(&self, request: Request<ForbidRoomRequest>) -> Result<Response<ForbidRoomResponse>, Status> {
+        caller(&request)?.may(Right::Rooms).map_err(Error::from)?;
         Err(Error::not_built("Rooms.ForbidRoom").into())
     }
 
     async fn list_rooms(&self, request: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
         let caller = caller(&request)?;
         let ListRoomsRequest { prefix, page_size, page_token } = request.get_ref();
-        let (size, after) = decode::page(*page_size, page_token)?;
+        let mut fields = Fields::default();
+        let page = decode::page(&mut fields, *page_size, page_token);
+        let (size, after) = fields.finish(page)?;
         let page = self.0.list_rooms(&caller, prefix, after, size)?;
         let next_page_token = encode::next_page_token(&page);
         let summary = |(room, connections): (_, usize)| RoomSummary {
-            room: ToString::to_string(&room as &crate::message::RoomName),
+            room: ToString::to_string(&room as &RoomName),
             connection_count: connections as u64,
         };
         let rooms = page.items.into_iter().map(summary).collect();
@@ -60,11 +70,13 @@ impl Rooms for Service {
     async fn get_room(&self, request: Request<GetRoomRequest>) -> Result<Response<GetRoomResponse>, Status> {
         let caller = caller(&request)?;
         let GetRoomRequest { room, page_size, page_token } = request.get_ref();
-        let room = decode::room(room)?;
-        let (size, after) = decode::page(*page_size, page_token)?;
+        let mut fields = Fields::default();
+        let room = fields.take("room", RoomName::new(room));
+        let page = decode::page(&mut fields, *page_size, page_token);
+        let (room, (size, after)) = fields.finish(room.zip(page))?;
         let found = self.0.get_room(&caller, &room, after, size)?;
         let next_page_token = encode::next_page_token(&found.page);
-        let member = |(user, connections): (crate::message::UserId, usize)| Member {
+        let member = |(user, connections): (UserId, usize)| Member {
             user_id: user.to_string(),
             connection_count: encode::count32(connections),
         };
@@ -75,4 +87,12 @@ impl Rooms for Service {
             connection_count: found.connections as u64,
         }))
     }
+}
+
+fn decode_join_room(request: &JoinRoomRequest) -> Result<JoinRoom, Error> {
+    let mut fields = Fields::default();
+    let user_and_room = decode::user_and_room(&mut fields, &request.user_id, &request.room);
+    let ttl = request.ttl.as_ref().map_or(Ok(JoinRoom::DEFAULT_TTL), decode::duration);
+    let ttl = fields.take("ttl", ttl);
+    fields.finish(user_and_room.zip(ttl).map(|((user, room), ttl)| JoinRoom { user, room, ttl }))
 }

@@ -27,6 +27,32 @@ impl From<Error> for Status {
     }
 }
 
+/// The code that the API promises for one that the library gives by itself, before a service sees the request: no service
+/// answers with these.
+pub(super) fn promised(code: Code) -> Code {
+    match code {
+        // A message that is too large.
+        Code::OutOfRange => Code::ResourceExhausted,
+        // A message that cannot be decoded.
+        Code::Internal | Code::DataLoss => Code::InvalidArgument,
+        // The caller's deadline.
+        Code::Cancelled => Code::DeadlineExceeded,
+        Code::Ok
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unimplemented
+        | Code::Unavailable
+        | Code::Unauthenticated => code,
+    }
+}
+
 /// A refusal as the result of one emit among several.
 pub(super) fn emit_error_of(error: Error) -> EmitError {
     use emit_error::Code;

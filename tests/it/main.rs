@@ -4,3 +4,35 @@
 mod harness;
 
 mod main_job;
+
+mod emits;
+
+mod emit_options;
+
+mod idempotency;
+
+mod emit_batch;
+
+mod emit_stream;
+
+mod disconnect_user;
+
+mod presence;
+
+mod storm;
+
+mod fan_out;
+
+mod bad_bytes;
+
+mod operations;
+
+mod bad_calls;
+
+mod bad_fields;
+
+mod rooms;
+
+mod api_keys;
+
+mod services;

@@ -16,11 +16,13 @@ use tonic_types::StatusExt;
 
 use super::deadline;
 
-type Keyed = InterceptedService<Channel, ApiKey>;
+/// A connection whose calls carry the API key.
+pub type Keyed = InterceptedService<Channel, ApiKey>;
 
 /// A backend that calls over gRPC. Cheap to clone; clones share the connection.
 #[derive(Clone)]
 pub struct Backend {
+    channel: Keyed,
     notify: NotifyClient<Keyed>,
     presence: PresenceClient<Keyed>,
     rooms: RoomsClient<Keyed>,
@@ -59,8 +61,14 @@ impl Backend {
         Self {
             notify: NotifyClient::with_interceptor(channel.clone(), key.clone()),
             presence: PresenceClient::with_interceptor(channel.clone(), key.clone()),
-            rooms: RoomsClient::with_interceptor(channel, key),
+            rooms: RoomsClient::with_interceptor(channel.clone(), key.clone()),
+            channel: InterceptedService::new(channel, key),
         }
+    }
+
+    /// The connection, for clients of other services.
+    pub fn channel(&self) -> Keyed {
+        self.channel.clone()
     }
 
     /// The client of `bugle.v1.Notify`, for calls that may be refused or want options.

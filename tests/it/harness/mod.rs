@@ -4,7 +4,13 @@ mod deadline;
 pub use deadline::{PATIENCE, deadline};
 
 mod backend;
-pub use backend::{Backend, violations};
+pub use backend::{Backend, Keyed, violations};
+
+mod requests;
+pub use requests::{answer, counts, emit_to, named, refused, to_everyone, to_room, to_user, to_users, with_options};
+
+mod raw_grpc;
+pub use raw_grpc::{RawAnswer, RawGrpc, grpc_frame};
 
 mod http;
 pub use http::{ConnectError, raw_http};
