@@ -3,4 +3,6 @@
 #[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
 mod harness;
 
+mod devices;
+
 mod main_job;
