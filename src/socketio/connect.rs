@@ -155,7 +155,10 @@ fn log_refusal(session: &Session, reason: &'static str) {
 
 impl Device {
     fn go_live(self: Arc<Self>, socket: SocketRef) {
-        self.connection.attach(socket);
+        if let Some(reason) = self.connection.attach(socket) {
+            self.connection.end(&reason);
+            return;
+        }
         if !self.admission.go_live(self.greeting().as_ref()) {
             self.connection.detach();
             return;

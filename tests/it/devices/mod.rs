@@ -2,6 +2,8 @@
 
 mod limits;
 
+mod races;
+
 use std::{net::SocketAddr, panic::Location};
 
 use bytes::Bytes;
