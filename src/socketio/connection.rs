@@ -116,7 +116,8 @@ impl Connection for SocketConnection {
             return Err(QueueError::Full);
         }
         send(&socket, frame)?;
-        outlet.backlog.add(wire_size(frame));
+        let is_stream = outlet.stream.is_some();
+        outlet.backlog.add(wire_size(frame, is_stream));
         Ok(())
     }
 
@@ -160,9 +161,11 @@ impl Serialize for Attachment<'_> {
     }
 }
 
-/// What a frame takes on the wire at least. Too much would count as waiting for ever; too little is set right when nothing
-/// waits.
-fn wire_size(frame: &Frame) -> usize {
+/// What a frame takes at least on the wire of a stream, or in the answer to a poll. Too much would count as waiting for ever;
+/// too little is set right when nothing waits.
+fn wire_size(frame: &Frame, is_stream: bool) -> usize {
+    // A poll that fetches one packet has nothing around it.
+    let framed = if is_stream { websocket_frame } else { |length| length };
     let event = frame.event.as_str().len();
     match &frame.payload {
         Payload::None => framed(event + r#"42[""]"#.len()),
@@ -173,8 +176,8 @@ fn wire_size(frame: &Frame) -> usize {
     }
 }
 
-/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2). A poll's separators are no larger.
-fn framed(length: usize) -> usize {
+/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2).
+fn websocket_frame(length: usize) -> usize {
     let header = match length {
         0..126 => 2,
         126..65_536 => 4,

@@ -2,6 +2,8 @@
 
 mod limits;
 
+mod polling;
+
 mod races;
 
 use std::{net::SocketAddr, panic::Location};
