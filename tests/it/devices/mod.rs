@@ -2,6 +2,8 @@
 
 mod limits;
 
+mod malformed;
+
 mod polling;
 
 mod races;
