@@ -8,6 +8,8 @@ mod polling;
 
 mod races;
 
+mod expiry;
+
 use std::{net::SocketAddr, panic::Location};
 
 use bytes::Bytes;
