@@ -5,4 +5,8 @@ mod harness;
 
 mod devices;
 
+mod logs;
+
 mod main_job;
+
+mod stopping;

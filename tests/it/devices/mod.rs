@@ -1,10 +1,22 @@
 //! The gateway as devices see it, decent ones and others.
 
+mod tokens;
+
+mod connecting;
+
+mod origins;
+
 mod limits;
+
+mod client_events;
 
 mod malformed;
 
+mod closing;
+
 mod polling;
+
+mod stalled;
 
 mod races;
 
