@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -34,6 +35,7 @@ struct State {
     // has stopped reading.
     reader: AtomicWaker,
     writer: AtomicWaker,
+    at_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 const OPEN: u8 = 0;
@@ -80,6 +82,14 @@ impl StreamHandle {
     pub fn is_closed(&self) -> bool {
         self.0.condition.load(Ordering::Acquire) == CLOSED
     }
+
+    /// Does this when the stream is no more, or now if that is so already. A stream has one thing to do at its end.
+    pub fn at_end(&self, act: impl FnOnce() + Send + 'static) {
+        *self.0.at_end.lock() = Some(Box::new(act));
+        if self.is_closed() {
+            self.0.has_ended();
+        }
+    }
 }
 
 impl State {
@@ -93,6 +103,13 @@ impl State {
         match self.condition.load(Ordering::Acquire) {
             OPEN => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the server")),
+        }
+    }
+
+    fn has_ended(&self) {
+        let act = self.at_end.lock().take();
+        if let Some(act) = act {
+            act();
         }
     }
 
@@ -149,6 +166,7 @@ impl Drop for DeviceStream {
             // The stream closes all the same if this fails, only later.
             let _ = SockRef::from(&self.inner).set_linger(Some(Duration::ZERO));
         }
+        self.state.has_ended();
     }
 }
 
@@ -196,8 +214,18 @@ mod tests {
         stream.write_all(b"hello").await.unwrap();
         assert_eq!(handle.written(), 5);
         assert!(!handle.is_closed());
+        let ended = Arc::new(AtomicU8::new(0));
+        let count = || {
+            let ended = ended.clone();
+            move || _ = ended.fetch_add(1, Ordering::SeqCst)
+        };
+        handle.at_end(count());
+        assert_eq!(ended.load(Ordering::SeqCst), 0);
         drop(stream);
         assert!(handle.is_closed());
+        assert_eq!(ended.load(Ordering::SeqCst), 1);
+        handle.at_end(count());
+        assert_eq!(ended.load(Ordering::SeqCst), 2, "it is too late to wait");
         let mut text = String::new();
         peer.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");

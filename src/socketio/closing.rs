@@ -22,7 +22,7 @@ impl SocketConnection {
     /// Tells the device why, if its queue has room, and ends the transport soon after; at once if it has none.
     pub(super) fn end(&self, reason: &CloseReason) {
         let told = reason.code != CloseCode::Unready && self.enqueue(&farewell(reason)).is_ok();
-        let Some(socket) = self.detach() else {
+        let Some(socket) = self.detach_for(reason) else {
             return;
         };
         let leaving = Leaving::new(self.edge.clone(), self.wire.clone(), &socket);

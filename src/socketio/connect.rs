@@ -94,8 +94,11 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
     socket
         .on_disconnect(move |socket: SocketRef, reason: DisconnectReason| async move { leaving.left(&socket, reason) });
     socket.on_fallback(InboundHandler(device.clone()));
-    *session.device.lock() = Some(device);
-    Ok(())
+    if session.keep(device.clone()) {
+        return Ok(());
+    }
+    device.admission.ended("transport_close");
+    Err(Refusal::TurnedAway)
 }
 
 /// The connect handler.
@@ -103,8 +106,7 @@ pub(super) async fn go_live(socket: SocketRef) {
     let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>().cloned() else {
         return;
     };
-    let device = session.device.lock().take();
-    if let Some(device) = device {
+    if let Some(device) = session.take() {
         session.connected.store(true, Ordering::Release);
         device.go_live(socket);
     }
@@ -154,7 +156,10 @@ fn log_refusal(session: &Session, reason: &'static str) {
 
 impl Device {
     fn go_live(self: Arc<Self>, socket: SocketRef) {
-        self.connection.attach(socket);
+        if let Some(reason) = self.connection.attach(socket) {
+            self.connection.end(&reason);
+            return;
+        }
         if !self.admission.go_live(self.greeting().as_ref()) {
             self.connection.detach();
             return;
@@ -203,16 +208,18 @@ impl Device {
         let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else {
             return;
         };
-        session.device.lock().take();
+        session.take();
         session.connected.store(false, Ordering::Release);
         if reason == DisconnectReason::ClientNSDisconnect {
-            self.cut_unless_back(session.clone(), socket);
+            self.cut_unless_back(session, socket);
         }
     }
 
     /// A device that has left the namespace may come back to it on the same transport, or the transport ends.
-    fn cut_unless_back(&self, session: Arc<Session>, socket: &SocketRef) {
+    fn cut_unless_back(&self, session: &Arc<Session>, socket: &SocketRef) {
         let leaving = Leaving::new(self.edge.clone(), session.wire.clone(), socket);
+        // Official clients end the transport right away, and then their place is free.
+        let session = Arc::downgrade(session);
         let patience = self.edge.parameters.config.connect_timeout;
         let lifecycle = self.edge.parameters.lifecycle.clone();
         lifecycle.clone().spawn(async move {
@@ -220,7 +227,7 @@ impl Device {
                 () = tokio::time::sleep(patience) => {}
                 () = lifecycle.stopping() => {}
             }
-            if !session.connected.load(Ordering::Acquire) {
+            if session.upgrade().is_some_and(|session| !session.connected.load(Ordering::Acquire)) {
                 leaving.cut();
             }
         });

@@ -28,11 +28,13 @@ struct Outlet {
     /// The stream, once it is known; none: the bytes go out with polls.
     stream: Option<StreamHandle>,
     backlog: Backlog,
+    /// It was closed before it opened.
+    closed: Option<CloseReason>,
 }
 
 impl SocketConnection {
     pub(super) fn new(edge: Arc<Edge>, wire: Arc<Wire>, socket: &SocketRef) -> Arc<Self> {
-        let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default() };
+        let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default(), closed: None };
         Arc::new(Self {
             id: ConnectionId::random(),
             connected_at: edge.parameters.clock.now(),
@@ -43,18 +45,29 @@ impl SocketConnection {
         })
     }
 
-    /// Opens the way out.
-    pub(super) fn attach(&self, socket: SocketRef) {
+    /// Opens the way out. If the connection was closed before that, the reason: it is to be closed once more.
+    pub(super) fn attach(&self, socket: SocketRef) -> Option<CloseReason> {
         let mut outlet = self.outlet.lock();
         outlet.stream.clone_from(&self.wire.stream);
         let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
         outlet.backlog = Backlog::new(written);
         outlet.socket = Some(socket);
+        outlet.closed.take()
     }
 
     /// Closes it.
     pub(super) fn detach(&self) -> Option<SocketRef> {
         self.outlet.lock().socket.take()
+    }
+
+    /// The same, for this reason, which is kept if the way out has not opened yet.
+    pub(super) fn detach_for(&self, reason: &CloseReason) -> Option<SocketRef> {
+        let mut outlet = self.outlet.lock();
+        let socket = outlet.socket.take();
+        if socket.is_none() {
+            outlet.closed = Some(reason.clone());
+        }
+        socket
     }
 
     /// How much waits for the device, in bytes.
@@ -103,7 +116,8 @@ impl Connection for SocketConnection {
             return Err(QueueError::Full);
         }
         send(&socket, frame)?;
-        outlet.backlog.add(wire_size(frame));
+        let is_stream = outlet.stream.is_some();
+        outlet.backlog.add(wire_size(frame, is_stream));
         Ok(())
     }
 
@@ -147,9 +161,11 @@ impl Serialize for Attachment<'_> {
     }
 }
 
-/// What a frame takes on the wire at least. Too much would count as waiting for ever; too little is set right when nothing
-/// waits.
-fn wire_size(frame: &Frame) -> usize {
+/// What a frame takes at least on the wire of a stream, or in the answer to a poll. Too much would count as waiting for ever;
+/// too little is set right when nothing waits.
+fn wire_size(frame: &Frame, is_stream: bool) -> usize {
+    // A poll that fetches one packet has nothing around it.
+    let framed = if is_stream { websocket_frame } else { |length| length };
     let event = frame.event.as_str().len();
     match &frame.payload {
         Payload::None => framed(event + r#"42[""]"#.len()),
@@ -160,8 +176,8 @@ fn wire_size(frame: &Frame) -> usize {
     }
 }
 
-/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2). A poll's separators are no larger.
-fn framed(length: usize) -> usize {
+/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2).
+fn websocket_frame(length: usize) -> usize {
     let header = match length {
         0..126 => 2,
         126..65_536 => 4,

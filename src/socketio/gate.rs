@@ -89,10 +89,10 @@ impl Gate {
 
     /// A request of a session.
     async fn go_on(self, mut parts: Parts, body: Body, query: &Parameters, sid: &str) -> Response<Body> {
-        let mut request = bare(&parts, query, body);
         let Ok(sid) = sid.parse::<Sid>() else {
-            return self.answer(request).await;
+            return (StatusCode::BAD_REQUEST, engine_error("1", "Session ID unknown")).into_response();
         };
+        let mut request = bare(&parts, query, body);
         if parts.headers.contains_key(header::UPGRADE) {
             let Some(upgrading) = Upgrading::begin(&self.edge, sid, &parts.extensions) else {
                 return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
@@ -196,7 +196,9 @@ fn engine_error(code: &str, message: &str) -> impl IntoResponse {
 fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
     const KEPT_PARAMETERS: [&str; 4] = ["EIO", "transport", "b64", "sid"];
     const KEPT_HEADERS: [HeaderName; 2] = [header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
-    let kept = KEPT_PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", query.get(name)?)));
+    // Any other value is none that the library knows, and might hide another parameter.
+    let is_plain = |value: &&str| value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let kept = KEPT_PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", query.get(name).filter(is_plain)?)));
     let uri = format!("{}?{}", parts.uri.path(), kept.collect::<Vec<_>>().join("&"));
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();

@@ -115,7 +115,8 @@ impl Device {
     }
 
     fn refresh(&self, arguments: Option<&[Box<RawValue>]>) -> Result<(), (&'static str, String)> {
-        let argument = arguments.and_then(<[_]>::first);
+        // A list would do for a struct as well.
+        let argument = arguments.and_then(<[_]>::first).filter(|raw| raw.get().starts_with('{'));
         let Some(Refresh { token }) = argument.and_then(|raw| serde_json::from_str(raw.get()).ok()) else {
             return Err(("invalid_argument", "the event takes one argument: { token: \"…\" }".to_owned()));
         };

@@ -21,14 +21,21 @@ pub(super) struct Session {
     pub(super) wire: Arc<Wire>,
     /// The token of the query or of the `Authorization` header.
     pub(super) token: Option<SecretString>,
-    /// Between the accepted CONNECT and going live. If that never happens, it goes with the session, and takes the connection
-    /// out of the hub.
-    pub(super) device: Mutex<Option<Arc<Device>>>,
+    pending: Mutex<Pending>,
     /// Why a CONNECT was refused: there is no second attempt.
     pub(super) refused: OnceLock<TokenRefused>,
     /// A CONNECT was accepted and the device has not left since.
     pub(super) connected: AtomicBool,
     _slot: AddressSlot,
+}
+
+/// A device between its accepted CONNECT and going live.
+#[derive(Default)]
+struct Pending {
+    device: Option<Arc<Device>>,
+    /// The transport has ended: no device will go live on it. The library says so of live devices alone, and keeps the
+    /// session of others for a while.
+    has_ended: bool,
 }
 
 /// Where a transport's bytes go, and who is at the other end.
@@ -42,14 +49,49 @@ pub(super) struct Wire {
 
 impl Session {
     pub(super) fn new(wire: Wire, token: Option<SecretString>, slot: AddressSlot) -> Arc<Self> {
-        Arc::new(Self {
+        let stream = wire.stream.clone();
+        let session = Arc::new(Self {
             wire: Arc::new(wire),
             token,
-            device: Mutex::new(None),
+            pending: Mutex::default(),
             refused: OnceLock::new(),
             connected: AtomicBool::new(false),
             _slot: slot,
-        })
+        });
+        if let Some(stream) = stream {
+            let session = Arc::downgrade(&session);
+            stream.at_end(move || {
+                if let Some(session) = session.upgrade() {
+                    session.transport_ended();
+                }
+            });
+        }
+        session
+    }
+
+    /// Keeps a device until it goes live. False if it is too late.
+    pub(super) fn keep(&self, device: Arc<Device>) -> bool {
+        let mut pending = self.pending.lock();
+        if !pending.has_ended {
+            pending.device = Some(device);
+        }
+        !pending.has_ended
+    }
+
+    /// The device that was kept. If nobody takes it, it goes with the session, and takes the connection out of the hub.
+    pub(super) fn take(&self) -> Option<Arc<Device>> {
+        self.pending.lock().device.take()
+    }
+
+    fn transport_ended(&self) {
+        let device = {
+            let mut pending = self.pending.lock();
+            pending.has_ended = true;
+            pending.device.take()
+        };
+        if let Some(device) = device {
+            device.admission.ended("transport_close");
+        }
     }
 }
 

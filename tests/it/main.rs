@@ -3,6 +3,10 @@
 #[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
 mod harness;
 
+mod devices;
+
+mod logs;
+
 mod main_job;
 
 mod emits;
@@ -36,3 +40,5 @@ mod rooms;
 mod api_keys;
 
 mod services;
+
+mod stopping;
