@@ -103,7 +103,10 @@ export class Device {
 
   /** Upgraded, if that is its way. */
   async settled() {
-    if (this.way === 'upgrade') await within(this.#upgraded, 'the upgrade');
+    if (this.way !== 'upgrade') return;
+    await within(this.#upgraded, 'the upgrade');
+    // The client is done first. An answer to what follows on the WebSocket says that the server is too.
+    await this.ask('upgraded?');
   }
 
   /** The arguments of each occurrence of an event. */
