@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { counts } from './harness/backend.js';
+import { Arrivals } from './harness/deadline.js';
+import { Network } from './harness/network.js';
+import { Server } from './harness/server.js';
+
+const PYTHON = fileURLToPath(new URL('.venv/bin/python', import.meta.url));
+const DEVICE = fileURLToPath(new URL('python_device.py', import.meta.url));
+const TEXT = '{"b":1,"a":1.10,"large":12345678901234567890,"text":"\u{1F680}\u2028","_placeholder":true,"num":0}';
+const server = await Server.start({ after });
+
+/** What a device in Python tells. */
+function run(t, url, transport, token) {
+  const told = new Arrivals(`python-socketio by ${transport}`);
+  const device = spawn(PYTHON, [DEVICE, url, transport, token], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => device.kill());
+  createInterface({ input: device.stdout }).on('line', (line) => told.push(JSON.parse(line)));
+  return told;
+}
+
+async function ready(told, transport) {
+  assert.deepEqual(await told.next(), { what: 'connect', transport });
+  const { event, payload } = await told.next();
+  assert.equal(event, 'connected');
+  return payload[0];
+}
+
+for (const transport of ['polling', 'websocket']) {
+  describe(`python-socketio by ${transport}`, () => {
+    const connect = async (t, user, url = server.url) => {
+      const told = run(t, url, transport, server.token(user));
+      assert.equal((await ready(told, transport)).userId, user);
+      return told;
+    };
+    const emit = (user, payload) => server.backend.emit(user, 'note', payload);
+    const received = (...payload) => ({ what: 'event', event: 'note', payload });
+
+    test('receives JSON, bytes and nothing', async (t) => {
+      const user = `reader ${transport}`;
+      const told = await connect(t, user);
+      assert.deepEqual(counts(await emit(user, { json: TEXT })), { matched: 1, enqueued: 1, dropped: 0 });
+      assert.deepEqual(await told.next(), received(JSON.parse(TEXT)));
+      await emit(user, { binary: Buffer.from([0, 4, 255]) });
+      assert.deepEqual(await told.next(), received({ base64: 'AAT/' }));
+      await emit(user, {});
+      assert.deepEqual(await told.next(), received());
+    });
+
+    test('is told of DisconnectUser and does not come back', async (t) => {
+      const user = `logged out ${transport}`;
+      const told = await connect(t, user);
+      assert.equal((await server.backend.disconnectUser({ user_id: user })).disconnected, 1);
+      const { event, payload } = await told.next();
+      assert.deepEqual([event, payload[0].code, payload[0].retry], ['bugle:disconnect', 'disconnected', false]);
+      assert.deepEqual(await told.next(), { what: 'disconnect', reason: 'server disconnect' });
+      assert.deepEqual(await told.next(), { what: 'end' });
+    });
+
+    test('comes back after the network was gone', async (t) => {
+      const network = await Network.before(t, server.port);
+      const user = `traveller ${transport}`;
+      const told = await connect(t, user, network.url);
+      await network.cut();
+      assert.equal((await told.next()).what, 'disconnect');
+      await network.restore();
+      await ready(told, transport);
+      await emit(user, { json: '"back"' });
+      assert.deepEqual(await told.next(), received('back'));
+    });
+
+    test('is told of a wrong token and cannot connect', async (t) => {
+      const told = run(t, server.url, transport, 'wrong');
+      assert.deepEqual(await told.next(), { what: 'connect_error', error: { message: 'Invalid or expired token' } });
+      assert.deepEqual(await told.next(), { what: 'ConnectionError' });
+    });
+  });
+}
