@@ -81,11 +81,12 @@ pub fn online(backend: &Backend, count: u64) -> impl Future<Output = ()> {
 /// The TCP streams that the server holds towards devices.
 pub fn streams(server: &TestServer) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells of its sockets");
-    let port = format!(":{:04X}", server.clients().port());
+    // With the address: other programs may use the same port at another one.
+    let address = format!("0100007F:{:04X}", server.clients().port());
     let is_held = |line: &&str| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let (local, state, inode) = (fields[1], fields[3], fields[9]);
-        local.ends_with(&port) && state != "0A" && inode != "0"
+        local == address && state != "0A" && inode != "0"
     };
     table.lines().skip(1).filter(is_held).count()
 }
