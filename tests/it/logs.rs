@@ -1,25 +1,37 @@
 //! What the log tells, and what it never does.
 
 use std::{
+    cell::RefCell,
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, Once},
 };
 
 use bugle::telemetry::is_ours_or_grave;
 use parking_lot::Mutex;
 use serde_json::json;
-use tracing::{level_filters::LevelFilter, subscriber::DefaultGuard};
-use tracing_subscriber::{Layer, filter::filter_fn, fmt::MakeWriter, layer::SubscriberExt};
+use tracing_subscriber::{Layer, filter::dynamic_filter_fn, layer::SubscriberExt};
 
 use crate::harness::{API_KEY, Backend, Device, Protocol, SECRET, TestServer, Transport, token};
+
+thread_local! {
+    /// Where this thread's lines go. A test and its server run on one thread.
+    static OF_THIS_THREAD: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
 
 /// What was logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Log {
+/// Writes to the thread's log.
+struct ThreadLog;
+
+impl Write for ThreadLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
+        OF_THIS_THREAD.with_borrow(|log| {
+            if let Some(Log(lines)) = log {
+                lines.lock().extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
@@ -28,22 +40,22 @@ impl Write for Log {
     }
 }
 
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
 impl Log {
-    /// Takes all that is logged on this thread, where a test's server runs too, at every level.
-    fn start() -> (Self, DefaultGuard) {
+    /// Takes all that is logged on this thread, at every level. One subscriber serves all tests: whether a line is wanted at all
+    /// is cached for the whole process, and subscribers that come and go would race for that.
+    fn start() -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            let wanted = dynamic_filter_fn(|metadata, _| {
+                is_ours_or_grave(metadata) && OF_THIS_THREAD.with_borrow(Option::is_some)
+            });
+            let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| ThreadLog);
+            let subscriber = tracing_subscriber::registry().with(lines.with_filter(wanted));
+            tracing::subscriber::set_global_default(subscriber).expect("no other test has one");
+        });
         let log = Self::default();
-        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(log.clone());
-        let filtered = lines.with_filter(LevelFilter::TRACE).with_filter(filter_fn(is_ours_or_grave));
-        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(filtered));
-        (log, guard)
+        OF_THIS_THREAD.set(Some(log.clone()));
+        log
     }
 
     fn text(&self) -> String {
@@ -77,7 +89,7 @@ async fn visit(server: &TestServer, backend: &Backend, transport: Transport, pro
 
 #[tokio::test]
 async fn connects_refusals_and_disconnects_are_logged_and_no_secret_ever_is() {
-    let (log, _guard) = Log::start();
+    let log = Log::start();
     let server = TestServer::start_with(|config| config.limits.connections_per_address = 2).await;
     let backend = server.backend().await;
     let mut secrets: Vec<String> = [
@@ -134,7 +146,7 @@ async fn connects_refusals_and_disconnects_are_logged_and_no_secret_ever_is() {
 
 #[tokio::test]
 async fn a_device_that_goes_by_itself_is_logged_with_how() {
-    let (log, _guard) = Log::start();
+    let log = Log::start();
     let server = TestServer::start().await;
     let backend = server.backend().await;
     let online = async |count| while backend.get_stats().await.connections != count {};
