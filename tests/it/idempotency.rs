@@ -107,6 +107,18 @@ async fn a_repetition_to_users_is_a_duplicate_for_each_who_had_it() {
     assert_eq!((duplicates, response.total.unwrap().duplicate), (vec![true, false], false));
 }
 
+#[tokio::test]
+async fn a_key_that_one_of_several_users_had_otherwise_sends_to_none_of_them() {
+    let server = TestServer::start().await;
+    let backend = server.backend().await;
+    let mut device = server.connect("1").await;
+    emit(&backend, EmitToUserRequest { options: once("k"), ..to_user("2", "other", "1") }).await;
+    let request = EmitToUsersRequest { options: once("k"), ..to_users(&["1", "2"], "e", "1") };
+    refused(Code::InvalidArgument, backend.notify().emit_to_users(request)).await;
+    backend.emit_to_user("1", "next", "1").await;
+    assert_eq!(device.next_event().await.name, "next", "nothing was sent before");
+}
+
 /// The room is larger than what is served without a pause, so that the repetitions come while the first is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repetitions_at_the_same_time_wait_for_the_first_ones_receipt() {
