@@ -26,13 +26,15 @@ pub fn first(bytes: &[u8]) -> Option<Frame<'_>> {
 /// A text as a client sends it. The mask is zero, which is a mask too.
 pub fn masked(text: &str) -> Vec<u8> {
     const MASKED: u8 = 0x80;
+    const LONGEST_SHORT: usize = 125;
+    const LENGTH_FOLLOWS: u8 = 0x7e;
     let mut frame = vec![MASKED | TEXT];
-    match u8::try_from(text.len()) {
-        Ok(length @ 0..126) => frame.push(MASKED | length),
-        _ => {
-            frame.push(MASKED | 126);
-            frame.extend(u16::try_from(text.len()).expect("a short text").to_be_bytes());
-        }
+    let length = u16::try_from(text.len()).expect("a device says little");
+    if text.len() <= LONGEST_SHORT {
+        frame.push(MASKED | length.to_be_bytes()[1]);
+    } else {
+        frame.push(MASKED | LENGTH_FOLLOWS);
+        frame.extend(length.to_be_bytes());
     }
     frame.extend([0; 4]);
     frame.extend(text.as_bytes());

@@ -1,7 +1,7 @@
 //! What the gateway costs and what it keeps up under load, measured on the release binary with cheap devices of its own.
 //!
 //! `cargo bench --bench gateway` runs all scenarios and prints a table in Markdown; `cargo bench --bench gateway -- memory room` runs
-//! those. It fails if something that must hold does not.
+//! those. With `BUGLE_BENCH_BINARY` in the environment it measures another binary than this build's. It fails if something that must hold does not.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
 

@@ -1,6 +1,7 @@
 //! The release binary as a child process, and what it takes up.
 
 use std::{
+    ffi::OsString,
     fs,
     net::SocketAddr,
     path::PathBuf,
@@ -46,7 +47,7 @@ impl Server {
         fs::create_dir_all(&directory).expect("a directory for the server can be made");
         let (config, log) = (directory.join("bugle.toml"), directory.join("log"));
         fs::write(&config, configuration(clients)).expect("the configuration can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bugle"))
+        let mut child = Command::new(program())
             .args(["serve".as_ref(), "--config".as_ref(), config.as_os_str()])
             .env_clear()
             .stderr(fs::File::create(&log).expect("the log can be written"))
@@ -123,6 +124,11 @@ impl Drop for Server {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The binary of this build, or another one, to compare the two.
+fn program() -> OsString {
+    std::env::var_os("BUGLE_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_bugle").into())
 }
 
 fn configuration(clients: &str) -> String {

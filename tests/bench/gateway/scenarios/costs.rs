@@ -50,11 +50,9 @@ pub async fn unary(report: &mut Report) {
 }
 
 /// Makes calls, from several callers at one time.
-async fn call<F: Future<Output = ()> + Send>(
-    backend: &Backend,
-    one: impl Fn(Backend, usize) -> F + Copy + Send + 'static,
-) where
-    F: 'static,
+async fn call<F>(backend: &Backend, one: impl Fn(Backend, usize) -> F + Copy + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
 {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {

@@ -7,7 +7,7 @@ use std::{
 
 use bugle::proto::v1::emit::Target;
 use futures_util::stream;
-use tokio::time::MissedTickBehavior;
+use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
     backend::{Backend, argument, stream_item},
@@ -80,9 +80,10 @@ pub async fn run(report: &mut Report) {
 impl Arena {
     async fn calm_round(&mut self) -> (f64, f64) {
         let spare = Device::connect(self.server.clients(), &one_more(), Options::default()).await;
-        let spare = tokio::spawn(spare.expect("the device connects").run(|_| ()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(spare.expect("the device connects").run(|_| ()));
         let result = self.emit_to_all().await;
-        spare.abort();
+        drop(tasks);
         self.all_others_alone().await;
         result
     }
@@ -93,18 +94,21 @@ impl Arena {
         let options = Options { receive_buffer: Some(4 << 10), ..Options::default() };
         let stalled = Device::connect(self.server.clients(), &one_more(), options).await.expect("the device connects");
         let stopped = Instant::now();
-        let filling = tokio::spawn(fill(self.backend.clone()));
+        let mut filling = JoinSet::new();
+        filling.spawn(fill(self.backend.clone()));
         let mut presence = self.backend.clone();
-        let forgotten = tokio::spawn(async move {
+        let mut forgetting = JoinSet::new();
+        forgetting.spawn(async move {
             while presence.is_online(&user(OTHERS)).await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             stopped.elapsed()
         });
         let result = self.emit_to_all().await;
-        let forgotten = tokio::time::timeout(Duration::from_secs(60), forgotten).await;
-        let forgotten = forgotten.expect("the device is closed in a minute").expect("nobody panics");
-        filling.abort();
+        let forgotten = tokio::time::timeout(Duration::from_mins(1), forgetting.join_next()).await;
+        let forgotten = forgotten.expect("the device is closed in a minute").expect("one task runs");
+        let forgotten = forgotten.expect("nobody panics");
+        drop(filling);
         self.all_others_alone().await;
         let begun = Instant::now();
         while self.server.descriptors() > descriptors {
