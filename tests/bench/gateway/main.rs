@@ -1,0 +1,60 @@
+//! What the gateway costs and what it keeps up under load, measured on the release binary with cheap devices of its own.
+//!
+//! `cargo bench --bench gateway` runs all scenarios and prints a table in Markdown; `cargo bench --bench gateway -- memory room` runs
+//! those. With `BUGLE_BENCH_BINARY` in the environment it measures another binary than this build's. It fails if something that must hold does not.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
+
+mod backend;
+mod device;
+mod fleet;
+mod frame;
+mod namespace;
+mod report;
+mod scenarios;
+mod server;
+
+use std::process::ExitCode;
+
+use report::Report;
+use scenarios::{costs, half_open, memory, order, stalled};
+
+const SCENARIOS: [&str; 7] = ["memory", "unary", "stream", "room", "order", "stalled", "half-open"];
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime can be made");
+    if let [command, address, token] = arguments.as_slice()
+        && command == half_open::DEVICE
+    {
+        runtime.block_on(half_open::be_the_device(address, token));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(unknown) = arguments.iter().find(|argument| !SCENARIOS.contains(&argument.as_str())) {
+        eprintln!("{unknown} is none of {}", SCENARIOS.join(", "));
+        return ExitCode::from(64);
+    }
+    rlimit::increase_nofile_limit(u64::MAX).expect("the limit of file descriptors can be raised");
+    let mut report = Report::default();
+    for scenario in SCENARIOS {
+        if arguments.is_empty() || arguments.iter().any(|argument| argument == scenario) {
+            eprintln!("{scenario} …");
+            report.begin(scenario);
+            runtime.block_on(run(scenario, &mut report));
+        }
+    }
+    report.print();
+    if report.all_holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run(scenario: &str, report: &mut Report) {
+    match scenario {
+        "memory" => memory::run(report).await,
+        "unary" => costs::unary(report).await,
+        "stream" => costs::stream(report).await,
+        "room" => costs::room(report).await,
+        "order" => order::run(report).await,
+        "stalled" => stalled::run(report).await,
+        _ => half_open::run(report).await,
+    }
+}

@@ -1,0 +1,89 @@
+//! What was found, as a table.
+
+use std::{fs, process::Command};
+
+/// Collects figures, and whether what must hold does.
+#[derive(Default)]
+pub struct Report {
+    scenario: &'static str,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    what: String,
+    figure: String,
+    target: String,
+    holds: bool,
+    scenario: &'static str,
+}
+
+impl Report {
+    /// What follows was found by this scenario.
+    pub fn begin(&mut self, scenario: &'static str) {
+        self.scenario = scenario;
+    }
+
+    /// A figure without a target.
+    pub fn figure(&mut self, what: impl Into<String>, figure: impl Into<String>) {
+        self.add(what.into(), figure.into(), String::new(), true);
+    }
+
+    /// A figure that is at most `most`.
+    pub fn at_most(&mut self, what: impl Into<String>, figure: f64, most: f64, unit: &str) {
+        self.add(what.into(), format!("{figure:.1} {unit}"), format!("≤ {most} {unit}"), figure <= most);
+    }
+
+    /// Something that must be so.
+    pub fn must(&mut self, what: impl Into<String>, figure: impl Into<String>, holds: bool) {
+        self.add(what.into(), figure.into(), "must hold".into(), holds);
+    }
+
+    /// A scenario that cannot run here.
+    pub fn skipped(&mut self, why: &str) {
+        self.add("skipped".into(), why.into(), String::new(), true);
+    }
+
+    fn add(&mut self, what: String, figure: String, target: String, holds: bool) {
+        eprintln!("  {what}: {figure}{}", if holds { "" } else { " — MISSED" });
+        self.rows.push(Row { what, figure, target, holds, scenario: self.scenario });
+    }
+
+    /// Whether every target was met.
+    pub fn all_holds(&self) -> bool {
+        self.rows.iter().all(|row| row.holds)
+    }
+
+    /// Prints the table, and what it was measured on.
+    pub fn print(&self) {
+        println!("\n| what | figure | target | command |");
+        println!("|---|---|---|---|");
+        for Row { what, figure, target, holds, scenario } in &self.rows {
+            let missed = if *holds { "" } else { " **missed**" };
+            println!("| {what} | {figure}{missed} | {target} | `cargo bench --bench gateway -- {scenario}` |");
+        }
+        println!("\n{}", machine());
+    }
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let rustc = Command::new("rustc").arg("--version").output();
+    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    format!("{cores} cores ({}), Linux {}, {rustc}", model.trim_start_matches([' ', '\t', ':']), kernel.trim())
+}
+
+/// The one in the middle.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// The figure below which a share of all lies.
+pub fn percentile(sorted: &[u32], share: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+    let place = (sorted.len() as f64 * share) as usize;
+    sorted[place.min(sorted.len() - 1)]
+}
