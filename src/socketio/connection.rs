@@ -8,7 +8,7 @@ use socketioxide::{ProtocolVersion, SendError, SocketError, TransportType, extra
 
 use super::{Edge, session::Wire};
 use crate::hub::{Connection, Frame, QueueError};
-use crate::listener::{Backlog, StreamHandle};
+use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
 /// A Socket.IO connection, as the hub knows it.
@@ -147,25 +147,16 @@ impl Serialize for Attachment<'_> {
     }
 }
 
-/// What a frame takes on the wire at least. Too much would count as waiting for ever; too little is set right when nothing
+/// What a frame takes on the wire at least; a poll's separators are no larger than a WebSocket's headers. Too much would count as waiting for ever; too little is set right when nothing
 /// waits.
 fn wire_size(frame: &Frame) -> usize {
     let event = frame.event.as_str().len();
     match &frame.payload {
-        Payload::None => framed(event + r#"42[""]"#.len()),
-        Payload::Json(raw) => framed(event + r#"42["",]"#.len() + raw.get().len()),
+        Payload::None => websocket_frame_size(event + r#"42[""]"#.len()),
+        Payload::Json(raw) => websocket_frame_size(event + r#"42["",]"#.len() + raw.get().len()),
         Payload::Binary(bytes) => {
-            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len()) + framed(bytes.len())
+            websocket_frame_size(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len())
+                + websocket_frame_size(bytes.len())
         }
     }
-}
-
-/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2). A poll's separators are no larger.
-fn framed(length: usize) -> usize {
-    let header = match length {
-        0..126 => 2,
-        126..65_536 => 4,
-        _ => 10,
-    };
-    length + header
 }
