@@ -1,4 +1,4 @@
-//! Bugle delivers what backends say over gRPC to every device of a user over Socket.IO.
+//! Bugle delivers what backends say over gRPC to every device of a user over Socket.IO, or plain WebSocket.
 
 pub mod app;
 pub mod auth;
@@ -18,3 +18,4 @@ pub mod message;
 pub mod proto;
 pub mod socketio;
 pub mod telemetry;
+pub mod websocket;
