@@ -1,6 +1,10 @@
-//! The gateway as its callers see it: backends over gRPC, devices over Socket.IO.
+//! The gateway as its callers see it: backends over gRPC, devices over Socket.IO and plain WebSocket.
 
 #[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
 mod harness;
 
 mod main_job;
+
+mod websocket;
+mod websocket_closing;
+mod websocket_gate;
