@@ -20,6 +20,7 @@ use crate::listener::{self, Acceptor, Origins, Proxies};
 use crate::message::Fault;
 use crate::socketio;
 use crate::telemetry;
+use crate::websocket;
 
 /// Why the server did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +137,7 @@ impl App {
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
         listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
-        let devices = socketio::routes(device_parameters(config, clock, any_loopback_origin, commands, &lifecycle));
+        let devices = device_routes(config, clock, any_loopback_origin, commands, &lifecycle);
         listening.serve_http("clients", devices, clients.0, &listening.devices_done);
         lifecycle.set_ready();
         tracing::info!(
@@ -149,17 +150,34 @@ impl App {
     }
 }
 
-fn device_parameters(
+fn device_routes(
     config: Config,
     clock: Clock,
     any_loopback_origin: bool,
     commands: Commands,
     lifecycle: &Lifecycle,
-) -> socketio::Parameters {
-    socketio::Parameters {
-        connections: Connections::new(config.limits),
-        origins: Origins::new(&config.clients.cors_origins, any_loopback_origin),
-        proxies: Proxies::new(config.clients.trusted_proxies),
+) -> Router {
+    let connections = Connections::new(config.limits);
+    let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
+    let proxies = Proxies::new(config.clients.trusted_proxies);
+    let websocket = websocket::routes(websocket::Parameters {
+        endpoints: config.websocket,
+        ping_interval: config.socketio.ping_interval,
+        ping_timeout: config.socketio.ping_timeout,
+        max_message: config.socketio.max_message,
+        queue_bytes: config.socketio.queue_bytes,
+        on_expiry: config.auth.on_expiry,
+        commands: commands.clone(),
+        connections: connections.clone(),
+        origins: origins.clone(),
+        proxies: proxies.clone(),
+        clock: clock.clone(),
+        lifecycle: lifecycle.clone(),
+    });
+    let socketio = socketio::routes(socketio::Parameters {
+        connections,
+        origins,
+        proxies,
         expiry: socketio::Expiry {
             on_expiry: config.auth.on_expiry,
             notice: config.auth.expiring_notice,
@@ -169,7 +187,8 @@ fn device_parameters(
         commands,
         clock,
         lifecycle: lifecycle.clone(),
-    }
+    });
+    socketio.merge(websocket)
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(Acceptor, SocketAddr), Error> {

@@ -46,6 +46,11 @@ impl Clock {
         let ahead = jiff::SignedDuration::from_millis(ahead.load(Ordering::SeqCst));
         now.checked_add(ahead).unwrap_or(Timestamp::MAX)
     }
+
+    /// How long it is until then; nothing if that has passed.
+    pub fn until(&self, time: Timestamp) -> Duration {
+        Duration::try_from(time.duration_since(self.now())).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

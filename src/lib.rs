@@ -1,4 +1,4 @@
-//! Bugle delivers what backends say over gRPC to every device of a user over Socket.IO.
+//! Bugle delivers what backends say over gRPC to every device of a user over Socket.IO, or plain WebSocket.
 //!
 //! ```text
 //! backend ──gRPC──▶ command ──▶ delivery ──▶ hub ──▶ Socket.IO ──▶ device
@@ -47,6 +47,7 @@
 //! | [`command`] | everything that Bugle can be asked to do, whoever asks | `message`, `limits`, `auth`, `delivery` |
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
+//! | [`websocket`] | edge: devices over plain WebSocket | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
 //! | [`http`](crate::http) | edge: operators, health and metrics | `message`, `limits`, `auth`, `command`, `listener` |
 //! | [`config`](crate::config) | every module's `Config`, read at one place | the `Config`s, `message` |
 //! | [`cli`] | the command line | `app`, `config`, `auth`, `message`, `proto` |
@@ -93,3 +94,4 @@ pub mod message;
 pub mod proto;
 pub mod socketio;
 pub mod telemetry;
+pub mod websocket;

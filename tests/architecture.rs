@@ -102,6 +102,8 @@ const FENCES: &[Row] = &[
     ("sqlx", &["store"]),
     ("redis", &["cluster"]),
     ("jsonwebtoken", &["auth"]),
+    ("tungstenite", &["websocket"]),
+    ("tokio_tungstenite", &["websocket"]),
     ("hyper", &["listener"]),
     ("axum", &["http", "websocket", "socketio", "app"]),
     ("std::env", &["config"]),

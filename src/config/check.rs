@@ -3,7 +3,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use humantime_serde::re::humantime::format_duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{Config, origin};
+use super::{Config, origin, paths};
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
 
@@ -18,6 +18,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.clients(config);
     found.auth(config);
     found.socketio(config);
+    found.websocket(config);
     found.limits(config);
     found.drain(config);
     found.log(config);
@@ -79,9 +80,7 @@ impl Found {
 
     fn socketio(&mut self, config: &Config) {
         let socketio = &config.socketio;
-        if let Some(problem) = path_problem(&socketio.path) {
-            self.add("socketio.path", format!("{:?} {problem}", socketio.path));
-        }
+        self.0.extend(paths::faults(config));
         if let Some(problem) = transports_problem(&socketio.transports) {
             self.add("socketio.transports", problem);
         }
@@ -95,6 +94,19 @@ impl Found {
             && let Err(problem) = EventName::new(&socketio.welcome)
         {
             self.add("socketio.welcome", problem.to_string());
+        }
+    }
+
+    fn websocket(&mut self, config: &Config) {
+        for (index, endpoint) in config.websocket.iter().enumerate() {
+            if endpoint.events.is_empty() {
+                self.add(
+                    format!("websocket[{index}].events"),
+                    "is empty, so that nothing would arrive: list events, or beginnings such as balance*",
+                );
+            }
+            let key = format!("websocket[{index}].auth_timeout");
+            self.duration(&key, endpoint.auth_timeout, Duration::from_millis(100), HOUR);
         }
     }
 
@@ -139,19 +151,6 @@ impl Found {
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && same_ip
-}
-
-fn path_problem(path: &str) -> Option<&'static str> {
-    if !path.starts_with('/') {
-        return Some("must begin with a slash");
-    }
-    if path.bytes().all(|byte| byte == b'/') {
-        return Some("would take every request of the listener: give it a name, such as /socket.io");
-    }
-    if path.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c)) {
-        return Some("must be a path alone, without blanks, ? and #");
-    }
-    None
 }
 
 fn transports_problem(transports: &[TransportName]) -> Option<&'static str> {
@@ -203,6 +202,10 @@ mod tests {
             max_message = 1023
             queue_bytes = 1
             welcome = "connect"
+            [[websocket]]
+            path = "/socket.io"
+            events = []
+            auth_timeout = "99ms"
             [limits]
             connections = 0
             connections_per_address = 0
@@ -231,6 +234,8 @@ mod tests {
             "socketio.max_message: is 1023, but must be 1024 to 67108864",
             "socketio.queue_bytes: is 1, but must be 16384 to 1073741824",
             "socketio.welcome: is one of Socket.IO's own events",
+            "websocket[0].events: is empty",
+            "websocket[0].auth_timeout: is 99ms, but must be 100ms to 1h",
             "limits.connections: is 0, but must be 1 to",
             "limits.connections_per_address: is 0",
             "limits.connections_per_user: is 0",
@@ -276,14 +281,6 @@ mod tests {
         assert_eq!(both("0.0.0.0:3000", "127.0.0.1:3000").len(), 1);
         assert!(both("127.0.0.1:0", "127.0.0.1:0").is_empty(), "whichever is free");
         assert!(both("127.0.0.1:3000", "127.0.0.2:3000").is_empty());
-    }
-
-    #[test]
-    fn paths_that_cannot_be_asked_for_are_refused() {
-        for path in ["", "/", "//", "/a b", "/a?b", "/a#b", "/a\n", "socket.io"] {
-            assert!(path_problem(path).is_some(), "{path:?}");
-        }
-        assert_eq!(path_problem("/realtime/socket.io"), None);
     }
 
     #[test]

@@ -234,6 +234,9 @@ mod tests {
             ("BUGLE_GRPC__API_KEYS__1__SCOPES", ""),
             ("BUGLE_AUTH__JWT__KEYS__0__ALGORITHM", "HS256"),
             ("BUGLE_AUTH__JWT__KEYS__0__SECRET", "0123"),
+            ("BUGLE_WEBSOCKET__0__PATH", "/ws/balance"),
+            ("BUGLE_WEBSOCKET__0__EVENTS", "balance*, score"),
+            ("BUGLE_WEBSOCKET__0__AUTH_TIMEOUT", "2s"),
         ]);
         let names: Vec<_> = config.grpc.api_keys.iter().map(|key| key.name.as_str()).collect();
         assert_eq!(names, ["orders", "42"]);
@@ -241,6 +244,9 @@ mod tests {
         let key = config.grpc.api_keys[0].key.as_ref().unwrap();
         assert_eq!(key.expose_secret(), "01234567890123456789012345678901");
         assert_eq!(config.auth.jwt.keys[0].secret.as_ref().unwrap().expose_secret(), "0123");
+        let websocket = &config.websocket[0];
+        assert_eq!((websocket.path.as_str(), websocket.events.len()), ("/ws/balance", 2));
+        assert_eq!(websocket.auth_timeout.as_secs(), 2);
     }
 
     #[test]

@@ -1,9 +1,11 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
 use super::{Config, ConfigError};
 use crate::auth::{ApiKeyConfig, KeyConfig};
+use crate::message::EventPattern;
+use crate::websocket::EndpointConfig;
 
 /// A valid configuration with one entry in every list, every optional key set: so it shows the type of every key, and has something
 /// to stand in for a value that is of the wrong one.
@@ -26,6 +28,11 @@ pub(super) fn example() -> Result<Value, ConfigError> {
         algorithm: String::from("HS256"),
         secret: Some("example".into()),
         public_key_file: Some(PathBuf::new()),
+    }];
+    config.websocket = vec![EndpointConfig {
+        path: String::from("/example"),
+        events: EventPattern::new("example").into_iter().collect(),
+        auth_timeout: Duration::from_secs(5),
     }];
     serde_json::to_value(config).map_err(|error| ::config::ConfigError::Foreign(error.into()).into())
 }

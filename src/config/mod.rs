@@ -9,6 +9,7 @@ mod sources;
 
 mod check;
 mod origin;
+mod paths;
 
 mod dev;
 pub use dev::DevMode;
@@ -29,6 +30,7 @@ use crate::listener;
 use crate::message::Fault;
 use crate::socketio;
 use crate::telemetry;
+use crate::websocket;
 
 /// The whole configuration, a section for each module.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -44,6 +46,8 @@ pub struct Config {
     pub auth: auth::Config,
     /// How Socket.IO is spoken.
     pub socketio: socketio::Config,
+    /// Where plain WebSocket is spoken.
+    pub websocket: Vec<websocket::EndpointConfig>,
     /// How many of what.
     pub limits: limits::Config,
     /// How devices are sent away when the server stops.

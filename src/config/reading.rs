@@ -199,7 +199,7 @@ mod tests {
                 "grpc.listen: must be an address and a port, such as 127.0.0.1:3000",
                 "limits.connections: is integer `-1`, but must be a whole number from 0 to 4294967295",
                 "limits.max_payload: is string \"many\", but must be a whole number",
-                "logs: is no key; here are: clients, grpc, admin, auth, socketio, limits, drain, log",
+                "logs: is no key; here are: clients, grpc, admin, auth, socketio, websocket, limits, drain, log",
                 "socketio.ping_interval: is string \"soon\", but must be a duration",
                 "socketio.transports[1]: unknown variant `pigeon`, expected `polling` or `websocket`",
             ]
@@ -227,6 +227,24 @@ mod tests {
                 "grpc.api_keys[3]: must be a table",
             ]
         );
+    }
+
+    #[test]
+    fn an_entry_for_websockets_needs_a_path_and_events_that_are_good() {
+        let found = faults("[[websocket]]\nevents = ['a', 'a*b']\n[[websocket]]\npath = '/a'\nport = 1");
+        assert_eq!(
+            found,
+            [
+                "websocket[0].events[1]: has a `*` before its end: only the last character may be one",
+                "websocket[0].path: is missing",
+                "websocket[1].port: is no key; here are: path, events, auth_timeout",
+                "websocket[1].events: is missing",
+            ]
+        );
+        let config = read_text("[[websocket]]\npath = '/a'\nevents = ['a*']", []).unwrap().complete().unwrap();
+        assert_eq!(config.websocket[0].auth_timeout.as_secs(), 5);
+        let printed = config.to_toml().unwrap();
+        assert_eq!(read_text(&printed, []).unwrap().complete().unwrap().to_toml().unwrap(), printed);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub(super) fn connection(info: ConnectionInfo) -> v1::Connection {
     let transport = match info.transport {
         Transport::SocketIoWebSocket => v1::Transport::SocketioWebsocket,
         Transport::SocketIoPolling => v1::Transport::SocketioPolling,
+        Transport::WebSocket => v1::Transport::Websocket,
     };
     v1::Connection {
         id: info.id.to_string(),

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::Frame;
-use crate::message::{CloseReason, ConnectionId, Transport};
+use crate::message::{CloseReason, ConnectionId, EventName, Transport};
 
 /// One live connection of a device, as an edge implements it. The hub calls it with a lock held: nothing here may wait, or call
 /// the hub.
@@ -22,6 +22,11 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Since when.
     fn connected_at(&self) -> Timestamp;
+
+    /// Whether the device is there for this event. If not, it is neither sent nor counted.
+    fn listens_to(&self, _event: &EventName) -> bool {
+        true
+    }
 
     /// Puts a frame into the device's queue.
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError>;

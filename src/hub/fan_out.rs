@@ -15,7 +15,7 @@ const STRETCH: usize = 128;
 /// What became of a frame at a room's connections: each counts once as matched, and once as enqueued or dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Connections that were in the room, not excepted and not gone.
+    /// Connections that were in the room and listen for the event, not excepted and not gone.
     pub matched: u64,
     /// Of those, the ones whose queue took the frame.
     pub enqueued: u64,
@@ -50,7 +50,7 @@ impl Hub {
 
     fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>, counts: &mut Counts) {
         match member.deliver(frame) {
-            Delivery::Gone => return,
+            Delivery::Gone | Delivery::NotListening => return,
             Delivery::Enqueued => counts.enqueued += 1,
             Delivery::Dropped(error) => {
                 counts.dropped += 1;

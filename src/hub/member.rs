@@ -34,6 +34,8 @@ pub(super) enum Delivery {
     Dropped(QueueError),
     /// The connection is gone: it does not count as matched.
     Gone,
+    /// The connection does not listen for the event: it does not count as matched.
+    NotListening,
 }
 
 impl Member {
@@ -100,6 +102,9 @@ impl Member {
     }
 
     pub(super) fn deliver(&self, frame: &Arc<Frame>) -> Delivery {
+        if !self.connection.listens_to(&frame.event) {
+            return Delivery::NotListening;
+        }
         let mut state = self.state.lock();
         match &mut state.phase {
             Phase::Live => match self.connection.enqueue(frame) {

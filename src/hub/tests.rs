@@ -13,6 +13,8 @@ use crate::message::{CloseCode, ConnectionId, EventName, Exceptions, Payload, Tr
 struct Fake {
     id: ConnectionId,
     room: usize,
+    /// What the names of the events begin with that it listens for.
+    listens_to: &'static str,
     got: Mutex<Vec<String>>,
     closed: Mutex<Option<CloseReason>>,
     ended: AtomicBool,
@@ -20,13 +22,18 @@ struct Fake {
 
 impl Fake {
     fn new(room: usize) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::any(room))
+    }
+
+    fn any(room: usize) -> Self {
+        Self {
             id: ConnectionId::random(),
             room,
+            listens_to: "",
             got: Mutex::default(),
             closed: Mutex::default(),
             ended: AtomicBool::new(false),
-        })
+        }
     }
 
     fn got(&self) -> Vec<String> {
@@ -53,6 +60,10 @@ impl Connection for Fake {
 
     fn connected_at(&self) -> Timestamp {
         Timestamp::UNIX_EPOCH
+    }
+
+    fn listens_to(&self, event: &EventName) -> bool {
+        event.as_str().starts_with(self.listens_to)
     }
 
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
@@ -114,6 +125,19 @@ async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
     }
     assert_eq!((hub.connections(), hub.users(), hub.rooms()), (0, 0, 0));
     assert_eq!(send(&hub, "user:42", frame("u")).await, Counts::default());
+}
+
+#[tokio::test]
+async fn who_does_not_listen_for_an_event_is_not_matched_live_or_not() {
+    let hub = Hub::new(1000);
+    let narrow = Arc::new(Fake { listens_to: "balance", ..Fake::any(9) });
+    let member = hub.admit(user("42"), narrow.clone(), usize::MAX).unwrap();
+    assert_eq!(send(&hub, "user:42", frame("other")).await, Counts::default());
+    assert!(!member.send(frame("bugle:own")));
+    assert!(member.go_live(None));
+    assert_eq!(send(&hub, "user:42", frame("other")).await, Counts::default());
+    assert_eq!(send(&hub, "user:42", frame("balance")).await, Counts { matched: 1, enqueued: 1, dropped: 0 });
+    assert_eq!(narrow.got(), ["balance"]);
 }
 
 #[tokio::test]

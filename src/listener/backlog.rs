@@ -36,6 +36,16 @@ impl Backlog {
     }
 }
 
+/// What a WebSocket frame with a payload of this many bytes takes on the wire, with its header (RFC 6455, section 5.2).
+pub fn websocket_frame_size(payload: usize) -> usize {
+    let header = match payload {
+        0..126 => 2,
+        126..65_536 => 4,
+        _ => 10,
+    };
+    payload + header
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,13 +8,13 @@ mod stream;
 pub use stream::{DeviceStream, StreamHandle};
 
 mod backlog;
-pub use backlog::Backlog;
+pub use backlog::{Backlog, websocket_frame_size};
 
 mod serve;
 pub use serve::{TcpPeer, Upgrade, serve};
 
 mod peer;
-pub use peer::{ClientAddress, Proxies};
+pub use peer::{ClientAddress, Proxies, user_agent};
 
 mod origin;
 pub use origin::Origins;

@@ -1,7 +1,13 @@
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, header::HOST};
+use http::{
+    HeaderMap,
+    header::{HOST, USER_AGENT},
+};
 use ipnet::IpNet;
+
+/// The longest User-Agent that is kept, in bytes.
+const MAX_USER_AGENT: usize = 256;
 
 /// A device's address, as an extension of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,13 @@ impl Proxies {
         let forwarded = headers.get("x-forwarded-host").filter(|_| self.trusts(peer.ip()));
         forwarded.or_else(|| headers.get(HOST)).and_then(|host| host.to_str().ok())
     }
+}
+
+/// What a request says of the device's software; empty if it says nothing, and no more than 256 bytes.
+pub fn user_agent(headers: &HeaderMap) -> Box<str> {
+    let text = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // `to_str` lets visible ASCII through, so any byte is a character.
+    text[..text.len().min(MAX_USER_AGENT)].into()
 }
 
 /// An address, with or without a port.

@@ -39,6 +39,13 @@ impl Upgrade {
             extensions.insert(upgrade);
         }
     }
+
+    /// Waits until the response that agrees to it has left, and gives the stream with what was read of it already; nothing if
+    /// the peer has left first, or never asked.
+    pub async fn stream(self) -> Option<(DeviceStream, Vec<u8>)> {
+        let parts = self.0?.await.ok()?.downcast::<TokioIo<DeviceStream>>().ok()?;
+        Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    }
 }
 
 /// Serves HTTP/1.1 with upgrades until `done`; then connections end after the request that they are at. Each request carries

@@ -8,6 +8,9 @@ pub enum CloseCode {
     Disconnected,
     /// The token expired. The device may come back with a fresh one.
     Expired,
+    /// The device gave a token that is no good in place of the one that it came with. Plain WebSocket alone closes for this,
+    /// since it has no other way to say so.
+    Token,
     /// The device took too little for too long and its queue is full. It may come back.
     Slow,
     /// The device sent too much. It may come back after a while.
@@ -24,6 +27,7 @@ impl CloseCode {
         match self {
             Self::Disconnected => "disconnected",
             Self::Expired => "expired",
+            Self::Token => "token",
             Self::Slow => "slow",
             Self::Rate => "rate",
             Self::Draining => "draining",
@@ -33,7 +37,7 @@ impl CloseCode {
 
     /// Whether the device should come back by itself.
     pub fn retry(self) -> bool {
-        self != Self::Disconnected
+        !matches!(self, Self::Disconnected | Self::Token)
     }
 }
 
@@ -59,6 +63,7 @@ impl From<CloseCode> for CloseReason {
         let text = match code {
             CloseCode::Disconnected => "disconnected by the backend",
             CloseCode::Expired => "the token expired",
+            CloseCode::Token => "the new token is no good",
             CloseCode::Slow => "the device did not keep up",
             CloseCode::Rate => "the device sent too much",
             CloseCode::Draining => "the server is stopping",

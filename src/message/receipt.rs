@@ -5,7 +5,7 @@ use super::MessageId;
 pub struct Receipt {
     /// The emit's id.
     pub message_id: MessageId,
-    /// Connections in the audience, less the excepted ones.
+    /// Connections in the audience that listen for the event, less the excepted ones.
     pub matched: u64,
     /// Of those, the ones whose queue took the event.
     pub enqueued: u64,

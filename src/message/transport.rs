@@ -5,6 +5,8 @@ pub enum Transport {
     SocketIoWebSocket,
     /// Socket.IO over HTTP long polling.
     SocketIoPolling,
+    /// Plain WebSocket.
+    WebSocket,
 }
 
 impl Transport {
@@ -13,6 +15,7 @@ impl Transport {
         match self {
             Self::SocketIoWebSocket => "socketio-websocket",
             Self::SocketIoPolling => "socketio-polling",
+            Self::WebSocket => "websocket",
         }
     }
 }

@@ -8,7 +8,7 @@ use socketioxide::{ProtocolVersion, SendError, SocketError, TransportType, extra
 
 use super::{Edge, session::Wire};
 use crate::hub::{Connection, Frame, QueueError};
-use crate::listener::{Backlog, StreamHandle};
+use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
 /// A Socket.IO connection, as the hub knows it.
@@ -165,23 +165,14 @@ impl Serialize for Attachment<'_> {
 /// too little is set right when nothing waits.
 fn wire_size(frame: &Frame, is_stream: bool) -> usize {
     // A poll that fetches one packet has nothing around it.
-    let framed = if is_stream { websocket_frame } else { |length| length };
+    let framed = if is_stream { websocket_frame_size } else { |length| length };
     let event = frame.event.as_str().len();
     match &frame.payload {
         Payload::None => framed(event + r#"42[""]"#.len()),
         Payload::Json(raw) => framed(event + r#"42["",]"#.len() + raw.get().len()),
         Payload::Binary(bytes) => {
-            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len()) + framed(bytes.len())
+            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len())
+                + framed(bytes.len())
         }
     }
-}
-
-/// A WebSocket frame of this many bytes, with its header (RFC 6455, section 5.2).
-fn websocket_frame(length: usize) -> usize {
-    let header = match length {
-        0..126 => 2,
-        126..65_536 => 4,
-        _ => 10,
-    };
-    length + header
 }

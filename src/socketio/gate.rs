@@ -16,7 +16,7 @@ use super::{
     session::{Session, Wire},
 };
 use crate::limits::Refused;
-use crate::listener::{StreamHandle, TcpPeer, Upgrade};
+use crate::listener::{StreamHandle, TcpPeer, Upgrade, user_agent};
 use crate::telemetry;
 
 /// Looks at every request before the library does.
@@ -27,8 +27,6 @@ pub(super) struct Gate {
     io: SocketIo,
 }
 
-/// The longest User-Agent that is kept, in bytes.
-const MAX_USER_AGENT: usize = 256;
 /// When a device that was turned away may try again, in seconds.
 const RETRY_AFTER: &str = "5";
 
@@ -215,10 +213,4 @@ fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
 fn authorization(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     (!value.is_empty()).then(|| value.to_owned())
-}
-
-fn user_agent(headers: &HeaderMap) -> Box<str> {
-    let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // `to_str` lets visible ASCII through, so any byte is a character.
-    text[..text.len().min(MAX_USER_AGENT)].into()
 }

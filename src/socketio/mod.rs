@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
-use crate::listener::{Origins, Proxies, StreamHandle, TcpPeer};
+use crate::listener::{Origins, Proxies, StreamHandle};
 
 /// What happens to live connections when their tokens expire.
 #[derive(Clone, Copy, Debug)]
@@ -135,10 +135,6 @@ fn cors(edge: Arc<Edge>) -> CorsLayer {
 
 impl Edge {
     fn allows_origin(&self, parts: &Parts) -> bool {
-        let Some(TcpPeer(peer)) = parts.extensions.get().copied() else {
-            return false;
-        };
-        let host = self.parameters.proxies.host(peer, &parts.headers);
-        self.parameters.origins.allow(&parts.headers, host)
+        self.parameters.origins.allow_request(parts, &self.parameters.proxies)
     }
 }

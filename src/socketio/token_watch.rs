@@ -16,7 +16,7 @@ pub(super) async fn watch(device: Arc<Device>) {
     while !device.admission.member().is_gone() {
         // With the leeway, as when the token was verified: else a device would be closed and let in again with it.
         let expires_at = device.identity.lock().expires_at;
-        let to_end = device.until(expires_at);
+        let to_end = device.edge.parameters.clock.until(expires_at);
         if to_end.is_zero() {
             device.admission.close(&CloseCode::Expired.into());
             return;
@@ -37,12 +37,6 @@ pub(super) async fn watch(device: Arc<Device>) {
 }
 
 impl Device {
-    /// How long until then; zero if it has passed.
-    fn until(&self, time: Timestamp) -> Duration {
-        let left = time.duration_since(self.edge.parameters.clock.now());
-        Duration::try_from(left).unwrap_or_default()
-    }
-
     fn tell(&self, expires_at: Timestamp) {
         let leeway = SignedDuration::try_from(self.edge.parameters.expiry.leeway).unwrap_or_default();
         let expires_at = expires_at.checked_sub(leeway).unwrap_or(expires_at);

@@ -1,4 +1,4 @@
-//! The gateway as its callers see it: backends over gRPC, devices over Socket.IO.
+//! The gateway as its callers see it: backends over gRPC, devices over Socket.IO and plain WebSocket.
 
 #[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
 mod harness;
@@ -42,3 +42,7 @@ mod api_keys;
 mod services;
 
 mod stopping;
+
+mod websocket;
+mod websocket_closing;
+mod websocket_gate;

@@ -21,5 +21,8 @@ pub use device::{Arg, Closed, ClosedBy, Device, DeviceBuilder, Event, Protocol, 
 mod raw_socket;
 pub use raw_socket::{RawMessage, RawSocket};
 
+mod plain_device;
+pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
+
 mod server;
 pub use server::{API_KEY, SECRET, TestServer, api_key, token, token_with};

@@ -1,0 +1,91 @@
+use super::Config;
+use crate::message::Fault;
+
+/// Where REST for devices is.
+const REST: &str = "/api";
+
+/// What is wrong with the paths of the devices' listener: those that cannot be asked for, and those that overlap. A WebSocket
+/// path below `socketio.path` is no overlap: a request that names it exactly is its own.
+pub(super) fn faults(config: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let socketio = &config.socketio.path;
+    faults.extend(problem(socketio).map(|problem| Fault::new("socketio.path", format!("{socketio:?} {problem}"))));
+    for (index, endpoint) in config.websocket.iter().enumerate() {
+        let path = &endpoint.path;
+        let overlap = || {
+            if path == socketio || path.strip_suffix('/') == Some(socketio) {
+                return Some(String::from("is taken by socketio.path"));
+            }
+            if path.strip_prefix(REST).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+                return Some(format!("is at or below {REST}, which is for REST"));
+            }
+            let first = config.websocket[..index].iter().position(|other| other.path == *path)?;
+            Some(format!("is taken by websocket[{first}].path"))
+        };
+        if let Some(problem) = problem(path).map(String::from).or_else(overlap) {
+            faults.push(Fault::new(format!("websocket[{index}].path"), format!("{path:?} {problem}")));
+        }
+    }
+    faults
+}
+
+fn problem(path: &str) -> Option<&'static str> {
+    if !path.starts_with('/') {
+        return Some("must begin with a slash");
+    }
+    if path.bytes().all(|byte| byte == b'/') {
+        return Some("would take every request of the listener: give it a name, such as /socket.io");
+    }
+    if path.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c)) {
+        return Some("must be a path alone, without blanks, ? and #");
+    }
+    if !path.is_ascii() {
+        return Some("must be as clients send it: write what is not ASCII with % escapes");
+    }
+    // To the router these would be places for anything.
+    if path.contains(['{', '}']) || path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+        return Some("must be a fixed path, without braces and without segments that begin with : or *");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reading::read_text;
+
+    fn faults_of(socketio: &str, websocket: &[&str]) -> Vec<String> {
+        let entries = websocket.iter().map(|path| format!("[[websocket]]\npath = '{path}'\nevents = ['e']\n"));
+        let text = format!("[socketio]\npath = '{socketio}'\n{}", entries.collect::<String>());
+        let config = read_text(&text, []).unwrap().complete().unwrap();
+        faults(&config).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn paths_that_cannot_be_asked_for_are_refused() {
+        for path in ["", "/", "//", "/a b", "/a?b", "/a#b", "/a\n", "socket.io", "/é", "/{a}", "/:a/b", "/a/*b"] {
+            assert!(problem(path).is_some(), "{path:?}");
+        }
+        assert_eq!(problem("/realtime/socket.io"), None);
+    }
+
+    #[test]
+    fn a_websocket_path_may_be_below_that_of_socket_io() {
+        assert_eq!(faults_of("/ws", &["/ws/balance/player", "/ws/balance", "/apis"]), [""; 0]);
+    }
+
+    #[test]
+    fn other_overlaps_are_refused() {
+        assert_eq!(
+            faults_of("/ws", &["/ws", "/ws/", "/api", "/api/x", "/a", "/a", "a"]),
+            [
+                r#"websocket[0].path: "/ws" is taken by socketio.path"#,
+                r#"websocket[1].path: "/ws/" is taken by socketio.path"#,
+                r#"websocket[2].path: "/api" is at or below /api, which is for REST"#,
+                r#"websocket[3].path: "/api/x" is at or below /api, which is for REST"#,
+                r#"websocket[5].path: "/a" is taken by websocket[4].path"#,
+                r#"websocket[6].path: "a" must begin with a slash"#,
+            ]
+        );
+    }
+}

@@ -1,0 +1,171 @@
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{Endpoint, authentication};
+use crate::limits::{AddressSlot, Refused};
+use crate::listener::{StreamHandle, TcpPeer, Upgrade, user_agent};
+use crate::telemetry;
+
+/// When a device that was turned away may try again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+/// The one version that there is.
+const VERSION: HeaderValue = HeaderValue::from_static("13");
+
+/// A device that was let through the gate, and has yet to say who it is.
+pub(super) struct Visitor {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) address: IpAddr,
+    pub(super) user_agent: Box<str>,
+    pub(super) stream: StreamHandle,
+    /// Held for as long as the socket is open.
+    pub(super) _slot: AddressSlot,
+}
+
+/// Refuses a request, or agrees to its upgrade.
+pub(super) async fn pass(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response<Body> {
+    let (mut parts, _) = request.into_parts();
+    match admit(&endpoint, &parts) {
+        Ok((visitor, key)) => {
+            let upgrade = Upgrade::take(&mut parts.extensions);
+            endpoint.parameters.lifecycle.spawn(authentication::receive(visitor, upgrade));
+            let accept = [(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))];
+            (StatusCode::SWITCHING_PROTOCOLS, upgrade_headers(), accept).into_response()
+        }
+        Err(refusal) => refuse(&endpoint, &parts, refusal),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Refusal {
+    Origin,
+    /// Not the opening of a WebSocket.
+    Handshake(Handshake),
+    Draining,
+    Limit(Refused),
+}
+
+/// What a request lacks to be the opening of a WebSocket (RFC 6455, section 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    Upgrade,
+    Version,
+    Key,
+}
+
+fn admit(endpoint: &Arc<Endpoint>, parts: &Parts) -> Result<(Visitor, HeaderValue), Refusal> {
+    let parameters = &endpoint.parameters;
+    let peer = parts.extensions.get::<TcpPeer>();
+    let (Some(TcpPeer(peer)), Some(stream)) = (peer, parts.extensions.get::<StreamHandle>()) else {
+        return Err(Refusal::Origin);
+    };
+    if !parameters.origins.allow_request(parts, &parameters.proxies) {
+        return Err(Refusal::Origin);
+    }
+    let key = key(&parts.method, &parts.headers).map_err(Refusal::Handshake)?;
+    if parameters.lifecycle.is_stopping() {
+        return Err(Refusal::Draining);
+    }
+    let address = parameters.proxies.client_address(*peer, &parts.headers).0;
+    let slot = parameters.connections.admit_address(address).map_err(Refusal::Limit)?;
+    let visitor = Visitor {
+        endpoint: endpoint.clone(),
+        address,
+        user_agent: user_agent(&parts.headers),
+        stream: stream.clone(),
+        _slot: slot,
+    };
+    Ok((visitor, key.clone()))
+}
+
+/// The key of a request that opens a WebSocket.
+fn key<'a>(method: &Method, headers: &'a HeaderMap) -> Result<&'a HeaderValue, Handshake> {
+    let names = |name: HeaderName, wanted: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    if method != Method::GET || !names(header::UPGRADE, "websocket") || !names(header::CONNECTION, "upgrade") {
+        return Err(Handshake::Upgrade);
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
+        return Err(Handshake::Version);
+    }
+    headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Handshake::Key)
+}
+
+fn upgrade_headers() -> [(HeaderName, HeaderValue); 2] {
+    [(header::CONNECTION, HeaderValue::from_static("Upgrade")), (header::UPGRADE, WEBSOCKET)]
+}
+
+fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body> {
+    let parameters = &endpoint.parameters;
+    let again = [(header::RETRY_AFTER, RETRY_AFTER)];
+    let (reason, response) = match refusal {
+        Refusal::Origin => ("origin", (StatusCode::FORBIDDEN, "Forbidden\n").into_response()),
+        Refusal::Handshake(Handshake::Upgrade) => {
+            let answer = (StatusCode::UPGRADE_REQUIRED, upgrade_headers(), "This is a WebSocket\n");
+            ("handshake", answer.into_response())
+        }
+        Refusal::Handshake(Handshake::Version) => {
+            let version = [(header::SEC_WEBSOCKET_VERSION, VERSION)];
+            ("handshake", (StatusCode::UPGRADE_REQUIRED, version, "Only version 13 is spoken\n").into_response())
+        }
+        Refusal::Handshake(Handshake::Key) => {
+            ("handshake", (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n").into_response())
+        }
+        Refusal::Draining => {
+            ("draining", (StatusCode::SERVICE_UNAVAILABLE, again, "The server is stopping\n").into_response())
+        }
+        Refusal::Limit(limit @ Refused::Total) => {
+            (limit.as_str(), (StatusCode::SERVICE_UNAVAILABLE, again, "Too many connections\n").into_response())
+        }
+        Refusal::Limit(limit @ (Refused::Address | Refused::User)) => {
+            (limit.as_str(), (StatusCode::TOO_MANY_REQUESTS, again, "Too many connections\n").into_response())
+        }
+    };
+    let peer = parts.extensions.get::<TcpPeer>();
+    let address = peer.map(|TcpPeer(peer)| parameters.proxies.client_address(*peer, &parts.headers).0);
+    tracing::info!(client.address = ?address, refusal.reason = reason, "refused a WebSocket");
+    telemetry::refused("websocket", reason);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn the_opening_of_a_websocket_has_a_key() {
+        let good = headers(&GOOD);
+        assert_eq!(key(&Method::GET, &good).unwrap(), "dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(key(&Method::POST, &good), Err(Handshake::Upgrade));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = [Handshake::Upgrade, Handshake::Upgrade, Handshake::Version, Handshake::Key];
+        for (position, expected) in missing.into_iter().enumerate() {
+            let mut rest = GOOD.to_vec();
+            rest.remove(position);
+            assert_eq!(key(&Method::GET, &headers(&rest)), Err(expected), "without {:?}", GOOD[position]);
+        }
+    }
+}
