@@ -11,12 +11,12 @@ use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
 use crate::command::Commands;
 use crate::config::Config;
-use crate::delivery::Delivery;
+use crate::delivery::{self, Delivery};
 use crate::grpc;
 use crate::http;
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::Connections;
-use crate::listener::{self, Acceptor, Origins, Proxies};
+use crate::listener::{self, Acceptor, Origins, Pages, Proxies};
 use crate::message::Fault;
 use crate::socketio;
 use crate::telemetry;
@@ -120,7 +120,14 @@ impl App {
         let admin = bind("admin", config.admin.listen).await?;
         let addresses = Addresses { clients: clients.1, grpc: calls.1, admin: admin.1 };
 
-        let delivery = Delivery::new(&config.limits, config.socketio.queue_bytes, clock.clone(), lifecycle.clone());
+        let delivery = Delivery::new(delivery::Parameters {
+            limits: &config.limits,
+            retain: config.retain,
+            collapse: config.collapse,
+            waiting_bytes: config.socketio.queue_bytes,
+            clock: clock.clone(),
+            lifecycle: lifecycle.clone(),
+        });
         let commands = Commands::new(delivery.clone(), tokens, &config.limits);
         let listening = Listening {
             addresses,
@@ -136,7 +143,10 @@ impl App {
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
         listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
-        let devices = socketio::routes(device_parameters(config, clock, any_loopback_origin, commands, &lifecycle));
+        let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
+        let pages = Pages::new(origins, Proxies::new(config.clients.trusted_proxies.clone()));
+        let rest = http::device_routes(&config.rest, commands.clone(), &pages);
+        let devices = socketio::routes(device_parameters(config, clock, pages, commands, &lifecycle)).merge(rest);
         listening.serve_http("clients", devices, clients.0, &listening.devices_done);
         lifecycle.set_ready();
         tracing::info!(
@@ -152,14 +162,13 @@ impl App {
 fn device_parameters(
     config: Config,
     clock: Clock,
-    any_loopback_origin: bool,
+    pages: Pages,
     commands: Commands,
     lifecycle: &Lifecycle,
 ) -> socketio::Parameters {
     socketio::Parameters {
         connections: Connections::new(config.limits),
-        origins: Origins::new(&config.clients.cors_origins, any_loopback_origin),
-        proxies: Proxies::new(config.clients.trusted_proxies),
+        pages,
         expiry: socketio::Expiry {
             on_expiry: config.auth.on_expiry,
             notice: config.auth.expiring_notice,

@@ -23,7 +23,7 @@ impl Rooms for Service {
         let JoinRoomRequest { room, user_id, ttl } = request.into_inner();
         let (user, room) = decode::user_and_room(&user_id, &room)?;
         let ttl = decode::duration("ttl", ttl)?.unwrap_or(JoinRoom::DEFAULT_TTL);
-        let joined = self.0.join_room(&caller, &JoinRoom { user, room, ttl })?;
+        let joined = self.0.join_room(&caller, &JoinRoom { user, room, ttl }).await?;
         Ok(Response::new(JoinRoomResponse { joined: joined as u64 }))
     }
 

@@ -16,6 +16,9 @@ pub use serve::{TcpPeer, Upgrade, serve};
 mod peer;
 pub use peer::{ClientAddress, Proxies};
 
+mod pages;
+pub use pages::Pages;
+
 mod origin;
 pub use origin::Origins;
 

@@ -4,3 +4,7 @@
 mod harness;
 
 mod main_job;
+
+mod retained;
+
+mod collapse;
