@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 type Error = Box<dyn std::error::Error>;
 
-const PROTOS: [&str; 3] = ["notify", "presence", "rooms"];
+const PROTOS: [&str; 4] = ["mailbox", "notify", "presence", "rooms"];
 
 fn main() -> Result<(), Error> {
     let files: Vec<_> = PROTOS.iter().map(|name| format!("proto/bugle/v1/{name}.proto")).collect();

@@ -11,12 +11,12 @@ use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
 use crate::command::Commands;
 use crate::config::Config;
-use crate::delivery::Delivery;
+use crate::delivery::{self, Delivery};
 use crate::grpc;
 use crate::http;
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::Connections;
-use crate::listener::{self, Acceptor, Origins, Proxies};
+use crate::listener::{self, Acceptor, Origins, Pages, Proxies};
 use crate::message::Fault;
 use crate::socketio;
 use crate::telemetry;
@@ -121,7 +121,14 @@ impl App {
         let admin = bind("admin", config.admin.listen).await?;
         let addresses = Addresses { clients: clients.1, grpc: calls.1, admin: admin.1 };
 
-        let delivery = Delivery::new(&config.limits, config.socketio.queue_bytes, clock.clone(), lifecycle.clone());
+        let delivery = Delivery::new(delivery::Parameters {
+            limits: &config.limits,
+            retain: config.retain,
+            collapse: config.collapse,
+            waiting_bytes: config.socketio.queue_bytes,
+            clock: clock.clone(),
+            lifecycle: lifecycle.clone(),
+        });
         let commands = Commands::new(delivery.clone(), tokens, &config.limits);
         let listening = Listening {
             addresses,
@@ -137,7 +144,9 @@ impl App {
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
         listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
-        let devices = device_routes(config, clock, any_loopback_origin, commands, &lifecycle);
+        let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
+        let pages = Pages::new(origins, Proxies::new(config.clients.trusted_proxies.clone()));
+        let devices = device_routes(config, clock, pages, commands, &lifecycle);
         listening.serve_http("clients", devices, clients.0, &listening.devices_done);
         lifecycle.set_ready();
         tracing::info!(
@@ -150,16 +159,9 @@ impl App {
     }
 }
 
-fn device_routes(
-    config: Config,
-    clock: Clock,
-    any_loopback_origin: bool,
-    commands: Commands,
-    lifecycle: &Lifecycle,
-) -> Router {
+fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands, lifecycle: &Lifecycle) -> Router {
     let connections = Connections::new(config.limits);
-    let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
-    let proxies = Proxies::new(config.clients.trusted_proxies);
+    let rest = http::device_routes(&config.rest, commands.clone(), &pages);
     let websocket = websocket::routes(websocket::Parameters {
         endpoints: config.websocket,
         ping_interval: config.socketio.ping_interval,
@@ -169,15 +171,13 @@ fn device_routes(
         on_expiry: config.auth.on_expiry,
         commands: commands.clone(),
         connections: connections.clone(),
-        origins: origins.clone(),
-        proxies: proxies.clone(),
+        pages: pages.clone(),
         clock: clock.clone(),
         lifecycle: lifecycle.clone(),
     });
     let socketio = socketio::routes(socketio::Parameters {
         connections,
-        origins,
-        proxies,
+        pages,
         expiry: socketio::Expiry {
             on_expiry: config.auth.on_expiry,
             notice: config.auth.expiring_notice,
@@ -188,7 +188,7 @@ fn device_routes(
         clock,
         lifecycle: lifecycle.clone(),
     });
-    socketio.merge(websocket)
+    socketio.merge(websocket).merge(rest)
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(Acceptor, SocketAddr), Error> {

@@ -54,21 +54,22 @@ impl Idempotency {
     }
 
     /// Gives the receipt of the first emit in this scope, marked as a duplicate, or runs `emit` as the first one. While the first
-    /// one runs, the others wait; if it is given up, the next one runs.
-    pub async fn once<F>(&self, scope: Scope, asked: Fingerprint, emit: F) -> Result<Receipt, KeyReused>
+    /// one runs, the others wait; if it is given up or refused, the next one runs.
+    pub async fn once<F, E>(&self, scope: Scope, asked: Fingerprint, emit: F) -> Result<Receipt, E>
     where
-        F: Future<Output = Receipt>,
+        F: Future<Output = Result<Receipt, E>>,
+        E: From<KeyReused>,
     {
         let answer = self.answer(scope, asked);
         if answer.asked != asked {
-            return Err(KeyReused);
+            return Err(KeyReused.into());
         }
         let mut first = false;
-        let receipt = answer.receipt.get_or_init(|| {
+        let receipt = answer.receipt.get_or_try_init(|| {
             first = true;
             emit
         });
-        let receipt = *receipt.await;
+        let receipt = *receipt.await?;
         Ok(Receipt { duplicate: !first, ..receipt })
     }
 
@@ -115,7 +116,9 @@ mod tests {
     }
 
     async fn emit(idempotency: &Idempotency, key: &str, asked: u8) -> Result<Receipt, KeyReused> {
-        idempotency.once(scope(key), [asked; 32], async { Receipt::new(MessageId::at(Timestamp::UNIX_EPOCH)) }).await
+        idempotency
+            .once(scope(key), [asked; 32], async { Ok(Receipt::new(MessageId::at(Timestamp::UNIX_EPOCH))) })
+            .await
     }
 
     #[tokio::test(start_paused = true)]
@@ -140,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn a_concurrent_repetition_waits_for_the_first_and_takes_over_if_that_is_given_up() {
         let idempotency = Idempotency::new(10);
-        let mut first = Box::pin(idempotency.once(scope("k"), [1; 32], std::future::pending()));
+        let mut first = Box::pin(idempotency.once::<_, KeyReused>(scope("k"), [1; 32], std::future::pending()));
         let mut second = Box::pin(emit(&idempotency, "k", 1));
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         assert!(futures_util::poll!(second.as_mut()).is_pending());

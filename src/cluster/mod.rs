@@ -3,5 +3,8 @@
 mod idempotency;
 pub use idempotency::{Fingerprint, Idempotency, KeyReused, Scope};
 
+mod retained;
+pub use retained::{Retained, RetainedFull, Value as RetainedValue};
+
 mod memberships;
 pub use memberships::{Memberships, TooMany};

@@ -12,11 +12,11 @@ impl Commands {
     }
 
     /// Lets a device in, into the rooms of its token and those that backends put its user into.
-    pub fn connect_device(
+    pub async fn connect_device(
         &self,
         identity: &Identity,
         connection: Arc<dyn Connection>,
     ) -> Result<Arc<Admission>, Refused> {
-        self.delivery.admit(identity.user.clone(), &identity.rooms, connection)
+        self.delivery.admit(identity.user.clone(), &identity.rooms, connection).await
     }
 }

@@ -1,10 +1,10 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{KeyReused, Once};
+use crate::delivery::{Once, Refused};
 use crate::message::{Emit, Payload, Receipt};
 use crate::telemetry;
 
@@ -18,6 +18,9 @@ pub struct EmitRequest {
     /// When it was asked for.
     pub received: Instant,
 }
+
+/// Values are retained until they are taken away, so there is no better time to name.
+const RETAINED_RETRY: Duration = Duration::from_mins(1);
 
 impl Commands {
     /// Sends an event.
@@ -38,7 +41,7 @@ impl Commands {
         self.check(&request.emit)?;
         let once = once(caller, &request);
         let sent = self.delivery.emit(request.emit, once, request.received).await;
-        sent.map_err(|KeyReused| key_reused())
+        sent.map_err(refusal)
     }
 
     /// Whether the emit would be sent, as far as can be told before.
@@ -66,6 +69,20 @@ impl Commands {
 
 fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {
     request.idempotency_key.clone().map(|key| Once { caller: caller.name.clone(), key })
+}
+
+fn refusal(refused: Refused) -> Error {
+    match refused {
+        Refused::KeyReused => key_reused(),
+        Refused::RetainedFull => Error::ResourceExhausted {
+            message: "retain.max_entries is met: take values away by retaining no payload, or keep more".into(),
+            retry_after: RETAINED_RETRY,
+        },
+        Refused::CollapseFull { retry_after } => Error::ResourceExhausted {
+            message: "collapse.max_keys is met: too many collapse keys at one time".into(),
+            retry_after,
+        },
+    }
 }
 
 fn key_reused() -> Error {

@@ -24,13 +24,13 @@ impl JoinRoom {
 
 impl Commands {
     /// Puts a user into a room, and says how many connections joined.
-    pub fn join_room(&self, caller: &Caller, command: &JoinRoom) -> Result<usize, Error> {
+    pub async fn join_room(&self, caller: &Caller, command: &JoinRoom) -> Result<usize, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(&command.room)?;
         if !(JoinRoom::SHORTEST_TTL..=JoinRoom::LONGEST_TTL).contains(&command.ttl) {
             return Err(Error::invalid("ttl", "must be between 1 second and 30 days"));
         }
-        Ok(self.delivery.join_user(&command.user, &command.room, command.ttl)?)
+        Ok(self.delivery.join_user(&command.user, &command.room, command.ttl).await?)
     }
 }
 

@@ -23,6 +23,9 @@ pub use join_room::JoinRoom;
 mod leave_room;
 mod list_rooms;
 
+mod get_retained;
+pub use get_retained::RetainedRefused;
+
 mod connect_device;
 
 mod refresh_token;

@@ -14,7 +14,7 @@ pub enum RefreshRefused {
 
 impl Commands {
     /// Replaces a live connection's token: the rooms that only the old one gave are left, those of the new one joined.
-    pub fn refresh_token(
+    pub async fn refresh_token(
         &self,
         admission: &Admission,
         old: &Identity,
@@ -24,7 +24,7 @@ impl Commands {
         if new.user != old.user {
             return Err(RefreshRefused::OtherUser);
         }
-        self.delivery.replace_rooms(admission.member(), &old.rooms, &new.rooms);
+        self.delivery.replace_rooms(admission.member(), &old.rooms, &new.rooms).await;
         Ok(new)
     }
 }

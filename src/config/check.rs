@@ -20,6 +20,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.socketio(config);
     found.websocket(config);
     found.limits(config);
+    found.kept(config);
     found.drain(config);
     found.log(config);
     found.0
@@ -120,6 +121,19 @@ impl Found {
         self.number("limits.grpc_calls", limits.grpc_calls, 1, usize::MAX);
         self.number("limits.idempotency_keys", limits.idempotency_keys, 1, usize::MAX);
         self.number("limits.memberships", limits.memberships, 1, usize::MAX);
+    }
+
+    fn kept(&mut self, config: &Config) {
+        const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
+        const LONGEST_WINDOW: Duration = Duration::from_mins(1);
+        self.number("retain.max_entries", config.retain.max_entries, 1, usize::MAX);
+        self.number("collapse.max_keys", config.collapse.max_keys, 1, usize::MAX);
+        self.duration("collapse.window", config.collapse.window, SHORTEST_WINDOW, LONGEST_WINDOW);
+        if let Some(problem) = path_problem(&config.rest.path) {
+            self.add("rest.path", problem);
+        } else if config.rest.path == config.socketio.path {
+            self.add("rest.path", "is also socketio.path: each needs its own");
+        }
     }
 
     fn drain(&mut self, config: &Config) {

@@ -22,6 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::auth;
+use crate::delivery;
 use crate::grpc;
 use crate::http;
 use crate::lifecycle;
@@ -50,6 +51,12 @@ pub struct Config {
     pub websocket: Vec<websocket::EndpointConfig>,
     /// How many of what.
     pub limits: limits::Config,
+    /// What is kept for those who join later.
+    pub retain: delivery::RetainConfig,
+    /// How emits that follow each other quickly are thinned out.
+    pub collapse: delivery::CollapseConfig,
+    /// What devices may ask for over HTTP.
+    pub rest: http::RestConfig,
     /// How devices are sent away when the server stops.
     pub drain: lifecycle::Config,
     /// What is logged, and how.

@@ -52,19 +52,19 @@ impl Drop for Admission {
 impl Delivery {
     /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 seconds to go live.
     /// Refused when the user has too many connections.
-    pub fn admit(
+    pub async fn admit(
         &self,
         user: UserId,
         rooms: &[RoomName],
         connection: Arc<dyn Connection>,
     ) -> Result<Arc<Admission>, limits::Refused> {
-        let admitted = self.hub().admit(user, connection, self.inner.connections_per_user);
-        let member = admitted.ok_or(limits::Refused::User)?;
+        let admission = self.enter(user, connection).await?;
+        let member = &admission.member;
+        self.join(member, &RoomName::everyone()).await;
         for room in rooms {
-            self.hub().join(&member, room);
+            self.join(member, room).await;
         }
-        self.join_memberships(&member);
-        let admission = Arc::new(Admission { delivery: self.clone(), member });
+        self.join_memberships(member).await;
         let (delivery, late) = (self.clone(), Arc::downgrade(&admission.member));
         self.inner.lifecycle.spawn(async move {
             tokio::select! {
@@ -78,22 +78,30 @@ impl Delivery {
         Ok(admission)
     }
 
+    async fn enter(&self, user: UserId, connection: Arc<dyn Connection>) -> Result<Arc<Admission>, limits::Refused> {
+        let turn = self.hub().turn(&RoomName::of_user(&user)).await;
+        let member = self.hub().admit(&turn, user, connection, self.inner.connections_per_user);
+        let member = member.ok_or(limits::Refused::User)?;
+        self.send_retained(&turn, &member);
+        Ok(Arc::new(Admission { delivery: self.clone(), member }))
+    }
+
     /// Takes a connection out of the rooms that only its old token gave, and into those that its new one gives.
-    pub fn replace_rooms(&self, member: &Arc<Member>, old: &[RoomName], new: &[RoomName]) {
+    pub async fn replace_rooms(&self, member: &Arc<Member>, old: &[RoomName], new: &[RoomName]) {
         for room in old.iter().filter(|room| !new.contains(room)) {
             if !self.inner.memberships.has(member.user(), room) {
                 self.hub().leave(member, room);
             }
         }
         for room in new {
-            self.hub().join(member, room);
+            self.join(member, room).await;
         }
     }
 
-    fn join_memberships(&self, member: &Arc<Member>) {
+    async fn join_memberships(&self, member: &Arc<Member>) {
         let user = member.user();
         for room in self.inner.memberships.rooms(user) {
-            self.hub().join(member, &room);
+            self.join(member, &room).await;
             // A LeaveRoom in between took the note away, but did not see this connection in the room.
             if !self.inner.memberships.has(user, &room) {
                 self.hub().leave(member, &room);

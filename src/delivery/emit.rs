@@ -1,4 +1,4 @@
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::Delivery;
-use crate::cluster::{Fingerprint, KeyReused, Scope};
-use crate::hub::Frame;
+use crate::cluster::{Fingerprint, KeyReused, RetainedFull, RetainedValue, Scope};
+use crate::hub::{Counts, Frame};
 use crate::message::{Emit, MessageId, Payload, Receipt};
 use crate::telemetry;
 
@@ -21,6 +21,37 @@ pub struct Once {
     pub key: Arc<str>,
 }
 
+/// Why an emit was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The idempotency key was used for something else.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// No more payloads can be retained.
+    #[error("retain.max_entries is met")]
+    RetainedFull,
+    /// No more collapse keys can have a window.
+    #[error("collapse.max_keys is met")]
+    CollapseFull {
+        /// When some of them are closed.
+        retry_after: Duration,
+    },
+}
+
+impl From<KeyReused> for Refused {
+    fn from(_: KeyReused) -> Self {
+        Self::KeyReused
+    }
+}
+
+/// An emit that is on its way.
+pub(super) struct Accepted {
+    pub(super) emit: Emit,
+    pub(super) message_id: MessageId,
+    time: Timestamp,
+    received: Instant,
+}
+
 impl Once {
     fn scope(&self, emit: &Emit) -> Scope {
         Scope { caller: self.caller.clone(), audience: emit.audience.clone(), key: self.key.clone() }
@@ -30,7 +61,7 @@ impl Once {
 impl Delivery {
     /// Sends an event to its audience; `received` is when it was asked for. Once begun it is finished, even if the caller goes away: half a room would have the
     /// event, and a repetition would send it twice.
-    pub async fn emit(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
+    pub async fn emit(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, Refused> {
         let delivery = self.clone();
         let mut sending = Box::pin(async move { delivery.send_once(emit, once, received).await });
         // Nearly always this is all: no other has the room's turn, and the room is small.
@@ -53,37 +84,43 @@ impl Delivery {
         self.inner.idempotency.is_reused(&once.scope(emit), fingerprint(emit))
     }
 
-    async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
+    async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, Refused> {
+        let now = self.inner.clock.now();
+        let accepted = Accepted { emit, message_id: MessageId::at(now), time: now, received };
         let Some(once) = once else {
-            return Ok(self.send(emit, received).await);
+            return self.pass(accepted).await;
         };
-        let (scope, asked) = (once.scope(&emit), fingerprint(&emit));
-        self.inner.idempotency.once(scope, asked, self.send(emit, received)).await
+        let (scope, asked) = (once.scope(&accepted.emit), fingerprint(&accepted.emit));
+        self.inner.idempotency.once(scope, asked, self.pass(accepted)).await
     }
 
-    async fn send(&self, emit: Emit, received: Instant) -> Receipt {
-        let now = self.inner.clock.now();
-        let message_id = MessageId::at(now);
+    async fn pass(&self, accepted: Accepted) -> Result<Receipt, Refused> {
+        match accepted.emit.collapse_key.clone() {
+            Some(key) => self.collapse(accepted, key).await,
+            None => self.send(accepted).await,
+        }
+    }
+
+    pub(super) async fn send(&self, accepted: Accepted) -> Result<Receipt, Refused> {
+        let Accepted { emit, message_id, time, received } = accepted;
         let room = emit.audience.room();
-        let payload = if emit.envelope { enveloped(&emit, now) } else { emit.payload };
+        let payload = if emit.envelope { enveloped(&emit, time) } else { emit.payload };
+        // What is retained is for those who are not there yet, so the turn is wanted whoever is.
+        let turn =
+            if emit.retain { Some(self.hub().turn(&room).await) } else { self.hub().turn_if_occupied(&room).await };
+        if emit.retain {
+            let value = RetainedValue { payload: payload.clone(), except_users: emit.except.users.clone() };
+            self.inner.retained.put(&room, &emit.event, value).map_err(|RetainedFull| Refused::RetainedFull)?;
+        }
         let frame = Frame { event: emit.event, payload, volatile: emit.volatile };
-        let counts = self.hub().fan_out(&room, frame, &emit.except).await;
-        let receipt = Receipt {
-            matched: counts.matched,
-            enqueued: counts.enqueued,
-            dropped: counts.dropped,
-            ..Receipt::new(message_id)
+        let counts = match turn {
+            Some(turn) => turn.fan_out(frame, &emit.except).await,
+            None => Counts::default(),
         };
-        telemetry::fanned_out(counts.enqueued, counts.dropped, received.elapsed());
-        tracing::debug!(
-            message.id = %message_id,
-            room.name = %room,
-            matched = counts.matched,
-            enqueued = counts.enqueued,
-            dropped = counts.dropped,
-            "emitted"
-        );
-        receipt
+        let Counts { matched, enqueued, dropped } = counts;
+        telemetry::fanned_out(enqueued, dropped, received.elapsed());
+        tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
+        Ok(Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) })
     }
 }
 
@@ -124,7 +161,8 @@ fn fingerprint(emit: &Emit) -> Fingerprint {
             part(bytes);
         }
     }
-    part(&[u8::from(emit.volatile), u8::from(emit.envelope)]);
+    part(&[u8::from(emit.volatile), u8::from(emit.envelope), u8::from(emit.retain)]);
+    part(emit.collapse_key.as_deref().unwrap_or_default().as_bytes());
     let except = &emit.except;
     part(&[except.connections.len(), except.users.len(), except.rooms.len()].map(usize::to_le_bytes).concat());
     except.connections.iter().for_each(|id| part(id.to_string().as_bytes()));
@@ -146,6 +184,8 @@ mod tests {
             payload: Payload::json(json.into()).unwrap(),
             volatile: false,
             envelope: true,
+            retain: false,
+            collapse_key: None,
         }
     }
 
@@ -185,6 +225,8 @@ mod tests {
             Emit { event: EventName::new("e").unwrap(), ..emit("1") },
             Emit { volatile: true, ..emit("1") },
             Emit { envelope: false, ..emit("1") },
+            Emit { retain: true, ..emit("1") },
+            Emit { collapse_key: Some("k".into()), ..emit("1") },
             Emit { except: except(vec![user("12")]), ..emit("1") },
             Emit { except: except(vec![user("1"), user("2")]), ..emit("1") },
         ];

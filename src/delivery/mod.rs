@@ -2,10 +2,16 @@
 //! is shared with others the cluster's, and here the two meet.
 
 mod emit;
-pub use emit::Once;
+pub use emit::{Once, Refused};
 
 mod presence;
 pub use presence::{ConnectionInfo, Stats};
+
+mod collapse;
+pub use collapse::CollapseConfig;
+
+mod retained;
+pub use retained::RetainConfig;
 
 mod rooms;
 
@@ -13,13 +19,14 @@ mod devices;
 pub use devices::Admission;
 
 // What goes through delivery unchanged.
-pub use crate::cluster::{KeyReused, TooMany};
+pub use crate::cluster::{RetainedValue, TooMany};
 pub use crate::hub::{Connection, Page, RoomUsers};
 
 use std::{sync::Arc, time::Duration};
 
+use self::collapse::Collapse;
 use crate::clock::Clock;
-use crate::cluster::{Idempotency, Memberships};
+use crate::cluster::{Idempotency, Memberships, Retained};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
@@ -27,6 +34,22 @@ use crate::limits;
 /// The name of the only node there is.
 pub const NODE: &str = "solo";
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What delivery works with.
+pub struct Parameters<'a> {
+    /// `[limits]`.
+    pub limits: &'a limits::Config,
+    /// `[retain]`.
+    pub retain: RetainConfig,
+    /// `[collapse]`.
+    pub collapse: CollapseConfig,
+    /// What comes for a connection that is not live yet waits, up to so many bytes.
+    pub waiting_bytes: usize,
+    /// The time of day.
+    pub clock: Clock,
+    /// Runs tasks.
+    pub lifecycle: Lifecycle,
+}
 
 /// Delivers emits, and knows who is there to get them. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -38,16 +61,21 @@ struct Inner {
     hub: Hub,
     idempotency: Idempotency,
     memberships: Memberships,
+    retained: Retained,
+    collapse: Collapse,
     clock: Clock,
     lifecycle: Lifecycle,
     connections_per_user: usize,
 }
 
 impl Delivery {
-    /// Delivery on one node. What comes for a connection that is not live yet waits, up to `waiting_bytes`.
-    pub fn new(limits: &limits::Config, waiting_bytes: usize, clock: Clock, lifecycle: Lifecycle) -> Self {
+    /// Delivery on one node.
+    pub fn new(parameters: Parameters<'_>) -> Self {
+        let Parameters { limits, retain, collapse, waiting_bytes, clock, lifecycle } = parameters;
         let inner = Inner {
             hub: Hub::new(waiting_bytes),
+            retained: Retained::new(retain.max_entries),
+            collapse: Collapse::new(collapse),
             idempotency: Idempotency::new(limits.idempotency_keys),
             memberships: Memberships::new(limits.memberships),
             clock,

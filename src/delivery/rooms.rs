@@ -6,11 +6,22 @@ use crate::message::{RoomName, UserId};
 
 impl Delivery {
     /// Puts a user into a room: the connections of now, and for `ttl` those to come. Says how many joined.
-    pub fn join_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<usize, TooMany> {
+    pub async fn join_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<usize, TooMany> {
         // Noted first: a connection that comes in between sees the note, or is seen here.
         self.inner.memberships.put(user, room, ttl)?;
-        let members = self.hub().of_user(user);
-        Ok(members.iter().filter(|member| self.hub().join(member, room)).count())
+        let mut joined = 0;
+        for member in self.hub().of_user(user) {
+            joined += usize::from(self.join(&member, room).await);
+        }
+        Ok(joined)
+    }
+
+    /// These rooms and those that backends put the user into, each once.
+    pub fn rooms_of(&self, user: &UserId, rooms: &[RoomName]) -> Vec<RoomName> {
+        let mut all = rooms.to_vec();
+        let put = self.inner.memberships.rooms(user);
+        all.extend(put.into_iter().filter(|room| !rooms.contains(room)));
+        all
     }
 
     /// Takes a user out of a room, now and for connections to come. Says how many connections left.

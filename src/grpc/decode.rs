@@ -140,7 +140,8 @@ impl EmitParts {
             None => Some(Payload::None),
             Some(raw) => fields.take(raw.field(), raw.check()),
         };
-        let idempotency_key = check_key(&mut fields, &options.idempotency_key);
+        let idempotency_key = check_key(&mut fields, "options.idempotency_key", &options.idempotency_key);
+        let collapse_key = check_key(&mut fields, "options.collapse_key", &options.collapse_key);
         let except = Exceptions {
             connections: fields.list(
                 "options.except_connection_ids",
@@ -158,6 +159,8 @@ impl EmitParts {
             payload,
             volatile: options.volatile,
             envelope: options.envelope,
+            retain: options.retain,
+            collapse_key,
         });
         let request = fields.finish(emit.map(|emit| EmitRequest { emit, idempotency_key, received: self.received }))?;
         refuse_what_is_not_built(&options)?;
@@ -165,10 +168,10 @@ impl EmitParts {
     }
 }
 
-fn check_key(fields: &mut Fields, key: &str) -> Option<std::sync::Arc<str>> {
+fn check_key(fields: &mut Fields, field: &str, key: &str) -> Option<std::sync::Arc<str>> {
     if key.len() > MAX_KEY {
         let description = format!("has {} bytes: at most {MAX_KEY} are allowed", key.len());
-        fields.refuse("options.idempotency_key", description);
+        fields.refuse(field, description);
     }
     (!key.is_empty()).then(|| key.into())
 }
@@ -177,8 +180,6 @@ fn refuse_what_is_not_built(options: &EmitOptions) -> Result<(), Error> {
     let asked = [
         ("options.ttl", options.ttl.is_some()),
         ("options.store", options.store),
-        ("options.retain", options.retain),
-        ("options.collapse_key", !options.collapse_key.is_empty()),
         ("options.ack", options.ack.is_some()),
     ];
     match asked.iter().find(|(_, is_asked)| *is_asked) {

@@ -16,6 +16,7 @@ pub(super) fn receipt(receipt: &message::Receipt) -> Receipt {
         enqueued: receipt.enqueued,
         dropped: receipt.dropped,
         duplicate: receipt.duplicate,
+        deferred: receipt.deferred,
         nodes: receipt.nodes,
         partial: receipt.partial,
         ..Receipt::default()

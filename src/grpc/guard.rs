@@ -114,7 +114,8 @@ struct Method(&'static str);
 
 impl Method {
     fn of(path: &str) -> Self {
-        const OURS: [&str; 17] = [
+        const OURS: [&str; 18] = [
+            "/bugle.v1.Mailbox/GetRetained",
             "/bugle.v1.Notify/EmitToUser",
             "/bugle.v1.Notify/EmitToUsers",
             "/bugle.v1.Notify/EmitToRoom",

@@ -16,6 +16,8 @@ mod presence;
 
 mod rooms;
 
+mod mailbox;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::Stream;
@@ -29,7 +31,10 @@ use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::proto::{
     DESCRIPTORS,
-    v1::{notify_server::NotifyServer, presence_server::PresenceServer, rooms_server::RoomsServer},
+    v1::{
+        mailbox_server::MailboxServer, notify_server::NotifyServer, presence_server::PresenceServer,
+        rooms_server::RoomsServer,
+    },
 };
 
 /// `[grpc]`: where backends call.
@@ -89,6 +94,7 @@ impl Edge {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NotifyServer<notify::Service>>().await;
         health.set_serving::<PresenceServer<presence::Service>>().await;
+        health.set_serving::<MailboxServer<mailbox::Service>>().await;
         health.set_serving::<RoomsServer<rooms::Service>>().await;
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -108,6 +114,7 @@ impl Edge {
         let notify = notify::Service::new(commands.clone(), lifecycle.clone());
         let routes = Routes::new(served!(NotifyServer, notify))
             .add_service(served!(PresenceServer, presence::Service::new(commands.clone())))
+            .add_service(served!(MailboxServer, mailbox::Service::new(commands.clone())))
             .add_service(served!(RoomsServer, rooms::Service::new(commands)))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
@@ -121,7 +128,7 @@ impl Edge {
         let Self { routes, guard, mut health, lifecycle } = self;
         let stopping = async move {
             lifecycle.stopping().await;
-            for service in ["", "bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms"] {
+            for service in ["", "bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms", "bugle.v1.Mailbox"] {
                 health.set_service_status(service, ServingStatus::NotServing).await;
                 // Whoever watches has that as the last word: a watch without end would hold the stop up.
                 health.clear_service_status(service).await;

@@ -27,7 +27,7 @@ impl Rooms for Service {
     async fn join_room(&self, request: Request<JoinRoomRequest>) -> Result<Response<JoinRoomResponse>, Status> {
         let caller = caller(&request)?;
         let command = decode_join_room(request.get_ref())?;
-        let joined = self.0.join_room(&caller, &command)?;
+        let joined = self.0.join_room(&caller, &command).await?;
         Ok(Response::new(JoinRoomResponse { joined: joined as u64 }))
     }
 

@@ -1,4 +1,7 @@
-//! The edge for operators: health and metrics.
+//! The edge for what is asked over plain HTTP: health and metrics for operators, REST for devices.
+
+mod rest;
+pub use rest::{RestConfig, device_routes};
 
 use std::net::SocketAddr;
 

@@ -14,8 +14,8 @@ pub use member::Member;
 
 mod room;
 
-mod fan_out;
-pub use fan_out::Counts;
+mod turn;
+pub use turn::{Counts, Turn};
 
 mod page;
 pub use page::{Page, RoomUsers};
@@ -34,6 +34,8 @@ use crate::telemetry;
 /// The connections on this node.
 pub struct Hub {
     rooms: DashMap<RoomName, Arc<Room>>,
+    /// Rooms and users with a connection: a room that somebody holds on to may have none.
+    occupied: AtomicUsize,
     users: AtomicUsize,
     waiting_bytes: usize,
 }
@@ -41,39 +43,37 @@ pub struct Hub {
 impl Hub {
     /// A hub without connections. What arrives for one that is still catching up waits, up to `waiting_bytes`.
     pub fn new(waiting_bytes: usize) -> Self {
-        Self { rooms: DashMap::new(), users: AtomicUsize::new(0), waiting_bytes }
+        Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), waiting_bytes }
     }
 
-    /// Lets a connection in, unless its user has `most` already. Until it goes live, what it gets waits.
-    pub fn admit(&self, user: UserId, connection: Arc<dyn Connection>, most: usize) -> Option<Arc<Member>> {
+    /// Lets a connection in, unless its user has `most` already. It is in no room but `turn`'s, which is its user's. Until it
+    /// goes live, what it gets waits.
+    pub fn admit(
+        &self,
+        turn: &Turn<'_>,
+        user: UserId,
+        connection: Arc<dyn Connection>,
+        most: usize,
+    ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.waiting_bytes));
-        if !self.join_below(&member, &RoomName::of_user(member.user()), most) {
+        if !self.enter(&member, turn.room(), most) {
             return None;
         }
-        self.join(&member, &RoomName::everyone());
         telemetry::connection_opened(member.connection().transport().as_str());
         Some(member)
     }
 
-    /// Puts a connection into a room. False if it was there, or is gone.
-    pub fn join(&self, member: &Arc<Member>, name: &RoomName) -> bool {
-        self.join_below(member, name, usize::MAX)
-    }
-
-    fn join_below(&self, member: &Arc<Member>, name: &RoomName, most: usize) -> bool {
-        member.enter(name, |name| match self.rooms.entry(name.clone()) {
-            Entry::Occupied(room) if room.get().len() >= most => false,
-            Entry::Occupied(room) => {
-                room.get().insert(member.clone());
-                true
+    fn enter(&self, member: &Arc<Member>, name: &RoomName, most: usize) -> bool {
+        member.enter(name, |name| {
+            let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
+            if room.len() >= most {
+                return false;
             }
-            Entry::Vacant(vacant) => {
+            if room.insert(member.clone()) {
+                self.occupied.fetch_add(1, Ordering::Relaxed);
                 self.users.fetch_add(usize::from(name.user().is_some()), Ordering::Relaxed);
-                let room = Arc::new(Room::new(name.clone()));
-                room.insert(member.clone());
-                vacant.insert(room);
-                true
             }
+            true
         })
     }
 
@@ -127,7 +127,7 @@ impl Hub {
 
     /// How many rooms have a connection.
     pub fn rooms(&self) -> usize {
-        self.rooms.len()
+        self.occupied.load(Ordering::Relaxed)
     }
 
     fn forget(&self, member: &Arc<Member>) -> bool {
@@ -142,19 +142,20 @@ impl Hub {
 
     fn remove(&self, member: &Arc<Member>, name: &RoomName) {
         if let Entry::Occupied(room) = self.rooms.entry(name.clone()) {
-            room.get().remove(member.id());
-            self.vacate(room);
+            if room.get().remove(member.id()) {
+                self.occupied.fetch_sub(1, Ordering::Relaxed);
+                self.users.fetch_sub(usize::from(name.user().is_some()), Ordering::Relaxed);
+            }
+            vacate(room);
         }
     }
+}
 
-    /// Forgets an empty room, unless somebody holds on to it for its turn: who had the turn before and who joins next must
-    /// meet. Whoever holds on to it comes here too when done.
-    fn vacate(&self, room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
-        if room.get().is_empty() && Arc::strong_count(room.get()) == 1 {
-            let name = room.key().clone();
-            room.remove();
-            self.users.fetch_sub(usize::from(name.user().is_some()), Ordering::Relaxed);
-        }
+/// Forgets an empty room, unless somebody holds on to it for its turn: who had the turn before and who joins next must meet.
+/// Whoever holds on to it comes here too when done.
+fn vacate(room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
+    if room.get().is_empty() && Arc::strong_count(room.get()) == 1 {
+        room.remove();
     }
 }
 

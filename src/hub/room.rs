@@ -11,29 +11,34 @@ pub(super) struct Room {
     name: RoomName,
     members: Mutex<IndexMap<ConnectionId, Arc<Member>>>,
     /// Whoever holds it acts on the room; the others wait in line.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Room {
     pub(super) fn new(name: RoomName) -> Self {
-        Self { name, members: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self { name, members: Mutex::default(), turn: Arc::default() }
     }
 
     pub(super) fn name(&self) -> &RoomName {
         &self.name
     }
 
-    pub(super) fn insert(&self, member: Arc<Member>) {
-        self.members.lock().insert(member.id(), member);
+    /// True if it was empty before.
+    pub(super) fn insert(&self, member: Arc<Member>) -> bool {
+        let mut members = self.members.lock();
+        members.insert(member.id(), member);
+        members.len() == 1
     }
 
-    pub(super) fn remove(&self, id: ConnectionId) {
+    /// True if it is empty now and was not before.
+    pub(super) fn remove(&self, id: ConnectionId) -> bool {
         let mut members = self.members.lock();
-        members.swap_remove(&id);
+        let was_there = members.swap_remove(&id).is_some();
         // A room that was large once does not stay so.
         if members.capacity() > 64 && members.len() < members.capacity() / 4 {
             members.shrink_to_fit();
         }
+        was_there && members.is_empty()
     }
 
     pub(super) fn members(&self) -> Vec<Arc<Member>> {

@@ -3,6 +3,7 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -95,23 +96,41 @@ fn frame(event: &str) -> Frame {
     Frame::new(EventName::own(event), Payload::None)
 }
 
-fn live(hub: &Hub, id: &str, fake: &Arc<Fake>) -> Arc<Member> {
-    let member = hub.admit(user(id), fake.clone(), usize::MAX).unwrap();
+async fn live(hub: &Hub, id: &str, fake: &Arc<Fake>) -> Arc<Member> {
+    let member = admit(hub, id, fake.clone(), usize::MAX).await.unwrap();
     assert!(member.go_live(None));
     member
 }
 
+async fn send_except(hub: &Hub, name: &str, frame: Frame, except: &Exceptions) -> Counts {
+    match hub.turn_if_occupied(&room(name)).await {
+        Some(turn) => turn.fan_out(frame, except).await,
+        None => Counts::default(),
+    }
+}
+
+async fn join(hub: &Hub, member: &Arc<Member>, name: &str) -> bool {
+    hub.turn(&room(name)).await.join(member)
+}
+
+async fn admit(hub: &Hub, id: &str, fake: Arc<Fake>, most: usize) -> Option<Arc<Member>> {
+    let user = user(id);
+    let member = hub.admit(&hub.turn(&RoomName::of_user(&user)).await, user, fake, most)?;
+    join(hub, &member, "everyone").await;
+    Some(member)
+}
+
 async fn send(hub: &Hub, name: &str, frame: Frame) -> Counts {
-    hub.fan_out(&room(name), frame, &Exceptions::default()).await
+    send_except(hub, name, frame, &Exceptions::default()).await
 }
 
 #[tokio::test]
 async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
     let hub = Hub::new(1000);
     let (phone, tablet) = (Fake::new(9), Fake::new(9));
-    let members = [live(&hub, "42", &phone), live(&hub, "42", &tablet)];
-    assert!(hub.join(&members[0], &room("a")));
-    assert!(!hub.join(&members[0], &room("a")), "joined before");
+    let members = [live(&hub, "42", &phone).await, live(&hub, "42", &tablet).await];
+    assert!(join(&hub, &members[0], "a").await);
+    assert!(!join(&hub, &members[0], "a").await, "joined before");
     assert_eq!(send(&hub, "user:42", frame("u")).await, Counts { matched: 2, enqueued: 2, dropped: 0 });
     assert_eq!(send(&hub, "a", frame("a")).await, Counts { matched: 1, enqueued: 1, dropped: 0 });
     assert_eq!(phone.got(), ["u", "a"]);
@@ -121,7 +140,7 @@ async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
     for member in &members {
         assert!(hub.ended(member, "test"));
         assert!(!hub.ended(member, "test"), "gone is final");
-        assert!(!hub.join(member, &room("a")), "gone is final");
+        assert!(!join(&hub, member, "a").await, "gone is final");
     }
     assert_eq!((hub.connections(), hub.users(), hub.rooms()), (0, 0, 0));
     assert_eq!(send(&hub, "user:42", frame("u")).await, Counts::default());
@@ -144,14 +163,15 @@ async fn who_does_not_listen_for_an_event_is_not_matched_live_or_not() {
 async fn exceptions_are_not_matched() {
     let hub = Hub::new(1000);
     let fakes = [Fake::new(9), Fake::new(9), Fake::new(9), Fake::new(9)];
-    let members: Vec<_> = ["1", "1", "2", "3"].into_iter().zip(&fakes).map(|(id, fake)| live(&hub, id, fake)).collect();
-    hub.join(&members[3], &room("quiet"));
+    let members: Vec<_> =
+        join_all(["1", "1", "2", "3"].into_iter().zip(&fakes).map(|(id, fake)| live(&hub, id, fake))).await;
+    join(&hub, &members[3], "quiet").await;
     let except = Exceptions {
         connections: vec![members[0].id()],
         users: vec![user("2")],
         rooms: vec![room("quiet"), room("none")],
     };
-    let counts = hub.fan_out(&RoomName::everyone(), frame("e"), &except).await;
+    let counts = send_except(&hub, "everyone", frame("e"), &except).await;
     assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0 });
     assert_eq!(fakes[1].got(), ["e"]);
 }
@@ -160,7 +180,7 @@ async fn exceptions_are_not_matched() {
 async fn what_arrives_while_catching_up_waits_behind_the_greeting() {
     let hub = Hub::new(10_000);
     let fake = Fake::new(9);
-    let member = hub.admit(user("42"), fake.clone(), usize::MAX).unwrap();
+    let member = admit(&hub, "42", fake.clone(), usize::MAX).await.unwrap();
     assert_eq!(send(&hub, "user:42", frame("first")).await.enqueued, 1);
     assert_eq!(fake.got(), [""; 0]);
     assert!(member.go_live(Some(&frame("hello"))));
@@ -172,7 +192,7 @@ async fn what_arrives_while_catching_up_waits_behind_the_greeting() {
 async fn what_waits_is_bounded() {
     let hub = Hub::new(1_000);
     let fake = Fake::new(9);
-    let member = hub.admit(user("42"), fake.clone(), usize::MAX).unwrap();
+    let member = admit(&hub, "42", fake.clone(), usize::MAX).await.unwrap();
     let mut taken = 0;
     while send(&hub, "user:42", frame("more")).await.enqueued == 1 {
         taken += 1;
@@ -186,7 +206,7 @@ async fn what_waits_is_bounded() {
 async fn a_full_queue_loses_the_connection_and_only_that() {
     let hub = Hub::new(1000);
     let (slow, fast) = (Fake::new(1), Fake::new(9));
-    let _members = [live(&hub, "1", &slow), live(&hub, "2", &fast)];
+    let _members = [live(&hub, "1", &slow).await, live(&hub, "2", &fast).await];
     assert_eq!(send(&hub, "everyone", frame("a")).await, Counts { matched: 2, enqueued: 2, dropped: 0 });
     assert_eq!(send(&hub, "everyone", frame("b")).await, Counts { matched: 2, enqueued: 1, dropped: 1 });
     assert_eq!(send(&hub, "everyone", frame("c")).await, Counts { matched: 1, enqueued: 1, dropped: 0 });
@@ -198,7 +218,7 @@ async fn a_full_queue_loses_the_connection_and_only_that() {
 async fn a_full_queue_loses_a_volatile_frame_and_nothing_else() {
     let hub = Hub::new(1000);
     let slow = Fake::new(1);
-    let _member = live(&hub, "1", &slow);
+    let _member = live(&hub, "1", &slow).await;
     let volatile = || Frame { volatile: true, ..frame("v") };
     assert_eq!(send(&hub, "user:1", volatile()).await.enqueued, 1);
     assert_eq!(send(&hub, "user:1", volatile()).await, Counts { matched: 1, enqueued: 0, dropped: 1 });
@@ -208,34 +228,35 @@ async fn a_full_queue_loses_a_volatile_frame_and_nothing_else() {
 #[tokio::test]
 async fn going_live_fails_once_gone() {
     let hub = Hub::new(1000);
-    let member = hub.admit(user("42"), Fake::new(9), usize::MAX).unwrap();
+    let member = admit(&hub, "42", Fake::new(9), usize::MAX).await.unwrap();
     hub.ended(&member, "test");
     assert!(!member.go_live(None), "nothing that runs late revives it");
     assert_eq!(hub.rooms(), 0);
 }
 
-#[test]
-fn a_user_has_no_more_connections_than_allowed() {
+#[tokio::test]
+async fn a_user_has_no_more_connections_than_allowed() {
     let hub = Hub::new(1000);
-    let first = hub.admit(user("42"), Fake::new(9), 1).unwrap();
-    assert!(hub.admit(user("42"), Fake::new(9), 1).is_none());
-    assert!(hub.admit(user("43"), Fake::new(9), 1).is_some());
+    let first = admit(&hub, "42", Fake::new(9), 1).await.unwrap();
+    assert!(admit(&hub, "42", Fake::new(9), 1).await.is_none());
+    assert!(admit(&hub, "43", Fake::new(9), 1).await.is_some());
     assert_eq!(hub.connections(), 2);
     hub.ended(&first, "test");
-    assert!(hub.admit(user("42"), Fake::new(9), 1).is_some());
+    assert!(admit(&hub, "42", Fake::new(9), 1).await.is_some());
 }
 
 #[tokio::test]
 async fn lists_are_ordered_and_paged() {
     let hub = Hub::new(1000);
     let ids = ["d", "b", "a", "c", "b"];
-    let members: Vec<_> = ids.iter().map(|id| live(&hub, id, &Fake::new(9))).collect();
+    let fakes = ids.map(|_| Fake::new(9));
+    let members = join_all(ids.iter().zip(&fakes).map(|(id, fake)| live(&hub, id, fake))).await;
     let page = hub.list_users("", 2);
     assert_eq!(page, Page { items: vec![(user("a"), 1), (user("b"), 2)], more: true });
     assert_eq!(hub.list_users("b", 2), Page { items: vec![(user("c"), 1), (user("d"), 1)], more: false });
 
     for member in &members {
-        hub.join(member, &room("x"));
+        join(&hub, member, "x").await;
     }
     let in_room = hub.list_room(&room("x"), "a", 1).unwrap();
     assert_eq!((in_room.users, in_room.connections), (4, 5));
@@ -274,14 +295,14 @@ async fn storm(hub: &Hub, seed: u64) -> (u64, u64) {
         match random(5) {
             0 => {
                 let fake = Fake::new(usize::MAX);
-                live_ones.push(live(hub, &random(20).to_string(), &fake));
+                live_ones.push(live(hub, &random(20).to_string(), &fake).await);
                 fakes.push(fake);
             }
             1 if !live_ones.is_empty() => {
                 hub.ended(&live_ones.swap_remove(random(live_ones.len())), "test");
             }
             2 if !live_ones.is_empty() => {
-                hub.join(&live_ones[random(live_ones.len())], &room(&format!("r{}", random(5))));
+                join(hub, &live_ones[random(live_ones.len())], &format!("r{}", random(5))).await;
             }
             3 if !live_ones.is_empty() => {
                 hub.leave(&live_ones[random(live_ones.len())], &room(&format!("r{}", random(5))));

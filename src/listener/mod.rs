@@ -16,6 +16,9 @@ pub use serve::{TcpPeer, Upgrade, serve};
 mod peer;
 pub use peer::{ClientAddress, Proxies, user_agent};
 
+mod pages;
+pub use pages::Pages;
+
 mod origin;
 pub use origin::Origins;
 

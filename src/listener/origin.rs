@@ -1,8 +1,6 @@
 use std::{collections::HashSet, net::IpAddr};
 
-use http::{HeaderMap, Uri, header::ORIGIN, request::Parts};
-
-use super::{Proxies, TcpPeer};
+use http::{HeaderMap, Uri, header::ORIGIN};
 
 /// Which web pages may connect.
 #[derive(Clone, Debug, Default)]
@@ -31,14 +29,6 @@ impl Origins {
             return false;
         }
         self.allowed.contains(&origin.to_ascii_lowercase()) || self.is_near(origin, host)
-    }
-
-    /// The same of a whole request, which these proxies may have passed on.
-    pub fn allow_request(&self, parts: &Parts, proxies: &Proxies) -> bool {
-        let Some(TcpPeer(peer)) = parts.extensions.get().copied() else {
-            return false;
-        };
-        self.allow(&parts.headers, proxies.host(peer, &parts.headers))
     }
 
     fn is_near(&self, origin: &str, host: Option<&str>) -> bool {

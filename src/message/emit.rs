@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{ConnectionId, EventName, Payload, RoomName, UserId};
 
 /// Whom an emit is for.
@@ -75,6 +77,10 @@ pub struct Emit {
     pub volatile: bool,
     /// Wrap the payload as `{ event, timestamp, data }`.
     pub envelope: bool,
+    /// Keep the payload as the room's last value of this event.
+    pub retain: bool,
+    /// A later emit of this event to this audience with the same key takes this one's place.
+    pub collapse_key: Option<Arc<str>>,
 }
 
 #[cfg(test)]

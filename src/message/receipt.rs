@@ -13,6 +13,8 @@ pub struct Receipt {
     pub dropped: u64,
     /// The first emit with this idempotency key got this receipt; nothing was sent again.
     pub duplicate: bool,
+    /// Held back by its collapse key: the counts are 0, and it goes when the window ends, unless a later one takes its place.
+    pub deferred: bool,
     /// How many nodes answered.
     pub nodes: u32,
     /// Some node did not answer in time.
@@ -22,6 +24,15 @@ pub struct Receipt {
 impl Receipt {
     /// A receipt of this node that counts nothing yet.
     pub fn new(message_id: MessageId) -> Self {
-        Self { message_id, matched: 0, enqueued: 0, dropped: 0, duplicate: false, nodes: 1, partial: false }
+        Self {
+            message_id,
+            matched: 0,
+            enqueued: 0,
+            dropped: 0,
+            duplicate: false,
+            deferred: false,
+            nodes: 1,
+            partial: false,
+        }
     }
 }

@@ -78,7 +78,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         Err(refused) => return Err(edge.refuse_token(&session, &socket, refused)),
     };
     let connection = SocketConnection::new(edge.clone(), session.wire.clone(), &socket);
-    let admission = match edge.parameters.commands.connect_device(&identity, connection.clone()) {
+    let admission = match edge.parameters.commands.connect_device(&identity, connection.clone()).await {
         Ok(admission) => admission,
         Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
     };
@@ -194,9 +194,11 @@ impl Device {
     }
 
     /// Replaces the token, and the rooms that it gives.
-    pub(super) fn replace_token(&self, token: &str) -> Result<(), RefreshRefused> {
-        let mut identity = self.identity.lock();
-        *identity = self.edge.parameters.commands.refresh_token(&self.admission, &identity, Some(token))?;
+    pub(super) async fn replace_token(&self, token: &str) -> Result<(), RefreshRefused> {
+        // Events of one device are handled one at a time: nobody else replaces it in between.
+        let old = self.identity.lock().clone();
+        let new = self.edge.parameters.commands.refresh_token(&self.admission, &old, Some(token)).await?;
+        *self.identity.lock() = new;
         self.changed.notify_one();
         Ok(())
     }

@@ -171,8 +171,7 @@ fn wire_size(frame: &Frame, is_stream: bool) -> usize {
         Payload::None => framed(event + r#"42[""]"#.len()),
         Payload::Json(raw) => framed(event + r#"42["",]"#.len() + raw.get().len()),
         Payload::Binary(bytes) => {
-            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len())
-                + framed(bytes.len())
+            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len()) + framed(bytes.len())
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     session::{Session, Wire},
 };
 use crate::limits::Refused;
-use crate::listener::{StreamHandle, TcpPeer, Upgrade, user_agent};
+use crate::listener::{ClientAddress, StreamHandle, Upgrade, user_agent};
 use crate::telemetry;
 
 /// Looks at every request before the library does.
@@ -49,7 +49,7 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
     let (parts, body) = request.into_parts();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(query)| query);
     let query = Parameters(query.unwrap_or_default());
-    if !gate.edge.allows_origin(&parts) {
+    if !gate.edge.parameters.pages.allow(&parts) {
         return gate.edge.refuse(&parts, Refusal::Origin);
     }
     match query.get("sid").map(str::to_owned) {
@@ -65,10 +65,9 @@ impl Gate {
         if parameters.lifecycle.is_stopping() {
             return self.edge.refuse(&parts, Refusal::Draining);
         }
-        let Some(TcpPeer(peer)) = parts.extensions.get().copied() else {
+        let Some(ClientAddress(address)) = parameters.pages.client_address(&parts) else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
-        let address = parameters.proxies.client_address(peer, &parts.headers).0;
         let slot = match parameters.connections.admit_address(address) {
             Ok(slot) => slot,
             Err(limit) => return self.edge.refuse(&parts, Refusal::Limit(limit)),
@@ -168,8 +167,7 @@ impl Edge {
                 (limit.as_str(), StatusCode::TOO_MANY_REQUESTS, "4", "Too many connections")
             }
         };
-        let peer = parts.extensions.get::<TcpPeer>();
-        let address = peer.map(|TcpPeer(peer)| self.parameters.proxies.client_address(*peer, &parts.headers).0);
+        let address = self.parameters.pages.client_address(parts).map(|ClientAddress(address)| address);
         tracing::info!(
             client.address = address.map(tracing::field::display),
             refusal.reason = reason,

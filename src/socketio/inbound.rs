@@ -89,17 +89,17 @@ impl Device {
 
     async fn handle_all(&self) {
         while let Some(event) = self.inbox.next() {
-            self.handle(event);
+            self.handle(event).await;
             tokio::task::yield_now().await;
         }
     }
 
-    fn handle(&self, event: ClientEvent) {
+    async fn handle(&self, event: ClientEvent) {
         if self.admission.member().is_gone() {
             return;
         }
         let answer = match event.name.as_str() {
-            "bugle:refresh" => self.refresh(event.arguments.as_deref()),
+            "bugle:refresh" => self.refresh(event.arguments.as_deref()).await,
             _ => Err(("unknown_event", "no rule allows this event".to_owned())),
         };
         let reply = match answer {
@@ -114,13 +114,13 @@ impl Device {
         let _ = event.ack.send(&[reply]);
     }
 
-    fn refresh(&self, arguments: Option<&[Box<RawValue>]>) -> Result<(), (&'static str, String)> {
+    async fn refresh(&self, arguments: Option<&[Box<RawValue>]>) -> Result<(), (&'static str, String)> {
         // A list would do for a struct as well.
         let argument = arguments.and_then(<[_]>::first).filter(|raw| raw.get().starts_with('{'));
         let Some(Refresh { token }) = argument.and_then(|raw| serde_json::from_str(raw.get()).ok()) else {
             return Err(("invalid_argument", "the event takes one argument: { token: \"…\" }".to_owned()));
         };
-        match self.replace_token(token.expose_secret()) {
+        match self.replace_token(token.expose_secret()).await {
             Ok(()) => Ok(()),
             Err(refused @ RefreshRefused::Token(_)) => Err(("invalid_token", refused.to_string())),
             Err(refused @ RefreshRefused::OtherUser) => Err(("wrong_user", refused.to_string())),

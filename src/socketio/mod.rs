@@ -26,21 +26,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    http::{HeaderValue, Method, header, request::Parts},
-    routing::any,
-};
+use axum::{Router, routing::any};
 use dashmap::DashMap;
 use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService, socket::Sid};
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::OnExpiry;
 use crate::clock::Clock;
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
-use crate::listener::{Origins, Proxies, StreamHandle};
+use crate::listener::{Pages, StreamHandle};
 
 /// What happens to live connections when their tokens expire.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +59,7 @@ pub struct Parameters {
     /// Counts transports.
     pub connections: Arc<Connections>,
     /// Which pages may connect.
-    pub origins: Origins,
-    /// Whose word counts about where a device is.
-    pub proxies: Proxies,
+    pub pages: Pages,
     /// The time of day.
     pub clock: Clock,
     /// Runs tasks.
@@ -99,7 +92,7 @@ pub fn routes(parameters: Parameters) -> Router {
         .route(&path, any(gate::pass))
         .route(&format!("{path}/"), any(gate::pass))
         .with_state(gate)
-        .layer(cors(edge))
+        .layer(edge.parameters.pages.cors())
 }
 
 fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
@@ -120,21 +113,5 @@ fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
         (true, false) => builder.transports([TransportType::Polling]),
         (false, true) => builder.transports([TransportType::Websocket]),
         (true, true) | (false, false) => builder.transports([TransportType::Polling, TransportType::Websocket]),
-    }
-}
-
-fn cors(edge: Arc<Edge>) -> CorsLayer {
-    let allow = move |_: &HeaderValue, parts: &Parts| edge.allows_origin(parts);
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(allow))
-        .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::RETRY_AFTER])
-}
-
-impl Edge {
-    fn allows_origin(&self, parts: &Parts) -> bool {
-        self.parameters.origins.allow_request(parts, &self.parameters.proxies)
     }
 }

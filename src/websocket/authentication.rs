@@ -78,6 +78,7 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
     let admission = parameters
         .commands
         .connect_device(&identity, connection.clone())
+        .await
         .map_err(|limit| Refusal::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
     if !admission.go_live(None) {
         return Err(Refusal::Gone);

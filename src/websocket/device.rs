@@ -87,7 +87,7 @@ impl<'a> Device<'a> {
                     if matches!(message, Message::Close(_)) {
                         break End::Left;
                     }
-                    self.hear(message);
+                    self.hear(message).await;
                 }
                 Step::Due => {
                     self.watch_token();
@@ -143,10 +143,10 @@ impl<'a> Device<'a> {
         }
     }
 
-    fn hear(&mut self, message: Message) {
+    async fn hear(&mut self, message: Message) {
         match message {
             Message::Text(text) => match ClientMessage::parse(&text) {
-                ClientMessage::Auth(token) => self.replace_token(token.as_ref()),
+                ClientMessage::Auth(token) => self.replace_token(token.as_ref()).await,
                 ClientMessage::Other => self.ignore(),
             },
             Message::Binary(_) => self.ignore(),
@@ -161,10 +161,10 @@ impl<'a> Device<'a> {
 
     /// Replaces the token, and the rooms that it gives. If it is no good, the connection is closed: there is no other way to
     /// say so.
-    fn replace_token(&mut self, token: Option<&SecretString>) {
+    async fn replace_token(&mut self, token: Option<&SecretString>) {
         let Session { parameters, admission, identity, .. } = &self.session;
         let token = token.map(ExposeSecret::expose_secret);
-        let text = match parameters.commands.refresh_token(admission, identity, token) {
+        let text = match parameters.commands.refresh_token(admission, identity, token).await {
             Ok(identity) => {
                 self.session.identity = identity;
                 self.watch_token();

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{Endpoint, authentication};
 use crate::limits::{AddressSlot, Refused};
-use crate::listener::{StreamHandle, TcpPeer, Upgrade, user_agent};
+use crate::listener::{ClientAddress, StreamHandle, Upgrade, user_agent};
 use crate::telemetry;
 
 /// When a device that was turned away may try again, in seconds.
@@ -62,18 +62,17 @@ enum Handshake {
 
 fn admit(endpoint: &Arc<Endpoint>, parts: &Parts) -> Result<(Visitor, HeaderValue), Refusal> {
     let parameters = &endpoint.parameters;
-    let peer = parts.extensions.get::<TcpPeer>();
-    let (Some(TcpPeer(peer)), Some(stream)) = (peer, parts.extensions.get::<StreamHandle>()) else {
+    let address = parameters.pages.client_address(parts);
+    let (Some(ClientAddress(address)), Some(stream)) = (address, parts.extensions.get::<StreamHandle>()) else {
         return Err(Refusal::Origin);
     };
-    if !parameters.origins.allow_request(parts, &parameters.proxies) {
+    if !parameters.pages.allow(parts) {
         return Err(Refusal::Origin);
     }
     let key = key(&parts.method, &parts.headers).map_err(Refusal::Handshake)?;
     if parameters.lifecycle.is_stopping() {
         return Err(Refusal::Draining);
     }
-    let address = parameters.proxies.client_address(*peer, &parts.headers).0;
     let slot = parameters.connections.admit_address(address).map_err(Refusal::Limit)?;
     let visitor = Visitor {
         endpoint: endpoint.clone(),
@@ -130,9 +129,8 @@ fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body
             (limit.as_str(), (StatusCode::TOO_MANY_REQUESTS, again, "Too many connections\n").into_response())
         }
     };
-    let peer = parts.extensions.get::<TcpPeer>();
-    let address = peer.map(|TcpPeer(peer)| parameters.proxies.client_address(*peer, &parts.headers).0);
-    tracing::info!(client.address = ?address, refusal.reason = reason, "refused a WebSocket");
+    let address = parameters.pages.client_address(parts).map(|ClientAddress(address)| tracing::field::display(address));
+    tracing::info!(client.address = address, refusal.reason = reason, "refused a WebSocket");
     telemetry::refused("websocket", reason);
     response
 }

@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
-use crate::listener::{DeviceStream, Origins, Proxies};
+use crate::listener::{DeviceStream, Pages};
 
 /// What the edge works with.
 pub struct Parameters {
@@ -54,9 +54,7 @@ pub struct Parameters {
     /// Counts sockets.
     pub connections: Arc<Connections>,
     /// Which pages may connect.
-    pub origins: Origins,
-    /// Whose word counts about where a device is.
-    pub proxies: Proxies,
+    pub pages: Pages,
     /// The time of day.
     pub clock: Clock,
     /// Runs tasks.

@@ -46,3 +46,7 @@ mod stopping;
 mod websocket;
 mod websocket_closing;
 mod websocket_gate;
+
+mod retained;
+
+mod collapse;

@@ -1,0 +1,48 @@
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Delivery;
+use crate::cluster::RetainedValue;
+use crate::hub::{Frame, Member, Turn};
+use crate::message::{EventName, RoomName};
+
+/// `[retain]`: the last payload per room and event, for those who join later.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetainConfig {
+    /// Payloads kept at one time.
+    pub max_entries: usize,
+}
+
+impl Delivery {
+    /// Puts a connection into a room, and sends it what is retained there. False if it was there, or is gone.
+    pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName) -> bool {
+        let turn = self.hub().turn(room).await;
+        let joined = turn.join(member);
+        if joined {
+            self.send_retained(&turn, member);
+        }
+        joined
+    }
+
+    /// Sends what is retained in a room to a connection that has just joined it. With the room's turn: nothing newer can be on
+    /// its way already, and nothing in between is missed.
+    pub(super) fn send_retained(&self, turn: &Turn<'_>, member: &Arc<Member>) {
+        for (event, value) in self.inner.retained.of_room(turn.room()) {
+            if !value.except_users.contains(member.user()) {
+                turn.send(member, Frame::new(event, value.payload));
+            }
+        }
+    }
+
+    /// The last payload of an event that is retained in a room.
+    pub fn retained(&self, room: &RoomName, event: &str) -> Option<RetainedValue> {
+        self.inner.retained.get(room, event)
+    }
+
+    /// All that is retained in a room, ordered by event.
+    pub fn retained_in(&self, room: &RoomName) -> Vec<(EventName, RetainedValue)> {
+        self.inner.retained.of_room(room)
+    }
+}

@@ -1,0 +1,158 @@
+use std::{collections::HashSet, sync::Arc};
+
+use dashmap::mapref::entry::Entry;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    Frame, Hub, Member,
+    member::{Delivery, is_fatal},
+    room::Room,
+    vacate,
+};
+use crate::message::{CloseCode, ConnectionId, Exceptions, RoomName, UserId};
+
+/// After this many deliveries, others get a chance to run.
+const STRETCH: usize = 128;
+
+/// What became of a frame at a room's connections: each counts once as matched, and once as enqueued or dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that were in the room and listen for the event, not excepted and not gone.
+    pub matched: u64,
+    /// Of those, the ones whose queue took the frame.
+    pub enqueued: u64,
+    /// Of those, the ones whose queue did not.
+    pub dropped: u64,
+}
+
+/// The right to act on a room: whoever has it sends and joins, the others wait in line.
+pub struct Turn<'a> {
+    held: Held<'a>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Hub {
+    /// Waits for a room's turn, whether anybody is in the room or not.
+    pub async fn turn(&self, name: &RoomName) -> Turn<'_> {
+        let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
+        let room = room.value().clone();
+        Held { hub: self, room: Some(room) }.turn().await
+    }
+
+    /// Waits for a room's turn, if anybody is in the room.
+    pub async fn turn_if_occupied(&self, name: &RoomName) -> Option<Turn<'_>> {
+        let room = self.rooms.get(name)?.clone();
+        Some(Held { hub: self, room: Some(room) }.turn().await)
+    }
+}
+
+impl Turn<'_> {
+    /// Whose turn it is.
+    pub fn room(&self) -> &RoomName {
+        self.held.name()
+    }
+
+    /// Puts a connection into the room. False if it was there, or is gone.
+    pub fn join(&self, member: &Arc<Member>) -> bool {
+        self.held.hub.enter(member, self.room(), usize::MAX)
+    }
+
+    /// Sends a frame to the room's connections. Those that cannot take it are closed as slow, unless the frame is volatile.
+    pub async fn fan_out(&self, frame: Frame, except: &Exceptions) -> Counts {
+        let frame = Arc::new(frame);
+        let excepted = Excepted::new(self.held.hub, except);
+        let mut counts = Counts::default();
+        for (index, member) in self.held.members().iter().enumerate() {
+            if index % STRETCH == STRETCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            if !excepted.contains(member) {
+                counts.add(self.deliver(member, &frame));
+            }
+        }
+        counts
+    }
+
+    /// Sends a frame to one of the room's connections, under the same conditions.
+    pub fn send(&self, member: &Arc<Member>, frame: Frame) {
+        self.deliver(member, &Arc::new(frame));
+    }
+
+    fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>) -> Delivery {
+        let delivery = member.deliver(frame);
+        if let Delivery::Dropped(error) = delivery
+            && is_fatal(Err(error), frame)
+        {
+            self.held.hub.close(member, &CloseCode::Slow.into());
+        }
+        delivery
+    }
+}
+
+impl Counts {
+    fn add(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Gone | Delivery::NotListening => return,
+            Delivery::Enqueued => self.enqueued += 1,
+            Delivery::Dropped(_) => self.dropped += 1,
+        }
+        self.matched += 1;
+    }
+}
+
+/// A room that stays while this does, empty or not.
+struct Held<'a> {
+    hub: &'a Hub,
+    room: Option<Arc<Room>>,
+}
+
+impl<'a> Held<'a> {
+    async fn turn(self) -> Turn<'a> {
+        let turn = self.turn.clone().lock_owned().await;
+        Turn { held: self, _turn: turn }
+    }
+}
+
+impl std::ops::Deref for Held<'_> {
+    type Target = Room;
+
+    fn deref(&self) -> &Room {
+        self.room.as_ref().expect("given up in drop alone")
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Some(room) = self.room.take() else {
+            return;
+        };
+        let name = room.name().clone();
+        drop(room);
+        // Looked at only now: whoever left while the room was held could not forget it.
+        if self.hub.rooms.get(&name).is_some_and(|room| room.is_empty())
+            && let Entry::Occupied(room) = self.hub.rooms.entry(name)
+        {
+            vacate(room);
+        }
+    }
+}
+
+struct Excepted<'a> {
+    connections: HashSet<ConnectionId>,
+    users: HashSet<&'a UserId>,
+}
+
+impl<'a> Excepted<'a> {
+    fn new(hub: &Hub, except: &'a Exceptions) -> Self {
+        let in_rooms = except.rooms.iter().flat_map(|room| hub.members(room)).map(|member| member.id());
+        Self {
+            connections: except.connections.iter().copied().chain(in_rooms).collect(),
+            users: except.users.iter().collect(),
+        }
+    }
+
+    fn contains(&self, member: &Member) -> bool {
+        (!self.connections.is_empty() && self.connections.contains(&member.id()))
+            || (!self.users.is_empty() && self.users.contains(member.user()))
+    }
+}
