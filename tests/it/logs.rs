@@ -2,13 +2,13 @@
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bugle::telemetry::is_ours_or_grave;
 use parking_lot::Mutex;
 use serde_json::json;
-use tracing::{level_filters::LevelFilter, subscriber::DefaultGuard};
+use tracing::{Dispatch, level_filters::LevelFilter, subscriber::DefaultGuard};
 use tracing_subscriber::{Layer, filter::filter_fn, fmt::MakeWriter, layer::SubscriberExt};
 
 use crate::harness::{API_KEY, Backend, Device, Protocol, SECRET, TestServer, Transport, token};
@@ -39,6 +39,9 @@ impl MakeWriter<'_> for Log {
 impl Log {
     /// Takes all that is logged on this thread, where a test's server runs too, at every level.
     fn start() -> (Self, DefaultGuard) {
+        // With one subscriber alone, a line that another test reaches first, on a thread without it, would be off for all.
+        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let log = Self::default();
         let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(log.clone());
         let filtered = lines.with_filter(LevelFilter::TRACE).with_filter(filter_fn(is_ours_or_grave));
