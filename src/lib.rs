@@ -48,8 +48,8 @@
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
 //! | [`websocket`] | edge: devices over plain WebSocket | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
-//! | [`http`](crate::http) | edge: operators, health and metrics | `message`, `limits`, `auth`, `command`, `listener` |
-//! | [`config`](crate::config) | every module's `Config`, read at one place | the `Config`s, `message` |
+//! | [`http`] | edge: operators, health and metrics | `message`, `limits`, `auth`, `command`, `listener` |
+//! | [`config`] | every module's `Config`, read at one place | the `Config`s, `message` |
 //! | [`cli`] | the command line | `app`, `config`, `auth`, `message`, `proto` |
 //! | [`app`] | the composition root: it wires, and does nothing else | everything |
 //!
@@ -73,7 +73,7 @@
 //!   connection has an id of its own.
 //! - Each task runs under [`lifecycle::Lifecycle`]: a stop waits for it, and the death of a vital one stops the
 //!   server with failure.
-//! - The time of day comes from [`clock::Clock`], the environment from [`config`](crate::config), and from nowhere
+//! - The time of day comes from [`clock::Clock`], the environment from [`config`], and from nowhere
 //!   else.
 
 pub mod app;

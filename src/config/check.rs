@@ -129,11 +129,6 @@ impl Found {
         self.number("retain.max_entries", config.retain.max_entries, 1, usize::MAX);
         self.number("collapse.max_keys", config.collapse.max_keys, 1, usize::MAX);
         self.duration("collapse.window", config.collapse.window, SHORTEST_WINDOW, LONGEST_WINDOW);
-        if let Some(problem) = path_problem(&config.rest.path) {
-            self.add("rest.path", problem);
-        } else if config.rest.path == config.socketio.path {
-            self.add("rest.path", "is also socketio.path: each needs its own");
-        }
     }
 
     fn drain(&mut self, config: &Config) {

@@ -1,14 +1,16 @@
 use super::Config;
 use crate::message::Fault;
 
-/// Where REST for devices is.
-const REST: &str = "/api";
-
 /// What is wrong with the paths of the devices' listener: those that cannot be asked for, and those that overlap. A WebSocket
 /// path below `socketio.path` is no overlap: a request that names it exactly is its own.
 pub(super) fn faults(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let socketio = &config.socketio.path;
+    let (socketio, rest) = (&config.socketio.path, &config.rest.path);
+    if let Some(problem) = problem(rest) {
+        faults.push(Fault::new("rest.path", format!("{rest:?} {problem}")));
+    } else if is_at_or_below(socketio, rest) {
+        faults.push(Fault::new("rest.path", format!("{rest:?} holds socketio.path: each needs its own")));
+    }
     faults.extend(problem(socketio).map(|problem| Fault::new("socketio.path", format!("{socketio:?} {problem}"))));
     for (index, endpoint) in config.websocket.iter().enumerate() {
         let path = &endpoint.path;
@@ -16,8 +18,8 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
             if path == socketio || path.strip_suffix('/') == Some(socketio) {
                 return Some(String::from("is taken by socketio.path"));
             }
-            if path.strip_prefix(REST).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-                return Some(format!("is at or below {REST}, which is for REST"));
+            if is_at_or_below(path, rest) {
+                return Some(format!("is at or below {rest}, which is for REST (rest.path)"));
             }
             let first = config.websocket[..index].iter().position(|other| other.path == *path)?;
             Some(format!("is taken by websocket[{first}].path"))
@@ -27,6 +29,10 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
         }
     }
     faults
+}
+
+fn is_at_or_below(path: &str, other: &str) -> bool {
+    path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn problem(path: &str) -> Option<&'static str> {

@@ -150,7 +150,7 @@ async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
 async fn who_does_not_listen_for_an_event_is_not_matched_live_or_not() {
     let hub = Hub::new(1000);
     let narrow = Arc::new(Fake { listens_to: "balance", ..Fake::any(9) });
-    let member = hub.admit(user("42"), narrow.clone(), usize::MAX).unwrap();
+    let member = admit(&hub, "42", narrow.clone(), usize::MAX).await.unwrap();
     assert_eq!(send(&hub, "user:42", frame("other")).await, Counts::default());
     assert!(!member.send(frame("bugle:own")));
     assert!(member.go_live(None));

@@ -24,7 +24,7 @@ use super::{
 use crate::auth::{Identity, InvalidToken, OnExpiry, TokenRefused};
 use crate::command::{Admission, RefreshRefused};
 use crate::hub::{Connection, Frame};
-use crate::message::EventName;
+use crate::message::{CloseCode, EventName};
 use crate::telemetry;
 
 /// How long a refused device has to leave by itself.
@@ -162,6 +162,11 @@ impl Device {
         }
         if !self.admission.go_live(self.greeting().as_ref()) {
             self.connection.detach();
+            return;
+        }
+        if self.edge.parameters.lifecycle.is_stopping() {
+            // Whoever sends the devices away may have looked for the last time.
+            self.admission.close(&CloseCode::Draining.into());
             return;
         }
         let member = self.admission.member();

@@ -16,8 +16,10 @@ use crate::command::RefreshRefused;
 use crate::message::CloseCode;
 use crate::telemetry;
 
-/// How many events of one device may wait to be handled.
-const MOST_WAITING: usize = 64;
+/// How many events of one device may wait to be handled: what a client has kept while it was offline comes at once.
+const MOST_WAITING: usize = 4_096;
+/// How many bytes those may have, in largest messages.
+const MOST_WAITING_MESSAGES: usize = 2;
 
 /// A device's events, handled one after the other in the order in which they came. The library would run a task for each.
 #[derive(Default)]
@@ -26,6 +28,7 @@ pub(super) struct Inbox(Mutex<Waiting>);
 #[derive(Default)]
 struct Waiting {
     events: VecDeque<ClientEvent>,
+    bytes: usize,
     is_handled: bool,
 }
 
@@ -34,6 +37,7 @@ struct ClientEvent {
     name: String,
     /// The arguments, unless one of them is binary.
     arguments: Option<Vec<Box<RawValue>>>,
+    bytes: usize,
     ack: AckSender,
 }
 
@@ -68,18 +72,20 @@ impl ClientEvent {
         let mut parts = serde_json::from_str::<Vec<Box<RawValue>>>(text).ok()?.into_iter();
         let name = serde_json::from_str(parts.next()?.get()).ok()?;
         let is_binary = attachments.as_ref().is_some_and(|attachments| !attachments.is_empty());
-        Some(Self { name, arguments: (!is_binary).then(|| parts.collect()), ack })
+        Some(Self { name, arguments: (!is_binary).then(|| parts.collect()), bytes: text.len(), ack })
     }
 }
 
 impl Device {
     fn receive(self: &Arc<Self>, event: ClientEvent) {
+        let most_bytes = self.edge.parameters.config.max_message * MOST_WAITING_MESSAGES;
         let mut waiting = self.inbox.0.lock();
-        if waiting.events.len() >= MOST_WAITING {
+        if waiting.events.len() >= MOST_WAITING || waiting.bytes + event.bytes > most_bytes {
             drop(waiting);
             self.admission.close(&CloseCode::Rate.into());
             return;
         }
+        waiting.bytes += event.bytes;
         waiting.events.push_back(event);
         if !std::mem::replace(&mut waiting.is_handled, true) {
             let device = self.clone();
@@ -133,6 +139,7 @@ impl Inbox {
         let mut waiting = self.0.lock();
         let event = waiting.events.pop_front();
         waiting.is_handled = event.is_some();
+        waiting.bytes -= event.as_ref().map_or(0, |event| event.bytes);
         event
     }
 }

@@ -38,7 +38,7 @@ async fn of_many_updates_few_arrive_and_the_last_is_the_last() {
 
 #[tokio::test]
 async fn the_first_goes_at_once_the_others_are_deferred_and_keys_are_apart() {
-    let server = TestServer::start_with(|config| config.collapse.window = Duration::from_secs(60)).await;
+    let server = TestServer::start_with(|config| config.collapse.window = Duration::from_mins(1)).await;
     let backend = server.backend().await;
     let mut device = server.connect("42").await;
     let first = emit(&backend, "a", "1").await;

@@ -9,8 +9,8 @@ use tonic::{Code, Request};
 
 use crate::harness::{API_KEY, Backend, TestServer, deadline, raw_http, token};
 
-fn retain() -> Option<EmitOptions> {
-    Some(EmitOptions { retain: true, ..EmitOptions::default() })
+fn retain() -> EmitOptions {
+    EmitOptions { retain: true, ..EmitOptions::default() }
 }
 
 async fn retain_for_user(backend: &Backend, user: &str, event: &str, json: Option<&str>) -> tonic::Result<Receipt> {
@@ -18,7 +18,7 @@ async fn retain_for_user(backend: &Backend, user: &str, event: &str, json: Optio
         user_id: user.into(),
         event: event.into(),
         payload: json.map(|json| emit_to_user_request::Payload::Json(json.into())),
-        options: retain(),
+        options: Some(retain()),
     };
     let response = deadline("the emit", backend.notify().emit_to_user(request)).await?;
     Ok(response.into_inner().receipt.expect("there is a receipt"))
@@ -56,7 +56,7 @@ async fn the_last_value_of_a_room_is_sent_on_join() {
         room: "prices".into(),
         event: "price".into(),
         payload: Some(emit_to_room_request::Payload::Binary(vec![1, 2].into())),
-        options: retain(),
+        options: Some(retain()),
     };
     deadline("the emit", backend.notify().emit_to_room(request)).await.unwrap();
     let mut device = server.connect("42").await;
