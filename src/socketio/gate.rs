@@ -204,6 +204,8 @@ fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
     *request.method_mut() = parts.method.clone();
     // A value that does not fit into a URI is no value that the library knows.
     *request.uri_mut() = uri.parse().unwrap_or_else(|_| Uri::from_static("/?"));
+    // Most have one of them. A map that grows by itself has room for six, for the session's life.
+    *request.headers_mut() = HeaderMap::with_capacity(1);
     for name in KEPT_HEADERS {
         if let Some(value) = parts.headers.get(&name) {
             request.headers_mut().insert(name, value.clone());
