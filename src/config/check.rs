@@ -151,6 +151,10 @@ fn path_problem(path: &str) -> Option<&'static str> {
     if path.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c)) {
         return Some("must be a path alone, without blanks, ? and #");
     }
+    // To the router these would be places for anything.
+    if path.contains(['{', '}']) || path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+        return Some("must be a fixed path, without braces and without segments that begin with : or *");
+    }
     None
 }
 
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn paths_that_cannot_be_asked_for_are_refused() {
-        for path in ["", "/", "//", "/a b", "/a?b", "/a#b", "/a\n", "socket.io"] {
+        for path in ["/{a}", "/{*a}", "/:a", "/a/*b", "", "/", "//", "/a b", "/a?b", "/a#b", "/a\n", "socket.io"] {
             assert!(path_problem(path).is_some(), "{path:?}");
         }
         assert_eq!(path_problem("/realtime/socket.io"), None);

@@ -9,21 +9,25 @@ use tokio::{sync::oneshot, time::Instant};
 use super::Delivery;
 use crate::cluster::{Fingerprint, KeyReused, Scope};
 use crate::hub::Frame;
-use crate::message::{Emit, MessageId, Payload, Receipt};
+use crate::message::{Audience, Emit, MessageId, Payload, Receipt};
 use crate::telemetry;
 
 /// Makes an emit's repetition harmless.
 #[derive(Clone, Debug)]
 pub struct Once {
-    /// Who emits: the name of the API key.
-    pub caller: Arc<str>,
-    /// The idempotency key.
-    pub key: Arc<str>,
+    caller: Arc<str>,
+    key: Arc<str>,
+    asked: Fingerprint,
 }
 
 impl Once {
-    fn scope(&self, emit: &Emit) -> Scope {
-        Scope { caller: self.caller.clone(), audience: emit.audience.clone(), key: self.key.clone() }
+    /// For this emit, or the same to another audience, by this caller (the name of the API key) under this idempotency key.
+    pub fn new(caller: Arc<str>, key: Arc<str>, emit: &Emit) -> Self {
+        Self { caller, key, asked: fingerprint(emit) }
+    }
+
+    fn scope(&self, audience: &Audience) -> Scope {
+        Scope { caller: self.caller.clone(), audience: audience.clone(), key: self.key.clone() }
     }
 }
 
@@ -49,23 +53,25 @@ impl Delivery {
     }
 
     /// Whether the key was used for another emit to this audience.
-    pub fn is_reused(&self, emit: &Emit, once: &Once) -> bool {
-        self.inner.idempotency.is_reused(&once.scope(emit), fingerprint(emit))
+    pub fn is_reused(&self, audience: &Audience, once: &Once) -> bool {
+        self.inner.idempotency.is_reused(&once.scope(audience), once.asked)
     }
 
     async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, KeyReused> {
         let Some(once) = once else {
             return Ok(self.send(emit, received).await);
         };
-        let (scope, asked) = (once.scope(&emit), fingerprint(&emit));
-        self.inner.idempotency.once(scope, asked, self.send(emit, received)).await
+        let scope = once.scope(&emit.audience);
+        self.inner.idempotency.once(scope, once.asked, self.send(emit, received)).await
     }
 
     async fn send(&self, emit: Emit, received: Instant) -> Receipt {
         let now = self.inner.clock.now();
         let message_id = MessageId::at(now);
         let room = emit.audience.room();
-        let payload = if emit.envelope { enveloped(&emit, now) } else { emit.payload };
+        // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
+        let wrap = emit.envelope && self.hub().is_occupied(&room);
+        let payload = if wrap { enveloped(&emit, now) } else { emit.payload };
         let frame = Frame { event: emit.event, payload, volatile: emit.volatile };
         let counts = self.hub().fan_out(&room, frame, &emit.except).await;
         let receipt = Receipt {
@@ -105,7 +111,7 @@ fn enveloped(emit: &Emit, now: Timestamp) -> Payload {
     serde_json::value::to_raw_value(&envelope).map_or(Payload::None, |raw| Payload::Json(raw.into()))
 }
 
-/// A digest of all that makes two emits the same. Each part is preceded by its length, so that none runs into the next.
+/// A digest of all that makes two emits to one audience the same. Each part is preceded by its length, so that none runs into the next.
 fn fingerprint(emit: &Emit) -> Fingerprint {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
@@ -136,7 +142,7 @@ fn fingerprint(emit: &Emit) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Audience, EventName, Exceptions, UserId};
+    use crate::message::{EventName, Exceptions, UserId};
 
     fn emit(json: &str) -> Emit {
         Emit {

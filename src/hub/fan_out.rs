@@ -51,6 +51,10 @@ impl Hub {
     fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>, counts: &mut Counts) {
         match member.deliver(frame) {
             Delivery::Gone => return,
+            Delivery::Ended => {
+                self.ended(member, "transport_close");
+                return;
+            }
             Delivery::Enqueued => counts.enqueued += 1,
             Delivery::Dropped(error) => {
                 counts.dropped += 1;

@@ -34,6 +34,8 @@ pub(super) enum Delivery {
     Dropped(QueueError),
     /// The connection is gone: it does not count as matched.
     Gone,
+    /// The same, and the hub does not know yet.
+    Ended,
 }
 
 impl Member {
@@ -104,8 +106,7 @@ impl Member {
         match &mut state.phase {
             Phase::Live => match self.connection.enqueue(frame) {
                 Ok(()) => Delivery::Enqueued,
-                // The edge is about to say so, and why.
-                Err(QueueError::Ended) => Delivery::Gone,
+                Err(QueueError::Ended) => Delivery::Ended,
                 Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
             },
             Phase::CatchingUp { bytes, .. } if *bytes > self.waiting_bytes => Delivery::Dropped(QueueError::Full),

@@ -115,6 +115,11 @@ impl Hub {
         self.members(&RoomName::of_user(user))
     }
 
+    /// Whether anybody is in a room.
+    pub fn is_occupied(&self, name: &RoomName) -> bool {
+        self.rooms.get(name).is_some_and(|room| !room.is_empty())
+    }
+
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.rooms.get(&RoomName::everyone()).map_or(0, |room| room.len())

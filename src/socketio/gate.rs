@@ -93,7 +93,7 @@ impl Gate {
             return (StatusCode::BAD_REQUEST, engine_error("1", "Session ID unknown")).into_response();
         };
         let mut request = bare(&parts, query, body);
-        if parts.headers.contains_key(header::UPGRADE) {
+        if is_upgrade(&parts.headers) && query.get("transport") == Some("websocket") {
             let Some(upgrading) = Upgrading::begin(&self.edge, sid, &parts.extensions) else {
                 return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
             };
@@ -212,6 +212,10 @@ fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
         }
     }
     request
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn authorization(headers: &HeaderMap) -> Option<String> {
