@@ -5,17 +5,23 @@
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 /// `[drain]`: how devices are sent away when the server stops.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -55,10 +61,10 @@ impl Lifecycle {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let hard = self.inner.hard.clone();
-        let task = async move {
-            hard.run_until_cancelled_owned(task).await;
-        };
+        if self.inner.hard.is_cancelled() {
+            return;
+        }
+        let task = Stoppable { task, stopped: self.inner.hard.clone().cancelled_owned() };
         tokio::spawn(self.inner.tasks.track_future(task));
     }
 
@@ -150,6 +156,29 @@ impl Lifecycle {
             }
         });
         Ok(())
+    }
+}
+
+pin_project! {
+    /// A task, or the hard stop if that comes first. Written out, since an async block that is given a task keeps room for it
+    /// several times, and each connection has some.
+    struct Stoppable<F> {
+        #[pin]
+        task: F,
+        #[pin]
+        stopped: WaitForCancellationFutureOwned,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Stoppable<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match this.task.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => this.stopped.poll(cx),
+        }
     }
 }
 

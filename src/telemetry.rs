@@ -7,9 +7,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
-    layer::SubscriberExt,
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
+    layer::{Filter, SubscriberExt},
     util::SubscriberInitExt,
 };
 
@@ -38,7 +38,7 @@ pub enum LogFormat {
 pub enum Error {
     /// `log.level` is no level and no list of directives.
     #[error("log.level is not understood")]
-    Level(#[from] tracing_subscriber::filter::ParseError),
+    Level(#[from] ParseError),
     /// Logs go somewhere already.
     #[error("logging was started twice")]
     Logs(#[from] tracing_subscriber::util::TryInitError),
@@ -49,7 +49,7 @@ pub enum Error {
 
 /// Sends logs to standard error.
 pub fn start_logs(config: &Config) -> Result<(), Error> {
-    let filter = EnvFilter::builder().parse(&config.level)?.and(filter_fn(is_ours_or_grave));
+    let filter = filter(&config.level)?;
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {
@@ -58,6 +58,13 @@ pub fn start_logs(config: &Config) -> Result<(), Error> {
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
     Ok(())
+}
+
+fn filter(level: &str) -> Result<impl Filter<Registry> + use<>, ParseError> {
+    // Without a hint of its own it would hide that of `level`, and each trace line that a library makes for each delivery would
+    // be looked at, only to be thrown away.
+    let ours_or_grave = filter_fn(is_ours_or_grave).with_max_level_hint(LevelFilter::TRACE);
+    Ok(EnvFilter::builder().parse(level)?.and(ours_or_grave))
 }
 
 /// Libraries may warn; what they say below that holds headers, tokens and payloads.
@@ -179,6 +186,13 @@ pub fn grpc_answered(method: &'static str, code: &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_below_the_level_are_known_to_be_off_before_anything_looks_at_them() {
+        for (level, least) in [("info", LevelFilter::INFO), ("warn,bugle::hub=debug", LevelFilter::DEBUG)] {
+            assert_eq!(filter(level).unwrap().max_level_hint(), Some(least));
+        }
+    }
 
     #[test]
     fn metrics_render_with_the_gauges_given() {

@@ -25,6 +25,7 @@ struct Known {
 }
 
 struct Answer {
+    since: Instant,
     asked: Fingerprint,
     receipt: OnceCell<Receipt>,
 }
@@ -73,9 +74,18 @@ impl Idempotency {
         Ok(Receipt { duplicate: !first, ..receipt })
     }
 
+    /// Forgets the keys whose time is over.
+    pub fn sweep(&self) {
+        self.known.lock().forget(usize::MAX);
+    }
+
     /// Whether the key was used for something else.
     pub fn is_reused(&self, scope: &Scope, asked: Fingerprint) -> bool {
-        self.known.lock().answers.get(scope).is_some_and(|answer| answer.asked != asked)
+        self.known
+            .lock()
+            .answers
+            .get(scope)
+            .is_some_and(|answer| answer.since.elapsed() < KEPT && answer.asked != asked)
     }
 
     fn answer(&self, scope: Scope, asked: Fingerprint) -> Arc<Answer> {
@@ -84,8 +94,8 @@ impl Idempotency {
         if let Some(answer) = known.answers.get(&scope) {
             return answer.clone();
         }
-        let answer = Arc::new(Answer { asked, receipt: OnceCell::new() });
-        known.by_age.push_back((Instant::now(), scope.clone()));
+        let answer = Arc::new(Answer { since: Instant::now(), asked, receipt: OnceCell::new() });
+        known.by_age.push_back((answer.since, scope.clone()));
         known.answers.insert(scope, answer.clone());
         answer
     }

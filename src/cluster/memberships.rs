@@ -5,6 +5,12 @@ use tokio::time::Instant;
 
 use crate::message::{RoomName, UserId};
 
+/// The most rooms that one user is put into at one time: each connection joins all of them.
+const MOST_PER_USER: usize = 1_000;
+
+/// How soon the ended ones are swept away.
+const SWEPT_WITHIN: Duration = Duration::from_secs(1);
+
 /// Which users were put into which rooms by a backend, for connections that are yet to come.
 pub struct Memberships {
     most: usize,
@@ -34,11 +40,8 @@ impl Memberships {
     pub fn put(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
         let mut kept = self.kept.lock();
         let known = kept.rooms_by_user.get(user).is_some_and(|rooms| rooms.contains_key(room));
-        if !known && kept.count >= self.most {
-            kept.sweep();
-            if kept.count >= self.most {
-                return Err(TooMany { retry_after: kept.first_end() });
-            }
+        if !known && kept.is_full(user, self.most) {
+            return Err(TooMany { retry_after: kept.first_end().max(SWEPT_WITHIN) });
         }
         let until = Instant::now() + ttl;
         let before = kept.rooms_by_user.entry(user.clone()).or_default().insert(room.clone(), until);
@@ -74,20 +77,33 @@ impl Memberships {
         kept.rooms_by_user.get(user).and_then(|rooms| rooms.get(room)).is_some_and(|until| *until > now)
     }
 
-    /// Forgets those that have ended.
-    pub fn sweep(&self) {
-        self.kept.lock().sweep();
+    /// Forgets those that have ended, and says which.
+    pub fn sweep(&self) -> Vec<(UserId, RoomName)> {
+        let mut kept = self.kept.lock();
+        if kept.first_end() > Duration::ZERO { Vec::new() } else { kept.sweep() }
     }
 }
 
 impl Kept {
-    fn sweep(&mut self) {
+    fn is_full(&self, user: &UserId, most: usize) -> bool {
+        self.count >= most || self.rooms_by_user.get(user).is_some_and(|rooms| rooms.len() >= MOST_PER_USER)
+    }
+
+    fn sweep(&mut self) -> Vec<(UserId, RoomName)> {
         let now = Instant::now();
-        self.rooms_by_user.retain(|_, rooms| {
-            rooms.retain(|_, until| *until > now);
+        let mut ended = Vec::new();
+        self.rooms_by_user.retain(|user, rooms| {
+            rooms.retain(|room, until| {
+                let stays = *until > now;
+                if !stays {
+                    ended.push((user.clone(), room.clone()));
+                }
+                stays
+            });
             !rooms.is_empty()
         });
-        self.count = self.rooms_by_user.values().map(HashMap::len).sum();
+        self.count -= ended.len();
+        ended
     }
 
     fn first_end(&self) -> Duration {
@@ -129,6 +145,7 @@ mod tests {
         memberships.put(&user("1"), &room("a"), HOUR).expect("it is kept already");
         assert_eq!(memberships.put(&user("2"), &room("a"), HOUR), Err(TooMany { retry_after: HOUR }));
         tokio::time::advance(HOUR).await;
+        assert_eq!(memberships.sweep(), [(user("1"), room("a"))]);
         memberships.put(&user("2"), &room("a"), HOUR).unwrap();
     }
 

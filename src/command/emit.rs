@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
 use crate::delivery::{Once, Refused};
-use crate::message::{Emit, Payload, Receipt};
+use crate::message::{Audience, Emit, Payload, Receipt};
 use crate::telemetry;
 
 /// An emit, and how to make its repetition harmless.
@@ -25,8 +25,19 @@ const RETAINED_RETRY: Duration = Duration::from_mins(1);
 impl Commands {
     /// Sends an event.
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+        let once = once(caller, &request);
+        self.emit_once(caller, request, once).await
+    }
+
+    /// Sends an event of which the idempotency key was looked at before.
+    pub(super) async fn emit_once(
+        &self,
+        caller: &Caller,
+        request: EmitRequest,
+        once: Option<Once>,
+    ) -> Result<Receipt, Error> {
         let kind = request.emit.audience.kind();
-        let result = self.emit_checked(caller, request).await;
+        let result = self.emit_checked(caller, request, once).await;
         let outcome = match &result {
             Ok(receipt) if receipt.duplicate => "duplicate",
             Ok(_) => "sent",
@@ -36,20 +47,25 @@ impl Commands {
         result
     }
 
-    async fn emit_checked(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+    async fn emit_checked(&self, caller: &Caller, request: EmitRequest, once: Option<Once>) -> Result<Receipt, Error> {
         caller.may_emit_to(&request.emit.audience)?;
         self.check(&request.emit)?;
-        let once = once(caller, &request);
         let sent = self.delivery.emit(request.emit, once, request.received).await;
         sent.map_err(refusal)
     }
 
-    /// Whether the emit would be sent, as far as can be told before.
-    pub(super) fn check_request(&self, caller: &Caller, request: &EmitRequest) -> Result<(), Error> {
-        caller.may_emit_to(&request.emit.audience)?;
-        self.check(&request.emit)?;
-        match once(caller, request) {
-            Some(once) if self.delivery.is_reused(&request.emit, &once) => Err(key_reused()),
+    /// Whether an event would be sent to this audience, as far as can be told before.
+    pub(super) fn check_for(
+        &self,
+        caller: &Caller,
+        emit: &Emit,
+        audience: &Audience,
+        once: Option<&Once>,
+    ) -> Result<(), Error> {
+        caller.may_emit_to(audience)?;
+        self.check(emit)?;
+        match once {
+            Some(once) if self.delivery.is_reused(audience, once) => Err(key_reused()),
             Some(_) | None => Ok(()),
         }
     }
@@ -67,8 +83,8 @@ impl Commands {
     }
 }
 
-fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {
-    request.idempotency_key.clone().map(|key| Once { caller: caller.name.clone(), key })
+pub(super) fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {
+    request.idempotency_key.clone().map(|key| Once::new(caller.name.clone(), key, &request.emit))
 }
 
 fn refusal(refused: Refused) -> Error {

@@ -1,4 +1,4 @@
-use super::{Commands, EmitRequest, Error};
+use super::{Commands, EmitRequest, Error, emit::once};
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
 
@@ -12,21 +12,22 @@ pub struct EmitToUsers {
 }
 
 impl Commands {
-    /// Sends an event to each user, in order. Nothing is sent unless it can be sent to all.
+    /// Sends an event to each user, in order. Nothing is sent unless it can be sent to all, as far as can be told before: another call
+    /// may use the idempotency key meanwhile.
     pub async fn emit_to_users(&self, caller: &Caller, command: EmitToUsers) -> Result<Vec<(UserId, Receipt)>, Error> {
         let EmitToUsers { users, request } = command;
-        let for_user = |user: &UserId| {
-            let mut request = request.clone();
-            request.emit.audience = Audience::User(user.clone());
-            request
-        };
+        let once = once(caller, &request);
         for user in &users {
-            self.check_request(caller, &for_user(user))?;
+            self.check_for(caller, &request.emit, &Audience::User(user.clone()), once.as_ref())?;
         }
         let mut receipts = Vec::with_capacity(users.len());
         for user in users {
-            let receipt = self.emit(caller, for_user(&user)).await?;
+            let mut request = request.clone();
+            request.emit.audience = Audience::User(user.clone());
+            let receipt = self.emit_once(caller, request, once.clone()).await?;
             receipts.push((user, receipt));
+            // Many users with large payloads take a while, in which others have their turn.
+            tokio::task::yield_now().await;
         }
         Ok(receipts)
     }

@@ -97,7 +97,8 @@ impl From<KeyRefused> for Error {
 impl From<TooMany> for Error {
     fn from(too_many: TooMany) -> Self {
         Self::ResourceExhausted {
-            message: "limits.memberships is met: no more users can be put into rooms until some leave".into(),
+            message: "limits.memberships is met, or the user is in 1,000 rooms: no more joins until some are left"
+                .into(),
             retry_after: too_many.retry_after,
         }
     }

@@ -87,8 +87,8 @@ mod tests {
             [
                 r#"websocket[0].path: "/ws" is taken by socketio.path"#,
                 r#"websocket[1].path: "/ws/" is taken by socketio.path"#,
-                r#"websocket[2].path: "/api" is at or below /api, which is for REST"#,
-                r#"websocket[3].path: "/api/x" is at or below /api, which is for REST"#,
+                r#"websocket[2].path: "/api" is at or below /api, which is for REST (rest.path)"#,
+                r#"websocket[3].path: "/api/x" is at or below /api, which is for REST (rest.path)"#,
                 r#"websocket[5].path: "/a" is taken by websocket[4].path"#,
                 r#"websocket[6].path: "a" must begin with a slash"#,
             ]

@@ -9,16 +9,15 @@ use tokio::{sync::oneshot, time::Instant};
 use super::Delivery;
 use crate::cluster::{Fingerprint, KeyReused, RetainedFull, RetainedValue, Scope};
 use crate::hub::{Counts, Frame};
-use crate::message::{Emit, MessageId, Payload, Receipt};
+use crate::message::{Audience, Emit, MessageId, Payload, Receipt};
 use crate::telemetry;
 
 /// Makes an emit's repetition harmless.
 #[derive(Clone, Debug)]
 pub struct Once {
-    /// Who emits: the name of the API key.
-    pub caller: Arc<str>,
-    /// The idempotency key.
-    pub key: Arc<str>,
+    caller: Arc<str>,
+    key: Arc<str>,
+    asked: Fingerprint,
 }
 
 /// Why an emit was not sent.
@@ -53,8 +52,13 @@ pub(super) struct Accepted {
 }
 
 impl Once {
-    fn scope(&self, emit: &Emit) -> Scope {
-        Scope { caller: self.caller.clone(), audience: emit.audience.clone(), key: self.key.clone() }
+    /// For this emit, or the same to another audience, by this caller (the name of the API key) under this idempotency key.
+    pub fn new(caller: Arc<str>, key: Arc<str>, emit: &Emit) -> Self {
+        Self { caller, key, asked: fingerprint(emit) }
+    }
+
+    fn scope(&self, audience: &Audience) -> Scope {
+        Scope { caller: self.caller.clone(), audience: audience.clone(), key: self.key.clone() }
     }
 }
 
@@ -80,8 +84,8 @@ impl Delivery {
     }
 
     /// Whether the key was used for another emit to this audience.
-    pub fn is_reused(&self, emit: &Emit, once: &Once) -> bool {
-        self.inner.idempotency.is_reused(&once.scope(emit), fingerprint(emit))
+    pub fn is_reused(&self, audience: &Audience, once: &Once) -> bool {
+        self.inner.idempotency.is_reused(&once.scope(audience), once.asked)
     }
 
     async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, Refused> {
@@ -90,8 +94,8 @@ impl Delivery {
         let Some(once) = once else {
             return self.pass(accepted).await;
         };
-        let (scope, asked) = (once.scope(&accepted.emit), fingerprint(&accepted.emit));
-        self.inner.idempotency.once(scope, asked, self.pass(accepted)).await
+        let scope = once.scope(&accepted.emit.audience);
+        self.inner.idempotency.once(scope, once.asked, self.pass(accepted)).await
     }
 
     async fn pass(&self, accepted: Accepted) -> Result<Receipt, Refused> {
@@ -104,10 +108,11 @@ impl Delivery {
     pub(super) async fn send(&self, accepted: Accepted) -> Result<Receipt, Refused> {
         let Accepted { emit, message_id, time, received } = accepted;
         let room = emit.audience.room();
-        let payload = if emit.envelope { enveloped(&emit, time) } else { emit.payload };
         // What is retained is for those who are not there yet, so the turn is wanted whoever is.
         let turn =
             if emit.retain { Some(self.hub().turn(&room).await) } else { self.hub().turn_if_occupied(&room).await };
+        // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
+        let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload };
         if emit.retain {
             let value = RetainedValue { payload: payload.clone(), except_users: emit.except.users.clone() };
             self.inner.retained.put(&room, &emit.event, value).map_err(|RetainedFull| Refused::RetainedFull)?;
@@ -142,7 +147,7 @@ fn enveloped(emit: &Emit, now: Timestamp) -> Payload {
     serde_json::value::to_raw_value(&envelope).map_or(Payload::None, |raw| Payload::Json(raw.into()))
 }
 
-/// A digest of all that makes two emits the same. Each part is preceded by its length, so that none runs into the next.
+/// A digest of all that makes two emits to one audience the same. Each part is preceded by its length, so that none runs into the next.
 fn fingerprint(emit: &Emit) -> Fingerprint {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
@@ -174,7 +179,7 @@ fn fingerprint(emit: &Emit) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Audience, EventName, Exceptions, UserId};
+    use crate::message::{EventName, Exceptions, UserId};
 
     fn emit(json: &str) -> Emit {
         Emit {

@@ -33,7 +33,7 @@ use crate::limits;
 
 /// The name of the only node there is.
 pub const NODE: &str = "solo";
-const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What delivery works with.
 pub struct Parameters<'a> {
@@ -89,11 +89,18 @@ impl Delivery {
             while !lifecycle.is_stopping() {
                 tokio::select! {
                     () = lifecycle.stopping() => {}
-                    _ = tick.tick() => sweeper.inner.memberships.sweep(),
+                    _ = tick.tick() => sweeper.sweep(),
                 }
             }
         });
         delivery
+    }
+
+    fn sweep(&self) {
+        self.inner.idempotency.sweep();
+        for (user, room) in self.inner.memberships.sweep() {
+            self.leave_now(&user, &room);
+        }
     }
 
     /// The connections on this node.

@@ -27,6 +27,10 @@ impl Delivery {
     /// Takes a user out of a room, now and for connections to come. Says how many connections left.
     pub fn leave_user(&self, user: &UserId, room: &RoomName) -> usize {
         self.inner.memberships.take(user, room);
+        self.leave_now(user, room)
+    }
+
+    pub(super) fn leave_now(&self, user: &UserId, room: &RoomName) -> usize {
         let members = self.hub().of_user(user);
         members.iter().filter(|member| self.hub().leave(member, room)).count()
     }

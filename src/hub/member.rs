@@ -36,6 +36,8 @@ pub(super) enum Delivery {
     Gone,
     /// The connection does not listen for the event: it does not count as matched.
     NotListening,
+    /// The connection is gone, and the hub does not know yet.
+    Ended,
 }
 
 impl Member {
@@ -109,8 +111,7 @@ impl Member {
         match &mut state.phase {
             Phase::Live => match self.connection.enqueue(frame) {
                 Ok(()) => Delivery::Enqueued,
-                // The edge is about to say so, and why.
-                Err(QueueError::Ended) => Delivery::Gone,
+                Err(QueueError::Ended) => Delivery::Ended,
                 Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
             },
             Phase::CatchingUp { bytes, .. } if *bytes > self.waiting_bytes => Delivery::Dropped(QueueError::Full),

@@ -34,8 +34,7 @@ pub struct Turn<'a> {
 impl Hub {
     /// Waits for a room's turn, whether anybody is in the room or not.
     pub async fn turn(&self, name: &RoomName) -> Turn<'_> {
-        let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
-        let room = room.value().clone();
+        let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
         Held { hub: self, room: Some(room) }.turn().await
     }
 
@@ -80,10 +79,14 @@ impl Turn<'_> {
 
     fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>) -> Delivery {
         let delivery = member.deliver(frame);
-        if let Delivery::Dropped(error) = delivery
-            && is_fatal(Err(error), frame)
-        {
-            self.held.hub.close(member, &CloseCode::Slow.into());
+        match delivery {
+            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
+                self.held.hub.close(member, &CloseCode::Slow.into());
+            }
+            Delivery::Ended => {
+                self.held.hub.ended(member, "transport_close");
+            }
+            Delivery::Enqueued | Delivery::Dropped(_) | Delivery::Gone | Delivery::NotListening => {}
         }
         delivery
     }
@@ -92,7 +95,7 @@ impl Turn<'_> {
 impl Counts {
     fn add(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Gone | Delivery::NotListening => return,
+            Delivery::Gone | Delivery::Ended | Delivery::NotListening => return,
             Delivery::Enqueued => self.enqueued += 1,
             Delivery::Dropped(_) => self.dropped += 1,
         }

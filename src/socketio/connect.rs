@@ -11,14 +11,13 @@ use socketioxide::{
     extract::{SocketRef, TryData},
     socket::DisconnectReason,
 };
-use tokio::sync::Notify;
 
 use super::{
     Edge,
     closing::{Leaving, own_event},
     connection::SocketConnection,
     inbound::{InboundHandler, Inbox},
-    session::Session,
+    session::{Session, Wire},
     token_watch,
 };
 use crate::auth::{Identity, InvalidToken, OnExpiry, TokenRefused};
@@ -27,8 +26,8 @@ use crate::hub::{Connection, Frame};
 use crate::message::{CloseCode, EventName};
 use crate::telemetry;
 
-/// How long a refused device has to leave by itself.
-const REFUSED_GRACE: Duration = Duration::from_secs(1);
+/// How long a device that was refused, or has left, has to end its transport by itself.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// Longer than it takes the library to close a session that was cut.
 const CUT_SETTLES: Duration = Duration::from_millis(200);
 
@@ -38,8 +37,6 @@ pub(super) struct Device {
     pub(super) admission: Arc<Admission>,
     pub(super) connection: Arc<SocketConnection>,
     pub(super) identity: Mutex<Identity>,
-    /// The token was replaced, or the connection ended.
-    pub(super) changed: Notify,
     pub(super) inbox: Inbox,
 }
 
@@ -73,6 +70,9 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
     if let Some(refused) = session.refused.get() {
         return Err(Refusal::Token(*refused));
     }
+    if session.accepted.load(Ordering::Acquire) {
+        return Err(edge.turn_away(&session, &socket, "second_connect").await);
+    }
     let identity = match edge.identify(&session, auth.0.ok().as_ref()) {
         Ok(identity) => identity,
         Err(refused) => return Err(edge.refuse_token(&session, &socket, refused)),
@@ -82,18 +82,13 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         Ok(admission) => admission,
         Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
     };
-    let device = Arc::new(Device {
-        edge,
-        admission,
-        connection,
-        identity: Mutex::new(identity),
-        changed: Notify::new(),
-        inbox: Inbox::default(),
-    });
+    let device =
+        Arc::new(Device { edge, admission, connection, identity: Mutex::new(identity), inbox: Inbox::default() });
     let leaving = device.clone();
     socket
         .on_disconnect(move |socket: SocketRef, reason: DisconnectReason| async move { leaving.left(&socket, reason) });
     socket.on_fallback(InboundHandler(device.clone()));
+    session.accepted.store(true, Ordering::Release);
     if session.keep(device.clone()) {
         return Ok(());
     }
@@ -107,7 +102,6 @@ pub(super) async fn go_live(socket: SocketRef) {
         return;
     };
     if let Some(device) = session.take() {
-        session.connected.store(true, Ordering::Release);
         device.go_live(socket);
     }
 }
@@ -131,12 +125,17 @@ impl Edge {
         // The first refusal stands.
         let _ = session.refused.set(refused);
         log_refusal(session, refused.reason());
-        let leaving = Leaving::new(self.clone(), session.wire.clone(), socket);
+        self.cut_later(&session.wire, socket);
+        Refusal::Token(refused)
+    }
+
+    /// Cuts a transport that has no device, unless its client ends it before.
+    fn cut_later(self: &Arc<Self>, wire: &Arc<Wire>, socket: &SocketRef) {
+        let leaving = Leaving::new(self.clone(), wire.clone(), socket);
         self.parameters.lifecycle.spawn(async move {
-            tokio::time::sleep(REFUSED_GRACE).await;
+            tokio::time::sleep(IDLE_GRACE).await;
             leaving.cut();
         });
-        Refusal::Token(refused)
     }
 
     /// Cuts a device off without a word, since an official client that is refused gives up for good. Returns when a
@@ -204,40 +203,22 @@ impl Device {
         let old = self.identity.lock().clone();
         let new = self.edge.parameters.commands.refresh_token(&self.admission, &old, Some(token)).await?;
         *self.identity.lock() = new;
-        self.changed.notify_one();
+        self.connection.changed.notify_one();
         Ok(())
     }
 
     fn left(&self, socket: &SocketRef, reason: DisconnectReason) {
         self.admission.ended(reason_name(reason));
         self.connection.detach();
-        self.changed.notify_one();
+        self.connection.changed.notify_one();
         let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else {
             return;
         };
         session.take();
-        session.connected.store(false, Ordering::Release);
         if reason == DisconnectReason::ClientNSDisconnect {
-            self.cut_unless_back(session, socket);
+            // Official clients end the transport right away. Those that do not are cut off: it has no use any more.
+            self.edge.cut_later(&session.wire, socket);
         }
-    }
-
-    /// A device that has left the namespace may come back to it on the same transport, or the transport ends.
-    fn cut_unless_back(&self, session: &Arc<Session>, socket: &SocketRef) {
-        let leaving = Leaving::new(self.edge.clone(), session.wire.clone(), socket);
-        // Official clients end the transport right away, and then their place is free.
-        let session = Arc::downgrade(session);
-        let patience = self.edge.parameters.config.connect_timeout;
-        let lifecycle = self.edge.parameters.lifecycle.clone();
-        lifecycle.clone().spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(patience) => {}
-                () = lifecycle.stopping() => {}
-            }
-            if session.upgrade().is_some_and(|session| !session.connected.load(Ordering::Acquire)) {
-                leaving.cut();
-            }
-        });
     }
 }
 

@@ -4,7 +4,11 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use socketioxide::{ProtocolVersion, SendError, SocketError, TransportType, extract::SocketRef};
+use socketioxide::{
+    ProtocolVersion, SendError, SocketError, TransportType,
+    extract::{AckSender, SocketRef},
+};
+use tokio::sync::Notify;
 
 use super::{Edge, session::Wire};
 use crate::hub::{Connection, Frame, QueueError};
@@ -18,6 +22,8 @@ pub(super) struct SocketConnection {
     pub(super) wire: Arc<Wire>,
     pub(super) edge: Arc<Edge>,
     began_as: Transport,
+    /// The token was replaced, or the connection ended.
+    pub(super) changed: Notify,
     outlet: Mutex<Outlet>,
 }
 
@@ -41,6 +47,7 @@ impl SocketConnection {
             wire,
             edge,
             began_as: transport_of(socket),
+            changed: Notify::new(),
             outlet: Mutex::new(outlet),
         })
     }
@@ -68,6 +75,23 @@ impl SocketConnection {
             outlet.closed = Some(reason.clone());
         }
         socket
+    }
+
+    /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
+    pub(super) fn acknowledge(&self, ack: AckSender, answer: &serde_json::Value) {
+        let mut outlet = self.outlet.lock();
+        let Some(socket) = outlet.socket.clone() else {
+            // Not live yet, or gone.
+            let _ = ack.send(&[answer]);
+            return;
+        };
+        if self.waiting(&mut outlet, &socket) > self.edge.parameters.config.queue_bytes as u64 {
+            return;
+        }
+        // An error says that the device is gone.
+        if ack.send(&[answer]).is_ok() {
+            outlet.backlog.add("430[]".len() + answer.to_string().len());
+        }
     }
 
     /// How much waits for the device, in bytes.
@@ -123,6 +147,7 @@ impl Connection for SocketConnection {
 
     fn close(&self, reason: &CloseReason) {
         self.end(reason);
+        self.changed.notify_one();
     }
 }
 

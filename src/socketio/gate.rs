@@ -90,7 +90,7 @@ impl Gate {
             return (StatusCode::BAD_REQUEST, engine_error("1", "Session ID unknown")).into_response();
         };
         let mut request = bare(&parts, query, body);
-        if parts.headers.contains_key(header::UPGRADE) {
+        if is_upgrade(&parts.headers) && query.get("transport") == Some("websocket") {
             let Some(upgrading) = Upgrading::begin(&self.edge, sid, &parts.extensions) else {
                 return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
             };
@@ -200,12 +200,18 @@ fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
     *request.method_mut() = parts.method.clone();
     // A value that does not fit into a URI is no value that the library knows.
     *request.uri_mut() = uri.parse().unwrap_or_else(|_| Uri::from_static("/?"));
+    // Most have one of them. A map that grows by itself has room for six, for the session's life.
+    *request.headers_mut() = HeaderMap::with_capacity(1);
     for name in KEPT_HEADERS {
         if let Some(value) = parts.headers.get(&name) {
             request.headers_mut().insert(name, value.clone());
         }
     }
     request
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn authorization(headers: &HeaderMap) -> Option<String> {

@@ -1,8 +1,8 @@
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{json, value::RawValue};
 use socketioxide::{
     adapter::LocalAdapter,
@@ -35,14 +35,15 @@ struct Waiting {
 /// An event from a device.
 struct ClientEvent {
     name: String,
-    /// The arguments, unless one of them is binary.
-    arguments: Option<Vec<Box<RawValue>>>,
+    /// The first argument, unless one of them is binary.
+    argument: Option<Box<RawValue>>,
     bytes: usize,
-    ack: AckSender,
+    /// The way to answer, if the device asked for that.
+    ack: Option<AckSender>,
 }
 
 /// The argument of `bugle:refresh`.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Refresh {
     token: SecretString,
 }
@@ -56,7 +57,7 @@ pub(super) struct InOrder;
 impl MessageHandler<LocalAdapter, InOrder> for InboundHandler {
     fn call(&self, socket: Arc<Socket>, mut value: Value, ack_id: Option<i64>) {
         let Ok(ack) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
-        let Some(event) = ClientEvent::parse(&value, ack) else {
+        let Some(event) = ClientEvent::parse(&value, ack_id.map(|_| ack)) else {
             telemetry::client_event_refused("malformed");
             return;
         };
@@ -65,14 +66,42 @@ impl MessageHandler<LocalAdapter, InOrder> for InboundHandler {
 }
 
 impl ClientEvent {
-    fn parse(value: &Value, ack: AckSender) -> Option<Self> {
+    fn parse(value: &Value, ack: Option<AckSender>) -> Option<Self> {
         let Value::Str(text, attachments) = value else {
             return None;
         };
-        let mut parts = serde_json::from_str::<Vec<Box<RawValue>>>(text).ok()?.into_iter();
-        let name = serde_json::from_str(parts.next()?.get()).ok()?;
+        let Parts { name, argument } = serde_json::from_str(text).ok()?;
         let is_binary = attachments.as_ref().is_some_and(|attachments| !attachments.is_empty());
-        Some(Self { name, arguments: (!is_binary).then(|| parts.collect()), bytes: text.len(), ack })
+        Some(Self { name, argument: argument.filter(|_| !is_binary), bytes: text.len(), ack })
+    }
+}
+
+/// An event's name and first argument; the others are read over, since a stranger decides how many there are.
+struct Parts {
+    name: String,
+    argument: Option<Box<RawValue>>,
+}
+
+impl<'de> Deserialize<'de> for Parts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Parts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event's name and its arguments")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts, A::Error> {
+                let name = list.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let argument = list.next_element()?;
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Parts { name, argument })
+            }
+        }
+
+        deserializer.deserialize_seq(List)
     }
 }
 
@@ -105,7 +134,7 @@ impl Device {
             return;
         }
         let answer = match event.name.as_str() {
-            "bugle:refresh" => self.refresh(event.arguments.as_deref()).await,
+            "bugle:refresh" => self.refresh(event.argument.as_deref()).await,
             _ => Err(("unknown_event", "no rule allows this event".to_owned())),
         };
         let reply = match answer {
@@ -116,13 +145,14 @@ impl Device {
                 json!({ "error": { "code": code, "message": message } })
             }
         };
-        // The device asked for no answer, or is gone, or does not read.
-        let _ = event.ack.send(&[reply]);
+        if let Some(ack) = event.ack {
+            self.connection.acknowledge(ack, &reply);
+        }
     }
 
-    async fn refresh(&self, arguments: Option<&[Box<RawValue>]>) -> Result<(), (&'static str, String)> {
+    async fn refresh(&self, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
         // A list would do for a struct as well.
-        let argument = arguments.and_then(<[_]>::first).filter(|raw| raw.get().starts_with('{'));
+        let argument = argument.filter(|raw| raw.get().starts_with('{'));
         let Some(Refresh { token }) = argument.and_then(|raw| serde_json::from_str(raw.get()).ok()) else {
             return Err(("invalid_argument", "the event takes one argument: { token: \"…\" }".to_owned()));
         };

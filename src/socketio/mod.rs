@@ -104,8 +104,8 @@ fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
         .max_payload(config.max_message as u64)
         .ws_max_message_size(config.max_message)
         .ws_max_frame_size(config.max_message)
-        // Most messages of devices are small, and each connection has a buffer of its own.
-        .ws_read_buffer_size(1024)
+        // Most messages of devices are small, and each connection has a buffer of its own. Larger ones take several reads.
+        .ws_read_buffer_size(512)
         .max_buffer_size(config.queue_packets());
     let polling = config.transports.contains(&TransportName::Polling);
     let websocket = config.transports.contains(&TransportName::WebSocket);

@@ -24,8 +24,9 @@ pub(super) struct Session {
     pending: Mutex<Pending>,
     /// Why a CONNECT was refused: there is no second attempt.
     pub(super) refused: OnceLock<TokenRefused>,
-    /// A CONNECT was accepted and the device has not left since.
-    pub(super) connected: AtomicBool,
+    /// A CONNECT was accepted. There is one for each transport: when a device leaves, the library forgets it by the session's id,
+    /// late enough to forget its successor on the same transport instead.
+    pub(super) accepted: AtomicBool,
     _slot: AddressSlot,
 }
 
@@ -55,7 +56,7 @@ impl Session {
             token,
             pending: Mutex::default(),
             refused: OnceLock::new(),
-            connected: AtomicBool::new(false),
+            accepted: AtomicBool::new(false),
             _slot: slot,
         });
         if let Some(stream) = stream {

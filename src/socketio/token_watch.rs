@@ -30,7 +30,7 @@ pub(super) async fn watch(device: Arc<Device>) {
         }
         let next = if tell { to_notice } else { to_end };
         tokio::select! {
-            () = device.changed.notified() => {}
+            () = device.connection.changed.notified() => {}
             () = tokio::time::sleep(next.min(LONGEST_SLEEP)) => {}
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{POLLING, WEBSOCKET, end_of, online, raw_device, request, session_id, status, streams_held};
-use crate::harness::{Backend, ClosedBy, Device, Protocol, RawMessage, RawSocket, TestServer, Transport};
+use crate::harness::{Backend, ClosedBy, Device, Protocol, RawSocket, TestServer, Transport};
 
 const EVERY_WAY: [(Transport, Protocol); 6] = [
     (Transport::WebSocket, Protocol::V4),
@@ -86,18 +86,31 @@ async fn a_device_that_leaves_the_namespace_and_stays_is_cut() {
 }
 
 #[tokio::test]
-async fn a_device_that_leaves_the_namespace_may_come_back_to_it() {
-    let server = TestServer::start_with(|config| config.socketio.connect_timeout = Duration::from_millis(300)).await;
+async fn a_transport_has_one_device_and_a_second_one_is_cut_off() {
+    let server = TestServer::start().await;
     let backend = server.backend().await;
     let mut socket = raw_device(&server, "42").await;
     socket.send_text("41").await;
     online(&backend, 0).await;
     socket.send_text(super::connect_packet("43")).await;
-    super::next_beginning(&mut socket, r#"42["connected","#).await;
-    while let Some(message) = socket.receive_within(Duration::from_millis(500)).await {
-        assert_eq!(message, RawMessage::Text("2".into()), "it is pinged, and not cut");
+    end_of(&mut socket).await;
+    assert!(!backend.get_user("43").await.online);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn devices_that_come_and_go_on_one_transport_without_a_pause_leave_nothing_behind() {
+    let server = TestServer::start().await;
+    let backend = server.backend().await;
+    for _ in 0..100 {
+        let mut socket = RawSocket::connect(server.clients(), WEBSOCKET).await.expect("the WebSocket opens");
+        for _ in 0..3 {
+            socket.send_text(super::connect_packet("42")).await;
+            socket.send_text("41").await;
+        }
+        socket.abort();
     }
-    assert_eq!(backend.emit_to_user("43", "news", "1").await.enqueued, 1);
+    online(&backend, 0).await;
+    assert_eq!(backend.get_stats().await.rooms, 0);
 }
 
 #[tokio::test]

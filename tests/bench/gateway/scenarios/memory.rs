@@ -19,25 +19,27 @@ pub async fn run(report: &mut Report) {
     let mut backend = Backend::connect(&server).await;
     backend.connections().await;
     let before = server.resident_kib();
-    for cycle in ["", ", once more"] {
-        let fleet = Fleet::counting(&server, tokens(DEVICES, &[])).await;
-        assert_eq!(backend.connections().await, DEVICES as u64);
-        tokio::time::sleep(SETTLES).await;
-        let each = kib_each(before, server.resident_kib());
-        report.at_most(
-            format!("resident memory per idle WebSocket connection, of {DEVICES}{cycle}"),
-            each,
-            MOST_KIB,
-            "KiB",
-        );
-        drop(fleet);
-        while backend.connections().await > 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        tokio::time::sleep(SETTLES).await;
-        let left = kib_each(before, server.resident_kib());
-        report.figure(format!("resident memory per connection when all have left{cycle}"), format!("{left:.1} KiB"));
+    let (first, left) = cycle(&server, &mut backend, before).await;
+    let what = format!("resident memory per idle WebSocket connection, of {DEVICES}");
+    report.at_most(what.as_str(), first, MOST_KIB, "KiB");
+    report.figure("the same when all have left", format!("{left:.1} KiB"));
+    let (second, left) = cycle(&server, &mut backend, before).await;
+    report.figure(format!("{what}, when they have come again"), format!("{second:.1} KiB"));
+    report.figure("the same when all have left again", format!("{left:.1} KiB"));
+}
+
+/// Connects all devices and lets them go again. Gives the memory for each, in KiB, while they are there and when they have left.
+async fn cycle(server: &Server, backend: &mut Backend, before: u64) -> (f64, f64) {
+    let fleet = Fleet::counting(server, tokens(DEVICES, &[])).await;
+    assert_eq!(backend.connections().await, DEVICES as u64);
+    tokio::time::sleep(SETTLES).await;
+    let there = kib_each(before, server.resident_kib());
+    drop(fleet);
+    while backend.connections().await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    tokio::time::sleep(SETTLES).await;
+    (there, kib_each(before, server.resident_kib()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of KiB are small")]
