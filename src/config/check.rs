@@ -4,6 +4,7 @@ use humantime_serde::re::humantime::format_duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, origin, paths};
+use crate::command::Rules;
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
 
@@ -19,6 +20,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.auth(config);
     found.socketio(config);
     found.websocket(config);
+    found.0.extend(Rules::new(&config.client_events, &config.auth.rooms).err().into_iter().flatten());
     found.limits(config);
     found.kept(config);
     found.drain(config);
@@ -121,6 +123,8 @@ impl Found {
         self.number("limits.grpc_calls", limits.grpc_calls, 1, usize::MAX);
         self.number("limits.idempotency_keys", limits.idempotency_keys, 1, usize::MAX);
         self.number("limits.memberships", limits.memberships, 1, usize::MAX);
+        self.number("limits.grants", limits.grants, 1, usize::MAX);
+        self.number("limits.rooms_per_connection", limits.rooms_per_connection, 1, 10_000);
     }
 
     fn kept(&mut self, config: &Config) {
@@ -260,6 +264,20 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found}");
         }
+    }
+
+    #[test]
+    fn rules_for_devices_events_are_looked_at_with_the_rest() {
+        let found = faults(
+            "limits = { grants = 0, rooms_per_connection = 0 }\n[[client_events]]\nevent = 'e'\njoin = '{arg}'\n",
+            false,
+        );
+        let expected = [
+            "client_events[0].join: begins with a placeholder: begin with a literal such as `org:`",
+            "limits.grants: is 0, but must be 1 to 18446744073709551615",
+            "limits.rooms_per_connection: is 0, but must be 1 to 10000",
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

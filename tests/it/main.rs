@@ -50,3 +50,5 @@ mod websocket_gate;
 mod retained;
 
 mod collapse;
+
+mod client_events;
