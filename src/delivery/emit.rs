@@ -112,9 +112,12 @@ impl Delivery {
         let turn =
             if emit.retain { Some(self.hub().turn(&room).await) } else { self.hub().turn_if_occupied(&room).await };
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
+        let is_empty = matches!(emit.payload, Payload::None);
         let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload };
         if emit.retain {
-            let value = RetainedValue { payload: payload.clone(), except_users: emit.except.users.clone() };
+            // An envelope around nothing is not nothing, which takes the value away.
+            let kept = if is_empty { Payload::None } else { payload.clone() };
+            let value = RetainedValue { payload: kept, except_users: emit.except.users.clone() };
             self.inner.retained.put(&room, &emit.event, value).map_err(|RetainedFull| Refused::RetainedFull)?;
         }
         let frame = Frame { event: emit.event, payload, volatile: emit.volatile };
