@@ -13,7 +13,7 @@ use crate::command::Commands;
 use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::grpc;
-use crate::http;
+use crate::http::{self, console};
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::Connections;
 use crate::listener::{self, Acceptor, Origins, Proxies};
@@ -114,7 +114,7 @@ impl App {
     /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
     pub async fn listen(self) -> Result<Listening, Error> {
         raise_descriptor_limit();
-        let Self { config, clock, any_loopback_origin, api_keys, tokens, metrics, lifecycle } = self;
+        let Self { mut config, clock, any_loopback_origin, api_keys, tokens, metrics, lifecycle } = self;
         let clients = bind("clients", config.clients.listen).await?;
         let calls = bind("grpc", config.grpc.listen).await?;
         let admin = bind("admin", config.admin.listen).await?;
@@ -132,10 +132,26 @@ impl App {
             calls_ended: CancellationToken::new(),
         };
         let most_calls = config.limits.grpc_calls;
-        let edge = grpc::Parameters { api_keys, most_calls, commands: commands.clone(), lifecycle: lifecycle.clone() };
+        let edge = grpc::Parameters {
+            api_keys: api_keys.clone(),
+            most_calls,
+            commands: commands.clone(),
+            lifecycle: lifecycle.clone(),
+        };
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
-        listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
+        let mut operators = http::admin_routes(operators);
+        if config.console.enabled {
+            config.clients.cors_origins.extend(console::origins(addresses.admin));
+            operators = operators.merge(console::routes(console_parameters(
+                &config,
+                addresses.clients,
+                api_keys,
+                commands.clone(),
+                &lifecycle,
+            )));
+        }
+        listening.serve_http("admin", operators, admin.0, &listening.admin_done);
         let devices = socketio::routes(device_parameters(config, clock, any_loopback_origin, commands, &lifecycle));
         listening.serve_http("clients", devices, clients.0, &listening.devices_done);
         lifecycle.set_ready();
@@ -146,6 +162,23 @@ impl App {
             "listening"
         );
         Ok(listening)
+    }
+}
+
+fn console_parameters(
+    config: &Config,
+    clients: SocketAddr,
+    api_keys: ApiKeys,
+    commands: Commands,
+    lifecycle: &Lifecycle,
+) -> console::Parameters {
+    console::Parameters {
+        config: config.console.clone(),
+        api_keys,
+        clients,
+        socketio_path: config.socketio.path.clone(),
+        commands,
+        lifecycle: lifecycle.clone(),
     }
 }
 

@@ -4,6 +4,7 @@ use humantime_serde::re::humantime::format_duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, origin};
+use crate::http;
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
 
@@ -16,6 +17,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     let mut found = Found::default();
     found.listeners(config, dev);
     found.clients(config);
+    found.console(config);
     found.auth(config);
     found.socketio(config);
     found.limits(config);
@@ -68,6 +70,22 @@ impl Found {
             if let Some(problem) = origin::problem(origin) {
                 self.add(format!("clients.cors_origins[{index}]"), format!("{origin:?} {problem}"));
             }
+        }
+    }
+
+    fn console(&mut self, config: &Config) {
+        let http::console::Config { enabled: _, path, clients_url } = &config.console;
+        if let Some(problem) = path_problem(path).or_else(|| console_path_problem(path)) {
+            self.add("console.path", format!("{path:?} {problem}"));
+        }
+        let is_web = ["http://", "https://"].iter().any(|scheme| clients_url.starts_with(scheme));
+        let problem = match clients_url.as_str() {
+            "" => None,
+            _ if !is_web => Some("must begin with http:// or https://"),
+            url => origin::problem(url),
+        };
+        if let Some(problem) = problem {
+            self.add("console.clients_url", format!("{clients_url:?} {problem}"));
         }
     }
 
@@ -154,6 +172,14 @@ fn path_problem(path: &str) -> Option<&'static str> {
     None
 }
 
+fn console_path_problem(path: &str) -> Option<&'static str> {
+    if http::OPERATORS.contains(&path) {
+        return Some("is the operators' own path");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    (!path.bytes().all(is_plain)).then_some("may have letters, digits, slashes and -._~ alone")
+}
+
 fn transports_problem(transports: &[TransportName]) -> Option<&'static str> {
     if transports.is_empty() {
         return Some("is empty, so that no device could connect: polling, websocket or both");
@@ -191,6 +217,9 @@ mod tests {
             r#"
             [clients]
             cors_origins = ["https://app.example.com", "*"]
+            [console]
+            path = "/metrics"
+            clients_url = "ws://example.com"
             [auth]
             expiring_notice = "2days"
             jwt.leeway = "11m"
@@ -221,6 +250,8 @@ mod tests {
         );
         let expected = [
             "clients.cors_origins[1]: \"*\" would let every site",
+            "console.path: \"/metrics\" is the operators' own path",
+            "console.clients_url: \"ws://example.com\" must begin with http:// or https://",
             "auth.jwt.leeway: is 11m, but must be 0s to 10m",
             "auth.expiring_notice: is 2days, but must be 0s to 1day",
             "socketio.path: \"chat\" must begin with a slash",

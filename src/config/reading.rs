@@ -39,8 +39,10 @@ fn put_together(file: Option<&Text>, mut environment: Environment, example: &Jso
     complete_addresses(&mut tree);
     let (mut config, more) = deserialize(tree, example, &merged)?;
     faults.extend(more);
-    if let Some(stripped) = config.socketio.path.strip_suffix('/').filter(|path| !path.is_empty()) {
-        config.socketio.path = stripped.to_owned();
+    for path in [&mut config.socketio.path, &mut config.console.path] {
+        if let Some(stripped) = path.strip_suffix('/').filter(|path| !path.is_empty()) {
+            *path = stripped.to_owned();
+        }
     }
     Ok(Reading { config, faults })
 }
@@ -199,7 +201,7 @@ mod tests {
                 "grpc.listen: must be an address and a port, such as 127.0.0.1:3000",
                 "limits.connections: is integer `-1`, but must be a whole number from 0 to 4294967295",
                 "limits.max_payload: is string \"many\", but must be a whole number",
-                "logs: is no key; here are: clients, grpc, admin, auth, socketio, limits, drain, log",
+                "logs: is no key; here are: clients, grpc, admin, console, auth, socketio, limits, drain, log",
                 "socketio.ping_interval: is string \"soon\", but must be a duration",
                 "socketio.transports[1]: unknown variant `pigeon`, expected `polling` or `websocket`",
             ]

@@ -1,4 +1,6 @@
-//! The edge for operators: health and metrics.
+//! The edge for operators: health, metrics and the test console.
+
+pub mod console;
 
 use std::net::SocketAddr;
 
@@ -28,6 +30,9 @@ pub struct Parameters {
     /// Where metrics are kept.
     pub metrics: PrometheusHandle,
 }
+
+/// What operators' paths are, besides the console's.
+pub const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// `/livez`: the process answers. `/readyz`: it takes devices and calls, 503 if not. `/metrics`: in the Prometheus text format.
 pub fn admin_routes(parameters: Parameters) -> Router {
