@@ -3,4 +3,5 @@
 #[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
 mod harness;
 
+mod console;
 mod main_job;

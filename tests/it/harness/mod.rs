@@ -7,7 +7,7 @@ mod backend;
 pub use backend::{Backend, violations};
 
 mod http;
-pub use http::{ConnectError, raw_http};
+pub use http::{Caller as HttpCaller, ConnectError, HttpClient, raw_http};
 
 mod device;
 pub use device::{Arg, Closed, ClosedBy, Device, DeviceBuilder, Event, Protocol, Transport, Welcome};
