@@ -111,8 +111,6 @@ async fn an_option_that_is_not_built_is_refused_by_name_and_nothing_is_sent() {
     for (options, name) in [
         (EmitOptions { ttl: Some(second), ..none() }, "options.ttl"),
         (EmitOptions { store: true, ..none() }, "options.store"),
-        (EmitOptions { retain: true, ..none() }, "options.retain"),
-        (EmitOptions { collapse_key: "k".into(), ..none() }, "options.collapse_key"),
         (EmitOptions { ack, ..none() }, "options.ack"),
         (EmitOptions { ack: Some(AckOptions::default()), ..none() }, "options.ack"),
     ] {
