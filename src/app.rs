@@ -13,7 +13,7 @@ use crate::command::{Commands, Rules};
 use crate::config::Config;
 use crate::delivery::{self, Delivery};
 use crate::grpc;
-use crate::http;
+use crate::http::{self, console};
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::Connections;
 use crate::listener::{self, Acceptor, Origins, Pages, Proxies};
@@ -119,7 +119,7 @@ impl App {
     /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
     pub async fn listen(self) -> Result<Listening, Error> {
         raise_descriptor_limit();
-        let Self { config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle } = self;
+        let Self { mut config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle } = self;
         let clients = bind("clients", config.clients.listen).await?;
         let calls = bind("grpc", config.grpc.listen).await?;
         let admin = bind("admin", config.admin.listen).await?;
@@ -144,10 +144,27 @@ impl App {
             calls_ended: CancellationToken::new(),
         };
         let most_calls = config.limits.grpc_calls;
-        let edge = grpc::Parameters { api_keys, most_calls, commands: commands.clone(), lifecycle: lifecycle.clone() };
+        let edge = grpc::Parameters {
+            api_keys: api_keys.clone(),
+            most_calls,
+            commands: commands.clone(),
+            lifecycle: lifecycle.clone(),
+        };
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
-        listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
+        let mut operators = http::admin_routes(operators);
+        if config.console.enabled {
+            config.clients.cors_origins.extend(console::origins(addresses.admin));
+            operators = operators.merge(console::routes(console::Parameters {
+                config: config.console.clone(),
+                api_keys,
+                clients: addresses.clients,
+                socketio_path: config.socketio.path.clone(),
+                commands: commands.clone(),
+                lifecycle: lifecycle.clone(),
+            }));
+        }
+        listening.serve_http("admin", operators, admin.0, &listening.admin_done);
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
         let pages = Pages::new(origins, Proxies::new(config.clients.trusted_proxies.clone()));
         let devices = device_routes(config, clock, pages, commands, &lifecycle);

@@ -16,8 +16,10 @@ const MIN_KEY: usize = 32;
 type Hash = [u8; 32];
 
 /// The backends that may call. Of their keys only the hashes are kept.
+#[derive(Clone)]
 pub struct ApiKeys(Vec<ApiKey>);
 
+#[derive(Clone)]
 struct ApiKey {
     sha256: Hash,
     caller: Arc<Caller>,
@@ -35,10 +37,10 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefused {
     /// There is no `authorization`.
-    #[error("an API key is required: send the metadata `authorization: Bearer <key>`")]
+    #[error("an API key is required: send `authorization: Bearer <key>`")]
     Missing,
     /// There is one, but not `Bearer` and a key.
-    #[error("the metadata `authorization` is not `Bearer <key>`")]
+    #[error("`authorization` is not `Bearer <key>`")]
     Malformed,
     /// There is a key, but nobody's.
     #[error("the API key is not known here")]

@@ -10,6 +10,7 @@ pub const DEV_USER: &str = "42";
 pub fn banner(addresses: &Addresses, config: &Config, dev: &DevMode) -> String {
     let Addresses { clients, grpc, admin } = addresses;
     let path = &config.socketio.path;
+    let console = &config.console.path;
     let device = device(addresses, config, dev);
     let backend = backend(addresses, dev);
     let token = match &dev.token {
@@ -23,6 +24,7 @@ Bugle runs with --dev: on this machine alone, and what it made at start ends wit
   devices    http://{clients}{path} (Socket.IO)
   backends   {grpc} (gRPC, with reflection)
   operators  http://{admin}/readyz, /livez and /metrics
+  console    http://{admin}{console} (a page to try things out with the token and a key)
 
 {token}
 
@@ -100,6 +102,7 @@ mod tests {
             "\nt0ken\n",
             "io(\"http://127.0.0.1:3000\", { path: \"/socket.io\", auth: { token: \"t0ken\" } })",
             "http://127.0.0.1:9090/",
+            "\n  console    http://127.0.0.1:9090/console (",
         ] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
 use crate::delivery::{Once, Refused};
-use crate::message::{Audience, Emit, Payload, Receipt};
+use crate::message::{Audience, Emit, Invalid, Payload, Receipt};
 use crate::telemetry;
 
 /// An emit, and how to make its repetition harmless.
@@ -17,6 +17,19 @@ pub struct EmitRequest {
     pub idempotency_key: Option<Arc<str>>,
     /// When it was asked for.
     pub received: Instant,
+}
+
+/// The longest idempotency or collapse key, in bytes.
+const MAX_KEY: usize = 256;
+
+impl EmitRequest {
+    /// Checks an idempotency or collapse key; empty: none.
+    pub fn key(text: &str) -> Result<Option<Arc<str>>, Invalid> {
+        if text.len() > MAX_KEY {
+            return Err(Invalid::new(format!("has {} bytes: at most {MAX_KEY} are allowed", text.len())));
+        }
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
 }
 
 /// Values are retained until they are taken away, so there is no better time to name.

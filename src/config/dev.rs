@@ -26,6 +26,7 @@ impl Config {
                 public_key_file: None,
             });
         }
+        self.console.enabled = true;
         let api_key = self.grpc.api_keys.is_empty().then(random_secret);
         if let Some(key) = &api_key {
             self.grpc.api_keys.push(ApiKeyConfig {
@@ -55,7 +56,7 @@ mod tests {
         let made = || {
             let mut config = Config::defaults().unwrap();
             let dev = config.complete_for_dev();
-            assert!(dev.any_loopback_origin);
+            assert!(dev.any_loopback_origin && config.console.enabled);
             let secret = config.auth.jwt.keys[0].secret.clone().unwrap();
             let api_key = dev.api_key.unwrap();
             assert_eq!(config.grpc.api_keys[0].key.as_ref().unwrap().expose_secret(), api_key.expose_secret());

@@ -44,6 +44,8 @@ pub struct Config {
     pub grpc: grpc::Config,
     /// Where operators ask.
     pub admin: http::Config,
+    /// The page for trying things out.
+    pub console: http::console::Config,
     /// Who devices are.
     pub auth: auth::Config,
     /// How Socket.IO is spoken.

@@ -35,7 +35,7 @@ fn is_at_or_below(path: &str, other: &str) -> bool {
     path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn problem(path: &str) -> Option<&'static str> {
+pub(super) fn problem(path: &str) -> Option<&'static str> {
     if !path.starts_with('/') {
         return Some("must begin with a slash");
     }

@@ -39,8 +39,10 @@ fn put_together(file: Option<&Text>, mut environment: Environment, example: &Jso
     complete_addresses(&mut tree);
     let (mut config, more) = deserialize(tree, example, &merged)?;
     faults.extend(more);
-    if let Some(stripped) = config.socketio.path.strip_suffix('/').filter(|path| !path.is_empty()) {
-        config.socketio.path = stripped.to_owned();
+    for path in [&mut config.socketio.path, &mut config.console.path] {
+        if let Some(stripped) = path.strip_suffix('/').filter(|path| !path.is_empty()) {
+            *path = stripped.to_owned();
+        }
     }
     Ok(Reading { config, faults })
 }

@@ -10,7 +10,6 @@ use crate::proto::v1::{self, EmitOptions};
 /// How many users, connections or emits a request may list.
 pub(super) const MOST_LISTED: usize = 1_000;
 const MOST_EXCEPTED_ROOMS: usize = 100;
-const MAX_KEY: usize = 256;
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1_000;
 
@@ -140,8 +139,9 @@ impl EmitParts {
             None => Some(Payload::None),
             Some(raw) => fields.take(raw.field(), raw.check()),
         };
-        let idempotency_key = check_key(&mut fields, "options.idempotency_key", &options.idempotency_key);
-        let collapse_key = check_key(&mut fields, "options.collapse_key", &options.collapse_key);
+        let idempotency_key =
+            fields.take("options.idempotency_key", EmitRequest::key(&options.idempotency_key)).flatten();
+        let collapse_key = fields.take("options.collapse_key", EmitRequest::key(&options.collapse_key)).flatten();
         let except = Exceptions {
             connections: fields.list(
                 "options.except_connection_ids",
@@ -166,14 +166,6 @@ impl EmitParts {
         refuse_what_is_not_built(&options)?;
         Ok(request)
     }
-}
-
-fn check_key(fields: &mut Fields, field: &str, key: &str) -> Option<std::sync::Arc<str>> {
-    if key.len() > MAX_KEY {
-        let description = format!("has {} bytes: at most {MAX_KEY} are allowed", key.len());
-        fields.refuse(field, description);
-    }
-    (!key.is_empty()).then(|| key.into())
 }
 
 fn refuse_what_is_not_built(options: &EmitOptions) -> Result<(), Error> {

@@ -1,7 +1,9 @@
-//! The edge for what is asked over plain HTTP: health and metrics for operators, REST for devices.
+//! The edge for what is asked over plain HTTP: health, metrics and the test console for operators, REST for devices.
 
 mod rest;
 pub use rest::{RestConfig, device_routes};
+
+pub mod console;
 
 use std::net::SocketAddr;
 
@@ -31,6 +33,9 @@ pub struct Parameters {
     /// Where metrics are kept.
     pub metrics: PrometheusHandle,
 }
+
+/// What operators' paths are, besides the console's.
+pub const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// `/livez`: the process answers. `/readyz`: it takes devices and calls, 503 if not. `/metrics`: in the Prometheus text format.
 pub fn admin_routes(parameters: Parameters) -> Router {

@@ -59,13 +59,13 @@ async fn call(raw: &RawGrpc, method: &str, request: &[u8]) -> tonic::Status {
 async fn no_rpc_is_answered_without_a_known_api_key() {
     let server = TestServer::start().await;
     let nobodys = format!("Bearer {}", "x".repeat(40));
-    let required = "an API key is required: send the metadata `authorization: Bearer <key>`";
+    let required = "an API key is required: send `authorization: Bearer <key>`";
     for (authorization, message) in [
         (None, required),
-        (Some(""), "the metadata `authorization` is not `Bearer <key>`"),
-        (Some("Bearer"), "the metadata `authorization` is not `Bearer <key>`"),
-        (Some("Basic dXNlcjpwYXNz"), "the metadata `authorization` is not `Bearer <key>`"),
-        (Some(crate::harness::API_KEY), "the metadata `authorization` is not `Bearer <key>`"),
+        (Some(""), "`authorization` is not `Bearer <key>`"),
+        (Some("Bearer"), "`authorization` is not `Bearer <key>`"),
+        (Some("Basic dXNlcjpwYXNz"), "`authorization` is not `Bearer <key>`"),
+        (Some(crate::harness::API_KEY), "`authorization` is not `Bearer <key>`"),
         (Some(&*nobodys), "the API key is not known here"),
     ] {
         let raw = RawGrpc::connect(server.grpc()).await.authorized_by(authorization);

@@ -7,6 +7,7 @@ mod devices;
 
 mod logs;
 
+mod console;
 mod main_job;
 
 mod emits;

@@ -5,6 +5,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, origin, paths};
 use crate::command::Rules;
+use crate::http;
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
 
@@ -17,6 +18,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     let mut found = Found::default();
     found.listeners(config, dev);
     found.clients(config);
+    found.console(config);
     found.auth(config);
     found.socketio(config);
     found.websocket(config);
@@ -72,6 +74,22 @@ impl Found {
             if let Some(problem) = origin::problem(origin) {
                 self.add(format!("clients.cors_origins[{index}]"), format!("{origin:?} {problem}"));
             }
+        }
+    }
+
+    fn console(&mut self, config: &Config) {
+        let http::console::Config { enabled: _, path, clients_url } = &config.console;
+        if let Some(problem) = paths::problem(path).or_else(|| console_path_problem(path)) {
+            self.add("console.path", format!("{path:?} {problem}"));
+        }
+        let is_web = ["http://", "https://"].iter().any(|scheme| clients_url.starts_with(scheme));
+        let problem = match clients_url.as_str() {
+            "" => None,
+            _ if !is_web => Some("must begin with http:// or https://"),
+            url => origin::problem(url),
+        };
+        if let Some(problem) = problem {
+            self.add("console.clients_url", format!("{clients_url:?} {problem}"));
         }
     }
 
@@ -166,6 +184,14 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && same_ip
 }
 
+fn console_path_problem(path: &str) -> Option<&'static str> {
+    if http::OPERATORS.contains(&path) {
+        return Some("is the operators' own path");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    (!path.bytes().all(is_plain)).then_some("may have letters, digits, slashes and -._~ alone")
+}
+
 fn transports_problem(transports: &[TransportName]) -> Option<&'static str> {
     if transports.is_empty() {
         return Some("is empty, so that no device could connect: polling, websocket or both");
@@ -188,145 +214,4 @@ fn level_problem(level: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::reading::read_text;
-
-    fn faults(text: &str, dev: bool) -> Vec<String> {
-        let config = read_text(text, []).unwrap().complete().unwrap();
-        config.faults(dev).iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn every_key_that_makes_no_sense_is_named_at_once() {
-        let found = faults(
-            r#"
-            [clients]
-            cors_origins = ["https://app.example.com", "*"]
-            [auth]
-            expiring_notice = "2days"
-            jwt.leeway = "11m"
-            [socketio]
-            path = "chat"
-            transports = ["polling", "polling"]
-            ping_interval = "99ms"
-            ping_timeout = "2h"
-            connect_timeout = "0s"
-            max_message = 1023
-            queue_bytes = 1
-            welcome = "connect"
-            [[websocket]]
-            path = "/socket.io"
-            events = []
-            auth_timeout = "99ms"
-            [limits]
-            connections = 0
-            connections_per_address = 0
-            connections_per_user = 0
-            max_payload = 3_145_729
-            grpc_calls = 0
-            idempotency_keys = 0
-            memberships = 0
-            [drain]
-            pace = 0
-            deadline = "999ms"
-            [log]
-            level = "verbose"
-            "#,
-            false,
-        );
-        let expected = [
-            "clients.cors_origins[1]: \"*\" would let every site",
-            "auth.jwt.leeway: is 11m, but must be 0s to 10m",
-            "auth.expiring_notice: is 2days, but must be 0s to 1day",
-            "socketio.path: \"chat\" must begin with a slash",
-            "socketio.transports: names a transport twice",
-            "socketio.ping_interval: is 99ms, but must be 100ms to 1h",
-            "socketio.ping_timeout: is 2h, but",
-            "socketio.connect_timeout: is 0s, but",
-            "socketio.max_message: is 1023, but must be 1024 to 67108864",
-            "socketio.queue_bytes: is 1, but must be 16384 to 1073741824",
-            "socketio.welcome: is one of Socket.IO's own events",
-            "websocket[0].events: is empty",
-            "websocket[0].auth_timeout: is 99ms, but must be 100ms to 1h",
-            "limits.connections: is 0, but must be 1 to",
-            "limits.connections_per_address: is 0",
-            "limits.connections_per_user: is 0",
-            "limits.max_payload: is 3145729, but must be 1 to 3145728",
-            "limits.grpc_calls: is 0",
-            "limits.idempotency_keys: is 0",
-            "limits.memberships: is 0",
-            "drain.pace: is 0",
-            "drain.deadline: is 999ms, but must be 1s to 1h",
-            "log.level: \"verbose\" is no level",
-        ];
-        assert_eq!(found.len(), expected.len(), "{found:#?}");
-        for (found, expected) in found.iter().zip(expected) {
-            assert!(found.starts_with(expected), "{found}");
-        }
-    }
-
-    #[test]
-    fn rules_for_devices_events_are_looked_at_with_the_rest() {
-        let found = faults(
-            "limits = { grants = 0, rooms_per_connection = 0 }\n[[client_events]]\nevent = 'e'\njoin = '{arg}'\n",
-            false,
-        );
-        let expected = [
-            "client_events[0].join: begins with a placeholder: begin with a literal such as `org:`",
-            "limits.grants: is 0, but must be 1 to 18446744073709551615",
-            "limits.rooms_per_connection: is 0, but must be 1 to 10000",
-        ];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn listening_beyond_loopback_wants_the_word_but_for_operators() {
-        let public = "clients.listen = '0.0.0.0:3000'\ngrpc.listen = '[::]:50051'\nadmin.listen = '0.0.0.0:9090'\n";
-        let found = faults(public, false);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].starts_with("clients.listen: 0.0.0.0:3000 is beyond loopback"), "{found:?}");
-        assert!(found[1].ends_with("set grpc.plaintext_public = true if a proxy ends it"), "{found:?}");
-        let meant = format!("{public}clients.plaintext_public = true\ngrpc.plaintext_public = true");
-        assert!(faults(&meant, false).is_empty());
-        assert_eq!(faults(&meant, true).len(), 3, "with --dev no word helps");
-        assert!(faults("clients.listen = '[::1]:3000'\ngrpc.listen = '[::ffff:127.0.0.1]:1'", true).is_empty());
-    }
-
-    #[test]
-    fn two_listeners_cannot_have_one_port() {
-        let both = |clients: &str, admin: &str| {
-            faults(
-                &format!("clients.listen = '{clients}'\nclients.plaintext_public = true\nadmin.listen = '{admin}'"),
-                false,
-            )
-        };
-        assert_eq!(
-            both("127.0.0.1:3000", "127.0.0.1:3000"),
-            ["admin.listen: 127.0.0.1:3000 is taken by clients.listen"]
-        );
-        assert_eq!(both("0.0.0.0:3000", "127.0.0.1:3000").len(), 1);
-        assert!(both("127.0.0.1:0", "127.0.0.1:0").is_empty(), "whichever is free");
-        assert!(both("127.0.0.1:3000", "127.0.0.2:3000").is_empty());
-    }
-
-    #[test]
-    fn log_levels_are_levels_or_directives() {
-        for level in ["info", "OFF", "info,bugle::grpc=debug", "info,[{user}]=debug"] {
-            assert_eq!(level_problem(level), None, "{level}");
-        }
-        for level in ["", "loud", "info,bugle", "warn, bugle=trace", "bugle=loud"] {
-            assert!(level_problem(level).is_some(), "{level}");
-        }
-    }
-
-    #[test]
-    fn no_transport_at_all_is_refused() {
-        assert!(transports_problem(&[]).is_some());
-    }
-
-    #[test]
-    fn an_empty_welcome_is_none() {
-        assert!(faults("socketio.welcome = ''", false).is_empty());
-    }
-}
+mod tests;

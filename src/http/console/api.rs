@@ -1,0 +1,98 @@
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::error::Category;
+use tokio::time::Instant;
+
+use super::{
+    Console, MAX_BODY,
+    emit::{EmitBody, ReceiptBody},
+    refusal::Refused,
+};
+use crate::auth::Caller;
+use crate::command::{DisconnectUser, Error, Violation};
+use crate::message::UserId;
+
+type Body = Result<Bytes, BytesRejection>;
+type Answer<T> = Result<Json<T>, Refused>;
+
+/// `POST emit`: sends one event.
+pub(super) async fn emit(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    body: Body,
+) -> Answer<ReceiptBody> {
+    let request = parse::<EmitBody>(body)?.check(Instant::now())?;
+    let receipt = console.commands.emit(&caller, request).await?;
+    Ok(Json(receipt.into()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DisconnectBody {
+    user_id: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Disconnected {
+    disconnected: usize,
+}
+
+/// `POST disconnect`: closes a user's connections.
+pub(super) async fn disconnect(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    body: Body,
+) -> Answer<Disconnected> {
+    let DisconnectBody { user_id } = parse(body)?;
+    let user = UserId::new(&user_id).map_err(|invalid| Error::from(Violation::of("user_id", &invalid)))?;
+    let command = DisconnectUser { user, reason: String::new(), except: Vec::new() };
+    let disconnected = console.commands.disconnect_user(&caller, command)?;
+    Ok(Json(Disconnected { disconnected }))
+}
+
+#[derive(Serialize)]
+pub(super) struct StatsBody {
+    users: usize,
+    connections: usize,
+    rooms: usize,
+}
+
+/// `GET stats`: how many there are.
+pub(super) async fn stats(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Arc<Caller>>,
+) -> Answer<StatsBody> {
+    let stats = console.commands.get_stats(&caller)?;
+    Ok(Json(StatsBody { users: stats.users, connections: stats.connections, rooms: stats.rooms }))
+}
+
+fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
+    let body = body.map_err(|rejected| match rejected.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Refused::of(StatusCode::PAYLOAD_TOO_LARGE, format!("the request has more than {MAX_BODY} bytes"))
+        }
+        _ => Refused::of(StatusCode::BAD_REQUEST, "the request ended too early"),
+    })?;
+    let mut json = serde_json::Deserializer::from_slice(&body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        let inner = error.inner();
+        match inner.classify() {
+            Category::Data => Refused::from(Error::invalid(field, format!("cannot be read: {inner}"))),
+            Category::Syntax | Category::Eof | Category::Io => not_json(inner),
+        }
+    })?;
+    json.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> Refused {
+    Refused::of(StatusCode::BAD_REQUEST, format!("the request is not JSON: {error}"))
+}
