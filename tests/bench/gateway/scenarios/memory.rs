@@ -19,8 +19,8 @@ pub async fn run(report: &mut Report) {
     let first = socketio(report).await;
     let (server, mut backend, before) = begin().await;
     let (plain, _) = cycle(Speech::Plain, &server, &mut backend, before).await;
-    let what = format!("resident memory per idle plain WebSocket connection, of {DEVICES}");
-    report.at_most(what, plain, first, "KiB, as over Socket.IO");
+    let what = format!("resident memory per idle plain WebSocket connection, of {DEVICES}; at most that of Socket.IO");
+    report.at_most(what, plain, first, "KiB");
 }
 
 async fn begin() -> (Server, Backend, u64) {
