@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -118,17 +118,20 @@ export class Recipe {
     return [...runner, join(RECIPES, this.#name, program), ...args];
   }
 
-  /** The lines of a log of JSON lines that Bugle writes into its directory, such as 'audit.log'. */
-  logged(file) {
-    const text = readFileSync(join(this.configuration.directory, file), 'utf8');
-    return text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  /** The lines, past and coming, of a file of JSON lines that Bugle writes into its directory, such as 'audit.log'. */
+  follow(context, file) {
+    const path = join(this.configuration.directory, file);
+    return Program.start(context, ['tail', '-n', '+1', '-F', '--quiet', path]).lines;
   }
 
-  /** A metric's value by its whole name with labels, such as `bugle_emits_total{…}`; 0 when it isn't there yet. */
-  async metric(name) {
+  /** A counter or gauge: the sum of those that have this name and these labels, among others. */
+  async metric(name, labels = {}) {
     const answer = await fetch(`${this.server.adminUrl}/metrics`);
-    const line = (await answer.text()).split('\n').find((text) => text.startsWith(`${name} `));
-    return line === undefined ? 0 : Number(line.slice(name.length + 1));
+    const wanted = Object.entries(labels).map(([label, value]) => `${label}="${value}"`);
+    return (await answer.text())
+      .split('\n')
+      .filter((line) => /^\w+/.exec(line)?.[0] === name && wanted.every((label) => line.includes(label)))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
   }
 }
 
