@@ -48,6 +48,14 @@ node_packages() {
   [ -d ../node_modules ] || npm ci --prefix .. --ignore-scripts --no-audit --no-fund >&2
 }
 
+# Packages of the Python programs of all recipes. Leaves $PYTHON, which has them.
+python_packages() {
+  PYTHON=../.venv/bin/python
+  "$PYTHON" -c 'import grpc_tools' 2>/dev/null && return
+  python3 -m venv --clear ../.venv
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r ../requirements.txt >&2
+}
+
 # Runs a command again until it succeeds, for ten seconds.
 await() {
   tries=0
