@@ -182,4 +182,9 @@ export class Program {
     this.#child.kill('SIGKILL');
     await this.#exited.catch(() => {});
   }
+
+  /** Sends it a signal, such as SIGSTOP. */
+  signal(name) {
+    this.#child.kill(name);
+  }
 }
