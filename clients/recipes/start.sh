@@ -1,9 +1,13 @@
 # What the `run` of every recipe begins with; it is sourced there, in the recipe's directory, after $SCOPES was set.
-# Leaves: $BUGLE, the binary; $BUGLE_API_KEY, which the backend calls with; Bugle running with bugle.toml; `token`, `in_background`.
+# Leaves Bugle running with bugle.toml; $BUGLE, the binary; $BUGLE_API_KEY, which the backend calls with; $JWT_SECRET, which signs
+# tokens; $files, a directory that goes with the run, where Bugle also logs; and the functions below.
 set -eu
 
-if [ -z "${BUGLE:-}" ]; then
-  BUGLE=../../../target/release/bugle
+if [ -n "${BUGLE:-}" ]; then
+  # Named from where `run` was called.
+  case $BUGLE in /*) ;; */*) BUGLE=$OLDPWD/$BUGLE ;; esac
+else
+  BUGLE=$PWD/../../../target/release/bugle
   [ -x "$BUGLE" ] || BUGLE=$(command -v bugle) || {
     echo 'No bugle: build it (cargo build --release), or name it in the variable BUGLE.' >&2
     exit 1
@@ -11,6 +15,7 @@ if [ -z "${BUGLE:-}" ]; then
 fi
 export BUGLE
 umask 077
+recipe=$PWD
 files=$(mktemp -d)
 started=
 finish() {
@@ -33,14 +38,16 @@ BUGLE_API_KEY=$(random)
 JWT_SECRET=$(random)
 export BUGLE_API_KEY JWT_SECRET
 serve() {
+  # What it logs into files is gone with them.
+  cd "$files"
   BUGLE_GRPC__API_KEYS__0__NAME=backend BUGLE_GRPC__API_KEYS__0__KEY=$BUGLE_API_KEY BUGLE_GRPC__API_KEYS__0__SCOPES=$SCOPES \
     BUGLE_AUTH__JWT__KEYS__0__ALGORITHM=HS256 BUGLE_AUTH__JWT__KEYS__0__SECRET=$JWT_SECRET \
-    exec "$BUGLE" serve --config bugle.toml
+    exec "$BUGLE" serve --config "$recipe/bugle.toml"
 }
 
 # A token, with the options of `bugle token mint`: token --user 42 --ttl 5m
 token() {
-  BUGLE_AUTH__JWT__KEYS__0__ALGORITHM=HS256 BUGLE_AUTH__JWT__KEYS__0__SECRET=$JWT_SECRET "$BUGLE" token mint --config bugle.toml "$@"
+  BUGLE_AUTH__JWT__KEYS__0__ALGORITHM=HS256 BUGLE_AUTH__JWT__KEYS__0__SECRET=$JWT_SECRET "$BUGLE" token mint --config "$recipe/bugle.toml" "$@"
 }
 
 # Packages of the Node programs of all recipes.
