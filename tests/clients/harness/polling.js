@@ -53,6 +53,8 @@ export async function proxyWithoutWebSocket(context, target) {
       answer.pipe(answering);
     });
     passedOn.on('error', () => answering.destroy());
+    // It asked for no such thing.
+    passedOn.on('upgrade', (_, stream) => stream.destroy() && answering.destroy());
     answering.on('close', () => passedOn.destroy());
     asked.pipe(passedOn);
   });
