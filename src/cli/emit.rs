@@ -46,6 +46,13 @@ pub struct Event {
     /// Wrap the payload as { event, timestamp, data }.
     #[arg(long)]
     envelope: bool,
+    /// Keep the payload as the room's last value of this event: whoever joins later gets it, too.
+    #[arg(long)]
+    retain: bool,
+    /// Thin out what follows quickly: of the emits of this event to this audience with the same key, the first goes at once, then
+    /// the last of each window.
+    #[arg(long, value_name = "KEY")]
+    collapse_key: Option<String>,
     /// Make a repetition within 5 minutes harmless: it sends nothing, and answers with the first receipt.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -106,6 +113,8 @@ impl Event {
     fn options(&self) -> v1::EmitOptions {
         v1::EmitOptions {
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
+            retain: self.retain,
+            collapse_key: self.collapse_key.clone().unwrap_or_default(),
             volatile: self.volatile,
             envelope: self.envelope,
             except_user_ids: self.except_user.clone(),
@@ -135,11 +144,14 @@ mod tests {
 
     #[test]
     fn arguments_become_the_request() {
-        let line = "user 42 paid {} --volatile --envelope --idempotency-key i --except-user 1 --except-user 2";
+        let line = "user 42 paid {} --retain --collapse-key c --volatile --envelope \
+                    --idempotency-key i --except-user 1 --except-user 2";
         let event = event(&line.split(' ').collect::<Vec<_>>());
         assert_eq!(event.name, "paid");
         let expected = v1::EmitOptions {
             idempotency_key: "i".into(),
+            retain: true,
+            collapse_key: "c".into(),
             volatile: true,
             envelope: true,
             except_user_ids: vec!["1".into(), "2".into()],

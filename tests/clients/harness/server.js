@@ -40,7 +40,8 @@ export class Server {
   constructor(configuration) {
     this.configuration = configuration;
     this.#process = spawn(BUGLE, ['serve', '--config', configuration.path], {
-      env: cleanEnvironment(),
+      env: cleanEnvironment(configuration.environment),
+      cwd: configuration.directory,
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     this.#exited = once(this.#process, 'exit');
