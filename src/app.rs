@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
-use crate::command::Commands;
+use crate::command::{Commands, Rules};
 use crate::config::Config;
 use crate::delivery::{self, Delivery};
 use crate::grpc;
@@ -60,6 +60,7 @@ pub struct App {
     any_loopback_origin: bool,
     api_keys: ApiKeys,
     tokens: Arc<Tokens>,
+    rules: Rules,
     metrics: PrometheusHandle,
     lifecycle: Lifecycle,
 }
@@ -95,16 +96,19 @@ pub struct Listening {
 impl App {
     /// Wires the server. `any_loopback_origin`: pages of this machine may connect, whatever the configuration lists.
     pub fn new(config: Config, clock: Clock, any_loopback_origin: bool) -> Result<Self, Error> {
-        let (tokens, api_keys) = match (Tokens::new(&config.auth, clock.clone()), ApiKeys::new(&config.grpc.api_keys)) {
-            (Ok(tokens), Ok(api_keys)) => (Arc::new(tokens), api_keys),
-            (tokens, api_keys) => {
-                let faults = [tokens.err(), api_keys.err()];
+        let rules = Rules::new(&config.client_events, &config.auth.rooms);
+        let claims = rules.as_ref().map(Rules::claims).unwrap_or_default();
+        let tokens = Tokens::new(&config.auth, claims, clock.clone());
+        let (tokens, api_keys, rules) = match (tokens, ApiKeys::new(&config.grpc.api_keys), rules) {
+            (Ok(tokens), Ok(api_keys), Ok(rules)) => (Arc::new(tokens), api_keys, rules),
+            (tokens, api_keys, rules) => {
+                let faults = [tokens.err(), api_keys.err(), rules.err()];
                 return Err(Error::Faults(faults.into_iter().flatten().flatten().collect()));
             }
         };
         let metrics = telemetry::start_metrics()?;
         let lifecycle = Lifecycle::new();
-        Ok(Self { config, clock, any_loopback_origin, api_keys, tokens, metrics, lifecycle })
+        Ok(Self { config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle })
     }
 
     /// Asks the server to stop, and tells how it goes.
@@ -115,7 +119,7 @@ impl App {
     /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
     pub async fn listen(self) -> Result<Listening, Error> {
         raise_descriptor_limit();
-        let Self { mut config, clock, any_loopback_origin, api_keys, tokens, metrics, lifecycle } = self;
+        let Self { mut config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle } = self;
         let clients = bind("clients", config.clients.listen).await?;
         let calls = bind("grpc", config.grpc.listen).await?;
         let admin = bind("admin", config.admin.listen).await?;
@@ -129,7 +133,7 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        let commands = Commands::new(delivery.clone(), tokens, &config.limits);
+        let commands = Commands::new(delivery.clone(), tokens, rules, &config.limits);
         let listening = Listening {
             addresses,
             delivery,

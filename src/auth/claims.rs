@@ -10,6 +10,7 @@ use crate::message::{RoomName, UserId};
 const MAX_ROLES: usize = 64;
 
 /// What a token says, after its signature was verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
@@ -26,6 +27,12 @@ impl Claims {
             path.split('.').try_fold(self.0.get(first)?, |value, step| value.as_object()?.get(step))
         });
         value.filter(|value| !value.is_null())
+    }
+
+    /// These claims alone, each under the name by which it was found.
+    pub fn only(&self, names: &[String]) -> Self {
+        let found = names.iter().filter_map(|name| Some((name.clone(), self.find(name)?.clone())));
+        Self(found.collect())
     }
 
     /// When the token expires, if now it has not, and its time has come: `exp` and `nbf`, each with the leeway.
@@ -54,7 +61,7 @@ impl Claims {
 
     /// The user, if the claim is a user id or an integer.
     pub fn user(&self, name: &str) -> Option<UserId> {
-        UserId::new(&text(self.find(name)?)?).ok()
+        UserId::new(&text_of(self.find(name)?)?).ok()
     }
 
     /// The roles, each once: none if there is no such claim; nothing if the claim holds something else than roles.
@@ -65,7 +72,7 @@ impl Claims {
         }
         let mut roles: Vec<Arc<str>> = Vec::with_capacity(values.len());
         for value in values {
-            let role = text(value)?;
+            let role = text_of(value)?;
             RoomName::of_role(&role).ok()?;
             if !roles.iter().any(|known| **known == *role) {
                 roles.push(role.into());
@@ -76,7 +83,7 @@ impl Claims {
 
     /// The texts and integers of the claim, which may be a list. Anything else in it is passed over.
     pub fn texts(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-        self.find(name).map(elements).unwrap_or_default().iter().filter_map(text)
+        self.find(name).map(elements).unwrap_or_default().iter().filter_map(text_of)
     }
 
     /// A time (RFC 7519: seconds, perhaps with a fraction). What is out of the calendar is its first or last moment.
@@ -112,7 +119,8 @@ fn elements(value: &Value) -> &[Value] {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
-fn text(value: &Value) -> Option<Cow<'_, str>> {
+/// The text that names somebody or something: a text itself, or an integer.
+pub fn text_of(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
         // What has a fraction, or is too large to be told exactly, names nobody.

@@ -47,6 +47,8 @@ pub struct JwtConfig {
     pub user_claim: String,
     /// The claim that names the role, or lists up to 64: texts or integers. Without it there are no roles.
     pub role_claim: String,
+    /// The claim with the rooms that a device may join by an event: a pattern such as `listing:*`, or a list of them.
+    pub rooms_claim: String,
 }
 
 /// `[[auth.jwt.keys]]`.

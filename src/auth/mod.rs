@@ -16,7 +16,13 @@ mod identity;
 pub use identity::Identity;
 
 mod claims;
+pub use claims::text_of;
+
+mod placeholder;
+pub use placeholder::{Part, Place, Placeholder};
+
 mod template;
+pub use template::{Template, TooManyRooms, is_usable};
 
 mod key;
 
@@ -25,6 +31,8 @@ pub use mint::{MintError, mint};
 
 mod api_key;
 pub use api_key::{ApiKeys, Caller, KeyRefused};
+
+mod pattern;
 
 mod scope;
 pub use scope::{MissingScope, Right};

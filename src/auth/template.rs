@@ -1,35 +1,27 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
+use super::placeholder::{Part, Place, Placeholder};
 use crate::message::{Invalid, RoomName};
 
 /// The longest value of a placeholder, in bytes.
 const MAX_VALUE: usize = 256;
+/// Stands for any value that a placeholder can have: itself it cannot be in one.
+const ANY_VALUE: &str = "*";
 
 /// The name of a room with placeholders: `org:{claim.org.id}:news`. It begins with a literal, so that no value decides what
 /// kind of room it is.
 #[derive(Debug)]
 pub struct Template {
-    parts: Vec<Part>,
+    parts: Vec<Piece>,
     /// Each once, however often it stands in the template: it has one value in all those places.
     placeholders: Vec<Placeholder>,
 }
 
 #[derive(Debug)]
-enum Part {
+enum Piece {
     Literal(String),
     /// The value of the placeholder at this index.
     Value(usize),
-}
-
-/// What stands between braces.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Placeholder {
-    /// `{user}`: the user's id.
-    User,
-    /// `{role}`: each of the user's roles.
-    Role,
-    /// `{claim.NAME}`: the token's claim, or each element if it is a list. The name may be a path: `{claim.org.id}`.
-    Claim(String),
 }
 
 /// A template makes more rooms than it may.
@@ -37,20 +29,36 @@ pub enum Placeholder {
 pub struct TooManyRooms;
 
 impl Template {
-    /// Reads a template of 1 to 256 bytes. What is wrong with it is told with its place.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let mut template = Self { parts: Vec::new(), placeholders: Vec::new() };
-        let mut at = 0;
-        while at < text.len() {
-            let rest = &text[at..];
-            at += match rest.find(['{', '}']).unwrap_or(rest.len()) {
-                0 => template.take_placeholder(rest, at)?,
-                end => template.take_literal(&rest[..end]),
-            };
-        }
+    /// Reads a template of 1 to 256 bytes for rooms that are joined: Bugle's own are none of those. What is wrong with it is told
+    /// with its place.
+    pub fn parse(text: &str, place: Place) -> Result<Self, Invalid> {
+        let template = Self::read(text, place)?;
         template.check_beginning()?;
         RoomName::new(text)?;
         Ok(template)
+    }
+
+    /// The same, for rooms that are written to.
+    pub fn of_any_room(text: &str, place: Place) -> Result<Self, Invalid> {
+        let template = Self::read(text, place)?;
+        RoomName::new(text)?;
+        Ok(template)
+    }
+
+    fn read(text: &str, place: Place) -> Result<Self, Invalid> {
+        let mut template = Self { parts: Vec::new(), placeholders: Vec::new() };
+        for part in Part::all(text, place)? {
+            template.add(part);
+        }
+        if let Some(Piece::Value(_)) = template.parts.first() {
+            return Err(Invalid::new("begins with a placeholder: begin with a literal such as `org:`"));
+        }
+        Ok(template)
+    }
+
+    /// What has to be filled in.
+    pub fn placeholders(&self) -> &[Placeholder] {
+        &self.placeholders
     }
 
     /// The rooms for these values of the placeholders: one for each combination, except where a value cannot be in the name of a
@@ -60,97 +68,137 @@ impl Template {
         values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
         at_most: usize,
     ) -> Result<Vec<RoomName>, TooManyRooms> {
-        let values: Vec<_> = self.placeholders.iter().map(|placeholder| usable(values_of(placeholder))).collect();
+        // `us{claim.a}:{claim.b}` can still come out as a user's room.
+        let all = self.any_rooms(values_of, at_most)?;
+        Ok(all.into_iter().filter(|room| !room.is_reserved()).collect())
+    }
+
+    /// The same, Bugle's own rooms among them.
+    pub fn any_rooms<'a>(
+        &'a self,
+        values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
+        at_most: usize,
+    ) -> Result<Vec<RoomName>, TooManyRooms> {
+        let names = self.names(|placeholder| usable(values_of(placeholder)), at_most)?;
+        Ok(names.iter().filter_map(|name| RoomName::new(name).ok()).collect())
+    }
+
+    /// Whether some values might make the same room of both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let shape =
+            |template: &Self| template.names(|_| vec![Cow::Borrowed(ANY_VALUE)], 1).unwrap_or_default().concat();
+        may_be_alike(&shape(self), &shape(other))
+    }
+
+    /// Whether it makes this room of the token's values and some argument or other.
+    pub fn could_make<'a>(
+        &'a self,
+        room: &RoomName,
+        values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
+        at_most: usize,
+    ) -> bool {
+        let shapes = self.names(
+            |placeholder| match placeholder {
+                Placeholder::Argument(_) => vec![Cow::Borrowed(ANY_VALUE)],
+                Placeholder::User | Placeholder::Role | Placeholder::Claim(_) => usable(values_of(placeholder)),
+            },
+            at_most,
+        );
+        shapes.is_ok_and(|shapes| shapes.iter().any(|shape| may_be_alike(shape, room.as_str())))
+    }
+
+    fn names<'a>(
+        &'a self,
+        values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
+        at_most: usize,
+    ) -> Result<Vec<String>, TooManyRooms> {
+        let values: Vec<_> = self.placeholders.iter().map(values_of).collect();
         let combinations = values.iter().map(Vec::len).fold(1, usize::saturating_mul);
         if combinations > at_most {
             return Err(TooManyRooms);
         }
-        Ok((0..combinations).filter_map(|nth| self.room(&values, nth)).collect())
+        Ok((0..combinations).map(|nth| self.name(&values, nth)).collect())
     }
 
-    fn take_literal(&mut self, literal: &str) -> usize {
-        self.parts.push(Part::Literal(literal.to_owned()));
-        literal.len()
-    }
-
-    fn take_placeholder(&mut self, rest: &str, at: usize) -> Result<usize, Invalid> {
-        let Some(inner) = rest.strip_prefix('{') else {
-            return Err(Invalid::new(format!("has a `}}` that closes nothing, at byte {at}")));
+    fn add(&mut self, part: Part) {
+        let piece = match part {
+            Part::Literal(literal) => Piece::Literal(literal),
+            Part::Value(placeholder) => {
+                let known = self.placeholders.iter().position(|known| *known == placeholder);
+                Piece::Value(known.unwrap_or_else(|| {
+                    self.placeholders.push(placeholder);
+                    self.placeholders.len() - 1
+                }))
+            }
         };
-        let Some(end) = inner.find('}') else {
-            return Err(Invalid::new(format!("has a `{{` that is not closed, at byte {at}")));
-        };
-        let Some(placeholder) = Placeholder::parse(&inner[..end]) else {
-            let known = "`{user}`, `{role}` or `{claim.NAME}`";
-            return Err(Invalid::new(format!("has an unknown placeholder at byte {at}: use {known}")));
-        };
-        let index = self.placeholders.iter().position(|known| *known == placeholder).unwrap_or_else(|| {
-            self.placeholders.push(placeholder);
-            self.placeholders.len() - 1
-        });
-        self.parts.push(Part::Value(index));
-        Ok("{}".len() + end)
+        self.parts.push(piece);
     }
 
     fn check_beginning(&self) -> Result<(), Invalid> {
         match self.parts.first() {
-            Some(Part::Value(_)) => Err(Invalid::new("begins with a placeholder: begin with a literal such as `org:`")),
             // The prefix of a reserved room is no room without a name after it.
-            Some(Part::Literal(literal)) if is_reserved(literal) || is_reserved(&format!("{literal}x")) => {
+            Some(Piece::Literal(literal)) if is_reserved(literal) || is_reserved(&format!("{literal}x")) => {
                 Err(Invalid::new(
                     "makes rooms that Bugle keeps for itself: do not begin with `user:` or `role:`, nor with `everyone` alone",
                 ))
             }
-            Some(Part::Literal(_)) | None => Ok(()),
+            Some(Piece::Literal(_) | Piece::Value(_)) | None => Ok(()),
         }
     }
 
-    fn room(&self, values: &[Vec<Cow<'_, str>>], nth: usize) -> Option<RoomName> {
+    fn name(&self, values: &[Vec<Cow<'_, str>>], nth: usize) -> String {
         let mut rest = nth;
         let mut chosen = Vec::with_capacity(values.len());
         for of_placeholder in values {
             chosen.push(&*of_placeholder[rest % of_placeholder.len()]);
             rest /= of_placeholder.len();
         }
-        let name: String = self
-            .parts
-            .iter()
-            .map(|part| match part {
-                Part::Literal(literal) => literal,
-                Part::Value(index) => chosen[*index],
-            })
-            .collect();
-        // `us{claim.a}:{claim.b}` can still come out as a user's room.
-        RoomName::new(&name).ok().filter(|room| !room.is_reserved())
+        let text = |piece: &Piece| match piece {
+            Piece::Literal(literal) => literal.clone(),
+            Piece::Value(index) => chosen[*index].to_owned(),
+        };
+        self.parts.iter().map(text).collect()
     }
-}
-
-impl Placeholder {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "user" => Some(Self::User),
-            "role" => Some(Self::Role),
-            _ => {
-                text.strip_prefix("claim.").filter(|name| is_claim_name(name)).map(|name| Self::Claim(name.to_owned()))
-            }
-        }
-    }
-}
-
-fn is_claim_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains('{') && name.trim() == name
 }
 
 fn is_reserved(name: &str) -> bool {
     RoomName::new(name).is_ok_and(|room| room.is_reserved())
 }
 
+/// Whether two names can be the same, where a `*` in one is any text without a colon. What stands between two stars is not looked at:
+/// at worst the answer is a yes too many.
+fn may_be_alike(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<_>, Vec<_>) = (one.split(':').collect(), other.split(':').collect());
+    one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| segments_may_be_alike(one, other))
+}
+
+fn segments_may_be_alike(one: &str, other: &str) -> bool {
+    let ends = |text: &str| {
+        let (first, rest) = text.split_once(ANY_VALUE)?;
+        Some((first.to_owned(), rest.rsplit_once(ANY_VALUE).map_or(rest, |(_, last)| last).to_owned()))
+    };
+    let fits = |literal: &str, (first, last): &(String, String)| {
+        literal.len() > first.len() + last.len() && literal.starts_with(&**first) && literal.ends_with(&**last)
+    };
+    match (ends(one), ends(other)) {
+        (None, None) => one == other,
+        (None, Some(ends)) => fits(one, &ends),
+        (Some(ends), None) => fits(other, &ends),
+        (Some(one), Some(other)) => {
+            (one.0.starts_with(&*other.0) || other.0.starts_with(&*one.0))
+                && (one.1.ends_with(&*other.1) || other.1.ends_with(&*one.1))
+        }
+    }
+}
+
 /// The values that can be in the name of a room without changing what kind of room it is, each once.
 fn usable(values: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
-    let usable = |value: &Cow<'_, str>| {
-        (1..=MAX_VALUE).contains(&value.len()) && !value.contains(|c: char| c.is_control() || c == ':' || c == '*')
-    };
-    values.into_iter().filter(usable).collect::<BTreeSet<_>>().into_iter().collect()
+    values.into_iter().filter(|value| is_usable(value)).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether a value can be in the name of a room without changing what kind of room it is.
+pub fn is_usable(value: &str) -> bool {
+    (1..=MAX_VALUE).contains(&value.len()) && !value.contains(|c: char| c.is_control() || c == ':' || c == '*')
 }
 
 #[cfg(test)]
@@ -163,17 +211,18 @@ mod tests {
                 Placeholder::User => "user",
                 Placeholder::Role => "role",
                 Placeholder::Claim(name) => name.as_str(),
+                Placeholder::Argument(_) => "arg",
             };
             let values = values.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, values)| values);
             values.iter().map(|value| Cow::Owned((*value).to_owned())).collect()
         };
-        let rooms = Template::parse(template).unwrap().rooms(values_of, at_most)?;
+        let rooms = Template::parse(template, Place::Connect).unwrap().rooms(values_of, at_most)?;
         Ok(rooms.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn templates_are_refused_with_what_is_wrong_and_where() {
-        let refusal = |text: &str| Template::parse(text).unwrap_err().to_string();
+        let refusal = |text: &str| Template::parse(text, Place::Connect).unwrap_err().to_string();
         let unknown = "has an unknown placeholder at byte 4: use `{user}`, `{role}` or `{claim.NAME}`";
         for text in ["org:{}", "org:{name}", "org:{claim}", "org:{claim.}", "org:{ user }", "org:{User}", "org:{us{er}"]
         {
@@ -191,11 +240,11 @@ mod tests {
     #[test]
     fn bugles_own_rooms_have_no_template() {
         for text in ["user:", "user:{user}", "user:42", "role:x{role}", "role:admin", "everyone", "everyone{user}"] {
-            let refusal = Template::parse(text).unwrap_err().to_string();
+            let refusal = Template::parse(text, Place::Connect).unwrap_err().to_string();
             assert!(refusal.starts_with("makes rooms that Bugle keeps for itself"), "{text}: {refusal}");
         }
         for text in ["users", "user{user}", "everyone:{user}", "every{user}"] {
-            assert!(Template::parse(text).is_ok(), "{text}");
+            assert!(Template::parse(text, Place::Connect).is_ok(), "{text}");
         }
     }
 

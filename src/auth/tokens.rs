@@ -8,6 +8,8 @@ use super::{
     claims::Claims,
     identity::{MAX_ROOMS, rooms},
     key::{Key, Method},
+    pattern::Pattern,
+    placeholder::Place,
     template::Template,
 };
 use crate::clock::Clock;
@@ -25,6 +27,9 @@ pub struct Tokens {
     leeway: Duration,
     user_claim: String,
     role_claim: String,
+    rooms_claim: String,
+    /// What is kept of a token's claims.
+    kept_claims: Vec<String>,
     rooms: Vec<Template>,
     clock: Clock,
 }
@@ -39,8 +44,9 @@ struct Header {
 }
 
 impl Tokens {
-    /// Reads the keys and their files, or finds all that is wrong with the configuration.
-    pub fn new(config: &Config, clock: Clock) -> Result<Self, Vec<Fault>> {
+    /// Reads the keys and their files, or finds all that is wrong with the configuration. `kept_claims`: those that an identity is to be
+    /// asked for.
+    pub fn new(config: &Config, kept_claims: Vec<String>, clock: Clock) -> Result<Self, Vec<Fault>> {
         let keys = Key::all(&config.jwt.keys);
         let rooms = templates(&config.rooms);
         let names = check_names(&config.jwt);
@@ -52,6 +58,8 @@ impl Tokens {
                 leeway: config.jwt.leeway,
                 user_claim: config.jwt.user_claim.clone(),
                 role_claim: config.jwt.role_claim.clone(),
+                rooms_claim: config.jwt.rooms_claim.clone(),
+                kept_claims,
                 rooms,
                 clock,
             }),
@@ -115,7 +123,9 @@ impl Tokens {
         let user = claims.user(&self.user_claim).ok_or(InvalidToken::UserClaim)?;
         let roles = claims.roles(&self.role_claim).ok_or(InvalidToken::RoleClaim)?;
         let rooms = rooms(&self.rooms, &user, &roles, claims)?;
-        Ok(Identity { user, roles, rooms, expires_at })
+        // What is no pattern allows nothing.
+        let allowed_rooms = claims.texts(&self.rooms_claim).filter_map(|text| Pattern::parse(&text).ok()).collect();
+        Ok(Identity { user, roles, rooms, expires_at, allowed_rooms, claims: claims.only(&self.kept_claims) })
     }
 }
 
@@ -126,7 +136,7 @@ fn templates(texts: &[String]) -> Result<Vec<Template>, Vec<Fault>> {
     }
     let mut templates = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
-        match Template::parse(text) {
+        match Template::parse(text, Place::Connect) {
             Ok(template) => templates.push(template),
             Err(invalid) => faults.push(Fault::new(format!("auth.rooms[{index}]"), invalid.to_string())),
         }
@@ -139,7 +149,9 @@ fn check_names(config: &JwtConfig) -> Result<(), Vec<Fault>> {
     let in_lists = lists.into_iter().flat_map(|(list, names)| {
         names.iter().enumerate().map(move |(index, name)| (format!("{list}[{index}]"), name))
     });
-    let claims = [("user_claim".to_owned(), &config.user_claim), ("role_claim".to_owned(), &config.role_claim)];
+    let claims =
+        [("user_claim", &config.user_claim), ("role_claim", &config.role_claim), ("rooms_claim", &config.rooms_claim)];
+    let claims = claims.map(|(key, name)| (key.to_owned(), name));
     let faults: Vec<_> = in_lists
         .chain(claims)
         .filter(|(_, name)| name.trim().is_empty())

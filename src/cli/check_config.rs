@@ -35,7 +35,7 @@ pub fn checked(mut reading: Reading, dev: bool) -> Result<Config, Failure> {
 
 /// What only `auth` can tell: about the keys that sign tokens, the rooms, the API keys and their scopes.
 fn key_faults(config: &Config) -> Vec<Fault> {
-    let of_tokens = Tokens::new(&config.auth, Clock::system()).err();
+    let of_tokens = Tokens::new(&config.auth, Vec::new(), Clock::system()).err();
     let of_api_keys = ApiKeys::new(&config.grpc.api_keys).err();
     of_tokens.into_iter().chain(of_api_keys).flatten().collect()
 }

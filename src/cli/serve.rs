@@ -77,8 +77,11 @@ mod tests {
         let (config, dev) = serve(true).prepare().unwrap();
         let token = dev.unwrap().token.unwrap();
         let clock = Clock::system();
-        let identity =
-            Tokens::new(&config.auth, clock.clone()).ok().unwrap().verify(Some(token.expose_secret())).unwrap();
+        let identity = Tokens::new(&config.auth, Vec::new(), clock.clone())
+            .ok()
+            .unwrap()
+            .verify(Some(token.expose_secret()))
+            .unwrap();
         assert_eq!(identity.user.as_str(), DEV_USER);
         let hours = identity.expires_at.duration_since(clock.now()).as_hours();
         assert!((23..=24).contains(&hours), "{hours}");

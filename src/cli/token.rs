@@ -91,7 +91,7 @@ impl Mint {
 impl Verify {
     fn execute(self) -> Result<(), Failure> {
         let config = Config::load(self.file.path.as_deref())?;
-        let tokens = Tokens::new(&config.auth, Clock::system()).map_err(ConfigError::Faults)?;
+        let tokens = Tokens::new(&config.auth, Vec::new(), Clock::system()).map_err(ConfigError::Faults)?;
         let token = if self.token == "-" { read_input()? } else { self.token };
         let identity = tokens.verify(Some(token.trim())).map_err(Failure::TokenRefused)?;
         print_json(&Printed::from(&identity))
@@ -234,7 +234,7 @@ mod tests {
         let mut config = Config::defaults().unwrap();
         config.auth.rooms = vec!["tenant:{claim.tenant}".into(), "level:{claim.level}".into()];
         config.auth.jwt.keys = vec![secret_key(Some("a".into()), SECRET.into())];
-        let tokens = Tokens::new(&config.auth, Clock::system()).ok().unwrap();
+        let tokens = Tokens::new(&config.auth, Vec::new(), Clock::system()).ok().unwrap();
         let identity = tokens.verify(Some(&token)).unwrap();
         let line = serde_json::to_value(Printed::from(&identity)).unwrap();
         assert_eq!(line["user"], "42");

@@ -6,5 +6,5 @@ pub use idempotency::{Fingerprint, Idempotency, KeyReused, Scope};
 mod retained;
 pub use retained::{Retained, RetainedFull, Value as RetainedValue};
 
-mod memberships;
-pub use memberships::{Memberships, TooMany};
+mod user_rooms;
+pub use user_rooms::{TooMany, UserRooms};

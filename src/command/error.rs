@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use crate::auth::{KeyRefused, MissingScope};
-use crate::delivery::TooMany;
 use crate::message::Invalid;
 
 /// Why a command was refused: the closed list.
@@ -91,15 +90,5 @@ impl From<MissingScope> for Error {
 impl From<KeyRefused> for Error {
     fn from(refused: KeyRefused) -> Self {
         Self::Unauthenticated(refused.to_string())
-    }
-}
-
-impl From<TooMany> for Error {
-    fn from(too_many: TooMany) -> Self {
-        Self::ResourceExhausted {
-            message: "limits.memberships is met, or the user is in 1,000 rooms: no more joins until some are left"
-                .into(),
-            retry_after: too_many.retry_after,
-        }
     }
 }

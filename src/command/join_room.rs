@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::{Commands, Error, Violation};
 use crate::auth::{Caller, Right};
+use crate::delivery::TooMany;
 use crate::message::{RoomName, UserId};
 
 /// Puts a user into a room.
@@ -27,10 +28,25 @@ impl Commands {
     pub async fn join_room(&self, caller: &Caller, command: &JoinRoom) -> Result<usize, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(&command.room)?;
-        if !(JoinRoom::SHORTEST_TTL..=JoinRoom::LONGEST_TTL).contains(&command.ttl) {
-            return Err(Error::invalid("ttl", "must be between 1 second and 30 days"));
-        }
-        Ok(self.delivery.join_user(&command.user, &command.room, command.ttl).await?)
+        check_ttl(command.ttl)?;
+        let joined = self.delivery.join_user(&command.user, &command.room, command.ttl).await;
+        joined.map_err(|too_many| full("limits.memberships", &too_many))
+    }
+}
+
+/// Refuses times that are too short or too long to be meant.
+pub(super) fn check_ttl(ttl: Duration) -> Result<(), Violation> {
+    if (JoinRoom::SHORTEST_TTL..=JoinRoom::LONGEST_TTL).contains(&ttl) {
+        return Ok(());
+    }
+    Err(Violation::new("ttl", "must be between 1 second and 30 days"))
+}
+
+/// No more can be kept of what this key of the configuration limits.
+pub(super) fn full(key: &str, too_many: &TooMany) -> Error {
+    Error::ResourceExhausted {
+        message: format!("{key} is met, or the user's 1,000 rooms are: no more until some are given up or end"),
+        retry_after: too_many.retry_after,
     }
 }
 

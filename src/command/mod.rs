@@ -21,6 +21,10 @@ mod join_room;
 pub use join_room::JoinRoom;
 
 mod leave_room;
+
+mod allow_room;
+mod forbid_room;
+
 mod list_rooms;
 
 mod get_retained;
@@ -30,6 +34,9 @@ mod connect_device;
 
 mod refresh_token;
 pub use refresh_token::RefreshRefused;
+
+mod client_events;
+pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConfig, ReplyConfig, Rules};
 
 // What edges get and give through commands.
 pub use crate::delivery::{Admission, ConnectionInfo, Page, RoomUsers, Stats};
@@ -45,12 +52,15 @@ use crate::limits;
 pub struct Commands {
     delivery: Delivery,
     tokens: Arc<Tokens>,
+    rules: Arc<Rules>,
     max_payload: usize,
+    rooms_per_connection: usize,
 }
 
 impl Commands {
-    /// Commands over this delivery, for devices with these tokens.
-    pub fn new(delivery: Delivery, tokens: Arc<Tokens>, limits: &limits::Config) -> Self {
-        Self { delivery, tokens, max_payload: limits.max_payload }
+    /// Commands over this delivery, for devices with these tokens, whose events do what these rules say.
+    pub fn new(delivery: Delivery, tokens: Arc<Tokens>, rules: Rules, limits: &limits::Config) -> Self {
+        let rooms_per_connection = limits.rooms_per_connection as usize;
+        Self { delivery, tokens, rules: Arc::new(rules), max_payload: limits.max_payload, rooms_per_connection }
     }
 }

@@ -1,5 +1,6 @@
 use super::{Admission, Commands};
 use crate::auth::{Identity, TokenRefused};
+use crate::message::RoomName;
 
 /// Why a live connection keeps its old token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +14,8 @@ pub enum RefreshRefused {
 }
 
 impl Commands {
-    /// Replaces a live connection's token: the rooms that only the old one gave are left, those of the new one joined.
+    /// Replaces a live connection's token: the rooms that only the old one gave are left, those of the new one joined. Rooms
+    /// that the device joined by an event are left unless it still might.
     pub async fn refresh_token(
         &self,
         admission: &Admission,
@@ -24,7 +26,8 @@ impl Commands {
         if new.user != old.user {
             return Err(RefreshRefused::OtherUser);
         }
-        self.delivery.replace_rooms(admission.member(), &old.rooms, &new.rooms).await;
+        let may_stay = |room: &RoomName| self.may_stay(&new, room);
+        self.delivery.replace_rooms(admission.member(), &old.rooms, &new.rooms, may_stay).await;
         Ok(new)
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Config, ConfigError};
 use crate::auth::{ApiKeyConfig, KeyConfig};
+use crate::command::{AllowedRooms, ClientEventConfig, RelayConfig, ReplyConfig};
 use crate::message::EventPattern;
 use crate::websocket::EndpointConfig;
 
@@ -33,6 +34,21 @@ pub(super) fn example() -> Result<Value, ConfigError> {
         path: String::from("/example"),
         events: EventPattern::new("example").into_iter().collect(),
         auth_timeout: Duration::from_secs(5),
+    }];
+    let payload = || Some(Value::from("example"));
+    config.client_events = vec![ClientEventConfig {
+        event: String::from("example"),
+        roles: text(),
+        rooms: Some(AllowedRooms::Any),
+        join: Some(String::from("example")),
+        leave: Some(String::from("example")),
+        relay: Some(RelayConfig {
+            user: Some(String::from("example")),
+            room: Some(String::from("example")),
+            event: Some(String::from("example")),
+            payload: payload(),
+        }),
+        reply: Some(ReplyConfig { event: String::from("example"), payload: payload() }),
     }];
     serde_json::to_value(config).map_err(|error| ::config::ConfigError::Foreign(error.into()).into())
 }

@@ -22,6 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::auth;
+use crate::command;
 use crate::delivery;
 use crate::grpc;
 use crate::http;
@@ -51,6 +52,8 @@ pub struct Config {
     pub socketio: socketio::Config,
     /// Where plain WebSocket is spoken.
     pub websocket: Vec<websocket::EndpointConfig>,
+    /// What devices may do by sending events.
+    pub client_events: Vec<command::ClientEventConfig>,
     /// How many of what.
     pub limits: limits::Config,
     /// What is kept for those who join later.

@@ -5,7 +5,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Delivery;
 use crate::hub::{Connection, Frame, Member};
 use crate::limits;
-use crate::message::{CloseCode, CloseReason, RoomName, UserId};
+use crate::message::{CloseCode, CloseReason, EventName, Payload, RoomName, UserId};
 
 /// How long a connection that was let in may take to go live.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -30,6 +30,21 @@ impl Admission {
             self.delivery.hub().close(&self.member, &CloseCode::Unready.into());
         }
         live
+    }
+
+    /// Puts the connection into a room. False if it was there, or is gone.
+    pub async fn join(&self, room: &RoomName) -> bool {
+        self.delivery.join(&self.member, room).await
+    }
+
+    /// Takes the connection out of a room. False if it was not there.
+    pub fn leave(&self, room: &RoomName) -> bool {
+        self.delivery.hub().leave(&self.member, room)
+    }
+
+    /// Sends an event to this connection alone.
+    pub fn send(&self, event: EventName, payload: Payload) {
+        self.delivery.hub().send(&self.member, Frame::new(event, payload));
     }
 
     /// Closes the connection.
@@ -86,10 +101,18 @@ impl Delivery {
         Ok(Arc::new(Admission { delivery: self.clone(), member }))
     }
 
-    /// Takes a connection out of the rooms that only its old token gave, and into those that its new one gives.
-    pub async fn replace_rooms(&self, member: &Arc<Member>, old: &[RoomName], new: &[RoomName]) {
-        for room in old.iter().filter(|room| !new.contains(room)) {
-            if !self.inner.memberships.has(member.user(), room) {
+    /// Takes a connection out of the rooms that only its old token gave, and into those that its new one gives. `may_stay` tells of the
+    /// rooms that the device went into by itself whether it may stay there.
+    pub async fn replace_rooms(
+        &self,
+        member: &Arc<Member>,
+        old: &[RoomName],
+        new: &[RoomName],
+        may_stay: impl Fn(&RoomName) -> bool,
+    ) {
+        for room in member.rooms().iter().filter(|room| !new.contains(room)) {
+            let stays = self.inner.memberships.has(member.user(), room) || (!old.contains(room) && may_stay(room));
+            if !stays {
                 self.hub().leave(member, room);
             }
         }

@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use self::collapse::Collapse;
 use crate::clock::Clock;
-use crate::cluster::{Idempotency, Memberships, Retained};
+use crate::cluster::{Idempotency, Retained, UserRooms};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
@@ -60,7 +60,10 @@ pub struct Delivery {
 struct Inner {
     hub: Hub,
     idempotency: Idempotency,
-    memberships: Memberships,
+    /// Where backends have put users.
+    memberships: UserRooms,
+    /// Where users may go by themselves.
+    grants: UserRooms,
     retained: Retained,
     collapse: Collapse,
     clock: Clock,
@@ -77,7 +80,8 @@ impl Delivery {
             retained: Retained::new(retain.max_entries),
             collapse: Collapse::new(collapse),
             idempotency: Idempotency::new(limits.idempotency_keys),
-            memberships: Memberships::new(limits.memberships),
+            memberships: UserRooms::new(limits.memberships),
+            grants: UserRooms::new(limits.grants),
             clock,
             lifecycle: lifecycle.clone(),
             connections_per_user: limits.connections_per_user as usize,
@@ -101,6 +105,8 @@ impl Delivery {
         for (user, room) in self.inner.memberships.sweep() {
             self.leave_now(&user, &room);
         }
+        // Who is in such a room stays: what has ended is the right to join.
+        self.inner.grants.sweep();
     }
 
     /// The connections on this node.

@@ -30,6 +30,23 @@ impl Delivery {
         self.leave_now(user, room)
     }
 
+    /// Gives a user the right to join a room, for `ttl`.
+    pub fn allow_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
+        self.inner.grants.put(user, room, ttl)
+    }
+
+    /// Whether a backend has given a user the right to join a room.
+    pub fn is_allowed(&self, user: &UserId, room: &RoomName) -> bool {
+        self.inner.grants.has(user, room)
+    }
+
+    /// Takes the right to join a room back, and the user's connections out of it, unless a backend has put the user there. Says how
+    /// many connections left.
+    pub fn forbid_user(&self, user: &UserId, room: &RoomName) -> usize {
+        self.inner.grants.take(user, room);
+        if self.inner.memberships.has(user, room) { 0 } else { self.leave_now(user, room) }
+    }
+
     pub(super) fn leave_now(&self, user: &UserId, room: &RoomName) -> usize {
         let members = self.hub().of_user(user);
         members.iter().filter(|member| self.hub().leave(member, room)).count()

@@ -5,7 +5,6 @@ use super::{
     decode::{self, Fields},
     encode,
 };
-use crate::auth::Right;
 use crate::command::{Commands, Error, JoinRoom};
 use crate::message::{RoomName, UserId};
 use crate::proto::v1::{
@@ -26,7 +25,8 @@ impl Service {
 impl Rooms for Service {
     async fn join_room(&self, request: Request<JoinRoomRequest>) -> Result<Response<JoinRoomResponse>, Status> {
         let caller = caller(&request)?;
-        let command = decode_join_room(request.get_ref())?;
+        let JoinRoomRequest { room, user_id, ttl } = request.get_ref();
+        let command = decode_join_room(user_id, room, ttl.as_ref())?;
         let joined = self.0.join_room(&caller, &command).await?;
         Ok(Response::new(JoinRoomResponse { joined: joined as u64 }))
     }
@@ -42,13 +42,20 @@ impl Rooms for Service {
     }
 
     async fn allow_room(&self, request: Request<AllowRoomRequest>) -> Result<Response<AllowRoomResponse>, Status> {
-        caller(&request)?.may(Right::Rooms).map_err(Error::from)?;
-        Err(Error::not_built("Rooms.AllowRoom").into())
+        let caller = caller(&request)?;
+        let AllowRoomRequest { room, user_id, ttl } = request.get_ref();
+        self.0.allow_room(&caller, &decode_join_room(user_id, room, ttl.as_ref())?)?;
+        Ok(Response::new(AllowRoomResponse {}))
     }
 
     async fn forbid_room(&self, request: Request<ForbidRoomRequest>) -> Result<Response<ForbidRoomResponse>, Status> {
-        caller(&request)?.may(Right::Rooms).map_err(Error::from)?;
-        Err(Error::not_built("Rooms.ForbidRoom").into())
+        let caller = caller(&request)?;
+        let ForbidRoomRequest { room, user_id } = request.get_ref();
+        let mut fields = Fields::default();
+        let user_and_room = decode::user_and_room(&mut fields, user_id, room);
+        let (user, room) = fields.finish(user_and_room)?;
+        let left = self.0.forbid_room(&caller, &user, &room)?;
+        Ok(Response::new(ForbidRoomResponse { left: left as u64 }))
     }
 
     async fn list_rooms(&self, request: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
@@ -89,10 +96,10 @@ impl Rooms for Service {
     }
 }
 
-fn decode_join_room(request: &JoinRoomRequest) -> Result<JoinRoom, Error> {
+fn decode_join_room(user_id: &str, room: &str, ttl: Option<&prost_types::Duration>) -> Result<JoinRoom, Error> {
     let mut fields = Fields::default();
-    let user_and_room = decode::user_and_room(&mut fields, &request.user_id, &request.room);
-    let ttl = request.ttl.as_ref().map_or(Ok(JoinRoom::DEFAULT_TTL), decode::duration);
+    let user_and_room = decode::user_and_room(&mut fields, user_id, room);
+    let ttl = ttl.map_or(Ok(JoinRoom::DEFAULT_TTL), decode::duration);
     let ttl = fields.take("ttl", ttl);
     fields.finish(user_and_room.zip(ttl).map(|((user, room), ttl)| JoinRoom { user, room, ttl }))
 }

@@ -43,6 +43,25 @@ impl Hub {
         let room = self.rooms.get(name)?.clone();
         Some(Held { hub: self, room: Some(room) }.turn().await)
     }
+
+    /// Sends a frame to one connection, which is closed as slow if it cannot take it, unless the frame is volatile.
+    pub fn send(&self, member: &Arc<Member>, frame: Frame) {
+        self.deliver(member, &Arc::new(frame));
+    }
+
+    fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>) -> Delivery {
+        let delivery = member.deliver(frame);
+        match delivery {
+            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
+                self.close(member, &CloseCode::Slow.into());
+            }
+            Delivery::Ended => {
+                self.ended(member, "transport_close");
+            }
+            Delivery::Enqueued | Delivery::Dropped(_) | Delivery::Gone | Delivery::NotListening => {}
+        }
+        delivery
+    }
 }
 
 impl Turn<'_> {
@@ -66,7 +85,7 @@ impl Turn<'_> {
                 tokio::task::yield_now().await;
             }
             if !excepted.contains(member) {
-                counts.add(self.deliver(member, &frame));
+                counts.add(self.held.hub.deliver(member, &frame));
             }
         }
         counts
@@ -74,21 +93,7 @@ impl Turn<'_> {
 
     /// Sends a frame to one of the room's connections, under the same conditions.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.deliver(member, &Arc::new(frame));
-    }
-
-    fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>) -> Delivery {
-        let delivery = member.deliver(frame);
-        match delivery {
-            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
-                self.held.hub.close(member, &CloseCode::Slow.into());
-            }
-            Delivery::Ended => {
-                self.held.hub.ended(member, "transport_close");
-            }
-            Delivery::Enqueued | Delivery::Dropped(_) | Delivery::Gone | Delivery::NotListening => {}
-        }
-        delivery
+        self.held.hub.send(member, frame);
     }
 }
 

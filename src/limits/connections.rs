@@ -94,6 +94,8 @@ mod tests {
             grpc_calls: 0,
             idempotency_keys: 0,
             memberships: 0,
+            grants: 0,
+            rooms_per_connection: 0,
         })
     }
 

@@ -23,4 +23,8 @@ pub struct Config {
     pub idempotency_keys: usize,
     /// Users in rooms by `JoinRoom`, counted per user and room.
     pub memberships: usize,
+    /// Rights to join a room, by `AllowRoom`, counted likewise.
+    pub grants: usize,
+    /// Rooms of one connection, past which its device's events join no more.
+    pub rooms_per_connection: u32,
 }

@@ -36,7 +36,7 @@ pub(super) struct Device {
     pub(super) edge: Arc<Edge>,
     pub(super) admission: Arc<Admission>,
     pub(super) connection: Arc<SocketConnection>,
-    pub(super) identity: Mutex<Identity>,
+    pub(super) identity: Mutex<Arc<Identity>>,
     pub(super) inbox: Inbox,
 }
 
@@ -82,8 +82,13 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         Ok(admission) => admission,
         Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
     };
-    let device =
-        Arc::new(Device { edge, admission, connection, identity: Mutex::new(identity), inbox: Inbox::default() });
+    let device = Arc::new(Device {
+        edge,
+        admission,
+        connection,
+        identity: Mutex::new(Arc::new(identity)),
+        inbox: Inbox::default(),
+    });
     let leaving = device.clone();
     socket
         .on_disconnect(move |socket: SocketRef, reason: DisconnectReason| async move { leaving.left(&socket, reason) });
@@ -202,7 +207,7 @@ impl Device {
         // Events of one device are handled one at a time: nobody else replaces it in between.
         let old = self.identity.lock().clone();
         let new = self.edge.parameters.commands.refresh_token(&self.admission, &old, Some(token)).await?;
-        *self.identity.lock() = new;
+        *self.identity.lock() = Arc::new(new);
         self.connection.changed.notify_one();
         Ok(())
     }

@@ -135,19 +135,32 @@ impl Device {
         }
         let answer = match event.name.as_str() {
             "bugle:refresh" => self.refresh(event.argument.as_deref()).await,
-            _ => Err(("unknown_event", "no rule allows this event".to_owned())),
+            name => self.obey(name, event.argument.as_deref()).await,
         };
         let reply = match answer {
             Ok(()) => json!({ "ok": true }),
             Err((code, message)) => {
                 telemetry::client_event_refused(code);
-                tracing::debug!(connection.id = %self.admission.member().id(), refusal.reason = code, "refused a client event");
+                let member = self.admission.member();
+                tracing::info!(
+                    connection.id = %member.id(),
+                    user.id = %member.user(),
+                    event.name = ?shortened(&event.name),
+                    refusal.reason = code,
+                    "refused a client event"
+                );
                 json!({ "error": { "code": code, "message": message } })
             }
         };
         if let Some(ack) = event.ack {
             self.connection.acknowledge(ack, &reply);
         }
+    }
+
+    async fn obey(&self, name: &str, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
+        let identity = self.identity.lock().clone();
+        let done = self.edge.parameters.commands.client_event(&self.admission, &identity, name, argument).await;
+        done.map_err(|refused| (refused.code(), refused.to_string()))
     }
 
     async fn refresh(&self, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
@@ -162,6 +175,11 @@ impl Device {
             Err(refused @ RefreshRefused::OtherUser) => Err(("wrong_user", refused.to_string())),
         }
     }
+}
+
+/// The beginning of a name that a stranger chose, for the log.
+fn shortened(name: &str) -> &str {
+    &name[..name.floor_char_boundary(64)]
 }
 
 impl Inbox {

@@ -1,6 +1,4 @@
-use bugle::proto::v1::{
-    AckOptions, AllowRoomRequest, EmitOptions, EmitToUserRequest, ForbidRoomRequest, emit_to_user_request,
-};
+use bugle::proto::v1::{AckOptions, EmitOptions, EmitToUserRequest, emit_to_user_request};
 use prost_types::Duration;
 use tonic::Code;
 
@@ -123,16 +121,6 @@ async fn an_option_that_is_not_built_is_refused_by_name_and_nothing_is_sent() {
     }
     backend.emit_to_user("42", "next", "1").await;
     assert_eq!(device.next_event().await.name, "next", "nothing was sent before");
-}
-
-#[tokio::test]
-async fn rpcs_that_are_not_built_are_refused_by_name() {
-    let server = TestServer::start().await;
-    let mut rooms = server.backend().await.rooms();
-    let status = refused(Code::FailedPrecondition, rooms.allow_room(AllowRoomRequest::default())).await;
-    assert_eq!(status.message(), "Rooms.AllowRoom is not built yet");
-    let status = refused(Code::FailedPrecondition, rooms.forbid_room(ForbidRoomRequest::default())).await;
-    assert_eq!(status.message(), "Rooms.ForbidRoom is not built yet");
 }
 
 #[tokio::test]

@@ -51,3 +51,5 @@ mod websocket_gate;
 mod retained;
 
 mod collapse;
+
+mod client_events;

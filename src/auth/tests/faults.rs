@@ -16,6 +16,7 @@ fn every_fault_is_told_at_once_with_its_key() {
     faulty.jwt.audience = vec![" ".to_owned()];
     faulty.jwt.user_claim = String::new();
     faulty.jwt.role_claim = String::new();
+    faulty.jwt.rooms_claim = String::new();
     faulty.rooms = vec!["lobby".to_owned(), "org:{claim}".to_owned(), String::new()];
     let expected = [
         "auth.jwt.keys[0].public_key_file: is not for HS256, which takes a secret of 32 bytes or more",
@@ -30,6 +31,7 @@ fn every_fault_is_told_at_once_with_its_key() {
         "auth.jwt.audience[0]: is empty",
         "auth.jwt.user_claim: is empty",
         "auth.jwt.role_claim: is empty",
+        "auth.jwt.rooms_claim: is empty",
         "auth.rooms[1]: has an unknown placeholder at byte 4: use `{user}`, `{role}` or `{claim.NAME}`",
         "auth.rooms[2]: is empty: give 1 to 256 bytes",
     ];
@@ -94,7 +96,7 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn no_secret_is_shown() {
     let config = hs256();
-    let tokens = Tokens::new(&config, Clock::system()).unwrap();
+    let tokens = Tokens::new(&config, Vec::new(), Clock::system()).unwrap();
     let shown = format!("{tokens:?} {config:?} {}", serde_json::to_string(&config).unwrap());
     assert!(!shown.contains(SECRET), "{shown}");
     let bytes = format!("{:?}", SECRET.as_bytes());

@@ -39,6 +39,7 @@ fn config(keys: Vec<KeyConfig>) -> Config {
             leeway: Duration::from_secs(5),
             user_claim: "sub".to_owned(),
             role_claim: "role".to_owned(),
+            rooms_claim: "rooms".to_owned(),
         },
         rooms: Vec::new(),
         on_expiry: OnExpiry::Close,
@@ -59,7 +60,7 @@ struct Gate {
 impl Gate {
     fn new(config: &Config) -> Self {
         let clock = Clock::movable();
-        let tokens = Tokens::new(config, clock.clone()).unwrap();
+        let tokens = Tokens::new(config, vec!["org".to_owned()], clock.clone()).unwrap();
         Self { tokens, clock }
     }
 
@@ -88,7 +89,7 @@ impl Gate {
 }
 
 fn faults_of(config: &Config) -> Vec<String> {
-    let faults = Tokens::new(config, Clock::system()).unwrap_err();
+    let faults = Tokens::new(config, Vec::new(), Clock::system()).unwrap_err();
     faults.iter().map(Fault::to_string).collect()
 }
 

@@ -4,6 +4,7 @@ use humantime_serde::re::humantime::format_duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, origin, paths};
+use crate::command::Rules;
 use crate::http;
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
@@ -21,6 +22,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.auth(config);
     found.socketio(config);
     found.websocket(config);
+    found.0.extend(Rules::new(&config.client_events, &config.auth.rooms).err().into_iter().flatten());
     found.limits(config);
     found.kept(config);
     found.drain(config);
@@ -139,6 +141,8 @@ impl Found {
         self.number("limits.grpc_calls", limits.grpc_calls, 1, usize::MAX);
         self.number("limits.idempotency_keys", limits.idempotency_keys, 1, usize::MAX);
         self.number("limits.memberships", limits.memberships, 1, usize::MAX);
+        self.number("limits.grants", limits.grants, 1, usize::MAX);
+        self.number("limits.rooms_per_connection", limits.rooms_per_connection, 1, 10_000);
     }
 
     fn kept(&mut self, config: &Config) {

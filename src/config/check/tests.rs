@@ -85,6 +85,20 @@ fn every_key_that_makes_no_sense_is_named_at_once() {
 }
 
 #[test]
+fn rules_for_devices_events_are_looked_at_with_the_rest() {
+    let found = faults(
+        "limits = { grants = 0, rooms_per_connection = 0 }\n[[client_events]]\nevent = 'e'\njoin = '{arg}'\n",
+        false,
+    );
+    let expected = [
+        "client_events[0].join: begins with a placeholder: begin with a literal such as `org:`",
+        "limits.grants: is 0, but must be 1 to 18446744073709551615",
+        "limits.rooms_per_connection: is 0, but must be 1 to 10000",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn listening_beyond_loopback_wants_the_word_but_for_operators() {
     let public = "clients.listen = '0.0.0.0:3000'\ngrpc.listen = '[::]:50051'\nadmin.listen = '0.0.0.0:9090'\n";
     let found = faults(public, false);

@@ -5,14 +5,15 @@ use tokio::time::Instant;
 
 use crate::message::{RoomName, UserId};
 
-/// The most rooms that one user is put into at one time: each connection joins all of them.
+/// The most rooms that are noted of one user at one time: each connection may be in all of them.
 const MOST_PER_USER: usize = 1_000;
 
 /// How soon the ended ones are swept away.
 const SWEPT_WITHIN: Duration = Duration::from_secs(1);
 
-/// Which users were put into which rooms by a backend, for connections that are yet to come.
-pub struct Memberships {
+/// Users and rooms that a backend has put together for some time, for connections that are yet to come, too: those in which the user is,
+/// or those that the user may join.
+pub struct UserRooms {
     most: usize,
     kept: Mutex<Kept>,
 }
@@ -23,20 +24,20 @@ struct Kept {
     count: usize,
 }
 
-/// No more memberships can be kept.
+/// No more can be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany {
     /// When one of them ends.
     pub retry_after: Duration,
 }
 
-impl Memberships {
+impl UserRooms {
     /// Keeps up to so many, counted per user and room.
     pub fn new(most: usize) -> Self {
         Self { most, kept: Mutex::default() }
     }
 
-    /// Puts a user into a room for some time from now on.
+    /// Puts a user and a room together for some time from now on.
     pub fn put(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
         let mut kept = self.kept.lock();
         let known = kept.rooms_by_user.get(user).is_some_and(|rooms| rooms.contains_key(room));
@@ -49,7 +50,7 @@ impl Memberships {
         Ok(())
     }
 
-    /// Takes a user out of a room.
+    /// Takes them apart.
     pub fn take(&self, user: &UserId, room: &RoomName) {
         let mut kept = self.kept.lock();
         let Some(rooms) = kept.rooms_by_user.get_mut(user) else {
@@ -62,7 +63,7 @@ impl Memberships {
         kept.count -= usize::from(taken);
     }
 
-    /// The rooms that a user is in.
+    /// The rooms of a user.
     pub fn rooms(&self, user: &UserId) -> Vec<RoomName> {
         let now = Instant::now();
         let kept = self.kept.lock();
@@ -70,7 +71,7 @@ impl Memberships {
         rooms.filter(|(_, until)| **until > now).map(|(room, _)| room.clone()).collect()
     }
 
-    /// Whether a user is in a room.
+    /// Whether the two are together.
     pub fn has(&self, user: &UserId, room: &RoomName) -> bool {
         let now = Instant::now();
         let kept = self.kept.lock();
@@ -127,35 +128,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_membership_ends_with_its_time() {
-        let memberships = Memberships::new(9);
-        memberships.put(&user("1"), &room("a"), HOUR).unwrap();
-        assert_eq!(memberships.rooms(&user("1")), [room("a")]);
-        assert_eq!(memberships.rooms(&user("2")), []);
+    async fn each_ends_with_its_time() {
+        let user_rooms = UserRooms::new(9);
+        user_rooms.put(&user("1"), &room("a"), HOUR).unwrap();
+        assert_eq!(user_rooms.rooms(&user("1")), [room("a")]);
+        assert_eq!(user_rooms.rooms(&user("2")), []);
         tokio::time::advance(HOUR).await;
-        assert_eq!(memberships.rooms(&user("1")), []);
-        assert!(!memberships.has(&user("1"), &room("a")));
+        assert_eq!(user_rooms.rooms(&user("1")), []);
+        assert!(!user_rooms.has(&user("1"), &room("a")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memberships_are_bounded_and_those_that_ended_make_room() {
-        let memberships = Memberships::new(2);
-        memberships.put(&user("1"), &room("a"), HOUR).unwrap();
-        memberships.put(&user("1"), &room("b"), 2 * HOUR).unwrap();
-        memberships.put(&user("1"), &room("a"), HOUR).expect("it is kept already");
-        assert_eq!(memberships.put(&user("2"), &room("a"), HOUR), Err(TooMany { retry_after: HOUR }));
+    async fn they_are_bounded_and_those_that_ended_make_room() {
+        let user_rooms = UserRooms::new(2);
+        user_rooms.put(&user("1"), &room("a"), HOUR).unwrap();
+        user_rooms.put(&user("1"), &room("b"), 2 * HOUR).unwrap();
+        user_rooms.put(&user("1"), &room("a"), HOUR).expect("it is kept already");
+        assert_eq!(user_rooms.put(&user("2"), &room("a"), HOUR), Err(TooMany { retry_after: HOUR }));
         tokio::time::advance(HOUR).await;
-        assert_eq!(memberships.sweep(), [(user("1"), room("a"))]);
-        memberships.put(&user("2"), &room("a"), HOUR).unwrap();
+        assert_eq!(user_rooms.sweep(), [(user("1"), room("a"))]);
+        user_rooms.put(&user("2"), &room("a"), HOUR).unwrap();
     }
 
     #[test]
     fn what_is_taken_leaves_nothing() {
-        let memberships = Memberships::new(1);
-        memberships.put(&user("1"), &room("a"), HOUR).unwrap();
-        memberships.take(&user("1"), &room("a"));
-        memberships.take(&user("1"), &room("a"));
-        assert!(memberships.kept.lock().rooms_by_user.is_empty());
-        memberships.put(&user("2"), &room("b"), HOUR).unwrap();
+        let user_rooms = UserRooms::new(1);
+        user_rooms.put(&user("1"), &room("a"), HOUR).unwrap();
+        user_rooms.take(&user("1"), &room("a"));
+        user_rooms.take(&user("1"), &room("a"));
+        assert!(user_rooms.kept.lock().rooms_by_user.is_empty());
+        user_rooms.put(&user("2"), &room("b"), HOUR).unwrap();
     }
 }
