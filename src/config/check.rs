@@ -119,6 +119,7 @@ impl Found {
         if let Some(problem) = level_problem(&config.log.level) {
             self.add("log.level", problem);
         }
+        self.number("log.keep_days", config.log.keep_days, 1, 3_650);
     }
 
     fn duration(&mut self, key: &str, value: Duration, min: Duration, max: Duration) {
@@ -216,6 +217,7 @@ mod tests {
             deadline = "999ms"
             [log]
             level = "verbose"
+            keep_days = 0
             "#,
             false,
         );
@@ -241,6 +243,7 @@ mod tests {
             "drain.pace: is 0",
             "drain.deadline: is 999ms, but must be 1s to 1h",
             "log.level: \"verbose\" is no level",
+            "log.keep_days: is 0, but must be 1 to 3650",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

@@ -42,3 +42,4 @@ mod api_keys;
 mod services;
 
 mod stopping;
+mod processes;

@@ -1,0 +1,204 @@
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+use super::lines::{LineWriter, Writing};
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,bugle::grpc=debug`.
+    pub level: String,
+    /// How it looks.
+    pub format: LogFormat,
+    /// Where the daily files are; empty: nowhere.
+    pub directory: PathBuf,
+    /// Days that they are kept, the present one included.
+    pub keep_days: usize,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there are no logs.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// `log.level` is no level and no list of directives.
+    #[error("log.level is not understood")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The files cannot be written there.
+    #[error("cannot write logs into {} (log.directory)", directory.display())]
+    Directory {
+        /// `log.directory`.
+        directory: PathBuf,
+        /// What the system said.
+        #[source]
+        source: InitError,
+    },
+    /// A file's writer did not start.
+    #[error("cannot start a thread that writes logs")]
+    Thread(#[source] io::Error),
+    /// Logs go somewhere already.
+    #[error("logging was started twice")]
+    Twice(#[from] TryInitError),
+}
+
+/// The files that logs are written to. Once it is dropped, all that was logged before is in them.
+#[derive(Debug, Default)]
+pub struct LogFiles(Vec<Writing>);
+
+type Line = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Sends logs to standard error, and to the files that are configured.
+pub fn start_logs(config: &Config) -> Result<LogFiles, LogError> {
+    let (logs, files) = logs(config)?;
+    logs.try_init()?;
+    Ok(files)
+}
+
+/// The same for a subscriber that is yet to be put to use.
+pub fn logs(config: &Config) -> Result<(impl Subscriber + Send + Sync + use<>, LogFiles), LogError> {
+    let mut files = LogFiles::default();
+    let mut layers = vec![lines(config, io::stderr, io::stderr().is_terminal(), LevelFilter::TRACE)?];
+    if !config.directory.as_os_str().is_empty() {
+        for (name, level) in [("combined", LevelFilter::TRACE), ("error", LevelFilter::ERROR)] {
+            let (writer, writing) =
+                LineWriter::start(name, daily(config, name)?, super::log_line_lost).map_err(LogError::Thread)?;
+            files.0.push(writing);
+            layers.push(lines(config, writer, false, level)?);
+        }
+    }
+    Ok((tracing_subscriber::registry().with(layers), files))
+}
+
+fn daily(config: &Config, name: &str) -> Result<RollingFileAppender, LogError> {
+    let appender = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix(name)
+        .filename_suffix("log")
+        // Before it opens a file it makes room for one, even if today's is there already.
+        .max_log_files(config.keep_days.saturating_add(1))
+        .build(&config.directory);
+    appender.map_err(|source| LogError::Directory { directory: config.directory.clone(), source })
+}
+
+fn lines<W>(config: &Config, writer: W, ansi: bool, level: LevelFilter) -> Result<Line, LogError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder().parse(&config.level)?.and(filter_fn(is_ours_or_grave)).and(level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines = match config.format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Ok(lines.with_filter(filter).boxed())
+}
+
+/// Libraries may warn; what they say below that holds headers, tokens and payloads.
+pub fn is_ours_or_grave(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().split("::").next() == Some("bugle");
+    ours || *metadata.level() <= Level::WARN
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, path::Path};
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    fn config(directory: &Path, format: LogFormat) -> Config {
+        Config { level: "info".into(), format, directory: directory.into(), keep_days: 2 }
+    }
+
+    fn files(directory: &Path) -> BTreeMap<String, String> {
+        let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| {
+                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap_or_default())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_that_is_logged_is_in_the_one_file_and_errors_alone_in_the_other() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("var/log");
+        let (logs, writing) = logs(&config(&directory, LogFormat::Human)).unwrap();
+        with_default(logs, || {
+            tracing::debug!("too fine");
+            tracing::info!(user.id = "42", "connected");
+            tracing::error!("broken");
+            tracing::info!(target: "hyper", "headers: secret");
+            tracing::error!(target: "hyper", "grave");
+        });
+        drop(writing);
+        let files = files(&directory);
+        let names: Vec<_> = files.keys().map(|name| name.split_once('.').unwrap()).collect();
+        let (date, suffix) = names[0].1.split_once('.').unwrap();
+        assert!(date.parse::<jiff::civil::Date>().is_ok() && suffix == "log", "{names:?}");
+        assert_eq!((names[0].0, names[1].0, names[1].1), ("combined", "error", names[0].1));
+        let [combined, error] = files.values().collect::<Vec<_>>()[..] else { panic!("{files:?}") };
+        assert!(combined.contains("connected user.id=\"42\"") && combined.contains("broken"), "{combined}");
+        assert_eq!((combined.lines().count(), error.lines().count()), (3, 2), "{files:?}");
+        assert!(error.contains("broken") && error.contains("grave") && !combined.contains("secret"), "{files:?}");
+        assert!(!combined.contains('\u{1b}'), "files have no colours");
+    }
+
+    #[test]
+    fn files_are_appended_to_and_have_the_form_of_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..2 {
+            let (logs, writing) = logs(&config(directory.path(), LogFormat::Json)).unwrap();
+            with_default(logs, || tracing::info!(number, "started"));
+            drop(writing);
+        }
+        let files = files(directory.path());
+        let lines: Vec<serde_json::Value> =
+            files.values().next().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.iter().map(|line| line["number"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn old_files_are_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        for day in 1..=9 {
+            fs::write(directory.path().join(format!("combined.2020-01-0{day}.log")), "").unwrap();
+        }
+        fs::write(directory.path().join("other.2020-01-01.log"), "").unwrap();
+        drop(logs(&config(directory.path(), LogFormat::Human)).unwrap());
+        let names: Vec<_> = files(directory.path()).into_keys().collect();
+        let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+        assert_eq!((count("combined.2020"), count("combined."), count("other.")), (2, 3, 1), "{names:?}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = logs(&config(file.path(), LogFormat::Human)).err().unwrap();
+        let expected = format!("cannot write logs into {} (log.directory)", file.path().display());
+        assert_eq!(error.to_string(), expected);
+    }
+}
