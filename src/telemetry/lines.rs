@@ -141,7 +141,9 @@ mod tests {
     fn a_disk_that_hangs_holds_nobody_up_and_what_is_too_much_is_lost_and_counted() {
         static LOST: AtomicUsize = AtomicUsize::new(0);
         let disk = Disk::default();
-        let lost = || drop(LOST.fetch_add(1, Ordering::SeqCst));
+        let lost = || {
+            LOST.fetch_add(1, Ordering::SeqCst);
+        };
         let (writer, writing) = LineWriter::start("test", disk.clone(), lost).unwrap();
         // One more may be on its way to the disk already.
         for number in 0..MOST_WAITING + 10 {
@@ -179,7 +181,9 @@ mod tests {
             }
         }
         let (written, lines) = mpsc::channel();
-        let lost = || drop(LOST.fetch_add(1, Ordering::SeqCst));
+        let lost = || {
+            LOST.fetch_add(1, Ordering::SeqCst);
+        };
         let (writer, writing) = LineWriter::start("test", Full(0, written), lost).unwrap();
         (&writer).write_all(b"one").unwrap();
         (&writer).write_all(b"two").unwrap();
