@@ -136,7 +136,12 @@ impl App {
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
         listening.serve_http("admin", http::admin_routes(operators), admin.0, &listening.admin_done);
+        let compression = listener::compression(config.clients.compress_from);
         let devices = socketio::routes(device_parameters(config, clock, any_loopback_origin, commands, &lifecycle));
+        let devices = match compression {
+            Some(compression) => devices.layer(compression),
+            None => devices,
+        };
         listening.serve_http("clients", devices, clients.0, &listening.devices_done);
         lifecycle.set_ready();
         tracing::info!(

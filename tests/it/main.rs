@@ -6,6 +6,7 @@ mod harness;
 mod devices;
 
 mod logs;
+mod compression;
 
 mod main_job;
 

@@ -13,7 +13,7 @@ mod raw_grpc;
 pub use raw_grpc::{RawAnswer, RawGrpc, grpc_frame};
 
 mod http;
-pub use http::{ConnectError, raw_http};
+pub use http::{Caller, ConnectError, HttpClient, raw_http};
 
 mod device;
 pub use device::{Arg, Closed, ClosedBy, Device, DeviceBuilder, Event, Protocol, Transport, Welcome};
