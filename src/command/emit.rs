@@ -1,12 +1,12 @@
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
 use crate::delivery::{KeyReused, Once};
-use crate::message::{Emit, Payload, Receipt};
-use crate::telemetry;
+use crate::message::{Audience, Emit, EventName, Payload, Receipt};
+use crate::telemetry::{self, audit};
 
 /// An emit, and how to make its repetition harmless.
 #[derive(Clone, Debug)]
@@ -22,14 +22,18 @@ pub struct EmitRequest {
 impl Commands {
     /// Sends an event.
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
-        let kind = request.emit.audience.kind();
+        let (audience, event) = (request.emit.audience.clone(), request.emit.event.clone());
         let result = self.emit_checked(caller, request).await;
         let outcome = match &result {
             Ok(receipt) if receipt.duplicate => "duplicate",
             Ok(_) => "sent",
             Err(_) => "refused",
         };
-        telemetry::emitted(kind, outcome);
+        telemetry::emitted(audience.kind(), outcome);
+        match &result {
+            Ok(receipt) => audit::emitted(&caller.name, &audience, event.as_str(), &sent(receipt)),
+            Err(error) => refused(caller, Some(&audience), Some(&event), error),
+        }
         result
     }
 
@@ -62,6 +66,28 @@ impl Commands {
         }
         Ok(())
     }
+}
+
+fn sent(receipt: &Receipt) -> audit::Sent<'_> {
+    audit::Sent {
+        message_id: &receipt.message_id,
+        matched: receipt.matched,
+        enqueued: receipt.enqueued,
+        dropped: receipt.dropped,
+        duplicate: receipt.duplicate,
+    }
+}
+
+/// Puts what was refused into the audit log, with what is known of it.
+pub(super) fn refused(caller: &Caller, audience: Option<&Audience>, event: Option<&EventName>, error: &Error) {
+    audit::refused(&audit::Refused {
+        api_key: Some(&caller.name),
+        audience: audience.map(|audience| audience as &dyn Display),
+        event: event.map(EventName::as_str),
+        code: error.code(),
+        reason: &error.to_string(),
+        ..audit::Refused::default()
+    });
 }
 
 fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {

@@ -1,4 +1,4 @@
-use super::{Commands, EmitRequest, Error};
+use super::{Commands, EmitRequest, Error, emit::refused};
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
 
@@ -21,7 +21,10 @@ impl Commands {
             request
         };
         for user in &users {
-            self.check_request(caller, &for_user(user))?;
+            let request = for_user(user);
+            let checked = self.check_request(caller, &request);
+            checked
+                .inspect_err(|error| refused(caller, Some(&request.emit.audience), Some(&request.emit.event), error))?;
         }
         let mut receipts = Vec::with_capacity(users.len());
         for user in users {

@@ -159,6 +159,7 @@ impl Hub {
 }
 
 fn log_end(member: &Member, code: &str, text: &str) {
+    telemetry::audit::disconnected(member.user(), &member.id(), code, text);
     tracing::info!(
         connection.id = %member.id(),
         user.id = %member.user(),

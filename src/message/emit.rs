@@ -1,3 +1,5 @@
+use std::fmt;
+
 use super::{ConnectionId, EventName, Payload, RoomName, UserId};
 
 /// Whom an emit is for.
@@ -39,6 +41,13 @@ impl Audience {
             Self::Room(_) => "room",
             Self::Everyone => "everyone",
         }
+    }
+}
+
+/// By the name of its room: `user:42`, `listing:7`, `everyone`.
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.room().fmt(f)
     }
 }
 

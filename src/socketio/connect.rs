@@ -152,6 +152,7 @@ impl Edge {
 fn log_refusal(session: &Session, reason: &'static str) {
     tracing::info!(client.address = %session.wire.address, refusal.reason = reason, "refused a device");
     telemetry::refused("socketio", reason);
+    telemetry::audit::device_refused("socketio", Some(&session.wire.address), reason);
 }
 
 impl Device {

@@ -178,6 +178,7 @@ impl Edge {
             "refused a transport"
         );
         telemetry::refused("socketio", reason);
+        telemetry::audit::device_refused("socketio", address.as_ref().map(|address| address as _), reason);
         let mut response = (status, engine_error(code, message)).into_response();
         if status != StatusCode::FORBIDDEN {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.parse().unwrap_or_else(|_| unreachable!()));

@@ -106,6 +106,8 @@ impl Device {
             Ok(()) => json!({ "ok": true }),
             Err((code, message)) => {
                 telemetry::client_event_refused(code);
+                let member = self.admission.member();
+                telemetry::audit::client_event_refused(member.user(), &member.id(), code);
                 tracing::debug!(connection.id = %self.admission.member().id(), refusal.reason = code, "refused a client event");
                 json!({ "error": { "code": code, "message": message } })
             }

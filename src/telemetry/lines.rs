@@ -6,13 +6,15 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How many lines may wait for the disk.
 const MOST_WAITING: usize = 16_384;
+/// How often it is told at most that lines were lost.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long the process waits at its end for what is still to be written.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -21,8 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct LineWriter {
     work: Sender<Work>,
-    waiting: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     lost: fn(),
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: AtomicUsize,
+    /// Lines that were lost and not told of.
+    lost: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -45,28 +54,29 @@ impl LineWriter {
         output: impl Write + Send + 'static,
         lost: fn(),
     ) -> io::Result<(Self, Writing)> {
-        let (work, queue) = mpsc::channel();
+        let (work, lines) = mpsc::channel();
         let (done, stopped) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let taken = waiting.clone();
+        let writer = Self { work: work.clone(), queue: Arc::default(), lost };
+        let queue = writer.queue.clone();
         thread::Builder::new().name(name.into()).spawn(move || {
-            write_all(name, output, lost, || match queue.recv() {
-                Ok(Work::Line(line)) => {
-                    taken.fetch_sub(1, Ordering::Relaxed);
-                    Some(line)
-                }
-                Ok(Work::Stop) | Err(_) => None,
-            });
+            write_all(name, output, lost, &queue, &lines);
             // Nobody waits any more if it took too long.
             let _ = done.send(());
         })?;
-        Ok((Self { work: work.clone(), waiting, lost }, Writing { work, stopped }))
+        Ok((writer, Writing { work, stopped }))
+    }
+
+    fn lose(&self) {
+        self.queue.lost.fetch_add(1, Ordering::Relaxed);
+        (self.lost)();
     }
 }
 
-fn write_all(name: &str, mut output: impl Write, lost: fn(), mut next: impl FnMut() -> Option<Box<[u8]>>) {
+fn write_all(name: &str, mut output: impl Write, lost: fn(), queue: &Queue, lines: &Receiver<Work>) {
     let mut fails = false;
-    while let Some(line) = next() {
+    let mut told = None;
+    while let Ok(Work::Line(line)) = lines.recv() {
+        queue.waiting.fetch_sub(1, Ordering::Relaxed);
         match output.write_all(&line) {
             Ok(()) => fails = false,
             Err(error) => {
@@ -77,16 +87,22 @@ fn write_all(name: &str, mut output: impl Write, lost: fn(), mut next: impl FnMu
                 }
             }
         }
+        // Told from here, since whoever lost a line is in the midst of logging it.
+        if queue.lost.load(Ordering::Relaxed) > 0 && told.is_none_or(|told: Instant| told.elapsed() > TELL_EVERY) {
+            told = Some(Instant::now());
+            let count = queue.lost.swap(0, Ordering::Relaxed);
+            tracing::warn!(log.name = name, lines.lost = count, "the disk does not keep up with a log: lines are lost");
+        }
     }
 }
 
 impl Write for &LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            (self.lost)();
+        if self.queue.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+            self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.lose();
         } else if self.work.send(Work::Line(line.into())).is_err() {
-            (self.lost)();
+            self.lose();
         }
         Ok(line.len())
     }

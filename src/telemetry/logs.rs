@@ -1,6 +1,7 @@
 use std::{
+    fs::{self, File, OpenOptions},
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,10 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use super::lines::{LineWriter, Writing};
+use super::{
+    audit,
+    lines::{LineWriter, Writing},
+};
 
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -28,6 +32,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// Days that they are kept, the present one included.
     pub keep_days: usize,
+    /// The file of the audit log; empty: none.
+    pub audit: PathBuf,
 }
 
 /// The form of a log line.
@@ -54,6 +60,15 @@ pub enum LogError {
         /// What the system said.
         #[source]
         source: InitError,
+    },
+    /// The audit log cannot be written there.
+    #[error("cannot write the audit log to {} (log.audit)", file.display())]
+    Audit {
+        /// `log.audit`.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// A file's writer did not start.
     #[error("cannot start a thread that writes logs")]
@@ -88,6 +103,14 @@ pub fn logs(config: &Config) -> Result<(impl Subscriber + Send + Sync + use<>, L
             layers.push(lines(config, writer, false, level)?);
         }
     }
+    if !config.audit.as_os_str().is_empty() {
+        let file = open_audit(&config.audit);
+        let file = file.map_err(|source| LogError::Audit { file: config.audit.clone(), source })?;
+        let (writer, writing) =
+            LineWriter::start("audit", file, super::audit_line_dropped).map_err(LogError::Thread)?;
+        files.0.push(writing);
+        layers.push(audit_lines(writer));
+    }
     Ok((tracing_subscriber::registry().with(layers), files))
 }
 
@@ -102,17 +125,42 @@ fn daily(config: &Config, name: &str) -> Result<RollingFileAppender, LogError> {
     appender.map_err(|source| LogError::Directory { directory: config.directory.clone(), source })
 }
 
+fn open_audit(path: &Path) -> io::Result<File> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+fn audit_lines(writer: LineWriter) -> Line {
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_level(false)
+        .with_target(false)
+        .without_time()
+        .with_writer(writer)
+        .with_filter(filter_fn(audit::is_line))
+        .boxed()
+}
+
 fn lines<W>(config: &Config, writer: W, ansi: bool, level: LevelFilter) -> Result<Line, LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&config.level)?.and(filter_fn(is_ours_or_grave)).and(level);
+    let filter = EnvFilter::builder().parse(&config.level)?.and(filter_fn(is_logged)).and(level);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
     let lines = match config.format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     Ok(lines.with_filter(filter).boxed())
+}
+
+fn is_logged(metadata: &Metadata<'_>) -> bool {
+    is_ours_or_grave(metadata) && !audit::is_line(metadata)
 }
 
 /// Libraries may warn; what they say below that holds headers, tokens and payloads.
@@ -123,14 +171,14 @@ pub fn is_ours_or_grave(metadata: &Metadata<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs, path::Path};
+    use std::collections::BTreeMap;
 
     use tracing::subscriber::with_default;
 
     use super::*;
 
     fn config(directory: &Path, format: LogFormat) -> Config {
-        Config { level: "info".into(), format, directory: directory.into(), keep_days: 2 }
+        Config { level: "info".into(), format, directory: directory.into(), keep_days: 2, audit: PathBuf::new() }
     }
 
     fn files(directory: &Path) -> BTreeMap<String, String> {
@@ -192,6 +240,44 @@ mod tests {
         let names: Vec<_> = files(directory.path()).into_keys().collect();
         let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
         assert_eq!((count("combined.2020"), count("combined."), count("other.")), (2, 3, 1), "{names:?}");
+    }
+
+    #[test]
+    fn the_audit_log_has_its_lines_alone_whatever_the_level_and_no_other_log_has_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a/audit.jsonl");
+        let audit = Config {
+            level: "off".into(),
+            audit: file.clone(),
+            ..config(&directory.path().join("logs"), LogFormat::Human)
+        };
+        let refused =
+            audit::Refused { api_key: Some("orders"), code: "INVALID_ARGUMENT", reason: "bad", ..Default::default() };
+        for _ in 0..2 {
+            let (logs, writing) = logs(&audit).unwrap();
+            with_default(logs, || {
+                tracing::error!("broken");
+                audit::refused(&refused);
+            });
+            drop(writing);
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let time = lines[0]["time"].as_str().unwrap();
+        assert!(time.len() == "2026-01-31T09:30:00.000Z".len() && time.parse::<jiff::Timestamp>().is_ok(), "{time}");
+        let expected = serde_json::json!({
+            "time": time, "kind": "refusal", "api_key": "orders", "code": "INVALID_ARGUMENT", "reason": "bad",
+        });
+        assert_eq!((lines.len(), &lines[0]), (2, &expected), "appended to, without what is not known");
+        assert!(files(&directory.path().join("logs")).values().all(String::is_empty));
+    }
+
+    #[test]
+    fn an_audit_log_that_cannot_be_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Config { audit: directory.path().into(), ..config(Path::new(""), LogFormat::Human) };
+        let error = logs(&audit).err().unwrap().to_string();
+        assert_eq!(error, format!("cannot write the audit log to {} (log.audit)", directory.path().display()));
     }
 
     #[test]

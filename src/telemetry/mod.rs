@@ -3,6 +3,8 @@
 mod logs;
 pub use logs::{Config, LogError, LogFiles, LogFormat, is_ours_or_grave, logs, start_logs};
 
+pub mod audit;
+
 mod lines;
 
 use std::{sync::OnceLock, time::Duration};
@@ -50,6 +52,7 @@ const DROPS: &str = "bugle_drops_total";
 const EMIT_SECONDS: &str = "bugle_emit_seconds";
 const GRPC_CALLS: &str = "bugle_grpc_calls_total";
 const GRPC_STREAMS_BROKEN: &str = "bugle_grpc_streams_broken_total";
+const AUDIT_DROPPED: &str = "bugle_audit_dropped_total";
 const LOG_LINES_LOST: &str = "bugle_log_lines_lost_total";
 
 const EMIT_SECONDS_BUCKETS: [f64; 14] =
@@ -70,6 +73,7 @@ fn describe() {
     describe_histogram!(EMIT_SECONDS, metrics::Unit::Seconds, "From the call's arrival to the last enqueue");
     describe_counter!(GRPC_CALLS, "gRPC calls, by method and code; of streams, the code that they began with");
     describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
+    describe_counter!(AUDIT_DROPPED, "Lines that the audit log lacks, since the disk did not keep up or failed");
     describe_counter!(LOG_LINES_LOST, "Lines that the log files lack, since the disk did not keep up or failed");
     metrics_process::Collector::default().describe();
 }
@@ -131,6 +135,11 @@ pub fn grpc_stream_ended(code: &'static str) {
 /// A gRPC call was answered.
 pub fn grpc_answered(method: &'static str, code: &'static str) {
     counter!(GRPC_CALLS, "method" => method, "code" => code).increment(1);
+}
+
+/// A line did not get into the audit log.
+fn audit_line_dropped() {
+    counter!(AUDIT_DROPPED).increment(1);
 }
 
 /// A line did not get into a log file.

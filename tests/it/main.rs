@@ -6,6 +6,8 @@ mod harness;
 mod devices;
 
 mod logs;
+mod audit;
+
 mod compression;
 
 mod main_job;
