@@ -121,7 +121,7 @@ impl App {
         let addresses = Addresses { clients: clients.1, grpc: calls.1, admin: admin.1 };
 
         let delivery = Delivery::new(&config.limits, config.socketio.queue_bytes, clock.clone(), lifecycle.clone());
-        let commands = Commands::new(delivery.clone(), tokens, &config.limits);
+        let commands = Commands::new(delivery.clone(), tokens, &config.limits, config.envelopes.clone());
         let listening = Listening {
             addresses,
             delivery,

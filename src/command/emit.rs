@@ -37,25 +37,25 @@ impl Commands {
         result
     }
 
-    async fn emit_checked(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+    async fn emit_checked(&self, caller: &Caller, mut request: EmitRequest) -> Result<Receipt, Error> {
         caller.may_emit_to(&request.emit.audience)?;
-        self.check(&request.emit)?;
+        self.check(&mut request.emit)?;
         let once = once(caller, &request);
         let sent = self.delivery.emit(request.emit, once, request.received).await;
         sent.map_err(|KeyReused| key_reused())
     }
 
     /// Whether the emit would be sent, as far as can be told before.
-    pub(super) fn check_request(&self, caller: &Caller, request: &EmitRequest) -> Result<(), Error> {
+    pub(super) fn check_request(&self, caller: &Caller, request: &mut EmitRequest) -> Result<(), Error> {
         caller.may_emit_to(&request.emit.audience)?;
-        self.check(&request.emit)?;
+        self.check(&mut request.emit)?;
         match once(caller, request) {
             Some(once) if self.delivery.is_reused(&request.emit, &once) => Err(key_reused()),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn check(&self, emit: &Emit) -> Result<(), Violation> {
+    fn check(&self, emit: &mut Emit) -> Result<(), Violation> {
         let (size, most) = (emit.payload.len(), self.max_payload);
         if size > most {
             let description = format!("has {size} bytes: at most {most} are allowed (limits.max_payload)");
@@ -64,7 +64,7 @@ impl Commands {
         if emit.envelope && matches!(emit.payload, Payload::Binary(_)) {
             return Err(Violation::new("options.envelope", "wraps JSON: it cannot hold `binary`"));
         }
-        Ok(())
+        self.wrap_as_configured(emit)
     }
 }
 

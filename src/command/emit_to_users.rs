@@ -21,8 +21,8 @@ impl Commands {
             request
         };
         for user in &users {
-            let request = for_user(user);
-            let checked = self.check_request(caller, &request);
+            let mut request = for_user(user);
+            let checked = self.check_request(caller, &mut request);
             checked
                 .inspect_err(|error| refused(caller, Some(&request.emit.audience), Some(&request.emit.event), error))?;
         }

@@ -6,6 +6,9 @@ pub use error::{Error, Violation};
 mod emit;
 pub use emit::EmitRequest;
 
+mod envelopes;
+pub use envelopes::EnvelopeConfig;
+
 mod emit_to_users;
 pub use emit_to_users::EmitToUsers;
 
@@ -36,6 +39,7 @@ use std::sync::Arc;
 use crate::auth::Tokens;
 use crate::delivery::Delivery;
 use crate::limits;
+use crate::message::EventPattern;
 
 /// Runs commands. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -43,11 +47,18 @@ pub struct Commands {
     delivery: Delivery,
     tokens: Arc<Tokens>,
     max_payload: usize,
+    envelopes: Arc<[EventPattern]>,
 }
 
 impl Commands {
     /// Commands over this delivery, for devices with these tokens.
-    pub fn new(delivery: Delivery, tokens: Arc<Tokens>, limits: &limits::Config) -> Self {
-        Self { delivery, tokens, max_payload: limits.max_payload }
+    pub fn new(
+        delivery: Delivery,
+        tokens: Arc<Tokens>,
+        limits: &limits::Config,
+        envelopes: Vec<EnvelopeConfig>,
+    ) -> Self {
+        let envelopes = envelopes.into_iter().flat_map(|entry| entry.events).collect();
+        Self { delivery, tokens, max_payload: limits.max_payload, envelopes }
     }
 }

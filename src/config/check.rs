@@ -18,6 +18,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.clients(config);
     found.auth(config);
     found.socketio(config);
+    found.envelopes(config);
     found.limits(config);
     found.drain(config);
     found.log(config);
@@ -95,6 +96,14 @@ impl Found {
             && let Err(problem) = EventName::new(&socketio.welcome)
         {
             self.add("socketio.welcome", problem.to_string());
+        }
+    }
+
+    fn envelopes(&mut self, config: &Config) {
+        for (index, envelope) in config.envelopes.iter().enumerate() {
+            if envelope.events.is_empty() {
+                self.add(format!("envelopes[{index}].events"), "is empty, so that nothing would be wrapped");
+            }
         }
     }
 
@@ -204,6 +213,8 @@ mod tests {
             max_message = 1023
             queue_bytes = 1
             welcome = "connect"
+            [[envelopes]]
+            events = []
             [limits]
             connections = 0
             connections_per_address = 0
@@ -233,6 +244,7 @@ mod tests {
             "socketio.max_message: is 1023, but must be 1024 to 67108864",
             "socketio.queue_bytes: is 1, but must be 16384 to 1073741824",
             "socketio.welcome: is one of Socket.IO's own events",
+            "envelopes[0].events: is empty",
             "limits.connections: is 0, but must be 1 to",
             "limits.connections_per_address: is 0",
             "limits.connections_per_user: is 0",

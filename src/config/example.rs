@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::{Config, ConfigError};
 use crate::auth::{ApiKeyConfig, KeyConfig};
+use crate::command::EnvelopeConfig;
+use crate::message::EventPattern;
 
 /// A valid configuration with one entry in every list, every optional key set: so it shows the type of every key, and has something
 /// to stand in for a value that is of the wrong one.
@@ -18,6 +20,7 @@ pub(super) fn example() -> Result<Value, ConfigError> {
         key_sha256: Some(String::new()),
         scopes: text(),
     }];
+    config.envelopes = vec![EnvelopeConfig { events: EventPattern::new("example").into_iter().collect() }];
     config.auth.rooms = text();
     config.auth.jwt.issuer = text();
     config.auth.jwt.audience = text();

@@ -21,6 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::auth;
+use crate::command;
 use crate::grpc;
 use crate::http;
 use crate::lifecycle;
@@ -46,6 +47,8 @@ pub struct Config {
     pub socketio: socketio::Config,
     /// How many of what.
     pub limits: limits::Config,
+    /// Which events are wrapped.
+    pub envelopes: Vec<command::EnvelopeConfig>,
     /// How devices are sent away when the server stops.
     pub drain: lifecycle::Config,
     /// What is logged, and how.
@@ -187,6 +190,8 @@ mod tests {
             name = "orders"
             key = "k3y-k3y-k3y-k3y-k3y-k3y-k3y-k3y-k3y"
             scopes = ["emit"]
+            [[envelopes]]
+            events = ["earnings:*"]
         "#;
         let config = reading::read_text(file, []).unwrap().complete().unwrap();
         let printed = config.to_toml().unwrap();

@@ -3,6 +3,9 @@
 mod name;
 pub use name::{EventName, Invalid, RoomName, UserId};
 
+mod pattern;
+pub use pattern::EventPattern;
+
 mod id;
 pub use id::{ConnectionId, MessageId};
 

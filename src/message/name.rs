@@ -142,6 +142,11 @@ impl EventName {
     pub fn own(text: &str) -> Self {
         Self(text.into())
     }
+
+    /// Whether this is one of Bugle's own events: no backend emits it.
+    pub fn is_own(&self) -> bool {
+        self.0.starts_with(OWN_EVENTS)
+    }
 }
 
 /// The names that a Socket.IO client gives to events of its own, so that no emit can be told from them.

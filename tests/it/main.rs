@@ -10,6 +10,8 @@ mod audit;
 
 mod compression;
 
+mod envelopes;
+
 mod main_job;
 
 mod emits;
