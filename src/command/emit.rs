@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
 use crate::delivery::{KeyReused, Once};
+use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, Emit, EventName, Payload, Receipt};
 use crate::telemetry::{self, audit};
 
@@ -22,8 +23,22 @@ pub struct EmitRequest {
 impl Commands {
     /// Sends an event.
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+        let counted = self.count_emits(caller, 1);
+        self.emit_counted(caller, request, counted).await
+    }
+
+    /// Sends an event that counted, or did not count, towards the rate of its API key.
+    pub(super) async fn emit_counted(
+        &self,
+        caller: &Caller,
+        request: EmitRequest,
+        counted: Result<(), Error>,
+    ) -> Result<Receipt, Error> {
         let (audience, event) = (request.emit.audience.clone(), request.emit.event.clone());
-        let result = self.emit_checked(caller, request).await;
+        let result = match counted {
+            Ok(()) => self.emit_checked(caller, request).await,
+            Err(error) => Err(error),
+        };
         let outcome = match &result {
             Ok(receipt) if receipt.duplicate => "duplicate",
             Ok(_) => "sent",
@@ -43,6 +58,28 @@ impl Commands {
         let once = once(caller, &request);
         let sent = self.delivery.emit(request.emit, once, request.received).await;
         sent.map_err(|KeyReused| key_reused())
+    }
+
+    /// Counts so many emits towards the rate of the caller's API key: all or none.
+    pub(super) fn count_emits(&self, caller: &Caller, count: u32) -> Result<(), Error> {
+        let Rate { per_second, burst } = self.emits.rate();
+        match self.emits.take_all(&caller.name, count) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(TooFast { retry_after })) => Err(Error::ResourceExhausted {
+                message: format!(
+                    "limits.emits_per_api_key is met by the API key `{}`: {per_second} per second, {burst} at once",
+                    caller.name
+                ),
+                retry_after,
+            }),
+            None => {
+                let description = format!(
+                    "has {count} entries: limits.emits_per_api_key lets the API key `{}` send {burst} at once",
+                    caller.name
+                );
+                Err(Error::invalid("user_ids", description))
+            }
+        }
     }
 
     /// Whether the emit would be sent, as far as can be told before.

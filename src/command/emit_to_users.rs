@@ -26,9 +26,11 @@ impl Commands {
             checked
                 .inspect_err(|error| refused(caller, Some(&request.emit.audience), Some(&request.emit.event), error))?;
         }
+        let count = u32::try_from(users.len()).unwrap_or(u32::MAX);
+        self.count_emits(caller, count).inspect_err(|error| refused(caller, None, Some(&request.emit.event), error))?;
         let mut receipts = Vec::with_capacity(users.len());
         for user in users {
-            let receipt = self.emit(caller, for_user(&user)).await?;
+            let receipt = self.emit_counted(caller, for_user(&user), Ok(())).await?;
             receipts.push((user, receipt));
         }
         Ok(receipts)

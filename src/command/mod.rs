@@ -38,8 +38,8 @@ use std::sync::Arc;
 
 use crate::auth::Tokens;
 use crate::delivery::Delivery;
-use crate::limits;
-use crate::message::EventPattern;
+use crate::limits::{self, ClientEvents, Meters};
+use crate::message::{EventPattern, UserId};
 
 /// Runs commands. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -48,6 +48,9 @@ pub struct Commands {
     tokens: Arc<Tokens>,
     max_payload: usize,
     envelopes: Arc<[EventPattern]>,
+    emits: Arc<Meters<Arc<str>>>,
+    connects: Arc<Meters<UserId>>,
+    client_events: Arc<ClientEvents>,
 }
 
 impl Commands {
@@ -59,6 +62,14 @@ impl Commands {
         envelopes: Vec<EnvelopeConfig>,
     ) -> Self {
         let envelopes = envelopes.into_iter().flat_map(|entry| entry.events).collect();
-        Self { delivery, tokens, max_payload: limits.max_payload, envelopes }
+        Self {
+            delivery,
+            tokens,
+            max_payload: limits.max_payload,
+            envelopes,
+            emits: Arc::new(Meters::new(limits.emits_per_api_key)),
+            connects: Arc::new(Meters::new(limits.connects_per_user)),
+            client_events: ClientEvents::new(limits),
+        }
     }
 }

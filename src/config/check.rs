@@ -4,6 +4,7 @@ use humantime_serde::re::humantime::format_duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, origin};
+use crate::limits::Rate;
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
 
@@ -112,6 +113,11 @@ impl Found {
         self.number("limits.connections", limits.connections, 1, u32::MAX);
         self.number("limits.connections_per_address", limits.connections_per_address, 1, u32::MAX);
         self.number("limits.connections_per_user", limits.connections_per_user, 1, u32::MAX);
+        self.rate("limits.connects_per_address", limits.connects_per_address);
+        self.rate("limits.connects_per_user", limits.connects_per_user);
+        self.rate("limits.client_events_per_connection", limits.client_events_per_connection);
+        self.rate("limits.client_events_per_user", limits.client_events_per_user);
+        self.rate("limits.emits_per_api_key", limits.emits_per_api_key);
         // The rest of a gRPC message, which ends at 4 MiB, is for names and options.
         self.number("limits.max_payload", limits.max_payload, 1, 3 * MIB);
         self.number("limits.grpc_calls", limits.grpc_calls, 1, usize::MAX);
@@ -136,6 +142,11 @@ impl Found {
             let [value, min, max] = [value, min, max].map(format_duration);
             self.add(key, format!("is {value}, but must be {min} to {max}"));
         }
+    }
+
+    fn rate(&mut self, key: &str, rate: Rate) {
+        self.number(&format!("{key}.per_second"), rate.per_second, 0, 10_000_000);
+        self.number(&format!("{key}.burst"), rate.burst, 1, 100_000_000);
     }
 
     fn number<N: Copy + PartialOrd + fmt::Display>(&mut self, key: &str, value: N, min: N, max: N) {
@@ -219,6 +230,8 @@ mod tests {
             connections = 0
             connections_per_address = 0
             connections_per_user = 0
+            connects_per_user = { burst = 0 }
+            emits_per_api_key = { per_second = 10_000_001, burst = 1 }
             max_payload = 3_145_729
             grpc_calls = 0
             idempotency_keys = 0
@@ -248,6 +261,8 @@ mod tests {
             "limits.connections: is 0, but must be 1 to",
             "limits.connections_per_address: is 0",
             "limits.connections_per_user: is 0",
+            "limits.connects_per_user.burst: is 0, but must be 1 to 100000000",
+            "limits.emits_per_api_key.per_second: is 10000001, but must be 0 to 10000000",
             "limits.max_payload: is 3145729, but must be 1 to 3145728",
             "limits.grpc_calls: is 0",
             "limits.idempotency_keys: is 0",

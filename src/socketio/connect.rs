@@ -24,6 +24,7 @@ use super::{
 use crate::auth::{Identity, InvalidToken, OnExpiry, TokenRefused};
 use crate::command::{Admission, RefreshRefused};
 use crate::hub::{Connection, Frame};
+use crate::limits::ConnectionEvents;
 use crate::message::EventName;
 use crate::telemetry;
 
@@ -41,6 +42,7 @@ pub(super) struct Device {
     /// The token was replaced, or the connection ended.
     pub(super) changed: Notify,
     pub(super) inbox: Inbox,
+    pub(super) events: ConnectionEvents,
 }
 
 /// What a device sees when its CONNECT is refused.
@@ -82,6 +84,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         Ok(admission) => admission,
         Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
     };
+    let events = edge.parameters.commands.events_of(&identity.user);
     let device = Arc::new(Device {
         edge,
         admission,
@@ -89,6 +92,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         identity: Mutex::new(identity),
         changed: Notify::new(),
         inbox: Inbox::default(),
+        events,
     });
     let leaving = device.clone();
     socket

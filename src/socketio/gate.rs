@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody},
@@ -29,8 +29,8 @@ pub(super) struct Gate {
 
 /// The longest User-Agent that is kept, in bytes.
 const MAX_USER_AGENT: usize = 256;
-/// When a device that was turned away may try again, in seconds.
-const RETRY_AFTER: &str = "5";
+/// When a device that met a server that stops may try again, here or elsewhere.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Gate {
     pub(super) fn new(edge: Arc<Edge>, service: Service, io: SocketIo) -> Self {
@@ -166,9 +166,9 @@ impl Edge {
             Refusal::Limit(limit @ Refused::Total) => {
                 (limit.as_str(), StatusCode::SERVICE_UNAVAILABLE, "4", "Too many connections")
             }
-            Refusal::Limit(limit @ (Refused::Address | Refused::User)) => {
-                (limit.as_str(), StatusCode::TOO_MANY_REQUESTS, "4", "Too many connections")
-            }
+            Refusal::Limit(
+                limit @ (Refused::Address | Refused::User | Refused::AddressConnects(_) | Refused::UserConnects(_)),
+            ) => (limit.as_str(), StatusCode::TOO_MANY_REQUESTS, "4", "Too many connections"),
         };
         let peer = parts.extensions.get::<TcpPeer>();
         let address = peer.map(|TcpPeer(peer)| self.parameters.proxies.client_address(*peer, &parts.headers).0);
@@ -180,8 +180,16 @@ impl Edge {
         telemetry::refused("socketio", reason);
         telemetry::audit::device_refused("socketio", address.as_ref().map(|address| address as _), reason);
         let mut response = (status, engine_error(code, message)).into_response();
-        if status != StatusCode::FORBIDDEN {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.parse().unwrap_or_else(|_| unreachable!()));
+        let retry_after = match refusal {
+            Refusal::Origin => None,
+            Refusal::Draining => Some(RETRY_AFTER),
+            Refusal::Limit(limit) => Some(limit.retry_after()),
+        };
+        if let Some(retry_after) = retry_after {
+            // Whole seconds, so never sooner than it is of use.
+            let seconds = retry_after.as_millis().div_ceil(1_000);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

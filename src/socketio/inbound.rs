@@ -13,6 +13,7 @@ use socketioxide::{
 
 use super::connect::Device;
 use crate::command::RefreshRefused;
+use crate::limits::EventRefused;
 use crate::message::CloseCode;
 use crate::telemetry;
 
@@ -52,6 +53,10 @@ pub(super) struct InOrder;
 impl MessageHandler<LocalAdapter, InOrder> for InboundHandler {
     fn call(&self, socket: Arc<Socket>, mut value: Value, ack_id: Option<i64>) {
         let Ok(ack) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
+        if let Err(refused) = self.0.events.take() {
+            self.0.refuse_by_rate(refused, ack);
+            return;
+        }
         let Some(event) = ClientEvent::parse(&value, ack) else {
             telemetry::client_event_refused("malformed");
             return;
@@ -73,6 +78,20 @@ impl ClientEvent {
 }
 
 impl Device {
+    fn refuse_by_rate(&self, refused: EventRefused, ack: AckSender) {
+        telemetry::client_event_refused("rate");
+        match refused {
+            EventRefused::TooFast { limit, retry_after } => {
+                let retry_after = retry_after.as_millis().max(1);
+                let message = format!("{limit} is met: try again in {retry_after} ms");
+                let error = json!({ "code": "rate", "message": message, "retryAfterMs": retry_after });
+                // As below.
+                let _ = ack.send(&[json!({ "error": error })]);
+            }
+            EventRefused::Abuse => self.admission.close(&CloseCode::Rate.into()),
+        }
+    }
+
     fn receive(self: &Arc<Self>, event: ClientEvent) {
         let mut waiting = self.inbox.0.lock();
         if waiting.events.len() >= MOST_WAITING {

@@ -48,3 +48,5 @@ mod services;
 
 mod stopping;
 mod processes;
+
+mod rates;
