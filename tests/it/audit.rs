@@ -1,6 +1,6 @@
 //! The audit log.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::LazyLock};
 
 use bugle::{
     config::Config,
@@ -12,7 +12,7 @@ use bugle::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, subscriber::DefaultGuard};
 
 use crate::harness::{API_KEY, Backend, TestServer, api_key};
 
@@ -25,8 +25,14 @@ struct AuditLog {
     _logging: DefaultGuard,
 }
 
+/// Whether a line is wanted is cached for all threads, and while there is one subscriber alone, it is asked of the present
+/// thread's, which may have none. So there are always some more.
+static OTHERS: LazyLock<[Dispatch; 2]> =
+    LazyLock::new(|| [(); 2].map(|()| Dispatch::new(tracing_subscriber::registry())));
+
 impl AuditLog {
     fn start() -> Self {
+        LazyLock::force(&OTHERS);
         let directory = tempfile::tempdir().expect("a directory");
         let mut config = Config::defaults().expect("the defaults are good").log;
         config.audit = Self::path(&directory);
