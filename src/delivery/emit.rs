@@ -248,7 +248,7 @@ mod tests {
         });
         let turn = delivery.hub().turn(&RoomName::everyone()).await;
         let (done, told) = oneshot::channel();
-        let tell = move |result: Result<Receipt, Refused>| drop(done.send(result));
+        let tell = move |result: Result<Receipt, Refused>| done.send(result).expect("somebody listens");
         let mut emitting = Box::pin(delivery.emit(Emit { retain: true, ..emit("1") }, None, Instant::now(), tell));
         assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another has the turn");
         drop(emitting);

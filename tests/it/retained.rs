@@ -70,6 +70,14 @@ async fn retaining_no_payload_takes_the_value_away() {
     let backend = server.backend().await;
     retain_for_user(&backend, "42", "balance", Some("1")).await.unwrap();
     retain_for_user(&backend, "42", "balance", None).await.unwrap();
+    retain_for_user(&backend, "42", "wrapped", Some("1")).await.unwrap();
+    let wrapped = EmitToUserRequest {
+        user_id: "42".into(),
+        event: "wrapped".into(),
+        payload: None,
+        options: Some(EmitOptions { envelope: true, ..retain() }),
+    };
+    deadline("the emit", backend.notify().emit_to_user(wrapped)).await.unwrap();
     let mut device = server.connect("42").await;
     backend.emit_to_user("42", "next", "1").await;
     assert_eq!(device.next_event().await.name, "next");

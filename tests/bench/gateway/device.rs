@@ -24,13 +24,39 @@ pub struct Options {
     /// All of 127.0.0.0/8 is one's own.
     pub source: Option<Ipv4Addr>,
     pub receive_buffer: Option<u32>,
+    pub speech: Speech,
+}
+
+/// What a device speaks over its WebSocket.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Speech {
+    #[default]
+    SocketIo,
+    /// Nothing: the payload is the frame.
+    Plain,
+}
+
+impl Speech {
+    fn target(self) -> &'static str {
+        match self {
+            Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Self::Plain => "/plain",
+        }
+    }
+
+    fn introduction(self, token: &str) -> String {
+        match self {
+            Self::SocketIo => format!(r#"40{{"token":"{token}"}}"#),
+            Self::Plain => format!(r#"{{"type":"auth","access_token":"{token}","data":{{}}}}"#),
+        }
+    }
 }
 
 const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
                           Chrome/138.0.0.0 Safari/537.36";
 
 impl Device {
-    /// Connects, says who it is, and waits for its welcome.
+    /// Connects, says who it is, and waits for its welcome; of plain WebSocket there is none.
     pub async fn connect(server: SocketAddr, token: &str, options: Options) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = options.receive_buffer {
@@ -42,9 +68,9 @@ impl Device {
         let stream = socket.connect(server).await?;
         stream.set_nodelay(true)?;
         let mut device = Self { stream, partial: Vec::new() };
-        device.upgrade(server).await?;
-        device.stream.write_all(&frame::masked(&format!(r#"40{{"token":"{token}"}}"#))).await?;
-        let mut is_welcome = false;
+        device.upgrade(server, options.speech).await?;
+        device.stream.write_all(&frame::masked(frame::TEXT, options.speech.introduction(token).as_bytes())).await?;
+        let mut is_welcome = options.speech == Speech::Plain;
         while !is_welcome {
             device.stream.readable().await?;
             device.read(|_| is_welcome = true)?;
@@ -52,12 +78,13 @@ impl Device {
         Ok(device)
     }
 
-    async fn upgrade(&mut self, server: SocketAddr) -> io::Result<()> {
+    async fn upgrade(&mut self, server: SocketAddr, speech: Speech) -> io::Result<()> {
         let request = format!(
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\n\
+            "GET {} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
              Accept-Language: en-GB,en;q=0.9\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            speech.target()
         );
         self.stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -102,7 +129,8 @@ impl Device {
         while let Some(frame) = frame::first(rest) {
             match (frame.opcode, frame.payload) {
                 (frame::CLOSE, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                (_, b"2") => drop(self.stream.try_write(&frame::masked("3"))?),
+                (frame::PING, data) => drop(self.stream.try_write(&frame::masked(frame::PONG, data))?),
+                (_, b"2") => drop(self.stream.try_write(&frame::masked(frame::TEXT, b"3"))?),
                 (_, [b'4', b'2', event @ ..]) => on_event(event),
                 _ => {}
             }

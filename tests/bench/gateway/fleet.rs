@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 
 use super::{
-    device::{Device, Options},
+    device::{Device, Options, Speech},
     server::Server,
 };
 
@@ -34,11 +34,16 @@ const PER_SOURCE: usize = 4_000;
 impl Fleet {
     /// Connects devices with these tokens.
     pub async fn connect(server: &Server, tokens: Vec<String>, on_event: OnEvent) -> Self {
+        Self::speaking(Speech::SocketIo, server, tokens, on_event).await
+    }
+
+    /// The same, with devices that speak this.
+    async fn speaking(speech: Speech, server: &Server, tokens: Vec<String>, on_event: OnEvent) -> Self {
         let mut fleet = Self { tasks: JoinSet::new(), arrived: Arc::default() };
         let address = server.clients();
         let connecting = stream::iter(tokens.into_iter().enumerate()).map(async |(number, token)| {
             let host = u8::try_from(number / PER_SOURCE + 1).expect("a million devices at most");
-            let options = Options { source: Some(Ipv4Addr::new(127, 1, 1, host)), receive_buffer: None };
+            let options = Options { source: Some(Ipv4Addr::new(127, 1, 1, host)), receive_buffer: None, speech };
             let connected = Device::connect(address, &token, options).await;
             (number, connected.expect("the device connects"))
         });
@@ -55,7 +60,12 @@ impl Fleet {
 
     /// Devices that only count.
     pub async fn counting(server: &Server, tokens: Vec<String>) -> Self {
-        Self::connect(server, tokens, Arc::new(|_, _| ())).await
+        Self::silent(Speech::SocketIo, server, tokens).await
+    }
+
+    /// Devices that speak this and only count.
+    pub async fn silent(speech: Speech, server: &Server, tokens: Vec<String>) -> Self {
+        Self::speaking(speech, server, tokens, Arc::new(|_, _| ())).await
     }
 
     /// How many events came in all.

@@ -10,6 +10,8 @@ pub struct Frame<'a> {
 
 pub const TEXT: u8 = 1;
 pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
 
 /// The frame that `bytes` begins with, if all of it is there.
 pub fn first(bytes: &[u8]) -> Option<Frame<'_>> {
@@ -23,20 +25,21 @@ pub fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { opcode: opcode & 0x0f, payload, length: head + length })
 }
 
-/// A text as a client sends it. The mask is zero, which is a mask too.
-pub fn masked(text: &str) -> Vec<u8> {
+/// A frame as a client sends it. The mask is zero, which is a mask too.
+pub fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    const LAST: u8 = 0x80;
     const MASKED: u8 = 0x80;
     const LONGEST_SHORT: usize = 125;
     const LENGTH_FOLLOWS: u8 = 0x7e;
-    let mut frame = vec![MASKED | TEXT];
-    let length = u16::try_from(text.len()).expect("a device says little");
-    if text.len() <= LONGEST_SHORT {
+    let mut frame = vec![LAST | opcode];
+    let length = u16::try_from(payload.len()).expect("a device says little");
+    if payload.len() <= LONGEST_SHORT {
         frame.push(MASKED | length.to_be_bytes()[1]);
     } else {
         frame.push(MASKED | LENGTH_FOLLOWS);
         frame.extend(length.to_be_bytes());
     }
     frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
+    frame.extend(payload);
     frame
 }

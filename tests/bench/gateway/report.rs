@@ -30,7 +30,7 @@ impl Report {
 
     /// A figure that is at most `most`.
     pub fn at_most(&mut self, what: impl Into<String>, figure: f64, most: f64, unit: &str) {
-        self.add(what.into(), format!("{figure:.1} {unit}"), format!("≤ {most} {unit}"), figure <= most);
+        self.add(what.into(), format!("{figure:.1} {unit}"), format!("≤ {most:.1} {unit}"), figure <= most);
     }
 
     /// Something that must be so.

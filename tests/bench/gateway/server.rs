@@ -145,6 +145,9 @@ fn configuration(clients: &str) -> String {
         scopes = ["emit", "presence", "rooms", "disconnect"]
         [admin]
         listen = "127.0.0.1:0"
+        [[websocket]]
+        path = "/plain"
+        events = ["*"]
         [auth]
         rooms = ["shared:{{claim.shared}}"]
         [[auth.jwt.keys]]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     backend::Backend,
+    device::Speech,
     fleet::Fleet,
     report::Report,
     server::{Server, tokens},
@@ -15,23 +16,41 @@ const MOST_KIB: f64 = 20.0;
 const SETTLES: Duration = Duration::from_secs(7);
 
 pub async fn run(report: &mut Report) {
+    let first = socketio(report).await;
+    let (server, mut backend, before) = begin().await;
+    let (plain, _) = cycle(Speech::Plain, &server, &mut backend, before).await;
+    let what = format!("resident memory per idle plain WebSocket connection, of {DEVICES}; at most that of Socket.IO");
+    report.at_most(what, plain, first, "KiB");
+}
+
+async fn begin() -> (Server, Backend, u64) {
     let server = Server::start().await;
     let mut backend = Backend::connect(&server).await;
     backend.connections().await;
     let before = server.resident_kib();
-    let (first, left) = cycle(&server, &mut backend, before).await;
+    (server, backend, before)
+}
+
+/// Gives the memory of each connection.
+async fn socketio(report: &mut Report) -> f64 {
+    let (server, mut backend, before) = begin().await;
+    let (first, left) = cycle(Speech::SocketIo, &server, &mut backend, before).await;
     let what = format!("resident memory per idle WebSocket connection, of {DEVICES}");
     report.at_most(what.as_str(), first, MOST_KIB, "KiB");
     report.figure("the same when all have left", format!("{left:.1} KiB"));
-    let (second, left) = cycle(&server, &mut backend, before).await;
+    let (second, left) = cycle(Speech::SocketIo, &server, &mut backend, before).await;
     report.figure(format!("{what}, when they have come again"), format!("{second:.1} KiB"));
     report.figure("the same when all have left again", format!("{left:.1} KiB"));
+    first
 }
 
 /// Connects all devices and lets them go again. Gives the memory for each, in KiB, while they are there and when they have left.
-async fn cycle(server: &Server, backend: &mut Backend, before: u64) -> (f64, f64) {
-    let fleet = Fleet::counting(server, tokens(DEVICES, &[])).await;
-    assert_eq!(backend.connections().await, DEVICES as u64);
+async fn cycle(speech: Speech, server: &Server, backend: &mut Backend, before: u64) -> (f64, f64) {
+    let fleet = Fleet::silent(speech, server, tokens(DEVICES, &[])).await;
+    // Over plain WebSocket nobody is told when the token is accepted.
+    while backend.connections().await < DEVICES as u64 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     tokio::time::sleep(SETTLES).await;
     let there = kib_each(before, server.resident_kib());
     drop(fleet);
