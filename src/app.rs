@@ -28,7 +28,7 @@ pub enum Error {
     /// The configuration has faults that only show when keys are read.
     #[error("the configuration has faults: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Faults(Vec<Fault>),
-    /// Metrics or logs did not start.
+    /// Metrics did not start.
     #[error("telemetry did not start")]
     Telemetry(#[from] telemetry::Error),
     /// An address cannot be listened at.
@@ -133,7 +133,7 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        let commands = Commands::new(delivery.clone(), tokens, rules, &config.limits);
+        let commands = Commands::new(delivery.clone(), tokens, rules, &config.limits, &config.envelopes);
         let listening = Listening {
             addresses,
             delivery,
@@ -181,6 +181,7 @@ impl App {
 }
 
 fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands, lifecycle: &Lifecycle) -> Router {
+    let compression = listener::compression(config.clients.compress_from);
     let connections = Connections::new(config.limits);
     let rest = http::device_routes(&config.rest, commands.clone(), &pages);
     let websocket = websocket::routes(websocket::Parameters {
@@ -209,7 +210,11 @@ fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands,
         clock,
         lifecycle: lifecycle.clone(),
     });
-    socketio.merge(websocket).merge(rest)
+    let routes = socketio.merge(websocket).merge(rest);
+    match compression {
+        Some(compression) => routes.layer(compression),
+        None => routes,
+    }
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(Acceptor, SocketAddr), Error> {

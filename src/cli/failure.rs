@@ -10,6 +10,7 @@ use crate::auth::{MintError, TokenRefused};
 use crate::config::ConfigError;
 use crate::message::Invalid;
 use crate::proto::code_name;
+use crate::telemetry::LogError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,9 @@ pub enum Failure {
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// Logs cannot be written as configured.
+    #[error("logging did not start")]
+    Logs(#[from] LogError),
     /// The server did not start, or a part of it died.
     #[error("the server failed")]
     App(#[from] app::Error),
@@ -80,6 +84,10 @@ impl Failure {
             Self::Config(error) => match error {
                 ConfigError::Unreadable { .. } | ConfigError::Syntax { .. } | ConfigError::Faults(_) => USAGE,
                 ConfigError::Sources(_) | ConfigError::Unwritable(_) => FAILED,
+            },
+            Self::Logs(error) => match error {
+                LogError::Level(_) | LogError::Directory { .. } | LogError::Audit { .. } => USAGE,
+                LogError::Thread(_) | LogError::Twice(_) => FAILED,
             },
             Self::Mint(error) => match error {
                 MintError::NoSecretAlgorithm(_) | MintError::Secret(_) => USAGE,

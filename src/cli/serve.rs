@@ -8,7 +8,7 @@ use super::{
     check_config::checked,
     print, token,
 };
-use crate::app::{self, App};
+use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, DevMode};
 use crate::message::UserId;
@@ -48,7 +48,8 @@ impl Serve {
 }
 
 async fn start(config: Config, dev: Option<DevMode>) -> Result<(), Failure> {
-    telemetry::start_logs(&config.log).map_err(app::Error::from)?;
+    // Held until the end: what was logged is in the files once it is dropped.
+    let _files = telemetry::start_logs(&config.log)?;
     let any_loopback_origin = dev.as_ref().is_some_and(|dev| dev.any_loopback_origin);
     let app = App::new(config.clone(), Clock::system(), any_loopback_origin)?;
     let listening = app.listen().await?;

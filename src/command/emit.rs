@@ -5,8 +5,9 @@ use tokio::time::Instant;
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
 use crate::delivery::{Once, Refused};
-use crate::message::{Audience, Emit, Invalid, Payload, Receipt};
-use crate::telemetry;
+use crate::limits::{Rate, TooFast};
+use crate::message::{Audience, Emit, EventName, Invalid, Payload, Receipt};
+use crate::telemetry::{self, audit};
 
 /// An emit, and how to make its repetition harmless.
 #[derive(Clone, Debug)]
@@ -37,34 +38,57 @@ const RETAINED_RETRY: Duration = Duration::from_mins(1);
 
 impl Commands {
     /// Sends an event.
-    pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+    pub async fn emit(&self, caller: &Caller, mut request: EmitRequest) -> Result<Receipt, Error> {
+        self.wrap_as_configured(&mut request.emit);
         let once = once(caller, &request);
-        self.emit_once(caller, request, once).await
+        let counted = self.count_emits(caller, 1);
+        self.emit_counted(caller, request, once, counted).await
     }
 
-    /// Sends an event of which the idempotency key was looked at before.
-    pub(super) async fn emit_once(
+    /// Sends an event that was wrapped and of which the idempotency key was looked at before, unless it was too much for the rate
+    /// of its API key.
+    pub(super) async fn emit_counted(
         &self,
         caller: &Caller,
         request: EmitRequest,
         once: Option<Once>,
+        counted: Result<(), Error>,
     ) -> Result<Receipt, Error> {
-        let kind = request.emit.audience.kind();
-        let result = self.emit_checked(caller, request, once).await;
-        let outcome = match &result {
-            Ok(receipt) if receipt.duplicate => "duplicate",
-            Ok(_) => "sent",
-            Err(_) => "refused",
+        let EmitRequest { emit, received, .. } = request;
+        let asked = Asked { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
+        let checked = counted.and_then(|()| caller.may_emit_to(&emit.audience).map_err(Error::from));
+        if let Err(error) = checked.and_then(|()| self.check(&emit).map_err(Error::from)) {
+            asked.note(Err(&error));
+            return Err(error);
+        }
+        // Noted by whoever finishes it, since the caller may be gone by then.
+        let note = move |done: Result<Receipt, Refused>| match done {
+            Ok(receipt) => asked.note(Ok(&receipt)),
+            Err(refused) => asked.note(Err(&refusal(refused))),
         };
-        telemetry::emitted(kind, outcome);
-        result
+        self.delivery.emit(emit, once, received, note).await.map_err(refusal)
     }
 
-    async fn emit_checked(&self, caller: &Caller, request: EmitRequest, once: Option<Once>) -> Result<Receipt, Error> {
-        caller.may_emit_to(&request.emit.audience)?;
-        self.check(&request.emit)?;
-        let sent = self.delivery.emit(request.emit, once, request.received).await;
-        sent.map_err(refusal)
+    /// Counts so many emits towards the rate of the caller's API key: all or none.
+    pub(super) fn count_emits(&self, caller: &Caller, count: u32) -> Result<(), Error> {
+        let Rate { per_second, burst } = self.emits.rate();
+        match self.emits.take_all(&caller.name, count) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(TooFast { retry_after })) => Err(Error::ResourceExhausted {
+                message: format!(
+                    "limits.emits_per_api_key is met by the API key `{}`: {per_second} per second, {burst} at once",
+                    caller.name
+                ),
+                retry_after,
+            }),
+            None => {
+                let description = format!(
+                    "has {count} entries: limits.emits_per_api_key lets the API key `{}` send {burst} at once",
+                    caller.name
+                );
+                Err(Error::invalid("user_ids", description))
+            }
+        }
     }
 
     /// Whether an event would be sent to this audience, as far as can be told before.
@@ -89,11 +113,63 @@ impl Commands {
             let description = format!("has {size} bytes: at most {most} are allowed (limits.max_payload)");
             return Err(Violation::new("payload", description));
         }
-        if emit.envelope && matches!(emit.payload, Payload::Binary(_)) {
-            return Err(Violation::new("options.envelope", "wraps JSON: it cannot hold `binary`"));
+        if !emit.envelope || !matches!(emit.payload, Payload::Binary(_)) {
+            return Ok(());
         }
-        Ok(())
+        if self.is_wrapped(&emit.event) {
+            let description = format!(
+                "cannot be wrapped, and [[envelopes]] in the configuration wraps the event `{}`: send JSON, or another event",
+                emit.event
+            );
+            return Err(Violation::new("binary", description));
+        }
+        Err(Violation::new("options.envelope", "wraps JSON: it cannot hold `binary`"))
     }
+}
+
+/// What a backend asked for, for whoever tells of it in the end.
+struct Asked {
+    api_key: Arc<str>,
+    audience: Audience,
+    event: EventName,
+}
+
+impl Asked {
+    fn note(&self, done: Result<&Receipt, &Error>) {
+        let outcome = match done {
+            Ok(receipt) if receipt.duplicate => "duplicate",
+            Ok(_) => "sent",
+            Err(_) => "refused",
+        };
+        telemetry::emitted(self.audience.kind(), outcome);
+        match done {
+            Ok(receipt) => audit::emitted(&self.api_key, &self.audience, self.event.as_str(), &sent(receipt)),
+            Err(error) => audit_refusal(&self.api_key, Some(&self.audience), Some(&self.event), error),
+        }
+    }
+}
+
+fn sent(receipt: &Receipt) -> audit::Sent<'_> {
+    audit::Sent {
+        message_id: &receipt.message_id,
+        matched: receipt.matched,
+        enqueued: receipt.enqueued,
+        dropped: receipt.dropped,
+        duplicate: receipt.duplicate,
+        deferred: receipt.deferred,
+    }
+}
+
+/// Puts what was refused into the audit log, with what is known of it.
+pub(super) fn audit_refusal(api_key: &str, audience: Option<&Audience>, event: Option<&EventName>, error: &Error) {
+    audit::refused(&audit::Refused {
+        api_key: Some(api_key),
+        audience: audience.map(|audience| audience as _),
+        event: event.map(EventName::as_str),
+        code: error.code(),
+        reason: &error.to_string(),
+        ..audit::Refused::default()
+    });
 }
 
 pub(super) fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {

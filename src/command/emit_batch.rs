@@ -1,4 +1,4 @@
-use super::{Commands, EmitRequest, Error};
+use super::{Commands, EmitRequest, Error, emit::audit_refusal};
 use crate::auth::Caller;
 use crate::message::Receipt;
 
@@ -13,7 +13,10 @@ impl Commands {
         for request in requests {
             let result = match request {
                 Ok(request) => self.emit(caller, request).await,
-                Err(error) => Err(error),
+                Err(error) => {
+                    audit_refusal(&caller.name, None, None, &error);
+                    Err(error)
+                }
             };
             results.push(result);
         }

@@ -6,7 +6,7 @@ use futures_util::{
 };
 use tokio::sync::oneshot;
 
-use super::{Commands, EmitRequest, Error};
+use super::{Commands, EmitRequest, Error, emit::audit_refusal};
 use crate::auth::Caller;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
@@ -91,7 +91,10 @@ where
                             return Some(Ok(answer));
                         }
                     }
-                    Some(Ok((tag, Err(error)))) => return Some(Ok((tag, Err(error)))),
+                    Some(Ok((tag, Err(error)))) => {
+                        audit_refusal(&self.caller.name, None, None, &error);
+                        return Some(Ok((tag, Err(error))));
+                    }
                     Some(Err(error)) => self.end(Some(error)),
                     None => self.end(None),
                 },

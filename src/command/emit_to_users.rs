@@ -1,4 +1,7 @@
-use super::{Commands, EmitRequest, Error, emit::once};
+use super::{
+    Commands, EmitRequest, Error,
+    emit::{audit_refusal, once},
+};
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
 
@@ -15,16 +18,22 @@ impl Commands {
     /// Sends an event to each user, in order. Nothing is sent unless it can be sent to all, as far as can be told before: another call
     /// may use the idempotency key meanwhile.
     pub async fn emit_to_users(&self, caller: &Caller, command: EmitToUsers) -> Result<Vec<(UserId, Receipt)>, Error> {
-        let EmitToUsers { users, request } = command;
+        let EmitToUsers { users, mut request } = command;
+        self.wrap_as_configured(&mut request.emit);
         let once = once(caller, &request);
+        let event = request.emit.event.clone();
         for user in &users {
-            self.check_for(caller, &request.emit, &Audience::User(user.clone()), once.as_ref())?;
+            let audience = Audience::User(user.clone());
+            let checked = self.check_for(caller, &request.emit, &audience, once.as_ref());
+            checked.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), Some(&event), error))?;
         }
+        let counted = self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX));
+        counted.inspect_err(|error| audit_refusal(&caller.name, None, Some(&event), error))?;
         let mut receipts = Vec::with_capacity(users.len());
         for user in users {
             let mut request = request.clone();
             request.emit.audience = Audience::User(user.clone());
-            let receipt = self.emit_once(caller, request, once.clone()).await?;
+            let receipt = self.emit_counted(caller, request, once.clone(), Ok(())).await?;
             receipts.push((user, receipt));
             // Many users with large payloads take a while, in which others have their turn.
             tokio::task::yield_now().await;

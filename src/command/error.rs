@@ -69,6 +69,20 @@ impl Error {
         Self::InvalidArgument(vec![Violation::new(field, description)])
     }
 
+    /// The code that it is answered with, for logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidArgument(_) => "INVALID_ARGUMENT",
+            Self::Unauthenticated(_) => "UNAUTHENTICATED",
+            Self::PermissionDenied(_) => "PERMISSION_DENIED",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::FailedPrecondition(_) => "FAILED_PRECONDITION",
+            Self::ResourceExhausted { .. } => "RESOURCE_EXHAUSTED",
+            Self::Unavailable(_) => "UNAVAILABLE",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        }
+    }
+
     /// A feature of the API that this version does not have.
     pub fn not_built(what: &str) -> Self {
         Self::FailedPrecondition(format!("{what} is not built yet"))

@@ -6,6 +6,9 @@ pub use error::{Error, Violation};
 mod emit;
 pub use emit::EmitRequest;
 
+mod envelopes;
+pub use envelopes::EnvelopeConfig;
+
 mod emit_to_users;
 pub use emit_to_users::EmitToUsers;
 
@@ -45,7 +48,8 @@ use std::sync::Arc;
 
 use crate::auth::Tokens;
 use crate::delivery::Delivery;
-use crate::limits;
+use crate::limits::{self, ClientEvents, Meters};
+use crate::message::{EventPattern, UserId};
 
 /// Runs commands. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -55,12 +59,31 @@ pub struct Commands {
     rules: Arc<Rules>,
     max_payload: usize,
     rooms_per_connection: usize,
+    envelopes: Arc<[EventPattern]>,
+    emits: Arc<Meters<Arc<str>>>,
+    connects: Arc<Meters<UserId>>,
+    events: Arc<ClientEvents>,
 }
 
 impl Commands {
     /// Commands over this delivery, for devices with these tokens, whose events do what these rules say.
-    pub fn new(delivery: Delivery, tokens: Arc<Tokens>, rules: Rules, limits: &limits::Config) -> Self {
-        let rooms_per_connection = limits.rooms_per_connection as usize;
-        Self { delivery, tokens, rules: Arc::new(rules), max_payload: limits.max_payload, rooms_per_connection }
+    pub fn new(
+        delivery: Delivery,
+        tokens: Arc<Tokens>,
+        rules: Rules,
+        limits: &limits::Config,
+        envelopes: &[EnvelopeConfig],
+    ) -> Self {
+        Self {
+            delivery,
+            tokens,
+            rules: Arc::new(rules),
+            max_payload: limits.max_payload,
+            rooms_per_connection: limits.rooms_per_connection as usize,
+            envelopes: envelopes.iter().flat_map(|entry| entry.events.iter().cloned()).collect(),
+            emits: Arc::new(Meters::new(limits.emits_per_api_key)),
+            connects: Arc::new(Meters::new(limits.connects_per_user)),
+            events: ClientEvents::new(limits),
+        }
     }
 }

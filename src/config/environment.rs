@@ -250,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn lists_inside_numbered_tables_are_split_too() {
+        let config = config(&[
+            ("BUGLE_ENVELOPES__0__EVENTS", "earnings:*, notification"),
+            ("BUGLE_ENVELOPES__1__EVENTS", "notification:broadcast"),
+        ]);
+        let events: Vec<_> = config.envelopes.iter().map(|envelope| envelope.events.len()).collect();
+        assert_eq!(events, [2, 1]);
+    }
+
+    #[test]
     fn a_variable_that_names_no_key_is_a_fault() {
         let unknown = "names no key of the configuration; a dot is two underscores here";
         let found = faults(&[

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Config, ConfigError};
 use crate::auth::{ApiKeyConfig, KeyConfig};
-use crate::command::{AllowedRooms, ClientEventConfig, RelayConfig, ReplyConfig};
+use crate::command::{AllowedRooms, ClientEventConfig, EnvelopeConfig, RelayConfig, ReplyConfig};
 use crate::message::EventPattern;
 use crate::websocket::EndpointConfig;
 
@@ -21,6 +21,7 @@ pub(super) fn example() -> Result<Value, ConfigError> {
         key_sha256: Some(String::new()),
         scopes: text(),
     }];
+    config.envelopes = vec![EnvelopeConfig { events: EventPattern::new("example").into_iter().collect() }];
     config.auth.rooms = text();
     config.auth.jwt.issuer = text();
     config.auth.jwt.audience = text();

@@ -62,6 +62,8 @@ pub struct Config {
     pub collapse: delivery::CollapseConfig,
     /// What devices may ask for over HTTP.
     pub rest: http::RestConfig,
+    /// Which events are wrapped.
+    pub envelopes: Vec<command::EnvelopeConfig>,
     /// How devices are sent away when the server stops.
     pub drain: lifecycle::Config,
     /// What is logged, and how.
@@ -203,6 +205,8 @@ mod tests {
             name = "orders"
             key = "k3y-k3y-k3y-k3y-k3y-k3y-k3y-k3y-k3y"
             scopes = ["emit"]
+            [[envelopes]]
+            events = ["earnings:*"]
         "#;
         let config = reading::read_text(file, []).unwrap().complete().unwrap();
         let printed = config.to_toml().unwrap();

@@ -175,6 +175,8 @@ mod tests {
             logs = {}
             [clients]
             trusted_proxies = ["10.0.0.1", "10.0.0.0/8", "nowhere", "10.0.0.0/99"]
+            [[envelopes]]
+            events = ["e", "a*b"]
             [auth]
             on_expiry = "explode"
             [limits]
@@ -201,6 +203,7 @@ mod tests {
                 "clients.trusted_proxies[3]: must be an address or a network, such as 10.0.0.0/8",
                 "drain.deadline: is integer `30`, but must be a duration",
                 "drain.pace: is integer `5000000000`, but must be a whole number from 0 to 4294967295",
+                "envelopes[0].events[1]: has a `*` before its end: only the last character may be one",
                 "grpc.colour: is no key; here are: listen, plaintext_public, api_keys",
                 "grpc.listen: must be an address and a port, such as 127.0.0.1:3000",
                 "limits.connections: is integer `-1`, but must be a whole number from 0 to 4294967295",

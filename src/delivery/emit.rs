@@ -64,10 +64,20 @@ impl Once {
 
 impl Delivery {
     /// Sends an event to its audience; `received` is when it was asked for. Once begun it is finished, even if the caller goes away: half a room would have the
-    /// event, and a repetition would send it twice.
-    pub async fn emit(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, Refused> {
+    /// event, and a repetition would send it twice. So `done` is told in any case.
+    pub async fn emit(
+        &self,
+        emit: Emit,
+        once: Option<Once>,
+        received: Instant,
+        done: impl FnOnce(Result<Receipt, Refused>) + Send + 'static,
+    ) -> Result<Receipt, Refused> {
         let delivery = self.clone();
-        let mut sending = Box::pin(async move { delivery.send_once(emit, once, received).await });
+        let mut sending = Box::pin(async move {
+            let result = delivery.send_once(emit, once, received).await;
+            done(result);
+            result
+        });
         // Nearly always this is all: no other has the room's turn, and the room is small.
         if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await {
             return done;
@@ -182,7 +192,11 @@ fn fingerprint(emit: &Emit) -> Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{EventName, Exceptions, UserId};
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::delivery::Parameters;
+    use crate::lifecycle::Lifecycle;
+    use crate::message::{EventName, Exceptions, RoomName, UserId};
 
     fn emit(json: &str) -> Emit {
         Emit {
@@ -219,6 +233,28 @@ mod tests {
         let emit = Emit { payload: Payload::None, ..emit("1") };
         let payload = enveloped(&emit, Timestamp::UNIX_EPOCH);
         assert!(json(&payload).ends_with(r#""data":null}"#));
+    }
+
+    #[tokio::test]
+    async fn a_caller_may_go_away_and_it_is_done_and_told_all_the_same() {
+        let config = Config::defaults().unwrap();
+        let delivery = Delivery::new(Parameters {
+            limits: &config.limits,
+            retain: config.retain,
+            collapse: config.collapse,
+            waiting_bytes: config.socketio.queue_bytes,
+            clock: Clock::system(),
+            lifecycle: Lifecycle::new(),
+        });
+        let turn = delivery.hub().turn(&RoomName::everyone()).await;
+        let (done, told) = oneshot::channel();
+        let tell = move |result: Result<Receipt, Refused>| done.send(result).expect("somebody listens");
+        let mut emitting = Box::pin(delivery.emit(Emit { retain: true, ..emit("1") }, None, Instant::now(), tell));
+        assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another has the turn");
+        drop(emitting);
+        drop(turn);
+        assert!(told.await.unwrap().is_ok());
+        assert_eq!(delivery.retained_in(&RoomName::everyone()).len(), 1);
     }
 
     #[test]

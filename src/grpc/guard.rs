@@ -1,6 +1,9 @@
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,14 +17,33 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::status::promised;
-use crate::auth::{ApiKeys, KeyRefused};
+use crate::auth::{ApiKeys, Caller, KeyRefused};
 use crate::command::Error;
 use crate::proto::code_name;
-use crate::telemetry;
+use crate::telemetry::{self, audit};
 
 /// When a call arrived.
 #[derive(Clone, Copy)]
 pub(super) struct Received(pub(super) Instant);
+
+/// Set once a call's refusal is in the audit log, with more than the guard knows of it.
+#[derive(Clone, Default)]
+pub(super) struct Audited(Arc<AtomicBool>);
+
+impl Audited {
+    /// Takes note that the commands have told of the call's refusal.
+    pub(super) fn set<T>(request: &tonic::Request<T>) -> impl FnOnce(&Error) + use<T> {
+        let audited = request.extensions().get::<Self>().cloned().unwrap_or_default();
+        move |_| audited.0.store(true, Ordering::Relaxed)
+    }
+}
+
+/// A call that was let through.
+struct Admitted {
+    caller: Arc<Caller>,
+    audited: Audited,
+    _permit: OwnedSemaphorePermit,
+}
 
 /// Lets calls with a known API key through, so many at a time, and counts all.
 #[derive(Clone)]
@@ -35,18 +57,59 @@ impl GuardLayer {
         Self { api_keys: Arc::new(api_keys), calls: Arc::new(Semaphore::new(most_calls)) }
     }
 
-    /// Marks a request as its caller's, or says why not.
-    fn admit(&self, request: &mut Request<Body>) -> Result<OwnedSemaphorePermit, Error> {
+    /// Whose a request is.
+    fn authenticate(&self, request: &Request<Body>) -> Result<Arc<Caller>, Error> {
         let key = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let caller = self.api_keys.authenticate(key).inspect_err(|refused| log_refusal(*refused))?;
+        Ok(self.api_keys.authenticate(key).inspect_err(|refused| log_refusal(*refused))?)
+    }
+
+    /// Marks a request as its caller's, or says why not.
+    fn admit(&self, caller: Arc<Caller>, request: &mut Request<Body>) -> Result<Admitted, Error> {
         let permit = self.calls.clone().try_acquire_owned().map_err(|_| Error::ResourceExhausted {
             message: "limits.grpc_calls is met: too many calls at one time".into(),
             retry_after: Duration::from_secs(1),
         })?;
-        request.extensions_mut().insert(caller);
+        let audited = Audited::default();
+        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(audited.clone());
         request.extensions_mut().insert(Received(Instant::now()));
-        Ok(permit)
+        Ok(Admitted { caller, audited, _permit: permit })
     }
+}
+
+impl Admitted {
+    /// Puts the call into the audit log, if it was refused and is not there yet.
+    fn audit(&self, method: Method, headers: &HeaderMap) {
+        if self.audited.0.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(status) = Status::from_header_map(headers).filter(|status| is_refusal(status.code())) {
+            audit_refusal(method, Some(&self.caller), &status);
+        }
+    }
+}
+
+/// Whether a code says that a call may not be made, or not so, or not now.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+            | Code::Unavailable
+            | Code::Unauthenticated
+    )
+}
+
+fn audit_refusal(method: Method, caller: Option<&Caller>, status: &Status) {
+    audit::refused(&audit::Refused {
+        api_key: caller.map(|caller| &*caller.name),
+        method: Some(method.name()),
+        code: code_name(status.code()),
+        reason: status.message(),
+        ..audit::Refused::default()
+    });
 }
 
 fn log_refusal(refused: KeyRefused) {
@@ -83,24 +146,27 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = Method::of(request.uri().path());
-        match self.guard.admit(&mut request) {
-            Ok(permit) => {
+        let caller = self.guard.authenticate(&request);
+        let known = caller.as_ref().ok().cloned();
+        match caller.and_then(|caller| self.guard.admit(caller, &mut request)) {
+            Ok(admitted) => {
                 // The library watches over it too, from farther out: it would say CANCELLED, and nobody would count it.
                 let deadline = deadline(request.headers());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
-                    let _permit = permit;
                     let mut response = match in_time(deadline, answer).await {
                         Some(answer) => answer?,
                         None => Status::from(Error::DeadlineExceeded).into_http(),
                     };
                     let code = settle(response.headers_mut());
+                    admitted.audit(method, response.headers());
                     telemetry::grpc_answered(method.name(), code_name(code));
                     Ok(response)
                 })
             }
             Err(error) => {
                 let status = Status::from(error);
+                audit_refusal(method, known.as_deref(), &status);
                 telemetry::grpc_answered(method.name(), code_name(status.code()));
                 Box::pin(async move { Ok(status.into_http()) })
             }

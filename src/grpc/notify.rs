@@ -8,7 +8,7 @@ use super::{
     caller,
     decode::{self, EmitParts, Fields, MOST_LISTED},
     encode,
-    guard::Received,
+    guard::{Audited, Received},
     payload::Raw,
     status::promised,
 };
@@ -48,9 +48,9 @@ impl Service {
         request: Request<T>,
         decode: impl FnOnce(T, Instant) -> Result<EmitRequest, Error>,
     ) -> Result<Option<Receipt>, Status> {
-        let (caller, received) = (caller(&request)?, received(&request));
+        let (caller, received, audited) = (caller(&request)?, received(&request), Audited::set(&request));
         let request = decode(request.into_inner(), received)?;
-        let receipt = self.commands.emit(&caller, request).await?;
+        let receipt = self.commands.emit(&caller, request).await.inspect_err(audited)?;
         Ok(Some(encode::receipt(&receipt)))
     }
 }
@@ -72,9 +72,9 @@ impl Notify for Service {
         &self,
         request: Request<EmitToUsersRequest>,
     ) -> Result<Response<EmitToUsersResponse>, Status> {
-        let (caller, received) = (caller(&request)?, received(&request));
+        let (caller, received, audited) = (caller(&request)?, received(&request), Audited::set(&request));
         let command = decode_emit_to_users(request.into_inner(), received)?;
-        let receipts = self.commands.emit_to_users(&caller, command).await?;
+        let receipts = self.commands.emit_to_users(&caller, command).await.inspect_err(audited)?;
         let mut total = Receipt { nodes: 1, ..Receipt::default() };
         let mut each = Vec::with_capacity(receipts.len());
         for (user, receipt) in receipts {
@@ -146,9 +146,9 @@ impl Notify for Service {
         &self,
         request: Request<DisconnectUserRequest>,
     ) -> Result<Response<DisconnectUserResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, audited) = (caller(&request)?, Audited::set(&request));
         let command = decode_disconnect_user(request.into_inner())?;
-        let disconnected = self.commands.disconnect_user(&caller, command)?;
+        let disconnected = self.commands.disconnect_user(&caller, command).inspect_err(audited)?;
         Ok(Response::new(DisconnectUserResponse { disconnected: disconnected as u64, nodes: 1, partial: false }))
     }
 }

@@ -1,5 +1,5 @@
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 
 use crate::command::{Commands, RetainedRefused};
-use crate::listener::Pages;
+use crate::listener::{ClientAddress, Pages};
 use crate::message::Payload;
+use crate::telemetry::{self, audit};
 
 /// `[rest]`: what devices may ask for over HTTP.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -28,17 +29,35 @@ pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages) -> 
         .route(&format!("{path}/retained"), get(all))
         .route(&format!("{path}/retained/{{event}}"), get(one))
         .with_state(commands)
-        .layer(from_fn_with_state(pages.clone(), check_origin))
+        .layer(from_fn_with_state(pages.clone(), guard))
         .layer(pages.cors())
 }
 
-async fn check_origin(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+/// Refuses pages of other origins, and tells of whoever else was refused.
+async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    if !pages.allow(&parts) {
-        return error(StatusCode::FORBIDDEN, "origin", "pages of this origin may not ask here (clients.cors_origins)");
+    let address = pages.client_address(&parts).map(|ClientAddress(address)| address);
+    let response = if pages.allow(&parts) {
+        next.run(Request::from_parts(parts, body)).await
+    } else {
+        let message = "pages of this origin may not ask here (clients.cors_origins)";
+        (Extension(Reason("origin")), error(StatusCode::FORBIDDEN, "origin", message)).into_response()
+    };
+    if let Some(Reason(reason)) = response.extensions().get().copied() {
+        tracing::info!(
+            client.address = address.map(tracing::field::display),
+            refusal.reason = reason,
+            "refused a request of a device"
+        );
+        telemetry::refused("rest", reason);
+        audit::device_refused("rest", address, reason);
     }
-    next.run(Request::from_parts(parts, body)).await
+    response
 }
+
+/// Why a device was refused, for logs and metrics.
+#[derive(Clone, Copy)]
+struct Reason(&'static str);
 
 #[derive(Deserialize)]
 struct InRoom {
@@ -100,12 +119,13 @@ fn fresh(kind: &'static str, body: Vec<u8>) -> Response {
 }
 
 fn refuse(refused: RetainedRefused) -> Response {
-    let (status, code) = match refused {
-        RetainedRefused::Token(_) => (StatusCode::UNAUTHORIZED, "unauthenticated"),
-        RetainedRefused::NotYourRoom => (StatusCode::FORBIDDEN, "not_your_room"),
-        RetainedRefused::Nothing => (StatusCode::NOT_FOUND, "not_found"),
+    let message = refused.to_string();
+    let (status, code, reason) = match refused {
+        RetainedRefused::Token(refused) => (StatusCode::UNAUTHORIZED, "unauthenticated", refused.reason()),
+        RetainedRefused::NotYourRoom => (StatusCode::FORBIDDEN, "not_your_room", "not_your_room"),
+        RetainedRefused::Nothing => return error(StatusCode::NOT_FOUND, "not_found", &message),
     };
-    error(status, code, &refused.to_string())
+    (Extension(Reason(reason)), error(status, code, &message)).into_response()
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {

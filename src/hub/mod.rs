@@ -160,6 +160,7 @@ fn vacate(room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
 }
 
 fn log_end(member: &Member, code: &str, text: &str) {
+    telemetry::audit::disconnected(member.user(), &member.id(), code, text);
     tracing::info!(
         connection.id = %member.id(),
         user.id = %member.user(),

@@ -1,5 +1,6 @@
 use std::{
-    net::IpAddr,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -8,13 +9,14 @@ use std::{
 
 use dashmap::{DashMap, mapref::entry::Entry};
 
-use super::Config;
+use super::{Config, Meters, TooFast};
 
 /// Counts device connections and refuses those past the limits. A place is given back when its slot is dropped.
 pub struct Connections {
     limits: Config,
     total: AtomicU32,
     by_address: DashMap<IpAddr, u32>,
+    connects: Meters<IpAddr>,
 }
 
 /// Which limit was met.
@@ -26,7 +28,14 @@ pub enum Refused {
     Address,
     /// `limits.connections_per_user`.
     User,
+    /// `limits.connects_per_address`.
+    AddressConnects(TooFast),
+    /// `limits.connects_per_user`.
+    UserConnects(TooFast),
 }
+
+/// A place may become free at any time.
+const RETRY_AFTER: u64 = 5;
 
 impl Refused {
     /// The name in logs and metrics, which is that of the configuration's key.
@@ -35,24 +44,46 @@ impl Refused {
             Self::Total => "connections",
             Self::Address => "connections_per_address",
             Self::User => "connections_per_user",
+            Self::AddressConnects(_) => "connects_per_address",
+            Self::UserConnects(_) => "connects_per_user",
         }
+    }
+
+    /// When to try again, in whole seconds, as HTTP's `Retry-After` has it: rather later than too early.
+    pub fn retry_after_seconds(self) -> u64 {
+        match self {
+            Self::Total | Self::Address | Self::User => RETRY_AFTER,
+            Self::AddressConnects(TooFast { retry_after }) | Self::UserConnects(TooFast { retry_after }) => {
+                retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "limits.{} is met: try again in {} s", self.as_str(), self.retry_after_seconds())
     }
 }
 
 /// The place of one transport.
 pub struct AddressSlot {
     connections: Arc<Connections>,
+    /// Or the network that counts as one.
     address: IpAddr,
 }
 
 impl Connections {
     /// Counts nothing yet.
     pub fn new(limits: Config) -> Arc<Self> {
-        Arc::new(Self { limits, total: AtomicU32::new(0), by_address: DashMap::new() })
+        let connects = Meters::new(limits.connects_per_address);
+        Arc::new(Self { limits, total: AtomicU32::new(0), by_address: DashMap::new(), connects })
     }
 
     /// Takes a place for a transport from this address.
     pub fn admit_address(self: &Arc<Self>, address: IpAddr) -> Result<AddressSlot, Refused> {
+        let address = site(address);
+        self.connects.take(&address).map_err(Refused::AddressConnects)?;
         let limit = self.limits.connections;
         self.total
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |total| (total < limit).then_some(total + 1))
@@ -64,6 +95,14 @@ impl Connections {
         }
         *count += 1;
         Ok(AddressSlot { connections: self.clone(), address })
+    }
+}
+
+/// Whoever has an address of IPv6 has 2^64 of them (RFC 6177): they count as one.
+fn site(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -81,22 +120,13 @@ impl Drop for AddressSlot {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use super::*;
+    use crate::limits::{Rate, tests::config};
 
     fn connections(total: u32, per_address: u32) -> Arc<Connections> {
-        Connections::new(Config {
-            connections: total,
-            connections_per_address: per_address,
-            connections_per_user: 9,
-            max_payload: 0,
-            grpc_calls: 0,
-            idempotency_keys: 0,
-            memberships: 0,
-            grants: 0,
-            rooms_per_connection: 0,
-        })
+        Connections::new(Config { connections: total, connections_per_address: per_address, ..config() })
     }
 
     fn address(last: u8) -> IpAddr {
@@ -119,8 +149,23 @@ mod tests {
         let slot = connections.admit_address(address(1)).ok().unwrap();
         assert_eq!(connections.admit_address(address(1)).err(), Some(Refused::Address));
         assert!(connections.admit_address(address(2)).is_ok());
-        drop(slot);
+        let site = connections.admit_address("2001:db8::1".parse().unwrap()).ok().unwrap();
+        assert_eq!(connections.admit_address("2001:db8::2".parse().unwrap()).err(), Some(Refused::Address));
+        drop((slot, site));
         assert!(connections.admit_address(address(1)).is_ok());
         assert!(connections.by_address.is_empty(), "nothing is kept of who left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connects_from_one_place_have_a_rate() {
+        let connects_per_address = Rate { per_second: 1, burst: 2 };
+        let connections = Connections::new(Config { connects_per_address, ..config() });
+        let connect = |address: &str| connections.admit_address(address.parse().unwrap()).err();
+        assert_eq!([connect("::1"), connect("::2"), connect("127.0.0.1")], [None; 3]);
+        let refused = connect("::3").unwrap();
+        assert_eq!(refused.to_string(), "limits.connects_per_address is met: try again in 1 s");
+        assert_eq!(connect("0:0:0:1::1"), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(connect("::4"), None);
     }
 }

@@ -1,5 +1,5 @@
 //! Accepting connections: socket options, a table of file descriptors that is full, the peer's address behind proxies,
-//! and, for devices, a handle that counts what a stream has written and can cut it.
+//! compression of answers, and, for devices, a handle that counts what a stream has written and can cut it.
 
 mod accept;
 pub use accept::Acceptor;
@@ -22,6 +22,9 @@ pub use pages::Pages;
 mod origin;
 pub use origin::Origins;
 
+mod compress;
+pub use compress::compression;
+
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -37,6 +40,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// From how many bytes on answers are compressed; 0: never.
+    pub compress_from: u64,
     /// Listening beyond loopback without TLS is meant.
     pub plaintext_public: bool,
 }

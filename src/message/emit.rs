@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{ConnectionId, EventName, Payload, RoomName, UserId};
 
@@ -41,6 +41,13 @@ impl Audience {
             Self::Room(_) => "room",
             Self::Everyone => "everyone",
         }
+    }
+}
+
+/// By the name of its room: `user:42`, `listing:7`, `everyone`.
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.room().fmt(f)
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 use crate::auth::{Identity, InvalidToken, OnExpiry, TokenRefused};
 use crate::command::{Admission, RefreshRefused};
 use crate::hub::{Connection, Frame};
+use crate::limits::ConnectionEvents;
 use crate::message::{CloseCode, EventName};
 use crate::telemetry;
 
@@ -38,6 +39,7 @@ pub(super) struct Device {
     pub(super) connection: Arc<SocketConnection>,
     pub(super) identity: Mutex<Arc<Identity>>,
     pub(super) inbox: Inbox,
+    pub(super) events: ConnectionEvents,
 }
 
 /// What a device sees when its CONNECT is refused.
@@ -82,12 +84,14 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         Ok(admission) => admission,
         Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
     };
+    let events = edge.parameters.commands.events_of(&identity.user);
     let device = Arc::new(Device {
         edge,
         admission,
         connection,
         identity: Mutex::new(Arc::new(identity)),
         inbox: Inbox::default(),
+        events,
     });
     let leaving = device.clone();
     socket
@@ -156,6 +160,7 @@ impl Edge {
 fn log_refusal(session: &Session, reason: &'static str) {
     tracing::info!(client.address = %session.wire.address, refusal.reason = reason, "refused a device");
     telemetry::refused("socketio", reason);
+    telemetry::audit::device_refused("socketio", Some(session.wire.address), reason);
 }
 
 impl Device {

@@ -27,8 +27,8 @@ pub(super) struct Gate {
     io: SocketIo,
 }
 
-/// When a device that was turned away may try again, in seconds.
-const RETRY_AFTER: &str = "5";
+/// When a device that was turned away by a server that stops may try again, in seconds.
+const RETRY_AFTER: u64 = 5;
 
 impl Gate {
     pub(super) fn new(edge: Arc<Edge>, service: Service, io: SocketIo) -> Self {
@@ -157,14 +157,19 @@ enum Refusal {
 
 impl Edge {
     fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response<Body> {
-        let (reason, status, code, message) = match refusal {
-            Refusal::Origin => ("origin", StatusCode::FORBIDDEN, "4", "Forbidden"),
-            Refusal::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE, "4", "The server is stopping"),
-            Refusal::Limit(limit @ Refused::Total) => {
-                (limit.as_str(), StatusCode::SERVICE_UNAVAILABLE, "4", "Too many connections")
+        let (reason, status, message, retry_after) = match refusal {
+            Refusal::Origin => ("origin", StatusCode::FORBIDDEN, "Forbidden".to_owned(), None),
+            Refusal::Draining => {
+                ("draining", StatusCode::SERVICE_UNAVAILABLE, "The server is stopping".to_owned(), Some(RETRY_AFTER))
             }
-            Refusal::Limit(limit @ (Refused::Address | Refused::User)) => {
-                (limit.as_str(), StatusCode::TOO_MANY_REQUESTS, "4", "Too many connections")
+            Refusal::Limit(limit) => {
+                let status = match limit {
+                    Refused::Total => StatusCode::SERVICE_UNAVAILABLE,
+                    Refused::Address | Refused::User | Refused::AddressConnects(_) | Refused::UserConnects(_) => {
+                        StatusCode::TOO_MANY_REQUESTS
+                    }
+                };
+                (limit.as_str(), status, limit.to_string(), Some(limit.retry_after_seconds()))
             }
         };
         let address = self.parameters.pages.client_address(parts).map(|ClientAddress(address)| address);
@@ -174,9 +179,10 @@ impl Edge {
             "refused a transport"
         );
         telemetry::refused("socketio", reason);
-        let mut response = (status, engine_error(code, message)).into_response();
-        if status != StatusCode::FORBIDDEN {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.parse().unwrap_or_else(|_| unreachable!()));
+        telemetry::audit::device_refused("socketio", address, reason);
+        let mut response = (status, engine_error("4", &message)).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

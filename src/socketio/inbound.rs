@@ -12,7 +12,8 @@ use socketioxide::{
 };
 
 use super::connect::Device;
-use crate::command::RefreshRefused;
+use crate::command::{EventRefused, RefreshRefused};
+use crate::limits::Excess;
 use crate::message::CloseCode;
 use crate::telemetry;
 
@@ -57,8 +58,13 @@ pub(super) struct InOrder;
 impl MessageHandler<LocalAdapter, InOrder> for InboundHandler {
     fn call(&self, socket: Arc<Socket>, mut value: Value, ack_id: Option<i64>) {
         let Ok(ack) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
-        let Some(event) = ClientEvent::parse(&value, ack_id.map(|_| ack)) else {
-            telemetry::client_event_refused("malformed");
+        let ack = ack_id.map(|_| ack);
+        if let Err(excess) = self.0.events.take() {
+            self.0.refuse_excess(excess, ack);
+            return;
+        }
+        let Some(event) = ClientEvent::parse(&value, ack) else {
+            self.0.note_refusal("malformed", None);
             return;
         };
         self.0.receive(event);
@@ -106,6 +112,32 @@ impl<'de> Deserialize<'de> for Parts {
 }
 
 impl Device {
+    /// Refuses an event before it is looked at.
+    fn refuse_excess(&self, excess: Excess, ack: Option<AckSender>) {
+        if self.admission.member().is_gone() {
+            return;
+        }
+        self.note_refusal("rate", None);
+        match excess {
+            Excess::TooFast { limit, retry_after } => {
+                let retry_after = retry_after.as_millis().max(1);
+                let message = format!("{limit} is met: try again in {retry_after} ms");
+                let error = json!({ "code": "rate", "message": message, "retryAfterMs": retry_after });
+                if let Some(ack) = ack {
+                    self.connection.acknowledge(ack, &json!({ "error": error }));
+                }
+            }
+            Excess::Abuse => self.admission.close(&CloseCode::Rate.into()),
+        }
+    }
+
+    /// Counts what was refused, and puts it into the audit log. `event` is its name, unless a stranger made that up.
+    fn note_refusal(&self, code: &'static str, event: Option<&str>) {
+        let member = self.admission.member();
+        telemetry::client_event_refused(code);
+        telemetry::audit::client_event_refused(member.user(), &member.id(), event, code);
+    }
+
     fn receive(self: &Arc<Self>, event: ClientEvent) {
         let most_bytes = self.edge.parameters.config.max_message * MOST_WAITING_MESSAGES;
         let mut waiting = self.inbox.0.lock();
@@ -140,7 +172,7 @@ impl Device {
         let reply = match answer {
             Ok(()) => json!({ "ok": true }),
             Err((code, message)) => {
-                telemetry::client_event_refused(code);
+                self.note_refusal(code, Some(&*event.name).filter(|_| code != EventRefused::Unknown.code()));
                 let member = self.admission.member();
                 tracing::info!(
                     connection.id = %member.id(),

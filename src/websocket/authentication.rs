@@ -49,6 +49,7 @@ pub(super) async fn receive(mut visitor: Visitor, upgrade: Upgrade) {
         Err(Refusal::Told { reason, frame }) => {
             tracing::info!(client.address = %visitor.address, refusal.reason = reason, "refused a device");
             telemetry::refused("websocket", reason);
+            telemetry::audit::device_refused("websocket", Some(visitor.address), reason);
             closing::leave(&mut socket, [].into(), frame).await;
         }
     }
@@ -96,7 +97,8 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
         "connected"
     );
     let stream = visitor.stream.clone();
-    Ok(Session { parameters: Arc::clone(parameters), connection, admission, identity, stream })
+    let events = parameters.commands.events_of(&identity.user);
+    Ok(Session { parameters: Arc::clone(parameters), connection, admission, identity, stream, events })
 }
 
 /// The token of the first message.

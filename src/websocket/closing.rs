@@ -42,9 +42,11 @@ pub(super) fn no_auth_in_time() -> CloseFrame {
 
 /// Tells a device that a limit was met of which only its token told.
 pub(super) fn limit_met(limit: Refused) -> CloseFrame {
-    match limit {
-        Refused::Total | Refused::Address | Refused::User => frame(TRY_AGAIN_LATER, "too many connections"),
-    }
+    let code = match limit {
+        Refused::Total | Refused::Address | Refused::User => TRY_AGAIN_LATER,
+        Refused::AddressConnects(_) | Refused::UserConnects(_) => RATE,
+    };
+    frame(code, &limit.to_string())
 }
 
 /// Tells a device why Bugle closes its connection; nothing if it is not told.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::auth::{Identity, OnExpiry};
 use crate::command::{Admission, RefreshRefused};
+use crate::limits::{ConnectionEvents, Excess};
 use crate::listener::StreamHandle;
 use crate::message::{CloseCode, CloseReason};
 use crate::telemetry;
@@ -32,6 +33,7 @@ pub(super) struct Session {
     pub(super) admission: Arc<Admission>,
     pub(super) identity: Identity,
     pub(super) stream: StreamHandle,
+    pub(super) events: ConnectionEvents,
 }
 
 /// An authenticated device, and the one task that speaks with it.
@@ -144,6 +146,9 @@ impl<'a> Device<'a> {
     }
 
     async fn hear(&mut self, message: Message) {
+        if is_asked(&message) && self.is_excess() {
+            return;
+        }
         match message {
             Message::Text(text) => match ClientMessage::parse(&text) {
                 ClientMessage::Auth(token) => self.replace_token(token.as_ref()).await,
@@ -154,9 +159,28 @@ impl<'a> Device<'a> {
         }
     }
 
+    /// Whether this is more than the device may send; if it goes on all the same, its connection is closed.
+    fn is_excess(&self) -> bool {
+        let Err(excess) = self.session.events.take() else {
+            return false;
+        };
+        self.note_refusal("rate");
+        if excess == Excess::Abuse {
+            self.session.admission.close(&CloseCode::Rate.into());
+        }
+        true
+    }
+
     fn ignore(&self) {
-        telemetry::client_event_refused("unknown_message");
+        self.note_refusal("unknown_message");
         tracing::debug!(connection.id = %self.session.admission.member().id(), "ignored a message");
+    }
+
+    /// Counts what was refused, and puts it into the audit log.
+    fn note_refusal(&self, code: &'static str) {
+        let member = self.session.admission.member();
+        telemetry::client_event_refused(code);
+        telemetry::audit::client_event_refused(member.user(), &member.id(), None, code);
     }
 
     /// Replaces the token, and the rooms that it gives. If it is no good, the connection is closed: there is no other way to
@@ -223,5 +247,13 @@ impl<'a> Device<'a> {
                 }
             }
         }
+    }
+}
+
+/// Whether a message asks something of us, and so counts: an answer to a ping of ours does not.
+fn is_asked(message: &Message) -> bool {
+    match message {
+        Message::Text(_) | Message::Binary(_) | Message::Ping(_) => true,
+        Message::Pong(_) | Message::Close(_) | Message::Frame(_) => false,
     }
 }

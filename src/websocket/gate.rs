@@ -13,7 +13,7 @@ use crate::limits::{AddressSlot, Refused};
 use crate::listener::{ClientAddress, StreamHandle, Upgrade, user_agent};
 use crate::telemetry;
 
-/// When a device that was turned away may try again, in seconds.
+/// When a device that was turned away by a server that stops may try again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// The one version that there is.
@@ -105,7 +105,6 @@ fn upgrade_headers() -> [(HeaderName, HeaderValue); 2] {
 
 fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body> {
     let parameters = &endpoint.parameters;
-    let again = [(header::RETRY_AFTER, RETRY_AFTER)];
     let (reason, response) = match refusal {
         Refusal::Origin => ("origin", (StatusCode::FORBIDDEN, "Forbidden\n").into_response()),
         Refusal::Handshake(Handshake::Upgrade) => {
@@ -120,18 +119,28 @@ fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body
             ("handshake", (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n").into_response())
         }
         Refusal::Draining => {
+            let again = [(header::RETRY_AFTER, RETRY_AFTER)];
             ("draining", (StatusCode::SERVICE_UNAVAILABLE, again, "The server is stopping\n").into_response())
         }
-        Refusal::Limit(limit @ Refused::Total) => {
-            (limit.as_str(), (StatusCode::SERVICE_UNAVAILABLE, again, "Too many connections\n").into_response())
-        }
-        Refusal::Limit(limit @ (Refused::Address | Refused::User)) => {
-            (limit.as_str(), (StatusCode::TOO_MANY_REQUESTS, again, "Too many connections\n").into_response())
+        Refusal::Limit(limit) => {
+            let status = match limit {
+                Refused::Total => StatusCode::SERVICE_UNAVAILABLE,
+                Refused::Address | Refused::User | Refused::AddressConnects(_) | Refused::UserConnects(_) => {
+                    StatusCode::TOO_MANY_REQUESTS
+                }
+            };
+            let again = [(header::RETRY_AFTER, HeaderValue::from(limit.retry_after_seconds()))];
+            (limit.as_str(), (status, again, format!("{limit}\n")).into_response())
         }
     };
-    let address = parameters.pages.client_address(parts).map(|ClientAddress(address)| tracing::field::display(address));
-    tracing::info!(client.address = address, refusal.reason = reason, "refused a WebSocket");
+    let address = parameters.pages.client_address(parts).map(|ClientAddress(address)| address);
+    tracing::info!(
+        client.address = address.map(tracing::field::display),
+        refusal.reason = reason,
+        "refused a WebSocket"
+    );
     telemetry::refused("websocket", reason);
+    telemetry::audit::device_refused("websocket", address, reason);
     response
 }
 

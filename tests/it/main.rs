@@ -7,7 +7,8 @@ mod devices;
 
 mod logs;
 
-mod console;
+mod audit;
+
 mod main_job;
 
 mod emits;
@@ -53,3 +54,13 @@ mod retained;
 mod collapse;
 
 mod client_events;
+
+mod envelopes;
+
+mod rates;
+
+mod compression;
+
+mod console;
+
+mod processes;

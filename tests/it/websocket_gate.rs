@@ -59,7 +59,10 @@ async fn a_user_with_too_many_connections_is_closed_with_1013() {
     let _first = connect(&server, "42").await;
     let mut second = device(&server).open().await.expect("nobody knows whose it is yet");
     second.send_text(auth_message(&token("42"))).await;
-    assert_eq!(second.receive().await, PlainFrame::closed(1013, "too many connections"));
+    assert_eq!(
+        second.receive().await,
+        PlainFrame::closed(1013, "limits.connections_per_user is met: try again in 5 s")
+    );
     assert_eq!(server.backend().await.get_user("42").await.connections.len(), 1);
 }
 

@@ -172,7 +172,7 @@ impl Commands {
     async fn send_on(&self, admission: &Admission, audience: Audience, message: &Message, payload: Payload) {
         let except = Exceptions { connections: vec![admission.member().id()], ..Exceptions::default() };
         let event = message.event.clone();
-        let emit = Emit {
+        let mut emit = Emit {
             audience,
             except,
             event,
@@ -182,8 +182,9 @@ impl Commands {
             retain: false,
             collapse_key: None,
         };
+        self.wrap_as_configured(&mut emit);
         // Refused is only what is to be kept, collapsed or sent once.
-        let _ = self.delivery.emit(emit, None, Instant::now()).await;
+        let _ = self.delivery.emit(emit, None, Instant::now(), drop).await;
     }
 
     fn allow(

@@ -6,6 +6,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use super::{Config, origin, paths};
 use crate::command::Rules;
 use crate::http;
+use crate::limits::Rate;
 use crate::message::{EventName, Fault};
 use crate::socketio::TransportName;
 
@@ -23,6 +24,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.socketio(config);
     found.websocket(config);
     found.0.extend(Rules::new(&config.client_events, &config.auth.rooms).err().into_iter().flatten());
+    found.envelopes(config);
     found.limits(config);
     found.kept(config);
     found.drain(config);
@@ -131,11 +133,24 @@ impl Found {
         }
     }
 
+    fn envelopes(&mut self, config: &Config) {
+        for (index, envelope) in config.envelopes.iter().enumerate() {
+            if envelope.events.is_empty() {
+                self.add(format!("envelopes[{index}].events"), "is empty, so that nothing would be wrapped");
+            }
+        }
+    }
+
     fn limits(&mut self, config: &Config) {
         let limits = &config.limits;
         self.number("limits.connections", limits.connections, 1, u32::MAX);
         self.number("limits.connections_per_address", limits.connections_per_address, 1, u32::MAX);
         self.number("limits.connections_per_user", limits.connections_per_user, 1, u32::MAX);
+        self.rate("limits.connects_per_address", limits.connects_per_address);
+        self.rate("limits.connects_per_user", limits.connects_per_user);
+        self.rate("limits.client_events_per_connection", limits.client_events_per_connection);
+        self.rate("limits.client_events_per_user", limits.client_events_per_user);
+        self.rate("limits.emits_per_api_key", limits.emits_per_api_key);
         // The rest of a gRPC message, which ends at 4 MiB, is for names and options.
         self.number("limits.max_payload", limits.max_payload, 1, 3 * MIB);
         self.number("limits.grpc_calls", limits.grpc_calls, 1, usize::MAX);
@@ -162,6 +177,7 @@ impl Found {
         if let Some(problem) = level_problem(&config.log.level) {
             self.add("log.level", problem);
         }
+        self.number("log.keep_days", config.log.keep_days, 1, 3_650);
     }
 
     fn duration(&mut self, key: &str, value: Duration, min: Duration, max: Duration) {
@@ -169,6 +185,11 @@ impl Found {
             let [value, min, max] = [value, min, max].map(format_duration);
             self.add(key, format!("is {value}, but must be {min} to {max}"));
         }
+    }
+
+    fn rate(&mut self, key: &str, rate: Rate) {
+        self.number(&format!("{key}.per_second"), rate.per_second, 1, Rate::UNLIMITED);
+        self.number(&format!("{key}.burst"), rate.burst, 1, 100_000_000);
     }
 
     fn number<N: Copy + PartialOrd + fmt::Display>(&mut self, key: &str, value: N, min: N, max: N) {

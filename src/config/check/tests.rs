@@ -31,10 +31,17 @@ welcome = "connect"
 path = "/socket.io"
 events = []
 auth_timeout = "99ms"
+[[envelopes]]
+events = []
 [limits]
 connections = 0
 connections_per_address = 0
 connections_per_user = 0
+connects_per_address = { per_second = 0 }
+connects_per_user = { burst = 0 }
+client_events_per_connection = { per_second = 0, burst = 0 }
+client_events_per_user = { burst = 100_000_001 }
+emits_per_api_key = { per_second = 10_000_001 }
 max_payload = 3_145_729
 grpc_calls = 0
 idempotency_keys = 0
@@ -44,6 +51,7 @@ pace = 0
 deadline = "999ms"
 [log]
 level = "verbose"
+keep_days = 0
 "#;
 
 /// How what is said of each of them begins.
@@ -63,9 +71,16 @@ const FAULTS: &[&str] = &[
     "socketio.welcome: is one of Socket.IO's own events",
     "websocket[0].events: is empty",
     "websocket[0].auth_timeout: is 99ms, but must be 100ms to 1h",
+    "envelopes[0].events: is empty",
     "limits.connections: is 0, but must be 1 to",
     "limits.connections_per_address: is 0",
     "limits.connections_per_user: is 0",
+    "limits.connects_per_address.per_second: is 0, but must be 1 to 10000000",
+    "limits.connects_per_user.burst: is 0, but must be 1 to 100000000",
+    "limits.client_events_per_connection.per_second: is 0",
+    "limits.client_events_per_connection.burst: is 0",
+    "limits.client_events_per_user.burst: is 100000001",
+    "limits.emits_per_api_key.per_second: is 10000001, but must be 1 to 10000000",
     "limits.max_payload: is 3145729, but must be 1 to 3145728",
     "limits.grpc_calls: is 0",
     "limits.idempotency_keys: is 0",
@@ -73,6 +88,7 @@ const FAULTS: &[&str] = &[
     "drain.pace: is 0",
     "drain.deadline: is 999ms, but must be 1s to 1h",
     "log.level: \"verbose\" is no level",
+    "log.keep_days: is 0, but must be 1 to 3650",
 ];
 
 #[test]
@@ -82,6 +98,20 @@ fn every_key_that_makes_no_sense_is_named_at_once() {
     for (found, expected) in found.iter().zip(FAULTS) {
         assert!(found.starts_with(expected), "{found}");
     }
+}
+
+#[test]
+fn rules_for_devices_events_are_looked_at_with_the_rest() {
+    let found = faults(
+        "limits = { grants = 0, rooms_per_connection = 0 }\n[[client_events]]\nevent = 'e'\njoin = '{arg}'\n",
+        false,
+    );
+    let expected = [
+        "client_events[0].join: begins with a placeholder: begin with a literal such as `org:`",
+        "limits.grants: is 0, but must be 1 to 18446744073709551615",
+        "limits.rooms_per_connection: is 0, but must be 1 to 10000",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -129,18 +159,4 @@ fn no_transport_at_all_is_refused() {
 #[test]
 fn an_empty_welcome_is_none() {
     assert!(faults("socketio.welcome = ''", false).is_empty());
-}
-
-#[test]
-fn rules_for_devices_events_are_looked_at_with_the_rest() {
-    let found = faults(
-        "limits = { grants = 0, rooms_per_connection = 0 }\n[[client_events]]\nevent = 'e'\njoin = '{arg}'\n",
-        false,
-    );
-    let expected = [
-        "client_events[0].join: begins with a placeholder: begin with a literal such as `org:`",
-        "limits.grants: is 0, but must be 1 to 18446744073709551615",
-        "limits.rooms_per_connection: is 0, but must be 1 to 10000",
-    ];
-    assert_eq!(found, expected);
 }

@@ -28,7 +28,8 @@ pub(super) async fn emit(
     Extension(caller): Extension<Arc<Caller>>,
     body: Body,
 ) -> Answer<ReceiptBody> {
-    let request = parse::<EmitBody>(body)?.check(Instant::now())?;
+    let request = parse::<EmitBody>(body).and_then(|body| body.check(Instant::now()).map_err(Refused::from));
+    let request = request.map_err(|refused| refused.audited(Some(&caller), "console/emit"))?;
     let receipt = console.commands.emit(&caller, request).await?;
     Ok(Json(receipt.into()))
 }
@@ -50,8 +51,10 @@ pub(super) async fn disconnect(
     Extension(caller): Extension<Arc<Caller>>,
     body: Body,
 ) -> Answer<Disconnected> {
-    let DisconnectBody { user_id } = parse(body)?;
-    let user = UserId::new(&user_id).map_err(|invalid| Error::from(Violation::of("user_id", &invalid)))?;
+    let user = parse(body).and_then(|DisconnectBody { user_id }| {
+        UserId::new(&user_id).map_err(|invalid| Error::from(Violation::of("user_id", &invalid)).into())
+    });
+    let user = user.map_err(|refused: Refused| refused.audited(Some(&caller), "console/disconnect"))?;
     let command = DisconnectUser { user, reason: String::new(), except: Vec::new() };
     let disconnected = console.commands.disconnect_user(&caller, command)?;
     Ok(Json(Disconnected { disconnected }))
@@ -69,7 +72,8 @@ pub(super) async fn stats(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Arc<Caller>>,
 ) -> Answer<StatsBody> {
-    let stats = console.commands.get_stats(&caller)?;
+    let stats = console.commands.get_stats(&caller);
+    let stats = stats.map_err(|error| Refused::from(error).audited(Some(&caller), "console/stats"))?;
     Ok(Json(StatsBody { users: stats.users, connections: stats.connections, rooms: stats.rooms }))
 }
 

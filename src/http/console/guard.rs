@@ -20,37 +20,39 @@ pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Requ
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refused) => refused.into_response(),
+        Err((caller, refused)) => refused.audited(caller.as_deref(), "console").into_response(),
     }
 }
 
 impl Console {
-    fn check(&self, request: &Request) -> Result<Arc<Caller>, Refused> {
+    /// Whose a request is; or why it is refused, and whose it is if that is known.
+    fn check(&self, request: &Request) -> Result<Arc<Caller>, (Option<Arc<Caller>>, Refused)> {
+        let caller = self.authenticate(request).map_err(|error| (None, Refused::from(error)))?;
+        if request.method() == Method::POST && !is_json(request.headers()) {
+            let message = "the content-type must be application/json";
+            return Err((Some(caller), Refused::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)));
+        }
+        if self.lifecycle.is_stopping() {
+            let message = "the server is stopping: nothing was done, and it can be asked again";
+            return Err((Some(caller), Error::Unavailable(message.into()).into()));
+        }
+        Ok(caller)
+    }
+
+    fn authenticate(&self, request: &Request) -> Result<Arc<Caller>, Error> {
         let headers = request.headers();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         // The page itself is the one page that may ask, so no configured origin counts.
         if !Origins::default().allow(headers, host) {
             telemetry::refused("console", "origin");
-            return Err(Refused::from(Error::PermissionDenied(
-                "pages of another origin may not ask the console".into(),
-            )));
+            return Err(Error::PermissionDenied("pages of another origin may not ask the console".into()));
         }
         let caller = self.api_keys.authenticate(headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes));
-        let caller = caller.map_err(|refused| {
+        caller.map_err(|refused| {
             tracing::warn!(refusal.reason = %refused, "refused a request to the console");
             telemetry::refused("console", "api_key");
-            Error::from(refused)
-        })?;
-        if request.method() == Method::POST && !is_json(headers) {
-            let message = "the content-type must be application/json";
-            return Err(Refused::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-        }
-        if self.lifecycle.is_stopping() {
-            return Err(Refused::from(Error::Unavailable(
-                "the server is stopping: nothing was done, and it can be asked again".into(),
-            )));
-        }
-        Ok(caller)
+            refused.into()
+        })
     }
 }
 

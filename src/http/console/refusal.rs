@@ -5,7 +5,9 @@ use axum::{
 };
 use serde::Serialize;
 
+use crate::auth::Caller;
 use crate::command::{Error, Violation};
+use crate::telemetry::audit;
 
 /// An answer that says why not: `{ "error": { "code", "message", "violations" } }`.
 #[derive(Debug)]
@@ -34,6 +36,20 @@ impl Refused {
     pub(super) fn of(status: StatusCode, message: impl Into<String>) -> Self {
         let error = Body { code: "invalid_argument", message: message.into(), violations: Vec::new() };
         Self { status, error, retry_after: None }
+    }
+}
+
+impl Refused {
+    /// Puts the refusal into the audit log: of what no command tells of by itself.
+    pub(super) fn audited(self, caller: Option<&Caller>, endpoint: &str) -> Self {
+        audit::refused(&audit::Refused {
+            api_key: caller.map(|caller| &*caller.name),
+            method: Some(endpoint),
+            code: &self.error.code.to_ascii_uppercase(),
+            reason: &self.error.message,
+            ..audit::Refused::default()
+        });
+        self
     }
 }
 

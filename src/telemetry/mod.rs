@@ -1,76 +1,25 @@
 //! What the server tells about itself: logs and metrics, and the names in both.
 
-use std::{io::IsTerminal, sync::OnceLock, time::Duration};
+mod logs;
+pub use logs::{Config, LogError, LogFiles, LogFormat, is_ours_or_grave, logs, start_logs};
+
+pub mod audit;
+
+mod daily;
+
+mod lines;
+
+use std::{sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use serde::{Deserialize, Serialize};
-use tracing::{Level, Metadata};
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
-    layer::{Filter, SubscriberExt},
-    util::SubscriberInitExt,
-};
-
-/// `[log]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,bugle::grpc=debug`.
-    pub level: String,
-    /// How it looks.
-    pub format: LogFormat,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
 
 /// Why telemetry did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `log.level` is no level and no list of directives.
-    #[error("log.level is not understood")]
-    Level(#[from] ParseError),
-    /// Logs go somewhere already.
-    #[error("logging was started twice")]
-    Logs(#[from] tracing_subscriber::util::TryInitError),
     /// The metrics' recorder could not be made.
     #[error("metrics did not start")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
-}
-
-/// Sends logs to standard error.
-pub fn start_logs(config: &Config) -> Result<(), Error> {
-    let filter = filter(&config.level)?;
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    let lines = match config.format {
-        LogFormat::Human => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
-    Ok(())
-}
-
-fn filter(level: &str) -> Result<impl Filter<Registry> + use<>, ParseError> {
-    // Without a hint of its own it would hide that of `level`, and each trace line that a library makes for each delivery would
-    // be looked at, only to be thrown away.
-    let ours_or_grave = filter_fn(is_ours_or_grave).with_max_level_hint(LevelFilter::TRACE);
-    Ok(EnvFilter::builder().parse(level)?.and(ours_or_grave))
-}
-
-/// Libraries may warn; what they say below that holds headers, tokens and payloads.
-pub fn is_ours_or_grave(metadata: &Metadata<'_>) -> bool {
-    let ours = metadata.target().split("::").next() == Some("bugle");
-    ours || *metadata.level() <= Level::WARN
 }
 
 /// Makes the process's one recorder, or gives it if it was made before.
@@ -102,6 +51,8 @@ const DROPS: &str = "bugle_drops_total";
 const EMIT_SECONDS: &str = "bugle_emit_seconds";
 const GRPC_CALLS: &str = "bugle_grpc_calls_total";
 const GRPC_STREAMS_BROKEN: &str = "bugle_grpc_streams_broken_total";
+const AUDIT_DROPPED: &str = "bugle_audit_dropped_total";
+const LOG_LINES_LOST: &str = "bugle_log_lines_lost_total";
 
 const EMIT_SECONDS_BUCKETS: [f64; 14] =
     [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5];
@@ -121,6 +72,8 @@ fn describe() {
     describe_histogram!(EMIT_SECONDS, metrics::Unit::Seconds, "From the call's arrival to the last enqueue");
     describe_counter!(GRPC_CALLS, "gRPC calls, by method and code; of streams, the code that they began with");
     describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
+    describe_counter!(AUDIT_DROPPED, "Lines that the audit log lacks, since the disk did not keep up or failed");
+    describe_counter!(LOG_LINES_LOST, "Lines that the log files lack, since the disk did not keep up or failed");
     metrics_process::Collector::default().describe();
 }
 
@@ -183,16 +136,19 @@ pub fn grpc_answered(method: &'static str, code: &'static str) {
     counter!(GRPC_CALLS, "method" => method, "code" => code).increment(1);
 }
 
+/// A line did not get into the audit log.
+fn audit_line_dropped() {
+    counter!(AUDIT_DROPPED).increment(1);
+}
+
+/// A line did not get into a log file.
+fn log_line_lost() {
+    counter!(LOG_LINES_LOST).increment(1);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_below_the_level_are_known_to_be_off_before_anything_looks_at_them() {
-        for (level, least) in [("info", LevelFilter::INFO), ("warn,bugle::hub=debug", LevelFilter::DEBUG)] {
-            assert_eq!(filter(level).unwrap().max_level_hint(), Some(least));
-        }
-    }
 
     #[test]
     fn metrics_render_with_the_gauges_given() {

@@ -1,0 +1,68 @@
+//! The binary as an operator runs it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use crate::harness::deadline;
+
+/// `bugle serve --dev` on free ports, ready to be asked to stop.
+struct Process(Child);
+
+impl Process {
+    fn start(variables: &[(&str, &Path)]) -> Self {
+        let mut child = bugle(variables).spawn().expect("the binary is there");
+        let output = child.stdout.take().expect("its output is ours");
+        let banner = BufReader::new(output).lines().next();
+        assert!(banner.is_some(), "the server ended before it listened");
+        Self(child)
+    }
+
+    async fn stop(mut self) -> bool {
+        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        assert!(asked.expect("kill is there").success());
+        let ended = tokio::task::spawn_blocking(move || self.0.wait().expect("it ends"));
+        deadline("the end of the process", ended).await.expect("waiting does not panic").success()
+    }
+}
+
+fn bugle(variables: &[(&str, &Path)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
+    command.args(["serve", "--dev"]).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    for listener in ["CLIENTS", "GRPC", "ADMIN"] {
+        command.env(format!("BUGLE_{listener}__LISTEN"), "127.0.0.1:0");
+    }
+    command.envs(variables.iter().copied());
+    command
+}
+
+fn only_file(directory: &Path, prefix: &str) -> String {
+    let entries = fs::read_dir(directory).expect("the directory is there").map(|entry| entry.expect("an entry").path());
+    let mut files =
+        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
+    let file = files.next().expect("there is such a file");
+    assert_eq!(files.next(), None);
+    fs::read_to_string(file).expect("it is text")
+}
+
+#[tokio::test]
+async fn what_was_logged_is_in_the_files_when_the_process_has_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Process::start(&[("BUGLE_LOG__DIRECTORY", &directory.path().join("logs"))]);
+    assert!(server.stop().await);
+    let combined = only_file(&directory.path().join("logs"), "combined.");
+    assert!(combined.contains("listening") && combined.trim_end().ends_with("stopped"), "{combined}");
+    assert_eq!(only_file(&directory.path().join("logs"), "error."), "");
+}
+
+#[tokio::test]
+async fn a_log_directory_that_cannot_be_is_told_at_the_start() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let output = bugle(&[("BUGLE_LOG__DIRECTORY", file.path())]).output().expect("the binary is there");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("(log.directory)"), "{told}");
+    assert_eq!(output.status.code(), Some(64));
+}
