@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{WEBSOCKET, connect_packet, next_beginning, online, raw_device};
-use crate::harness::{Protocol, RawMessage, RawSocket, TestServer, Transport, token};
+use crate::harness::{Protocol, RawSocket, TestServer, Transport, token};
 
 fn code(ack: &[Value]) -> &str {
     assert_eq!(ack.len(), 1, "an acknowledgement has one argument: {ack:?}");
@@ -125,8 +125,7 @@ async fn an_acknowledgement_goes_to_the_id_that_was_asked_for_it() {
     }
     socket.send_text(r#"42["unknown",1]"#).await;
     socket.send_text(r#"425["unknown",1]"#).await;
-    match socket.receive().await {
-        RawMessage::Text(text) => assert!(text.starts_with("435["), "who asks for no answer gets none: {text}"),
-        other @ (RawMessage::Binary(_) | RawMessage::Closed(_)) => panic!("no answer: {other:?}"),
-    }
+    // A ping may come in between.
+    let ack = next_beginning(&mut socket, "43").await;
+    assert!(ack.starts_with("435["), "who asks for no answer gets none: {ack}");
 }
