@@ -36,7 +36,7 @@ pub struct Identity {
 impl Identity {
     /// Whether the token lets its device join this room by an event.
     pub fn may_join(&self, room: &RoomName) -> bool {
-        self.allowed_rooms.iter().any(|pattern| pattern.matches(room.as_str()))
+        !room.is_reserved() && self.allowed_rooms.iter().any(|pattern| pattern.matches(room.as_str()))
     }
 
     /// What the token says of a placeholder: the user, the roles, the texts and integers of a claim.

@@ -68,13 +68,29 @@ impl Template {
         values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
         at_most: usize,
     ) -> Result<Vec<RoomName>, TooManyRooms> {
+        let mut all = self.made(values_of, at_most)?;
         // `us{claim.a}:{claim.b}` can still come out as a user's room.
-        let all = self.any_rooms(values_of, at_most)?;
-        Ok(all.into_iter().filter(|room| !room.is_reserved()).collect())
+        all.retain(|room| !room.is_reserved());
+        Ok(all)
     }
 
-    /// The same, Bugle's own rooms among them.
+    /// The same, and Bugle's own rooms as well if the template itself names them: no value makes one of another room.
     pub fn any_rooms<'a>(
+        &'a self,
+        values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
+        at_most: usize,
+    ) -> Result<Vec<RoomName>, TooManyRooms> {
+        let names_own = match &*self.parts {
+            [Piece::Literal(constant)] => is_reserved(constant),
+            [Piece::Literal(beginning), ..] => is_reserved(&format!("{beginning}x")),
+            _ => false,
+        };
+        let mut all = self.made(values_of, at_most)?;
+        all.retain(|room| names_own || !room.is_reserved());
+        Ok(all)
+    }
+
+    fn made<'a>(
         &'a self,
         values_of: impl Fn(&'a Placeholder) -> Vec<Cow<'a, str>>,
         at_most: usize,

@@ -7,14 +7,24 @@ use crate::message::{EventName, Payload, RoomName, UserId};
 /// The last payload of each event in each room that was to be retained. Kept in memory: it ends with the process.
 pub struct Retained {
     most: usize,
+    most_room_bytes: usize,
     kept: Mutex<Kept>,
 }
 
 #[derive(Default)]
 struct Kept {
-    by_room: HashMap<RoomName, BTreeMap<EventName, Value>>,
+    by_room: HashMap<RoomName, Events>,
     count: usize,
 }
+
+#[derive(Default)]
+struct Events {
+    values: BTreeMap<EventName, Value>,
+    bytes: usize,
+}
+
+/// What an entry takes up besides its event's name and its payload.
+const ENTRY_BYTES: usize = 64;
 
 /// A retained payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +37,17 @@ pub struct Value {
 
 /// No more values can be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetainedFull;
+pub enum RetainedFull {
+    /// There are as many as there may be.
+    Entries,
+    /// Those of one room have as many bytes as they may have.
+    RoomBytes,
+}
 
 impl Retained {
-    /// Keeps up to so many values.
-    pub fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::default() }
+    /// Keeps up to so many values, and so many bytes of one room.
+    pub fn new(most: usize, most_room_bytes: usize) -> Self {
+        Self { most, most_room_bytes, kept: Mutex::default() }
     }
 
     /// Keeps a value in place of the one before. A payload of nothing takes it away.
@@ -42,31 +57,63 @@ impl Retained {
             kept.take(room, event);
             return Ok(());
         }
-        let known = kept.by_room.get(room).is_some_and(|events| events.contains_key(event));
-        if !known && kept.count >= self.most {
-            return Err(RetainedFull);
+        self.check(&kept, [room], event, &value.payload)?;
+        let events = kept.by_room.entry(room.clone()).or_default();
+        events.bytes += size(event, &value.payload);
+        match events.values.insert(event.clone(), value) {
+            Some(before) => events.bytes -= size(event, &before.payload),
+            None => kept.count += 1,
         }
-        kept.by_room.entry(room.clone()).or_default().insert(event.clone(), value);
-        kept.count += usize::from(!known);
         Ok(())
     }
 
-    /// Whether a value for this event in this room can be kept.
-    pub fn has_room_for(&self, room: &RoomName, event: &EventName) -> bool {
-        let kept = self.kept.lock();
-        kept.count < self.most || kept.by_room.get(room).is_some_and(|events| events.contains_key(event))
+    /// Whether a value for this event can be kept in each of these rooms.
+    pub fn has_room_for<'a>(
+        &self,
+        rooms: impl IntoIterator<Item = &'a RoomName>,
+        event: &EventName,
+        payload: &Payload,
+    ) -> Result<(), RetainedFull> {
+        self.check(&self.kept.lock(), rooms, event, payload)
+    }
+
+    fn check<'a>(
+        &self,
+        kept: &Kept,
+        rooms: impl IntoIterator<Item = &'a RoomName>,
+        event: &EventName,
+        payload: &Payload,
+    ) -> Result<(), RetainedFull> {
+        if matches!(payload, Payload::None) {
+            return Ok(());
+        }
+        let mut count = kept.count;
+        for room in rooms {
+            let events = kept.by_room.get(room);
+            let before = events.and_then(|events| events.values.get(event));
+            count += usize::from(before.is_none());
+            if count > self.most {
+                return Err(RetainedFull::Entries);
+            }
+            let others =
+                events.map_or(0, |events| events.bytes) - before.map_or(0, |before| size(event, &before.payload));
+            if others + size(event, payload) > self.most_room_bytes {
+                return Err(RetainedFull::RoomBytes);
+            }
+        }
+        Ok(())
     }
 
     /// The value of an event in a room.
     pub fn get(&self, room: &RoomName, event: &str) -> Option<Value> {
-        self.kept.lock().by_room.get(room)?.get(event).cloned()
+        self.kept.lock().by_room.get(room)?.values.get(event).cloned()
     }
 
     /// The values of a room, ordered by event.
     pub fn of_room(&self, room: &RoomName) -> Vec<(EventName, Value)> {
         let kept = self.kept.lock();
-        let events = kept.by_room.get(room).into_iter().flatten();
-        events.map(|(event, value)| (event.clone(), value.clone())).collect()
+        let values = kept.by_room.get(room).into_iter().flat_map(|events| &events.values);
+        values.map(|(event, value)| (event.clone(), value.clone())).collect()
     }
 }
 
@@ -75,11 +122,18 @@ impl Kept {
         let Some(events) = self.by_room.get_mut(room) else {
             return;
         };
-        self.count -= usize::from(events.remove(event).is_some());
-        if events.is_empty() {
+        if let Some(before) = events.values.remove(event) {
+            events.bytes -= size(event, &before.payload);
+            self.count -= 1;
+        }
+        if events.values.is_empty() {
             self.by_room.remove(room);
         }
     }
+}
+
+fn size(event: &EventName, payload: &Payload) -> usize {
+    event.as_str().len() + payload.len() + ENTRY_BYTES
 }
 
 #[cfg(test)]
@@ -100,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_last_value_of_each_event_and_room_is_kept() {
-        let retained = Retained::new(9);
+        let retained = Retained::new(9, 1_000);
         for (in_room, name, json) in [("a", "x", "1"), ("a", "x", "2"), ("a", "b", "3"), ("c", "x", "4")] {
             retained.put(&room(in_room), &event(name), value(json)).unwrap();
         }
@@ -111,13 +165,36 @@ mod tests {
 
     #[test]
     fn values_are_bounded_replaced_and_taken_away() {
-        let retained = Retained::new(1);
+        let retained = Retained::new(1, 1_000);
         retained.put(&room("a"), &event("x"), value("1")).unwrap();
         retained.put(&room("a"), &event("x"), value("2")).expect("it takes the place of the other");
-        assert_eq!(retained.put(&room("b"), &event("x"), value("1")), Err(RetainedFull));
-        assert!(!retained.has_room_for(&room("b"), &event("x")) && retained.has_room_for(&room("a"), &event("x")));
+        assert_eq!(retained.put(&room("b"), &event("x"), value("1")), Err(RetainedFull::Entries));
+        let one = value("1").payload;
+        assert_eq!(retained.has_room_for([&room("b")], &event("x"), &one), Err(RetainedFull::Entries));
+        assert_eq!(retained.has_room_for([&room("a")], &event("x"), &one), Ok(()));
         retained.put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new() }).unwrap();
         assert!(retained.kept.lock().by_room.is_empty());
         retained.put(&room("b"), &event("x"), value("1")).unwrap();
+    }
+
+    #[test]
+    fn the_bytes_of_a_room_are_bounded_and_given_back() {
+        let retained = Retained::new(9, 200);
+        let long = value(&format!("\"{}\"", "a".repeat(100)));
+        retained.put(&room("a"), &event("x"), long.clone()).unwrap();
+        assert_eq!(retained.put(&room("a"), &event("y"), long.clone()), Err(RetainedFull::RoomBytes));
+        retained.put(&room("b"), &event("y"), long.clone()).expect("another room has its own bytes");
+        retained.put(&room("a"), &event("x"), value("1")).unwrap();
+        retained.put(&room("a"), &event("x"), long.clone()).expect("it takes the place of the other");
+        retained.put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new() }).unwrap();
+        retained.put(&room("a"), &event("y"), long).unwrap();
+    }
+
+    #[test]
+    fn room_for_several_is_counted_together() {
+        let retained = Retained::new(2, 1_000);
+        let (rooms, one) = ([room("a"), room("b"), room("c")], value("1").payload);
+        assert_eq!(retained.has_room_for(&rooms[..2], &event("x"), &one), Ok(()));
+        assert_eq!(retained.has_room_for(&rooms, &event("x"), &one), Err(RetainedFull::Entries));
     }
 }

@@ -176,11 +176,17 @@ pub(super) fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {
     request.idempotency_key.clone().map(|key| Once::new(caller.name.clone(), key, &request.emit))
 }
 
-fn refusal(refused: Refused) -> Error {
+pub(super) fn refusal(refused: Refused) -> Error {
     match refused {
         Refused::KeyReused => key_reused(),
         Refused::RetainedFull => Error::ResourceExhausted {
             message: "retain.max_entries is met: take values away by retaining no payload, or keep more".into(),
+            retry_after: RETAINED_RETRY,
+        },
+        Refused::RetainedRoomFull => Error::ResourceExhausted {
+            message: "retain.max_room_bytes is met: take values of this room away by retaining no payload, or retain \
+                      smaller ones"
+                .into(),
             retry_after: RETAINED_RETRY,
         },
         Refused::CollapseFull { retry_after } => Error::ResourceExhausted {

@@ -1,6 +1,6 @@
 use super::{
     Commands, EmitRequest, Error,
-    emit::{audit_refusal, once},
+    emit::{audit_refusal, once, refusal},
 };
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
@@ -27,6 +27,8 @@ impl Commands {
             let checked = self.check_for(caller, &request.emit, &audience, once.as_ref());
             checked.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), Some(&event), error))?;
         }
+        let capacity = self.delivery.check_capacity(&request.emit, &users).map_err(refusal);
+        capacity.inspect_err(|error| audit_refusal(&caller.name, None, Some(&event), error))?;
         let counted = self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX));
         counted.inspect_err(|error| audit_refusal(&caller.name, None, Some(&event), error))?;
         let mut receipts = Vec::with_capacity(users.len());

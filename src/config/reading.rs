@@ -39,7 +39,7 @@ fn put_together(file: Option<&Text>, mut environment: Environment, example: &Jso
     complete_addresses(&mut tree);
     let (mut config, more) = deserialize(tree, example, &merged)?;
     faults.extend(more);
-    for path in [&mut config.socketio.path, &mut config.console.path] {
+    for path in [&mut config.socketio.path, &mut config.console.path, &mut config.rest.path] {
         if let Some(stripped) = path.strip_suffix('/').filter(|path| !path.is_empty()) {
             *path = stripped.to_owned();
         }

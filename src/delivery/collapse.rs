@@ -1,17 +1,22 @@
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{
     Delivery,
     emit::{Accepted, Refused},
 };
-use crate::message::{EventName, Receipt, RoomName};
+use crate::hub::Turn;
+use crate::message::{Emit, EventName, Receipt, RoomName};
 
 /// `[collapse]`: of emits that follow each other quickly under one key, the first goes at once and then the last of each window.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -27,83 +32,159 @@ pub struct CollapseConfig {
 /// The open windows.
 pub(super) struct Collapse {
     config: CollapseConfig,
-    windows: Mutex<HashMap<Key, Option<Accepted>>>,
+    topics: Mutex<Topics>,
+    /// Windows that are open, so that all others need not look here.
+    open: AtomicUsize,
 }
 
-/// What a window is for.
+type Topics = HashMap<Topic, Windows>;
+
+/// Where windows are: emits of one event to one room.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct Topic {
     room: RoomName,
     event: EventName,
-    name: Arc<str>,
+}
+
+#[derive(Default)]
+struct Windows {
+    /// By collapse key: what waits for the window's end.
+    waiting: HashMap<Arc<str>, Option<Accepted>>,
+    /// The number of the last emit that was retained.
+    retained: u64,
+}
+
+impl Topic {
+    pub(super) fn of(emit: &Emit) -> Self {
+        Self { room: emit.audience.room(), event: emit.event.clone() }
+    }
 }
 
 impl Collapse {
     pub(super) fn new(config: CollapseConfig) -> Self {
-        Self { config, windows: Mutex::default() }
+        Self { config, topics: Mutex::default(), open: AtomicUsize::new(0) }
+    }
+
+    /// Whether as many windows more can be opened.
+    pub(super) fn has_room_for(&self, windows: usize) -> Result<(), Refused> {
+        if self.open.load(Ordering::Relaxed).saturating_add(windows) > self.config.max_keys {
+            return Err(Refused::CollapseFull { retry_after: self.config.window });
+        }
+        Ok(())
     }
 
     /// Gives the emit back if it opens a window, and so goes at once; else it waits for the window's end.
-    fn offer(&self, key: &Key, accepted: Accepted) -> Result<Option<Accepted>, Refused> {
-        let mut windows = self.windows.lock();
-        let full = windows.len() >= self.config.max_keys;
-        match windows.entry(key.clone()) {
-            Entry::Occupied(mut window) => {
-                window.insert(Some(accepted));
-                Ok(None)
-            }
-            Entry::Vacant(_) if full => Err(Refused::CollapseFull { retry_after: self.config.window }),
-            Entry::Vacant(window) => {
-                window.insert(None);
-                Ok(Some(accepted))
-            }
+    fn offer(&self, topic: &Topic, key: &Arc<str>, accepted: Accepted) -> Result<Option<Accepted>, Refused> {
+        let mut topics = self.topics.lock();
+        if let Some(waiting) = topics.get_mut(topic).and_then(|windows| windows.waiting.get_mut(key)) {
+            *waiting = Some(accepted);
+            return Ok(None);
         }
+        self.has_room_for(1)?;
+        topics.entry(topic.clone()).or_default().waiting.insert(key.clone(), None);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(accepted))
     }
 
-    /// The emit that waits for the window's end; then another window follows. If none waits, the window closes.
-    fn next(&self, key: &Key) -> Option<Accepted> {
-        match self.windows.lock().entry(key.clone()) {
-            Entry::Occupied(mut window) => {
-                let waiting = window.get_mut().take();
-                if waiting.is_none() {
-                    window.remove();
-                }
-                waiting
+    /// Whether something waits for the end of the window; then another window follows. If nothing does, the window closes.
+    fn goes_on(&self, topic: &Topic, key: &Arc<str>) -> bool {
+        let mut topics = self.topics.lock();
+        let Some(windows) = topics.get_mut(topic) else {
+            return false;
+        };
+        if windows.waiting.get(key).is_some_and(Option::is_some) {
+            return true;
+        }
+        windows.waiting.remove(key);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        if windows.waiting.is_empty() {
+            topics.remove(topic);
+        }
+        false
+    }
+
+    fn take(&self, topic: &Topic, key: &Arc<str>) -> Option<Accepted> {
+        self.topics.lock().get_mut(topic)?.waiting.get_mut(key)?.take()
+    }
+
+    /// Whether anything waits, for whatever key.
+    pub(super) fn has_waiting(&self, topic: impl FnOnce() -> Topic) -> bool {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let topics = self.topics.lock();
+        topics.get(&topic()).is_some_and(|windows| windows.waiting.values().any(Option::is_some))
+    }
+
+    /// All that waits, for whatever key, in the order in which it came.
+    pub(super) fn take_all(&self, topic: &Topic) -> Vec<Accepted> {
+        let mut topics = self.topics.lock();
+        let windows = topics.get_mut(topic).into_iter().flat_map(|windows| windows.waiting.values_mut());
+        let mut waiting: Vec<_> = windows.filter_map(Option::take).collect();
+        waiting.sort_by_key(|accepted| accepted.number);
+        waiting
+    }
+
+    /// Whether no later emit than this one was retained; takes note of this one.
+    pub(super) fn is_last_retained(&self, topic: impl FnOnce() -> Topic, number: u64) -> bool {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        match self.topics.lock().get_mut(&topic()) {
+            Some(windows) if windows.retained > number => false,
+            Some(windows) => {
+                windows.retained = number;
+                true
             }
-            Entry::Vacant(_) => None,
+            None => true,
         }
     }
 }
 
 impl Delivery {
     /// Sends an emit with a collapse key, or lets it wait.
-    pub(super) async fn collapse(&self, accepted: Accepted, name: Arc<str>) -> Result<Receipt, Refused> {
-        let key = Key { room: accepted.emit.audience.room(), event: accepted.emit.event.clone(), name };
+    pub(super) async fn collapse(&self, accepted: Accepted, key: Arc<str>) -> Result<Receipt, Refused> {
+        let topic = Topic::of(&accepted.emit);
+        if accepted.emit.retain {
+            self.can_retain([&topic.room], &topic.event, &accepted.emit.payload)?;
+        }
         let message_id = accepted.message_id;
-        match self.inner.collapse.offer(&key, accepted)? {
+        match self.inner.collapse.offer(&topic, &key, accepted)? {
             None => Ok(Receipt { deferred: true, ..Receipt::new(message_id) }),
             Some(accepted) => {
                 let receipt = self.send(accepted).await;
                 let delivery = self.clone();
-                self.inner.lifecycle.spawn(async move { delivery.keep_window(&key).await });
+                self.inner.lifecycle.spawn(async move { delivery.keep_window(&topic, &key).await });
                 receipt
             }
         }
     }
 
-    async fn keep_window(&self, key: &Key) {
+    async fn keep_window(&self, topic: &Topic, key: &Arc<str>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.inner.collapse.config.window) => {}
                 // Nothing that waits is lost to a stop.
                 () = self.inner.lifecycle.stopping() => {}
             }
-            let Some(accepted) = self.inner.collapse.next(key) else {
+            if !self.inner.collapse.goes_on(topic, key) {
                 return;
-            };
-            if let Err(refused) = self.send(accepted).await {
-                tracing::warn!(error = %refused, event.name = %key.event, "a deferred emit could not be sent");
             }
+            let turn = self.hub().turn_in_line(&topic.room).await;
+            // An emit without a key may have taken it along meanwhile.
+            if let Some(accepted) = self.inner.collapse.take(topic, key) {
+                self.send_deferred(accepted, &turn).await;
+            }
+        }
+    }
+
+    /// Sends what was told that it would wait.
+    pub(super) async fn send_deferred(&self, mut accepted: Accepted, turn: &Turn<'_>) {
+        let event = accepted.emit.event.clone();
+        // That it waited is no slowness.
+        accepted.received = Instant::now();
+        if let Err(refused) = self.send_in(Some(turn), accepted).await {
+            tracing::warn!(error = %refused, event.name = %event, "a deferred emit could not be sent");
         }
     }
 }

@@ -122,14 +122,20 @@ impl Delivery {
     }
 
     async fn join_memberships(&self, member: &Arc<Member>) {
-        let user = member.user();
-        for room in self.inner.memberships.rooms(user) {
-            self.join(member, &room).await;
-            // A LeaveRoom in between took the note away, but did not see this connection in the room.
-            if !self.inner.memberships.has(user, &room) {
-                self.hub().leave(member, &room);
-            }
+        for room in self.inner.memberships.rooms(member.user()) {
+            self.join_as_member(member, &room).await;
         }
+    }
+
+    /// Puts a connection into a room where a backend has put its user. False if it was there, or is not to be there any more.
+    pub(super) async fn join_as_member(&self, member: &Arc<Member>, room: &RoomName) -> bool {
+        let joined = self.join(member, room).await;
+        // A LeaveRoom in between took the note away, but did not see this connection in the room.
+        if self.inner.memberships.has(member.user(), room) {
+            return joined;
+        }
+        self.hub().leave(member, room);
+        false
     }
 
     /// Sends all connections away, `pace` of them per second, until none is left or the deadline has come. Says how many

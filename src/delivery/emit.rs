@@ -1,4 +1,9 @@
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -6,10 +11,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::Delivery;
+use super::{Delivery, collapse::Topic};
 use crate::cluster::{Fingerprint, KeyReused, RetainedFull, RetainedValue, Scope};
-use crate::hub::{Counts, Frame};
-use crate::message::{Audience, Emit, MessageId, Payload, Receipt};
+use crate::hub::{Counts, Frame, Turn};
+use crate::message::{Audience, Emit, EventName, MessageId, Payload, Receipt, RoomName, UserId};
 use crate::telemetry;
 
 /// Makes an emit's repetition harmless.
@@ -29,6 +34,9 @@ pub enum Refused {
     /// No more payloads can be retained.
     #[error("retain.max_entries is met")]
     RetainedFull,
+    /// No more of this room.
+    #[error("retain.max_room_bytes is met")]
+    RetainedRoomFull,
     /// No more collapse keys can have a window.
     #[error("collapse.max_keys is met")]
     CollapseFull {
@@ -43,12 +51,23 @@ impl From<KeyReused> for Refused {
     }
 }
 
+impl From<RetainedFull> for Refused {
+    fn from(full: RetainedFull) -> Self {
+        match full {
+            RetainedFull::Entries => Self::RetainedFull,
+            RetainedFull::RoomBytes => Self::RetainedRoomFull,
+        }
+    }
+}
+
 /// An emit that is on its way.
 pub(super) struct Accepted {
     pub(super) emit: Emit,
     pub(super) message_id: MessageId,
+    /// Later emits have larger ones.
+    pub(super) number: u64,
     time: Timestamp,
-    received: Instant,
+    pub(super) received: Instant,
 }
 
 impl Once {
@@ -100,7 +119,8 @@ impl Delivery {
 
     async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, Refused> {
         let now = self.inner.clock.now();
-        let accepted = Accepted { emit, message_id: MessageId::at(now), time: now, received };
+        let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
+        let accepted = Accepted { emit, message_id: MessageId::at(now), number, time: now, received };
         let Some(once) = once else {
             return self.pass(accepted).await;
         };
@@ -116,21 +136,38 @@ impl Delivery {
     }
 
     pub(super) async fn send(&self, accepted: Accepted) -> Result<Receipt, Refused> {
-        let Accepted { emit, message_id, time, received } = accepted;
-        let room = emit.audience.room();
+        let room = accepted.emit.audience.room();
+        let overtakes =
+            accepted.emit.collapse_key.is_none() && self.inner.collapse.has_waiting(|| Topic::of(&accepted.emit));
         // What is retained is for those who are not there yet, so the turn is wanted whoever is.
-        let turn =
-            if emit.retain { Some(self.hub().turn(&room).await) } else { self.hub().turn_if_occupied(&room).await };
+        let turn = if accepted.emit.retain || overtakes {
+            Some(self.hub().turn_in_line(&room).await)
+        } else {
+            self.hub().turn_in_line_if_occupied(&room).await
+        };
+        if overtakes && let Some(turn) = &turn {
+            // It came before, and without a key nothing asks for another order.
+            for earlier in self.inner.collapse.take_all(&Topic::of(&accepted.emit)) {
+                self.send_deferred(earlier, turn).await;
+            }
+        }
+        self.send_in(turn.as_ref(), accepted).await
+    }
+
+    /// Sends in a room's turn. There is none if nobody is in the room and nothing is to be retained.
+    pub(super) async fn send_in(&self, turn: Option<&Turn<'_>>, accepted: Accepted) -> Result<Receipt, Refused> {
+        let Accepted { emit, message_id, number, time, received } = accepted;
+        let room = emit.audience.room();
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
-        let is_empty = matches!(emit.payload, Payload::None);
-        let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload };
-        if emit.retain {
+        let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload.clone() };
+        if emit.retain && self.inner.collapse.is_last_retained(|| Topic::of(&emit), number) {
             // An envelope around nothing is not nothing, which takes the value away.
+            let is_empty = matches!(emit.payload, Payload::None);
             let kept = if is_empty { Payload::None } else { payload.clone() };
             let value = RetainedValue { payload: kept, except_users: emit.except.users.clone() };
-            self.inner.retained.put(&room, &emit.event, value).map_err(|RetainedFull| Refused::RetainedFull)?;
+            self.inner.retained.put(&room, &emit.event, value)?;
         }
-        let frame = Frame { event: emit.event, payload, volatile: emit.volatile };
+        let frame = Frame { volatile: emit.volatile, ..Frame::new(emit.event, payload) };
         let counts = match turn {
             Some(turn) => turn.fan_out(frame, &emit.except).await,
             None => Counts::default(),
@@ -139,6 +176,27 @@ impl Delivery {
         telemetry::fanned_out(enqueued, dropped, received.elapsed());
         tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
         Ok(Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) })
+    }
+
+    /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.
+    pub fn check_capacity(&self, emit: &Emit, users: &[UserId]) -> Result<(), Refused> {
+        if emit.collapse_key.is_some() {
+            self.inner.collapse.has_room_for(users.len())?;
+        }
+        if !emit.retain {
+            return Ok(());
+        }
+        let rooms: Vec<_> = users.iter().map(RoomName::of_user).collect();
+        self.can_retain(&rooms, &emit.event, &emit.payload)
+    }
+
+    pub(super) fn can_retain<'a>(
+        &self,
+        rooms: impl IntoIterator<Item = &'a RoomName>,
+        event: &EventName,
+        payload: &Payload,
+    ) -> Result<(), Refused> {
+        Ok(self.inner.retained.has_room_for(rooms, event, payload)?)
     }
 }
 

@@ -22,7 +22,10 @@ pub use devices::Admission;
 pub use crate::cluster::{RetainedValue, TooMany};
 pub use crate::hub::{Connection, Page, RoomUsers};
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use self::collapse::Collapse;
 use crate::clock::Clock;
@@ -66,6 +69,8 @@ struct Inner {
     grants: UserRooms,
     retained: Retained,
     collapse: Collapse,
+    /// Emits so far.
+    accepted: AtomicU64,
     clock: Clock,
     lifecycle: Lifecycle,
     connections_per_user: usize,
@@ -77,8 +82,9 @@ impl Delivery {
         let Parameters { limits, retain, collapse, waiting_bytes, clock, lifecycle } = parameters;
         let inner = Inner {
             hub: Hub::new(waiting_bytes),
-            retained: Retained::new(retain.max_entries),
+            retained: Retained::new(retain.max_entries, retain.max_room_bytes),
             collapse: Collapse::new(collapse),
+            accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),
             memberships: UserRooms::new(limits.memberships),
             grants: UserRooms::new(limits.grants),
@@ -104,6 +110,11 @@ impl Delivery {
         self.inner.idempotency.sweep();
         for (user, room) in self.inner.memberships.sweep() {
             self.leave_now(&user, &room);
+            // A JoinRoom in between saw its connections in the room still.
+            if self.inner.memberships.has(&user, &room) {
+                let delivery = self.clone();
+                self.inner.lifecycle.spawn(async move { delivery.join_again(&user, &room).await });
+            }
         }
         // Who is in such a room stays: what has ended is the right to join.
         self.inner.grants.sweep();

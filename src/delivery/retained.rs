@@ -13,6 +13,8 @@ use crate::message::{EventName, RoomName};
 pub struct RetainConfig {
     /// Payloads kept at one time.
     pub max_entries: usize,
+    /// Bytes of one room's payloads, each with its event's name and 64 more: whoever joins is sent all of them.
+    pub max_room_bytes: usize,
 }
 
 impl Delivery {
@@ -31,7 +33,7 @@ impl Delivery {
     pub(super) fn send_retained(&self, turn: &Turn<'_>, member: &Arc<Member>) {
         for (event, value) in self.inner.retained.of_room(turn.room()) {
             if !value.except_users.contains(member.user()) {
-                turn.send(member, Frame::new(event, value.payload));
+                turn.send(member, Frame::on_join(event, value.payload));
             }
         }
     }

@@ -11,9 +11,15 @@ impl Delivery {
         self.inner.memberships.put(user, room, ttl)?;
         let mut joined = 0;
         for member in self.hub().of_user(user) {
-            joined += usize::from(self.join(&member, room).await);
+            joined += usize::from(self.join_as_member(&member, room).await);
         }
         Ok(joined)
+    }
+
+    pub(super) async fn join_again(&self, user: &UserId, room: &RoomName) {
+        for member in self.hub().of_user(user) {
+            self.join_as_member(&member, room).await;
+        }
     }
 
     /// These rooms and those that backends put the user into, each once.

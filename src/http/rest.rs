@@ -1,7 +1,10 @@
 use axum::{
     Extension, Router,
-    extract::{Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -75,10 +78,17 @@ struct Entry<'a> {
 
 async fn one(
     State(commands): State<Commands>,
-    Path(event): Path<String>,
-    Query(InRoom { room }): Query<InRoom>,
+    event: Result<Path<String>, PathRejection>,
+    query: Result<Query<InRoom>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let (Ok(Path(event)), Ok(Query(InRoom { room }))) = (event, query) else {
+        return error(
+            StatusCode::BAD_REQUEST,
+            "invalid_argument",
+            "name one event, and one room at most, both in UTF-8",
+        );
+    };
     match commands.device_retained(token(&headers), room.as_deref(), &event) {
         Ok(Payload::Json(raw)) => fresh("application/json", raw.get().to_owned().into_bytes()),
         Ok(Payload::Binary(bytes)) => fresh("application/octet-stream", bytes.into()),
@@ -125,7 +135,11 @@ fn refuse(refused: RetainedRefused) -> Response {
         RetainedRefused::NotYourRoom => (StatusCode::FORBIDDEN, "not_your_room", "not_your_room"),
         RetainedRefused::Nothing => return error(StatusCode::NOT_FOUND, "not_found", &message),
     };
-    (Extension(Reason(reason)), error(status, code, &message)).into_response()
+    let mut response = (Extension(Reason(reason)), error(status, code, &message)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {

@@ -9,12 +9,19 @@ pub struct Frame {
     pub payload: Payload,
     /// A full queue loses the frame instead of the connection.
     pub volatile: bool,
+    /// It was there before the device: that it waits does not make the device slow.
+    pub on_join: bool,
 }
 
 impl Frame {
     /// A frame that must arrive.
     pub fn new(event: EventName, payload: Payload) -> Self {
-        Self { event, payload, volatile: false }
+        Self { event, payload, volatile: false, on_join: false }
+    }
+
+    /// A frame for whoever has just joined.
+    pub fn on_join(event: EventName, payload: Payload) -> Self {
+        Self { on_join: true, ..Self::new(event, payload) }
     }
 
     /// About what it takes up while it waits, in bytes.

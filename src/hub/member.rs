@@ -32,7 +32,7 @@ enum Phase {
 pub(super) enum Delivery {
     Enqueued,
     Dropped(QueueError),
-    /// The connection is gone: it does not count as matched.
+    /// The connection is gone, or has left the room: it does not count as matched.
     Gone,
     /// The connection does not listen for the event: it does not count as matched.
     NotListening,
@@ -100,23 +100,29 @@ impl Member {
 
     /// Sends a frame that is for this connection alone.
     pub fn send(&self, frame: Frame) -> bool {
-        self.deliver(&Arc::new(frame)) == Delivery::Enqueued
+        self.deliver(&Arc::new(frame), None) == Delivery::Enqueued
     }
 
-    pub(super) fn deliver(&self, frame: &Arc<Frame>) -> Delivery {
+    /// `room`: it is for those alone who are in there.
+    pub(super) fn deliver(&self, frame: &Arc<Frame>, room: Option<&RoomName>) -> Delivery {
         if !self.connection.listens_to(&frame.event) {
             return Delivery::NotListening;
         }
         let mut state = self.state.lock();
+        if room.is_some_and(|room| !state.rooms.contains(room)) {
+            return Delivery::Gone;
+        }
         match &mut state.phase {
             Phase::Live => match self.connection.enqueue(frame) {
                 Ok(()) => Delivery::Enqueued,
                 Err(QueueError::Ended) => Delivery::Ended,
                 Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
             },
-            Phase::CatchingUp { bytes, .. } if *bytes > self.waiting_bytes => Delivery::Dropped(QueueError::Full),
+            Phase::CatchingUp { bytes, .. } if !frame.on_join && *bytes > self.waiting_bytes => {
+                Delivery::Dropped(QueueError::Full)
+            }
             Phase::CatchingUp { waiting, bytes } => {
-                *bytes += frame.size();
+                *bytes += if frame.on_join { 0 } else { frame.size() };
                 waiting.push(frame.clone());
                 Delivery::Enqueued
             }

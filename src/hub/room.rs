@@ -10,13 +10,15 @@ use crate::message::{ConnectionId, RoomName};
 pub(super) struct Room {
     name: RoomName,
     members: Mutex<IndexMap<ConnectionId, Arc<Member>>>,
-    /// Whoever holds it acts on the room; the others wait in line.
+    /// Whoever holds it acts on the room.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Emits wait here for each other, so that one of them at most waits for the turn: joins need not wait for all of them.
+    pub(super) line: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Room {
     pub(super) fn new(name: RoomName) -> Self {
-        Self { name, members: Mutex::default(), turn: Arc::default() }
+        Self { name, members: Mutex::default(), turn: Arc::default(), line: Arc::default() }
     }
 
     pub(super) fn name(&self) -> &RoomName {

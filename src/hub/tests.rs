@@ -103,7 +103,7 @@ async fn live(hub: &Hub, id: &str, fake: &Arc<Fake>) -> Arc<Member> {
 }
 
 async fn send_except(hub: &Hub, name: &str, frame: Frame, except: &Exceptions) -> Counts {
-    match hub.turn_if_occupied(&room(name)).await {
+    match hub.turn_in_line_if_occupied(&room(name)).await {
         Some(turn) => turn.fan_out(frame, except).await,
         None => Counts::default(),
     }

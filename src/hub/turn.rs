@@ -25,32 +25,42 @@ pub struct Counts {
     pub dropped: u64,
 }
 
-/// The right to act on a room: whoever has it sends and joins, the others wait in line.
+/// The right to act on a room: whoever has it sends and joins, the others wait.
 pub struct Turn<'a> {
     held: Held<'a>,
-    _turn: OwnedMutexGuard<()>,
+    _right: OwnedMutexGuard<()>,
+    _line: Option<OwnedMutexGuard<()>>,
 }
 
 impl Hub {
-    /// Waits for a room's turn, whether anybody is in the room or not.
+    /// Waits for a room's turn, to join it.
     pub async fn turn(&self, name: &RoomName) -> Turn<'_> {
-        let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
-        Held { hub: self, room: Some(room) }.turn().await
+        self.hold(name).turn(None).await
     }
 
-    /// Waits for a room's turn, if anybody is in the room.
-    pub async fn turn_if_occupied(&self, name: &RoomName) -> Option<Turn<'_>> {
+    /// Waits for a room's turn, to send something, behind all who came for that before. Whoever joins goes first.
+    pub async fn turn_in_line(&self, name: &RoomName) -> Turn<'_> {
+        self.hold(name).turn_in_line().await
+    }
+
+    /// The same, if anybody is in the room.
+    pub async fn turn_in_line_if_occupied(&self, name: &RoomName) -> Option<Turn<'_>> {
         let room = self.rooms.get(name)?.clone();
-        Some(Held { hub: self, room: Some(room) }.turn().await)
+        Some(Held { hub: self, room: Some(room) }.turn_in_line().await)
+    }
+
+    fn hold(&self, name: &RoomName) -> Held<'_> {
+        let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
+        Held { hub: self, room: Some(room) }
     }
 
     /// Sends a frame to one connection, which is closed as slow if it cannot take it, unless the frame is volatile.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.deliver(member, &Arc::new(frame));
+        self.deliver(member, &Arc::new(frame), None);
     }
 
-    fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>) -> Delivery {
-        let delivery = member.deliver(frame);
+    fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>, room: Option<&RoomName>) -> Delivery {
+        let delivery = member.deliver(frame, room);
         match delivery {
             Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
                 self.close(member, &CloseCode::Slow.into());
@@ -80,12 +90,14 @@ impl Turn<'_> {
         let frame = Arc::new(frame);
         let excepted = Excepted::new(self.held.hub, except);
         let mut counts = Counts::default();
+        // Nobody leaves Bugle's own rooms. Others may be left while this goes on.
+        let room = Some(self.room()).filter(|room| !room.is_reserved());
         for (index, member) in self.held.members().iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
             }
             if !excepted.contains(member) {
-                counts.add(self.held.hub.deliver(member, &frame));
+                counts.add(self.held.hub.deliver(member, &frame, room));
             }
         }
         counts
@@ -115,9 +127,14 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    async fn turn(self) -> Turn<'a> {
+    async fn turn(self, line: Option<OwnedMutexGuard<()>>) -> Turn<'a> {
         let turn = self.turn.clone().lock_owned().await;
-        Turn { held: self, _turn: turn }
+        Turn { held: self, _right: turn, _line: line }
+    }
+
+    async fn turn_in_line(self) -> Turn<'a> {
+        let line = self.line.clone().lock_owned().await;
+        self.turn(Some(line)).await
     }
 }
 

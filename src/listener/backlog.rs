@@ -6,12 +6,14 @@
 pub struct Backlog {
     enqueued: u64,
     base: u64,
+    /// Of what was enqueued since nothing waited, what does not count against the bound.
+    exempt: u64,
 }
 
 impl Backlog {
     /// Nothing waits, and the stream has written this much.
     pub fn new(written: u64) -> Self {
-        Self { enqueued: 0, base: written }
+        Self { enqueued: 0, base: written, exempt: 0 }
     }
 
     /// How much waits, now that the stream has written `written` in all.
@@ -24,15 +26,27 @@ impl Backlog {
         self.enqueued - sent
     }
 
+    /// Whether more waits than this, now that the stream has written `written` in all, apart from what is exempt.
+    pub fn is_past(&mut self, bound: usize, written: u64) -> bool {
+        let waiting = self.read(written);
+        waiting > (bound as u64).saturating_add(self.exempt)
+    }
+
     /// This much more waits.
     pub fn add(&mut self, bytes: usize) {
         self.enqueued += bytes as u64;
     }
 
+    /// The same, and it does not count against the bound: not until nothing waits any more.
+    pub fn add_exempt(&mut self, bytes: usize) {
+        self.add(bytes);
+        self.exempt += bytes as u64;
+    }
+
     /// What waits now goes out on another stream, which has written this much.
     pub fn move_to(&mut self, old_written: u64, new_written: u64) {
         let waiting = self.read(old_written);
-        *self = Self { enqueued: waiting, base: new_written };
+        *self = Self { enqueued: waiting, base: new_written, exempt: self.exempt };
     }
 }
 
@@ -57,6 +71,19 @@ mod tests {
         assert_eq!(backlog.read(100), 50);
         assert_eq!(backlog.read(120), 30);
         assert_eq!(backlog.read(150), 0);
+    }
+
+    #[test]
+    fn what_is_exempt_does_not_count_until_nothing_waits() {
+        let mut backlog = Backlog::new(0);
+        backlog.add_exempt(1_000);
+        backlog.add(10);
+        assert!(!backlog.is_past(10, 0));
+        backlog.add(1);
+        assert!(backlog.is_past(10, 0));
+        assert!(!backlog.is_past(10, 1_011), "all is written");
+        backlog.add(11);
+        assert!(backlog.is_past(10, 1_011));
     }
 
     #[test]

@@ -27,9 +27,10 @@ pub struct DeviceStream {
 #[derive(Clone)]
 pub struct StreamHandle(Arc<State>);
 
-#[derive(Default)]
 struct State {
     written: AtomicU64,
+    /// How much may still be read.
+    readable: AtomicU64,
     condition: AtomicU8,
     // Reader and writer are different tasks: a cut has to wake both, above all a writer that waits for a device that
     // has stopped reading.
@@ -48,7 +49,15 @@ const CLOSED: u8 = 3;
 impl DeviceStream {
     /// Wraps an accepted stream.
     pub fn new(inner: TcpStream) -> Self {
-        Self { inner, state: Arc::default() }
+        let state = State {
+            written: AtomicU64::new(0),
+            readable: AtomicU64::new(u64::MAX),
+            condition: AtomicU8::new(OPEN),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+            at_end: Mutex::default(),
+        };
+        Self { inner, state: Arc::new(state) }
     }
 
     /// The stream's handle.
@@ -71,6 +80,16 @@ impl StreamHandle {
     /// Ends the stream and throws away what was not sent.
     pub fn abort(&self) {
         self.0.end(ABORTED);
+    }
+
+    /// Lets so many bytes be read from now on; then reading fails.
+    pub fn limit_reading(&self, bytes: u64) {
+        self.0.readable.store(bytes, Ordering::Release);
+    }
+
+    /// Whether all that may be read was.
+    pub fn is_read_up(&self) -> bool {
+        self.0.readable.load(Ordering::Acquire) == 0
     }
 
     /// Whether this is the same stream's.
@@ -122,7 +141,18 @@ impl AsyncRead for DeviceStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.state.reader.register(cx.waker());
         self.state.check()?;
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
+        let readable = self.state.readable.load(Ordering::Acquire);
+        if readable == 0 {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "more came than may be read")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        // Set meanwhile, it counts from the next read on.
+        let left = readable.saturating_sub((buffer.filled().len() - before) as u64);
+        if readable != u64::MAX {
+            let _ = self.state.readable.compare_exchange(readable, left, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -205,6 +235,20 @@ mod tests {
         };
         let all = async { tokio::join!(writing, reading, cutting) };
         tokio::time::timeout(Duration::from_secs(5), all).await.expect("the cut wakes both");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_may_be() {
+        let (mut stream, mut peer) = pair().await;
+        let handle = stream.handle();
+        handle.limit_reading(5);
+        peer.write_all(b"hello world").await.unwrap();
+        let mut text = [0; 5];
+        stream.read_exact(&mut text).await.unwrap();
+        assert!(handle.is_read_up());
+        stream.read_u8().await.unwrap_err();
+        handle.limit_reading(u64::MAX);
+        assert_eq!(stream.read_u8().await.unwrap(), b' ');
     }
 
     #[tokio::test]

@@ -39,9 +39,10 @@ pub enum TransportName {
 
 impl Config {
     /// How many packets may wait for a device: many enough for the bound in bytes to be met first, since a queue that is full
-    /// of packets is also too full for the next ping, and reads as a device that is gone.
+    /// of packets is also too full for the next ping, and reads as a device that is gone. What is retained does not count there.
     pub(super) fn queue_packets(&self) -> usize {
         const SMALLEST_PACKET: usize = 16;
-        (self.queue_bytes / SMALLEST_PACKET).max(1024)
+        const MOST_ON_JOIN: usize = 65_536;
+        (self.queue_bytes / SMALLEST_PACKET).max(MOST_ON_JOIN)
     }
 }

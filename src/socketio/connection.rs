@@ -85,7 +85,7 @@ impl SocketConnection {
             let _ = ack.send(&[answer]);
             return;
         };
-        if self.waiting(&mut outlet, &socket) > self.edge.parameters.config.queue_bytes as u64 {
+        if self.is_full(&mut outlet, &socket) {
             return;
         }
         // An error says that the device is gone.
@@ -94,8 +94,8 @@ impl SocketConnection {
         }
     }
 
-    /// How much waits for the device, in bytes.
-    fn waiting(&self, outlet: &mut Outlet, socket: &SocketRef) -> u64 {
+    /// Whether too much waits for the device.
+    fn is_full(&self, outlet: &mut Outlet, socket: &SocketRef) -> bool {
         if outlet.stream.is_none() && socket.transport_type() == TransportType::Websocket {
             outlet.stream = self.edge.upgrades.get(&socket.id).map(|stream| stream.clone());
             if let Some(stream) = &outlet.stream {
@@ -103,7 +103,7 @@ impl SocketConnection {
             }
         }
         let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
-        outlet.backlog.read(written)
+        outlet.backlog.is_past(self.edge.parameters.config.queue_bytes, written)
     }
 }
 
@@ -136,12 +136,18 @@ impl Connection for SocketConnection {
         if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(&socket) {
             return Err(QueueError::Unsupported);
         }
-        if self.waiting(&mut outlet, &socket) > self.edge.parameters.config.queue_bytes as u64 {
+        // Looked at in any case: this is where what was written is taken note of.
+        if self.is_full(&mut outlet, &socket) && !frame.on_join {
             return Err(QueueError::Full);
         }
         send(&socket, frame)?;
         let is_stream = outlet.stream.is_some();
-        outlet.backlog.add(wire_size(frame, is_stream));
+        let bytes = wire_size(frame, is_stream);
+        if frame.on_join {
+            outlet.backlog.add_exempt(bytes);
+        } else {
+            outlet.backlog.add(bytes);
+        }
         Ok(())
     }
 

@@ -26,6 +26,9 @@ use crate::telemetry;
 /// Each connection has buffers of its own, and most messages are small.
 const BUFFER: usize = 1024;
 
+/// What a stranger may send before the token is accepted, in bytes: a token of the longest kind, and as much again around it.
+const MOST_BEFORE_AUTH: u64 = 16 * 1024;
+
 /// Why a device gets no further.
 enum Refusal {
     /// It is told.
@@ -41,6 +44,7 @@ pub(super) async fn receive(mut visitor: Visitor, upgrade: Upgrade) {
     let Ok(Some((stream, read))) = timeout_at(deadline, upgrade.stream()).await else {
         return;
     };
+    visitor.stream.limit_reading(MOST_BEFORE_AUTH);
     let config = socket_config(&endpoint.parameters);
     let mut socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
     match authenticate(&mut visitor, &mut socket, deadline).await {
@@ -67,7 +71,7 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
     let endpoint = visitor.endpoint.clone();
     let parameters = &endpoint.parameters;
     let token = tokio::select! {
-        token = first_message(socket) => token?,
+        token = first_message(visitor, socket) => token?,
         () = sleep_until(deadline) => {
             return Err(Refusal::Told { reason: "no_auth_in_time", frame: closing::no_auth_in_time() });
         }
@@ -81,6 +85,7 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
         .connect_device(&identity, connection.clone())
         .await
         .map_err(|limit| Refusal::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
+    visitor.stream.limit_reading(u64::MAX);
     if !admission.go_live(None) {
         return Err(Refusal::Gone);
     }
@@ -102,7 +107,7 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
 }
 
 /// The token of the first message.
-async fn first_message(socket: &mut Socket) -> Result<Option<SecretString>, Refusal> {
+async fn first_message(visitor: &Visitor, socket: &mut Socket) -> Result<Option<SecretString>, Refusal> {
     loop {
         return match socket.next().await {
             Some(Ok(Message::Text(text))) => match ClientMessage::parse(&text) {
@@ -114,6 +119,9 @@ async fn first_message(socket: &mut Socket) -> Result<Option<SecretString>, Refu
             Some(Ok(Message::Close(_))) => {
                 closing::part(socket).await;
                 Err(Refusal::Gone)
+            }
+            Some(Err(_)) if visitor.stream.is_read_up() => {
+                Err(Refusal::Told { reason: "too_much_before_auth", frame: closing::too_large() })
             }
             Some(Err(error)) => match closing::complaint(&error) {
                 Some(frame) => Err(Refusal::Told { reason: "malformed", frame }),

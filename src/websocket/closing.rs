@@ -2,7 +2,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
-use tokio_tungstenite::tungstenite::{Error, error::CapacityError, protocol::CloseFrame};
+use tokio_tungstenite::tungstenite::{
+    Error,
+    error::{CapacityError, ProtocolError},
+    protocol::CloseFrame,
+};
 
 use super::{Socket, connection::message};
 use crate::auth::{InvalidToken, TokenRefused};
@@ -62,15 +66,17 @@ pub(super) fn farewell(reason: &CloseReason) -> Option<CloseFrame> {
     }
 }
 
+/// Tells a device that it sent more than is taken.
+pub(super) fn too_large() -> CloseFrame {
+    frame(TOO_LARGE, "the message is too large")
+}
+
 /// Tells a device what is wrong with what it sent; nothing if the stream itself has failed.
 pub(super) fn complaint(error: &Error) -> Option<CloseFrame> {
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(frame(TOO_LARGE, "the message is too large")),
-        Error::Utf8(_) => Some(frame(NOT_UTF8, "the text is not UTF-8")),
-        Error::Capacity(CapacityError::TooManyHeaders) | Error::Protocol(_) | Error::AttackAttempt => {
-            Some(frame(PROTOCOL, "the message is malformed"))
-        }
-        Error::ConnectionClosed
+        // Devices that go away without a word, as apps do that are killed, are among these.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+        | Error::ConnectionClosed
         | Error::AlreadyClosed
         | Error::Io(_)
         | Error::Tls(_)
@@ -78,6 +84,11 @@ pub(super) fn complaint(error: &Error) -> Option<CloseFrame> {
         | Error::Url(_)
         | Error::Http(_)
         | Error::HttpFormat(_) => None,
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(too_large()),
+        Error::Utf8(_) => Some(frame(NOT_UTF8, "the text is not UTF-8")),
+        Error::Capacity(CapacityError::TooManyHeaders) | Error::Protocol(_) | Error::AttackAttempt => {
+            Some(frame(PROTOCOL, "the message is malformed"))
+        }
     }
 }
 

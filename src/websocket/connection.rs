@@ -96,7 +96,7 @@ impl PlainConnection {
     }
 
     fn is_full(&self, outlet: &mut Outlet) -> bool {
-        outlet.backlog.read(self.stream.written()) > self.endpoint.parameters.queue_bytes as u64
+        outlet.backlog.is_past(self.endpoint.parameters.queue_bytes, self.stream.written())
     }
 }
 
@@ -130,10 +130,16 @@ impl Connection for PlainConnection {
         if !matches!(outlet.condition, Condition::Open) {
             return Err(QueueError::Ended);
         }
-        if self.is_full(&mut outlet) {
+        // Looked at in any case: this is where what was written is taken note of.
+        if self.is_full(&mut outlet) && !frame.on_join {
             return Err(QueueError::Full);
         }
-        outlet.backlog.add(websocket_frame_size(length(&frame.payload)));
+        let bytes = websocket_frame_size(length(&frame.payload));
+        if frame.on_join {
+            outlet.backlog.add_exempt(bytes);
+        } else {
+            outlet.backlog.add(bytes);
+        }
         outlet.queue.push_back(frame.payload.clone());
         drop(outlet);
         self.task.wake();

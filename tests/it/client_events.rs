@@ -227,6 +227,7 @@ async fn a_relay_to_a_room_is_for_those_in_it_and_spares_the_sender() {
         { "event": "join", "join": "chat:{arg}", "rooms": "any" },
         { "event": "typing", "relay": { "room": "chat:{arg}", "payload": "{user}" } },
         { "event": "help", "relay": { "room": "role:admin", "payload": "{user}" }, "rooms": "any" },
+        { "event": "trick", "relay": { "room": "e{arg}" }, "rooms": "any" },
     ]);
     let server = server_with(rules, |_| ()).await;
     let mut sender = server.connect("1").await;
@@ -238,6 +239,7 @@ async fn a_relay_to_a_room_is_for_those_in_it_and_spares_the_sender() {
     }
     assert_eq!(outcome(&mut sender, "typing", json!("7")).await, "ok");
     assert_eq!(second.expect_event("typing").await.value(), json!("1"));
+    assert_eq!(outcome(&mut sender, "trick", json!("veryone")).await, "forbidden", "no argument makes it everyone");
     assert_eq!(outcome(&mut sender, "help", json!(null)).await, "ok");
     assert_eq!(admin.expect_event("help").await.value(), json!("1"));
     server.backend().await.emit_to_user("1", "next", "1").await;

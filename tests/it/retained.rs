@@ -1,13 +1,20 @@
 //! The last payload per room and event, for whoever comes later.
 
+use std::time::Duration;
+
+use bugle::message::EventPattern;
 use bugle::proto::v1::{
     EmitOptions, EmitToRoomRequest, EmitToUserRequest, GetRetainedRequest, Receipt, emit_to_room_request,
     emit_to_user_request, get_retained_response, mailbox_client::MailboxClient,
 };
+use bugle::websocket::EndpointConfig;
 use serde_json::Value;
 use tonic::{Code, Request};
 
-use crate::harness::{API_KEY, Backend, TestServer, deadline, raw_http, token};
+use crate::harness::{
+    API_KEY, Backend, PlainDevice, PlainFrame, TestServer, answer, auth_message, deadline, raw_http, to_room, to_users,
+    token,
+};
 
 fn retain() -> EmitOptions {
     EmitOptions { retain: true, ..EmitOptions::default() }
@@ -133,4 +140,67 @@ async fn a_backend_with_the_scope_reads_a_value() {
     let answer = ask("balance").await.unwrap().into_inner().payload;
     assert_eq!(answer, Some(get_retained_response::Payload::Json("7".into())));
     assert_eq!(ask("none").await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn more_than_a_queue_takes_is_retained_and_comes_whole_and_in_order() {
+    let server = TestServer::start_with(|config| {
+        config.socketio.queue_bytes = 16 << 10;
+        let events = EventPattern::new("*").into_iter().collect();
+        let auth_timeout = Duration::from_secs(5);
+        config.websocket.push(EndpointConfig { path: "/all".into(), events, auth_timeout });
+    })
+    .await;
+    let backend = server.backend().await;
+    let mut joined = server.connect("43").await;
+    for number in 0..1_000 {
+        let event = format!("e{number:03}");
+        let json = format!(r#""{number}{}""#, "x".repeat(500));
+        retain_for_user(&backend, "42", &event, Some(&json)).await.unwrap();
+        let mut request = to_room("prices", &event, &json);
+        request.options = Some(retain());
+        answer(backend.notify().emit_to_room(request)).await.unwrap();
+    }
+    let mut device = server.connect("42").await;
+    assert_eq!(backend.join_room("prices", "43").await, 1);
+    let mut plain = PlainDevice::builder(server.clients(), "/all").open().await.expect("the WebSocket opens");
+    plain.send_text(auth_message(&token("42"))).await;
+    for number in 0..1_000 {
+        for device in [&mut device, &mut joined] {
+            assert_eq!(device.next_event().await.name, format!("e{number:03}"));
+        }
+        let PlainFrame::Text(text) = plain.receive().await else { panic!("{number} is no text") };
+        assert!(text.starts_with(&format!("\"{number}x")), "{number}: {text}");
+    }
+    for user in ["42", "43"] {
+        backend.emit_to_user(user, "next", "1").await;
+    }
+    for device in [&mut device, &mut joined] {
+        assert_eq!(device.next_event().await.name, "next");
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_rooms_values_are_bounded() {
+    let server = TestServer::start_with(|config| config.retain.max_room_bytes = 1_024).await;
+    let backend = server.backend().await;
+    let long = format!("\"{}\"", "x".repeat(600));
+    retain_for_user(&backend, "42", "a", Some(&long)).await.unwrap();
+    let refused = retain_for_user(&backend, "42", "b", Some(&long)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("retain.max_room_bytes is met"), "{}", refused.message());
+    retain_for_user(&backend, "43", "b", Some(&long)).await.expect("it is another room");
+}
+
+#[tokio::test]
+async fn an_emit_to_several_users_is_retained_for_all_or_for_none() {
+    let server = TestServer::start_with(|config| config.retain.max_entries = 2).await;
+    let backend = server.backend().await;
+    let mut device = server.connect("1").await;
+    let mut request = to_users(&["1", "2", "3"], "balance", "1");
+    request.options = Some(retain());
+    let refused = answer(backend.notify().emit_to_users(request)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    backend.emit_to_user("1", "next", "1").await;
+    assert_eq!(device.next_event().await.name, "next", "nothing was sent");
 }

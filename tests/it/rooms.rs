@@ -173,3 +173,24 @@ async fn a_rooms_users_are_listed_in_pages_with_the_counts_of_all() {
     let status = backend.get_room("nowhere").await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "nobody is in this room"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_stays_in_a_room_that_was_left_while_they_joined() {
+    let server = TestServer::start().await;
+    let backend = server.backend().await;
+    let mut devices = Vec::new();
+    for _ in 0..50 {
+        devices.push(server.connect("42").await);
+    }
+    for round in 0..40 {
+        let joining = backend.join_room("listing:7", "42");
+        let leaving = backend.leave_room("listing:7", "42");
+        tokio::join!(joining, leaving);
+        let is_member = backend.join_room("listing:8", "42").await == 50;
+        assert!(is_member, "round {round}");
+        backend.leave_room("listing:8", "42").await;
+        let matched = backend.emit_to_room("listing:7", "bid", "1").await.matched;
+        assert!(matched == 0 || matched == 50, "round {round}: {matched} of 50");
+        backend.leave_room("listing:7", "42").await;
+    }
+}

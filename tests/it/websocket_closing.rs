@@ -236,3 +236,14 @@ async fn offline(backend: &Backend) {
         assert!(Clock::system().now() < deadline, "the user stays online");
     }
 }
+
+#[tokio::test]
+async fn a_stranger_sends_little_before_the_token_is_accepted() {
+    let server = start_with(|_| ()).await;
+    let mut stranger = device(&server).open().await.expect("the upgrade is agreed to");
+    stranger.send_text("a".repeat(20_000)).await;
+    assert_eq!(stranger.receive().await, PlainFrame::closed(1009, "the message is too large"));
+    let mut player = connect(&server, "42").await;
+    player.send_text("a".repeat(20_000)).await;
+    player.heard().await;
+}

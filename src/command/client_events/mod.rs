@@ -126,11 +126,12 @@ impl Commands {
         for room in &names {
             self.allow(admission, values.identity, room, rooms.allowed)?;
         }
+        let (present, most) = (admission.member().rooms(), self.rooms_per_connection);
+        let more = names.iter().filter(|room| !present.contains(room)).count();
+        if more > 0 && present.len() + more > most {
+            return Err(EventRefused::TooManyRooms(most));
+        }
         for room in names {
-            let most = self.rooms_per_connection;
-            if !admission.member().is_in(&room) && admission.member().rooms().len() >= most {
-                return Err(EventRefused::TooManyRooms(most));
-            }
             // A ForbidRoom in between took the right away, but did not see this connection in the room.
             if admission.join(&room).await
                 && let Err(refused) = self.allow(admission, values.identity, &room, rooms.allowed)

@@ -48,8 +48,12 @@ impl Found {
                 Some(("clients.plaintext_public", config.clients.plaintext_public)),
             ),
             ("grpc.listen", config.grpc.listen, Some(("grpc.plaintext_public", config.grpc.plaintext_public))),
-            // Listening beyond loopback is the operators' own choice here: nothing that is served is secret.
-            ("admin.listen", config.admin.listen, None),
+            // Listening beyond loopback is the operators' own choice here: nothing that is served is secret, but for the console.
+            (
+                "admin.listen",
+                config.admin.listen,
+                config.console.enabled.then_some(("console.plaintext_public", config.console.plaintext_public)),
+            ),
         ];
         for (key, address, word) in listeners {
             if address.ip().to_canonical().is_loopback() {
@@ -80,7 +84,7 @@ impl Found {
     }
 
     fn console(&mut self, config: &Config) {
-        let http::console::Config { enabled: _, path, clients_url } = &config.console;
+        let http::console::Config { path, clients_url, .. } = &config.console;
         if let Some(problem) = paths::problem(path).or_else(|| console_path_problem(path)) {
             self.add("console.path", format!("{path:?} {problem}"));
         }
@@ -164,6 +168,7 @@ impl Found {
         const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
         const LONGEST_WINDOW: Duration = Duration::from_mins(1);
         self.number("retain.max_entries", config.retain.max_entries, 1, usize::MAX);
+        self.number("retain.max_room_bytes", config.retain.max_room_bytes, 1_024, 64 * MIB);
         self.number("collapse.max_keys", config.collapse.max_keys, 1, usize::MAX);
         self.duration("collapse.window", config.collapse.window, SHORTEST_WINDOW, LONGEST_WINDOW);
     }

@@ -115,7 +115,7 @@ fn rules_for_devices_events_are_looked_at_with_the_rest() {
 }
 
 #[test]
-fn listening_beyond_loopback_wants_the_word_but_for_operators() {
+fn listening_beyond_loopback_wants_the_word_but_for_operators_without_a_console() {
     let public = "clients.listen = '0.0.0.0:3000'\ngrpc.listen = '[::]:50051'\nadmin.listen = '0.0.0.0:9090'\n";
     let found = faults(public, false);
     assert_eq!(found.len(), 2, "{found:?}");
@@ -123,6 +123,9 @@ fn listening_beyond_loopback_wants_the_word_but_for_operators() {
     assert!(found[1].ends_with("set grpc.plaintext_public = true if a proxy ends it"), "{found:?}");
     let meant = format!("{public}clients.plaintext_public = true\ngrpc.plaintext_public = true");
     assert!(faults(&meant, false).is_empty());
+    let console = format!("{meant}\nconsole.enabled = true");
+    assert!(faults(&console, false)[0].ends_with("set console.plaintext_public = true if a proxy ends it"));
+    assert!(faults(&format!("{console}\nconsole.plaintext_public = true"), false).is_empty());
     assert_eq!(faults(&meant, true).len(), 3, "with --dev no word helps");
     assert!(faults("clients.listen = '[::1]:3000'\ngrpc.listen = '[::ffff:127.0.0.1]:1'", true).is_empty());
 }

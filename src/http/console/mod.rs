@@ -44,6 +44,8 @@ pub struct Config {
     pub path: String,
     /// Where browsers find the clients listener (`https://notify.example.com`); empty: at the listener's own address.
     pub clients_url: String,
+    /// The admin listener may be beyond loopback, although API keys come over it.
+    pub plaintext_public: bool,
 }
 
 /// What the console works with.
@@ -79,7 +81,7 @@ const MAX_BODY: usize = 4 << 20;
 /// The page at its path, and its endpoints under `api`.
 pub fn routes(parameters: Parameters) -> Router {
     let Parameters { config, api_keys, clients, socketio_path, commands, lifecycle } = parameters;
-    let Config { enabled: _, path, clients_url } = config;
+    let Config { enabled: _, path, clients_url, plaintext_public: _ } = config;
     let clients_url = (!clients_url.is_empty()).then_some(clients_url);
     let page = Page::new(&socketio_path);
     let console = Arc::new(Console { api_keys, clients, clients_url, page, commands, lifecycle });

@@ -82,8 +82,10 @@ const device = {
     journal.add("sent", name, text === "" ? [] : [text]);
     byId("ack").hidden = true;
     if (id === null) return;
-    this.asked.set(id, { name, at: performance.now() });
-    setTimeout(() => this.unanswered(id), ACK_PATIENCE);
+    const asked = { name, at: performance.now() };
+    this.asked.set(id, asked);
+    // Of the next connection another event may have the same number.
+    setTimeout(() => this.asked.get(id) === asked && this.unanswered(id), ACK_PATIENCE);
   },
 
   answered(id, given, attachments) {
