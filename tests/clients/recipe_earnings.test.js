@@ -308,10 +308,15 @@ describe('who does too much', () => {
   test('as a user who connects again and again is held up, never refused, and gets in', async (t) => {
     const own = await start(t);
     const token = own.token('restless');
-    const devices = Array.from({ length: 25 }, () => Device.open(t, own.server.url, { token }));
-    await Promise.all(devices.map((device) => device.connects.next()));
-    assert.ok(devices.some((device) => device.attempts.drain().length > 0), 'some had to try again');
-    assert.deepEqual(devices.flatMap((device) => device.refusals.drain()), []);
+    const refusals = [];
+    let tries = 0;
+    do {
+      const devices = Array.from({ length: 10 }, () => Device.open(t, own.server.url, { token }));
+      await Promise.all(devices.map((device) => device.connects.next()));
+      tries = devices.flatMap((device) => device.attempts.drain()).length;
+      refusals.push(...devices.flatMap((device) => device.refusals.drain()));
+    } while (tries === 0);
+    assert.deepEqual(refusals, []);
   });
 
   test('as a backend is refused by the name of the limit, and told when to try again', async (t) => {
