@@ -11,13 +11,19 @@ const ROOM = 'Notify/EmitToRoom';
 const USER = 'Notify/EmitToUser';
 const CONSOLE = '/test/websocket';
 
-const recipe = await Recipe.start({ after }, 'loans', { scopes: SCOPES });
+/** How long a token is good that expires while somebody watches. */
+const SHORT = 3_000;
+
+const recipe = await Recipe.start({ after }, 'loans', {
+  scopes: SCOPES,
+  environment: { BUGLE_AUTH__JWT__LEEWAY: '0s' },
+});
 const { server } = recipe;
 const backend = Caller.start({ after }, recipe, 'backend.mjs');
 
 /** The app on a device of this user, connected. */
-async function connect(t, user, role, { url = server.url, env } = {}) {
-  const device = recipe.device(t, [url, recipe.token(user, { role })], { env });
+async function connect(t, user, role, { url = server.url, env, expiresIn } = {}) {
+  const device = recipe.device(t, [url, recipe.token(user, { role }, expiresIn)], { env });
   await device.next('status', 'Connected');
   return device;
 }
@@ -198,6 +204,13 @@ describe('the console', () => {
     for (const key of [null, 'x'.repeat(32)]) assert.equal((await emitByConsole(event, key)).status, 401);
     assert.deepEqual(await heard('simulated', device), []);
   });
+});
+
+test('a token is verified on connection: the device stays when it expires', async (t) => {
+  const device = await connect(t, 'stayer', 'user', { expiresIn: SHORT / 1_000 });
+  assert.deepEqual(await heard('stayer', device), []);
+  await device.lines.stayEmpty(SHORT + 500);
+  assert.deepEqual(await backend.ask('emitKycStatusUpdate', 'stayer', 'approved'), sentTo(1));
 });
 
 describe('the connection', () => {
