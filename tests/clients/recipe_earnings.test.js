@@ -14,8 +14,11 @@ const REQUIRED = 'Authentication token required';
 const INVALID = 'Invalid or expired token';
 const ROOM = 'Notify/EmitToRoom';
 const WINDOW = 100;
+/** How long a token is good that expires while somebody watches. */
+const SHORT = 3_000;
 
-const start = (context) => Recipe.start(context, 'earnings', { scopes: SCOPES });
+const start = (context) =>
+  Recipe.start(context, 'earnings', { scopes: SCOPES, environment: { BUGLE_AUTH__JWT__LEEWAY: '0s' } });
 const recipe = await start({ after });
 const { server } = recipe;
 const backend = Caller.start({ after }, recipe, 'backend.py');
@@ -25,8 +28,8 @@ function open(t, token, { url = server.url, origin } = {}) {
 }
 
 /** The app's page of this user, connected by whatever transport it got: `upgraded` says which. */
-async function connect(t, user, options) {
-  const page = open(t, recipe.token(user), options);
+async function connect(t, user, { token = recipe.token(user), ...options } = {}) {
+  const page = open(t, token, options);
   // They come in either order.
   const printed = {};
   while (!('connected' in printed && 'upgraded' in printed)) Object.assign(printed, await page.lines.next());
@@ -66,6 +69,14 @@ describe('the token', () => {
       assert.deepEqual(await open(t, token).next('refused'), { refused: INVALID, active: false });
     }
   });
+});
+
+test('a token is verified on connection: the page stays when it expires', async (t) => {
+  const user = 'stayer';
+  const page = await connect(t, user, { token: recipe.token(user, {}, SHORT / 1_000) });
+  assert.deepEqual(await heard(user, page), []);
+  await page.lines.stayEmpty(SHORT + 500);
+  assert.deepEqual(await backend.ask('emitToUser', user, 'custom:event', {}), sentTo(1));
 });
 
 describe('earnings', () => {
@@ -298,8 +309,7 @@ describe('who does too much', () => {
     const attempt = () => exchange(`${own.server.url}/socket.io/?EIO=4&transport=polling`);
     for (let count = 0; count < 500; count += 1) assert.equal((await attempt()).status, 200);
     let answer;
-    do answer = await attempt();
-    while (answer.status === 200);
+    for (let count = 0; count < 500 && answer?.status !== 429; count += 1) answer = await attempt();
     assert.equal(answer.status, 429);
     assert.match(answer.text, /limits\.connects_per_address/);
     assert.match(answer.headers['retry-after'], /^[1-9]\d*$/);
@@ -308,19 +318,25 @@ describe('who does too much', () => {
   test('as a user who connects again and again is held up, never refused, and gets in', async (t) => {
     const own = await start(t);
     const token = own.token('restless');
-    const devices = Array.from({ length: 25 }, () => Device.open(t, own.server.url, { token }));
-    await Promise.all(devices.map((device) => device.connects.next()));
-    assert.ok(devices.some((device) => device.attempts.drain().length > 0), 'some had to try again');
-    assert.deepEqual(devices.flatMap((device) => device.refusals.drain()), []);
+    const [devices, refusals] = [[], []];
+    let tries = 0;
+    for (let round = 0; round < 10 && tries === 0; round += 1) {
+      const more = Array.from({ length: 10 }, () => Device.open(t, own.server.url, { token }));
+      await Promise.all(more.map((device) => device.connects.next()));
+      devices.push(...more);
+      tries = devices.flatMap((device) => device.attempts.drain()).length;
+      refusals.push(...devices.flatMap((device) => device.refusals.drain()));
+    }
+    assert.ok(tries > 0, `${devices.length} got in at once`);
+    assert.deepEqual(refusals, []);
   });
 
   test('as a backend is refused by the name of the limit, and told when to try again', async (t) => {
     const own = await start(t);
     const eager = Caller.start(t, own, 'backend.py');
     const batch = Array.from({ length: 1_000 }, (_, number) => earning(`e-${number}`, 'nobody'));
-    let results;
-    do results = await eager.ask('emitEarningsCreated', 'nobody', batch);
-    while (results.every(({ refused }) => !refused));
+    const results = [];
+    for (let round = 0; round < 5; round += 1) results.push(...(await eager.ask('emitEarningsCreated', 'nobody', batch)));
     const { refused, retryAfterMs } = results.find((result) => result.refused);
     assert.match(refused, /limits\.emits_per_api_key/);
     assert.ok(retryAfterMs > 0, `${retryAfterMs}`);

@@ -11,13 +11,19 @@ const ROOM = 'Notify/EmitToRoom';
 const USER = 'Notify/EmitToUser';
 const CONSOLE = '/test/websocket';
 
-const recipe = await Recipe.start({ after }, 'loans', { scopes: SCOPES });
+/** How long a token is good that expires while somebody watches. */
+const SHORT = 3_000;
+
+const recipe = await Recipe.start({ after }, 'loans', {
+  scopes: SCOPES,
+  environment: { BUGLE_AUTH__JWT__LEEWAY: '0s' },
+});
 const { server } = recipe;
 const backend = Caller.start({ after }, recipe, 'backend.mjs');
 
 /** The app on a device of this user, connected. */
-async function connect(t, user, role, { url = server.url, env } = {}) {
-  const device = recipe.device(t, [url, recipe.token(user, { role })], { env });
+async function connect(t, user, role, { url = server.url, env, expiresIn } = {}) {
+  const device = recipe.device(t, [url, recipe.token(user, { role }, expiresIn)], { env });
   await device.next('status', 'Connected');
   return device;
 }
@@ -121,7 +127,7 @@ describe('the roles', () => {
     assert.deepEqual([line['user.id'], line['refusal.reason']], ['intruder', 'forbidden']);
     assert.match(line['event.name'], /subscribe:admin/);
     const entry = await audit.find(({ kind, user }) => kind === 'refusal' && user === 'intruder');
-    assert.equal(entry.code, 'forbidden');
+    assert.deepEqual([entry.code, entry.event], ['forbidden', 'subscribe:admin']);
     const { receipt } = await server.backend.emitToRoom({ room: 'admin:overview', event: 'admin:statistics' });
     assert.equal(receipt.matched, 0);
     assert.deepEqual(await heard('intruder', device), []);
@@ -200,6 +206,13 @@ describe('the console', () => {
   });
 });
 
+test('a token is verified on connection: the device stays when it expires', async (t) => {
+  const device = await connect(t, 'stayer', 'user', { expiresIn: SHORT / 1_000 });
+  assert.deepEqual(await heard('stayer', device), []);
+  await device.lines.stayEmpty(SHORT + 500);
+  assert.deepEqual(await backend.ask('emitKycStatusUpdate', 'stayer', 'approved'), sentTo(1));
+});
+
 describe('the connection', () => {
   /** A short wait instead of the app's second. */
   const FIRST_DELAY = 100;
@@ -237,7 +250,7 @@ describe('the connection', () => {
   test('beats in both directions: a device that has fallen silent is gone, and comes back when it wakes', async (t) => {
     const quick = await Recipe.start(t, 'loans', {
       scopes: SCOPES,
-      environment: { BUGLE_SOCKETIO__PING_INTERVAL: '300ms', BUGLE_SOCKETIO__PING_TIMEOUT: '500ms' },
+      environment: { BUGLE_SOCKETIO__PING_INTERVAL: '500ms', BUGLE_SOCKETIO__PING_TIMEOUT: '1500ms' },
     });
     const user = 'sleeper';
     const device = quick.device(t, [quick.server.url, quick.token(user, { role: 'user' })], { env });

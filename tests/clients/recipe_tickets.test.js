@@ -13,13 +13,19 @@ const LISTING = 'listing:updated';
 const PRICE = 'listing:price_changed';
 const TRANSACTION = 'transaction:updated';
 
-const recipe = await Recipe.start({ after }, 'tickets', { scopes: SCOPES });
+/** How long a token is good that expires while somebody watches. */
+const SHORT = 3_000;
+
+const recipe = await Recipe.start({ after }, 'tickets', {
+  scopes: SCOPES,
+  environment: { BUGLE_AUTH__JWT__LEEWAY: '0s' },
+});
 const { server } = recipe;
 const backend = Caller.start({ after }, recipe, 'backend.py');
 
 /** The app on a device of this user, connected. Its welcome is at `connected`. */
-async function connect(t, user, { claims, url = server.url } = {}) {
-  const device = recipe.device(t, [url, recipe.token(user, claims)]);
+async function connect(t, user, { claims, url = server.url, expiresIn } = {}) {
+  const device = recipe.device(t, [url, recipe.token(user, claims, expiresIn)]);
   const { payload } = await device.next('event', 'connected');
   [device.welcome] = payload;
   return device;
@@ -63,6 +69,13 @@ describe('connecting', { concurrency: true }, () => {
       const device = recipe.device(t, [server.url, token]);
       assert.deepEqual(await device.lines.next(), { said: ['Connection error:', message] });
     }
+  });
+
+  test('a token is verified on connection: the device stays when it expires', async (t) => {
+    const device = await connect(t, 'stayer', { expiresIn: SHORT / 1_000 });
+    await device.next('said');
+    await device.lines.stayEmpty(SHORT + 500);
+    assert.deepEqual(await ask(device, 'subscribe:listing', 'l-0'), { ok: true });
   });
 
   test('after a loss of the network the device comes back by itself, and subscribes again', async (t) => {
@@ -272,15 +285,24 @@ test('a call from the command line prints its answer, or says why it was refused
 describe('a device that sends too much', () => {
   const BURST = 30;
   const flood = (t) => Device.connect(t, server.url, { token: recipe.token(`flooder ${t.name}`) });
+  const subscribe = (device, count) =>
+    Promise.all(Array.from({ length: count }, (_, id) => device.ask('subscribe:listing', id)));
 
   test('is refused by the name of the limit, and told when to try again', async (t) => {
     const device = await flood(t);
-    const answers = await Promise.all(Array.from({ length: BURST + 20 }, (_, id) => device.ask('subscribe:listing', id)));
+    const answers = await subscribe(device, BURST + 20);
     assert.deepEqual(answers.slice(0, BURST), Array(BURST).fill({ ok: true }));
     const { error } = answers.find((answer) => answer.error);
     assert.equal(error.code, 'rate');
     assert.match(error.message, /limits\.client_events_per_connection/);
     assert.ok(error.retryAfterMs > 0 && error.retryAfterMs <= 1_000, JSON.stringify(error));
+  });
+
+  test('is refused when it is with the other devices of its user that it does', async (t) => {
+    const devices = await Promise.all([flood(t), flood(t), flood(t)]);
+    const answers = (await Promise.all(devices.map((device) => subscribe(device, BURST)))).flat();
+    const { error } = answers.find((answer) => answer.error);
+    assert.match(error.message, /limits\.client_events_per_user/);
   });
 
   test('is closed when it goes on all the same', async (t) => {

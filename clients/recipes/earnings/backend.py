@@ -7,6 +7,7 @@ with a line.
 """
 
 import json
+import math
 import os
 import sys
 import uuid
@@ -93,7 +94,7 @@ def emit_earnings_created(user_id, earnings):
 def shown_result(result):
     if result.HasField("receipt"):
         return shown(result.receipt)
-    retry_after_ms = result.error.retry_after.ToMilliseconds()
+    retry_after_ms = math.ceil(result.error.retry_after.ToNanoseconds() / 1_000_000)
     return {"refused": result.error.message, "retryAfterMs": retry_after_ms}
 
 
