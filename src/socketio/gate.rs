@@ -52,6 +52,10 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
     if !gate.edge.parameters.pages.allow(&parts) {
         return gate.edge.refuse(&parts, Refusal::Origin);
     }
+    if query.get("transport") == Some("websocket") && !is_upgrade(&parts.headers) {
+        // As it comes through a proxy that does not know WebSocket: the library would agree to it all the same.
+        return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
+    }
     match query.get("sid").map(str::to_owned) {
         None => gate.open(parts, body, &query).await,
         Some(sid) => gate.go_on(parts, body, &query, &sid).await,
@@ -90,7 +94,7 @@ impl Gate {
             return (StatusCode::BAD_REQUEST, engine_error("1", "Session ID unknown")).into_response();
         };
         let mut request = bare(&parts, query, body);
-        if is_upgrade(&parts.headers) && query.get("transport") == Some("websocket") {
+        if query.get("transport") == Some("websocket") {
             let Some(upgrading) = Upgrading::begin(&self.edge, sid, &parts.extensions) else {
                 return (StatusCode::BAD_REQUEST, engine_error("3", "Bad request")).into_response();
             };

@@ -71,9 +71,22 @@ export class Nginx {
     throw new Error(`nginx did not start: ${this.#errors.drain().join('\n')}`);
   }
 
-  /** What it has logged of requests. */
-  get accesses() {
-    return readFileSync(join(this.#directory, 'access.log'), 'utf8');
+  /** Waits until it has logged requests with each of these texts, which it does after they were answered; the whole log. */
+  async logged(texts) {
+    const path = join(this.#directory, 'access.log');
+    const tail = spawn('tail', ['-n', '+1', '-F', '--quiet', path], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const lines = new Arrivals('a line of the access log');
+    createInterface({ input: tail.stdout }).on('line', (line) => lines.push(line));
+    try {
+      const missing = new Set(texts);
+      while (missing.size > 0) {
+        const line = await lines.next();
+        for (const text of missing) if (line.includes(text)) missing.delete(text);
+      }
+      return readFileSync(path, 'utf8');
+    } finally {
+      tail.kill();
+    }
   }
 
   async #remove() {

@@ -233,3 +233,16 @@ async fn a_session_cannot_be_asked_for_behind_an_escape() {
     let session = format!("{POLLING}&sid={sid}");
     assert_eq!(status(&request(server.clients(), "POST", &session, &[], "3").await), 200, "it is still there");
 }
+
+#[tokio::test]
+async fn a_websocket_is_not_agreed_to_without_the_headers_of_an_upgrade() {
+    let server = TestServer::start().await;
+    let headers = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let handshake = request(server.clients(), "GET", POLLING, &[], "").await;
+    let upgrade = format!("{WEBSOCKET}&sid={}", session_id(&handshake));
+    for target in [WEBSOCKET, &upgrade] {
+        let answer = request(server.clients(), "GET", target, &headers, "").await;
+        assert_eq!(status(&answer), 400, "{answer}");
+        assert!(answer.ends_with(r#"{"code":"3","message":"Bad request"}"#), "{answer}");
+    }
+}
