@@ -76,6 +76,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// Rooms full of retained payloads that a device may join at one time without being slow.
+const ROOMS_ON_JOIN: usize = 4;
 /// Longer than devices are given to take leave.
 const FAREWELL: Duration = Duration::from_millis(600);
 
@@ -190,6 +192,7 @@ fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands,
         ping_timeout: config.socketio.ping_timeout,
         max_message: config.socketio.max_message,
         queue_bytes: config.socketio.queue_bytes,
+        on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
         on_expiry: config.auth.on_expiry,
         commands: commands.clone(),
         connections: connections.clone(),
@@ -198,6 +201,7 @@ fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands,
         lifecycle: lifecycle.clone(),
     });
     let socketio = socketio::routes(socketio::Parameters {
+        on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
         connections,
         pages,
         expiry: socketio::Expiry {

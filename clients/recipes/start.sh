@@ -52,15 +52,18 @@ token() {
 
 # Packages of the Node programs of all recipes.
 node_packages() {
-  [ -d ../node_modules ] || npm ci --prefix .. --ignore-scripts --no-audit --no-fund >&2
+  cmp -s ../package-lock.json ../node_modules/.installed-for && return
+  # The marks come last: what was interrupted is done again.
+  (umask 022 && npm ci --prefix .. --ignore-scripts --no-audit --no-fund >&2 && cp ../package-lock.json ../node_modules/.installed-for)
 }
 
 # Packages of the Python programs of all recipes. Leaves $PYTHON, which has them.
 python_packages() {
   PYTHON=../.venv/bin/python
-  "$PYTHON" -c 'import grpc_tools' 2>/dev/null && return
-  python3 -m venv --clear ../.venv
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r ../requirements.txt >&2
+  cmp -s ../requirements.txt ../.venv/installed-for && "$PYTHON" -c '' 2>/dev/null && return
+  (umask 022 && python3 -m venv --clear ../.venv &&
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r ../requirements.txt >&2 &&
+    cp ../requirements.txt ../.venv/installed-for)
 }
 
 # Runs a command again until it succeeds, for ten seconds.
@@ -68,7 +71,7 @@ await() {
   tries=0
   until "$@" >/dev/null 2>&1; do
     tries=$((tries + 1))
-    if [ "$tries" = 50 ]; then
+    if [ "$tries" = 50 ] || ! kill -0 "$bugle" 2>/dev/null; then
       cat "$files/bugle.log" >&2
       echo "Waited in vain for: $*" >&2
       exit 1
@@ -78,4 +81,5 @@ await() {
 }
 
 in_background serve 2>"$files/bugle.log"
+bugle=${started%% *}
 await grep listening "$files/bugle.log"

@@ -4,6 +4,7 @@ use super::{
 };
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
+use crate::telemetry;
 
 /// One event for several users.
 #[derive(Clone, Debug)]
@@ -27,10 +28,18 @@ impl Commands {
             let checked = self.check_for(caller, &request.emit, &audience, once.as_ref());
             checked.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), Some(&event), error))?;
         }
-        let capacity = self.delivery.check_capacity(&request.emit, &users).map_err(refusal);
-        capacity.inspect_err(|error| audit_refusal(&caller.name, None, Some(&event), error))?;
-        let counted = self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX));
-        counted.inspect_err(|error| audit_refusal(&caller.name, None, Some(&event), error))?;
+        let audit_whole = |error: &Error| {
+            telemetry::audit::refused(&telemetry::audit::Refused {
+                api_key: Some(&caller.name),
+                method: Some("EmitToUsers"),
+                event: Some(event.as_str()),
+                code: error.code(),
+                reason: &error.to_string(),
+                ..Default::default()
+            });
+        };
+        self.delivery.check_capacity(&request.emit, &users).map_err(refusal).inspect_err(audit_whole)?;
+        self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX)).inspect_err(audit_whole)?;
         let mut receipts = Vec::with_capacity(users.len());
         for user in users {
             let mut request = request.clone();

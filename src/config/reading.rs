@@ -132,7 +132,7 @@ fn problem(message: &str, is_secret: bool) -> String {
         let wanted = match wanted {
             "a boolean" => "true or false",
             "u32" => "a whole number from 0 to 4294967295",
-            "usize" => "a whole number",
+            "usize" | "u64" => "a whole number",
             "a sequence" => "a list",
             _ if wanted.starts_with("struct ") => "a table",
             _ => wanted,

@@ -116,27 +116,28 @@ impl Collapse {
         topics.get(&topic()).is_some_and(|windows| windows.waiting.values().any(Option::is_some))
     }
 
-    /// All that waits, for whatever key, in the order in which it came.
-    pub(super) fn take_all(&self, topic: &Topic) -> Vec<Accepted> {
+    /// All that waits, for whatever key, and came before the emit with this number, in the order in which it came.
+    pub(super) fn take_earlier(&self, topic: &Topic, number: u64) -> Vec<Accepted> {
         let mut topics = self.topics.lock();
         let windows = topics.get_mut(topic).into_iter().flat_map(|windows| windows.waiting.values_mut());
-        let mut waiting: Vec<_> = windows.filter_map(Option::take).collect();
+        let earlier = |waiting: &mut Option<Accepted>| waiting.take_if(|accepted| accepted.number < number);
+        let mut waiting: Vec<_> = windows.filter_map(earlier).collect();
         waiting.sort_by_key(|accepted| accepted.number);
         waiting
     }
 
-    /// Whether no later emit than this one was retained; takes note of this one.
-    pub(super) fn is_last_retained(&self, topic: impl FnOnce() -> Topic, number: u64) -> bool {
-        if self.open.load(Ordering::Relaxed) == 0 {
-            return true;
-        }
-        match self.topics.lock().get_mut(&topic()) {
-            Some(windows) if windows.retained > number => false,
-            Some(windows) => {
-                windows.retained = number;
-                true
-            }
-            None => true,
+    /// Whether a later emit than this one was retained.
+    pub(super) fn is_outdated(&self, topic: impl FnOnce() -> Topic, number: u64) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+            && self.topics.lock().get(&topic()).is_some_and(|windows| windows.retained > number)
+    }
+
+    /// Takes note of what was retained, for what waits and came before.
+    pub(super) fn note_retained(&self, topic: impl FnOnce() -> Topic, number: u64) {
+        if self.open.load(Ordering::Relaxed) > 0
+            && let Some(windows) = self.topics.lock().get_mut(&topic())
+        {
+            windows.retained = number;
         }
     }
 }

@@ -147,7 +147,7 @@ impl Delivery {
         };
         if overtakes && let Some(turn) = &turn {
             // It came before, and without a key nothing asks for another order.
-            for earlier in self.inner.collapse.take_all(&Topic::of(&accepted.emit)) {
+            for earlier in self.inner.collapse.take_earlier(&Topic::of(&accepted.emit), accepted.number) {
                 self.send_deferred(earlier, turn).await;
             }
         }
@@ -160,12 +160,13 @@ impl Delivery {
         let room = emit.audience.room();
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
         let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload.clone() };
-        if emit.retain && self.inner.collapse.is_last_retained(|| Topic::of(&emit), number) {
+        if emit.retain && !self.inner.collapse.is_outdated(|| Topic::of(&emit), number) {
             // An envelope around nothing is not nothing, which takes the value away.
             let is_empty = matches!(emit.payload, Payload::None);
             let kept = if is_empty { Payload::None } else { payload.clone() };
             let value = RetainedValue { payload: kept, except_users: emit.except.users.clone() };
             self.inner.retained.put(&room, &emit.event, value)?;
+            self.inner.collapse.note_retained(|| Topic::of(&emit), number);
         }
         let frame = Frame { volatile: emit.volatile, ..Frame::new(emit.event, payload) };
         let counts = match turn {

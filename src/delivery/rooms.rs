@@ -36,6 +36,11 @@ impl Delivery {
         self.leave_now(user, room)
     }
 
+    /// Whether a backend has put a user into a room.
+    pub fn is_member(&self, user: &UserId, room: &RoomName) -> bool {
+        self.inner.memberships.has(user, room)
+    }
+
     /// Gives a user the right to join a room, for `ttl`.
     pub fn allow_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
         self.inner.grants.put(user, room, ttl)

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Config, Meters, Rate, rate::Meter};
+use super::{Config, Meters, Rate, TooFast, rate::Meter};
 use crate::message::UserId;
 
 /// How much devices may send, per connection and per user.
@@ -31,8 +31,10 @@ pub enum Excess {
     Abuse,
 }
 
-/// As many events as a connection may send at once may be refused in this time, before it counts as abuse.
+/// As many events as a connection may send at once may be refused in this time by its own limit, before it counts as abuse.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// But no fewer than these.
+const LEAST_PATIENCE: u32 = 10;
 
 impl ClientEvents {
     /// Nothing was sent yet.
@@ -44,7 +46,7 @@ impl ClientEvents {
     /// What a new connection of this user may send.
     pub fn connection(self: &Arc<Self>, user: UserId) -> ConnectionEvents {
         let own = Meter::new(self.per_connection);
-        let patience = Meter::within(PATIENCE, self.per_connection.burst);
+        let patience = Meter::within(PATIENCE, self.per_connection.burst.max(LEAST_PATIENCE));
         ConnectionEvents { shared: self.clone(), user, own, patience }
     }
 }
@@ -52,17 +54,14 @@ impl ClientEvents {
 impl ConnectionEvents {
     /// The connection sends an event.
     pub fn take(&self) -> Result<(), Excess> {
-        let own = self.own.take().map_err(|too_fast| ("limits.client_events_per_connection", too_fast));
-        let taken = own.and_then(|()| {
-            self.shared.per_user.take(&self.user).map_err(|too_fast| ("limits.client_events_per_user", too_fast))
-        });
-        let Err((limit, too_fast)) = taken else {
-            return Ok(());
-        };
-        if self.patience.take().is_err() {
-            return Err(Excess::Abuse);
+        if let Err(TooFast { retry_after }) = self.own.take() {
+            let limit = "limits.client_events_per_connection";
+            let excess = Excess::TooFast { limit, retry_after };
+            return Err(if self.patience.take().is_err() { Excess::Abuse } else { excess });
         }
-        Err(Excess::TooFast { limit, retry_after: too_fast.retry_after })
+        // Perhaps another connection of the user is to blame.
+        let taken = self.shared.per_user.take(&self.user);
+        taken.map_err(|TooFast { retry_after }| Excess::TooFast { limit: "limits.client_events_per_user", retry_after })
     }
 }
 
@@ -95,13 +94,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_goes_on_all_the_same_is_abusive_and_who_is_refused_now_and_then_is_not() {
-        let events = events(Rate { per_second: 1, burst: 5 }, Rate { per_second: Rate::UNLIMITED, burst: 1 });
+        let events = events(Rate { per_second: 1, burst: 20 }, Rate { per_second: Rate::UNLIMITED, burst: 1 });
         let connection = events.connection(UserId::new("a").unwrap());
         let mut refused = 0;
         while connection.take() != Err(Excess::Abuse) {
             refused += 1;
         }
-        assert_eq!(refused, 5 + 5, "five events, and five refusals");
+        assert_eq!(refused, 20 + 20, "twenty events, and as many refusals");
         let patient = events.connection(UserId::new("b").unwrap());
         for _ in 0..100 {
             assert_ne!(patient.take(), Err(Excess::Abuse));

@@ -6,7 +6,7 @@
 pub struct Backlog {
     enqueued: u64,
     base: u64,
-    /// Of what was enqueued since nothing waited, what does not count against the bound.
+    /// Of what waits, at most so much does not count against the bound.
     exempt: u64,
 }
 
@@ -23,7 +23,9 @@ impl Backlog {
             *self = Self::new(written);
             return 0;
         }
-        self.enqueued - sent
+        let waiting = self.enqueued - sent;
+        self.exempt = self.exempt.min(waiting);
+        waiting
     }
 
     /// Whether more waits than this, now that the stream has written `written` in all, apart from what is exempt.
@@ -37,10 +39,15 @@ impl Backlog {
         self.enqueued += bytes as u64;
     }
 
-    /// The same, and it does not count against the bound: not until nothing waits any more.
-    pub fn add_exempt(&mut self, bytes: usize) {
-        self.add(bytes);
-        self.exempt += bytes as u64;
+    /// The same, and it does not count against the bound while it waits, unless more than `most` would not. False if nothing was added.
+    pub fn add_exempt(&mut self, bytes: usize, most: usize) -> bool {
+        let exempt = self.exempt + bytes as u64;
+        let fits = exempt <= most as u64;
+        if fits {
+            self.add(bytes);
+            self.exempt = exempt;
+        }
+        fits
     }
 
     /// What waits now goes out on another stream, which has written this much.
@@ -74,9 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exempt_does_not_count_until_nothing_waits() {
+    fn what_is_exempt_does_not_count_while_it_waits_and_is_bounded_itself() {
         let mut backlog = Backlog::new(0);
-        backlog.add_exempt(1_000);
+        assert!(backlog.add_exempt(600, 1_000) && backlog.add_exempt(400, 1_000));
+        assert!(!backlog.add_exempt(1, 1_000), "that would be too much");
         backlog.add(10);
         assert!(!backlog.is_past(10, 0));
         backlog.add(1);

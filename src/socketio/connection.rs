@@ -137,15 +137,14 @@ impl Connection for SocketConnection {
             return Err(QueueError::Unsupported);
         }
         // Looked at in any case: this is where what was written is taken note of.
-        if self.is_full(&mut outlet, &socket) && !frame.on_join {
+        let is_full = self.is_full(&mut outlet, &socket);
+        let bytes = wire_size(frame, outlet.stream.is_some());
+        let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.edge.parameters.on_join_bytes);
+        if is_full && !is_exempt {
             return Err(QueueError::Full);
         }
         send(&socket, frame)?;
-        let is_stream = outlet.stream.is_some();
-        let bytes = wire_size(frame, is_stream);
-        if frame.on_join {
-            outlet.backlog.add_exempt(bytes);
-        } else {
+        if !is_exempt {
             outlet.backlog.add(bytes);
         }
         Ok(())

@@ -52,6 +52,8 @@ pub struct Expiry {
 pub struct Parameters {
     /// `[socketio]`.
     pub config: Config,
+    /// What is retained in rooms that a device joins may wait besides `queue_bytes`, up to so many bytes.
+    pub on_join_bytes: usize,
     /// What happens when tokens expire.
     pub expiry: Expiry,
     /// Runs what devices ask for.

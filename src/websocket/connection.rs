@@ -131,13 +131,13 @@ impl Connection for PlainConnection {
             return Err(QueueError::Ended);
         }
         // Looked at in any case: this is where what was written is taken note of.
-        if self.is_full(&mut outlet) && !frame.on_join {
+        let is_full = self.is_full(&mut outlet);
+        let bytes = websocket_frame_size(length(&frame.payload));
+        let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.endpoint.parameters.on_join_bytes);
+        if is_full && !is_exempt {
             return Err(QueueError::Full);
         }
-        let bytes = websocket_frame_size(length(&frame.payload));
-        if frame.on_join {
-            outlet.backlog.add_exempt(bytes);
-        } else {
+        if !is_exempt {
             outlet.backlog.add(bytes);
         }
         outlet.queue.push_back(frame.payload.clone());

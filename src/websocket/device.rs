@@ -147,6 +147,12 @@ impl<'a> Device<'a> {
 
     async fn hear(&mut self, message: Message) {
         if is_asked(&message) && self.is_excess() {
+            // A new token that was not looked at would let the device believe that it was.
+            if let Message::Text(text) = &message
+                && matches!(ClientMessage::parse(text), ClientMessage::Auth(_))
+            {
+                self.session.admission.close(&CloseCode::Rate.into());
+            }
             return;
         }
         match message {

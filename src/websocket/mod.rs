@@ -47,6 +47,8 @@ pub struct Parameters {
     pub max_message: usize,
     /// What may wait for a device, in bytes; past it, the device is slow.
     pub queue_bytes: usize,
+    /// What is retained in rooms that a device joins may wait besides, up to so many bytes.
+    pub on_join_bytes: usize,
     /// What happens when tokens expire.
     pub on_expiry: OnExpiry,
     /// Runs what devices ask for.

@@ -286,8 +286,12 @@ async fn a_device_that_joins_gets_what_is_retained_there() {
 
 #[tokio::test]
 async fn a_connection_is_in_so_many_rooms_and_no_more() {
-    let server = server_with(listings(), |config| config.limits.rooms_per_connection = 4).await;
+    let server = server_with(listings(), |config| config.limits.rooms_per_connection = 2).await;
+    let backend = server.backend().await;
     let mut device = server.connect("42").await;
+    for room in ["a", "b", "c"] {
+        backend.join_room(room, "42").await;
+    }
     for (room, expected) in [(1, "ok"), (2, "ok"), (3, "too_many_rooms"), (2, "ok")] {
         assert_eq!(outcome(&mut device, "subscribe:listing", json!(room)).await, expected, "{room}");
     }

@@ -241,7 +241,7 @@ async fn a_websocket_that_says_too_much_is_closed_with_the_code_rate() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_says_a_little_too_much_is_not_heard_and_stays() {
+async fn a_websocket_that_says_a_little_too_much_stays_unless_its_new_token_would_not_be_heard() {
     let server = websocket::start_with(|config| {
         config.limits.client_events_per_connection = Rate { per_second: 1, burst: 1_000 };
         config.limits.client_events_per_user = rate(1);
@@ -251,9 +251,9 @@ async fn a_websocket_that_says_a_little_too_much_is_not_heard_and_stays() {
     for _ in 0..MANY {
         device.send_text("nothing of ours").await;
     }
-    // This would close it, if it were heard.
-    device.send_text(auth_message("no token")).await;
     device.heard().await;
     server.backend().await.emit_to_user("42", "balance", "1").await;
     assert_eq!(device.receive().await, PlainFrame::text("1"));
+    device.send_text(auth_message(&token("42"))).await;
+    assert_eq!(device.receive().await, PlainFrame::closed(4429, "the device sent too much"));
 }

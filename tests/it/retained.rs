@@ -204,3 +204,30 @@ async fn an_emit_to_several_users_is_retained_for_all_or_for_none() {
     backend.emit_to_user("1", "next", "1").await;
     assert_eq!(device.next_event().await.name, "next", "nothing was sent");
 }
+
+#[tokio::test]
+async fn a_device_that_joins_again_and_again_and_does_not_read_is_slow() {
+    let server = TestServer::start_with(|config| {
+        config.socketio.queue_bytes = 16 << 10;
+        config.retain.max_room_bytes = 64 << 10;
+        let rules = serde_json::json!([
+            { "event": "join", "join": "prices:{arg}", "rooms": "any" },
+            { "event": "leave", "leave": "prices:{arg}" },
+        ]);
+        config.client_events = serde_json::from_value(rules).expect("the rules have the right types");
+    })
+    .await;
+    let backend = server.backend().await;
+    let mut request = to_room("prices:1", "price", &format!("\"{}\"", "x".repeat(60_000)));
+    request.options = Some(retain());
+    answer(backend.notify().emit_to_room(request)).await.unwrap();
+    let mut device = server.device("42").receive_buffer(4 << 10).connect().await.expect("it connects");
+    device.emit("join", &["1".into()]);
+    device.expect_event("price").await;
+    device.stop_reading();
+    for _ in 0..200 {
+        device.emit("leave", &["1".into()]);
+        device.emit("join", &["1".into()]);
+    }
+    deadline("its end", async { while backend.get_user("42").await.online {} }).await;
+}

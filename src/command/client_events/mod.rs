@@ -40,7 +40,7 @@ pub enum EventRefused {
     #[error("{0}")]
     Forbidden(&'static str),
     /// The connection is in as many rooms as it may be.
-    #[error("the connection is in {0} rooms, which is the most (limits.rooms_per_connection): leave some first")]
+    #[error("the connection has joined {0} rooms, which is the most (limits.rooms_per_connection): leave some first")]
     TooManyRooms(usize),
 }
 
@@ -129,7 +129,11 @@ impl Commands {
         let (present, most) = (admission.member().rooms(), self.rooms_per_connection);
         let more = names.iter().filter(|room| !present.contains(room)).count();
         if more > 0 && present.len() + more > most {
-            return Err(EventRefused::TooManyRooms(most));
+            // Where the token and backends have put it does not count.
+            let by_events = |room: &&RoomName| !self.is_put_into(values.identity, room);
+            if present.iter().filter(by_events).count() + more > most {
+                return Err(EventRefused::TooManyRooms(most));
+            }
         }
         for room in names {
             // A ForbidRoom in between took the right away, but did not see this connection in the room.
@@ -204,6 +208,10 @@ impl Commands {
             ),
         };
         if is_allowed { Ok(()) } else { Err(EventRefused::Forbidden(problem)) }
+    }
+
+    fn is_put_into(&self, identity: &Identity, room: &RoomName) -> bool {
+        identity.rooms.contains(room) || room.is_everyone() || self.delivery.is_member(&identity.user, room)
     }
 
     /// Whether an event would still let a device with this token into a room that it is in.
