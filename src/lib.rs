@@ -1,7 +1,7 @@
 //! Bugle delivers what backends say over gRPC to every device of a user over Socket.IO, or plain WebSocket.
 //!
 //! ```text
-//! backend ──gRPC──▶ command ──▶ delivery ──▶ hub ──▶ Socket.IO ──▶ device
+//! backend ──gRPC──▶ command ──▶ delivery ──▶ hub ──▶ Socket.IO / WebSocket ──▶ device
 //!                                  │  ▲
 //!                                  ▼  └─ cluster (alone so far: in memory)
 //!                                receipt
@@ -11,8 +11,8 @@
 //! and within which limits. [`delivery`] takes the emit: an idempotency key that is known answers with the first
 //! receipt; else the room's turn is taken, and [`hub`] puts one shared frame into the queue of each connection in the
 //! room. What became of it at each of them is counted, and goes back to the backend as the receipt. A device comes in
-//! through the edge [`socketio`], which verifies its token, and is a member of its rooms in the hub until its
-//! connection ends.
+//! through the edge [`socketio`] or [`websocket`], which verifies its token, and is a member of its rooms in the hub until
+//! its connection ends. What it sends is a command, too: it does what a rule of the configuration says, or nothing.
 //!
 //! # Words
 //!
@@ -20,13 +20,13 @@
 //! |---|---|
 //! | backend | a service that calls gRPC, known by its API key |
 //! | user | whoever a token names: an opaque string id |
-//! | connection | one live Socket.IO socket of a user; a user has many (phone, tablet, tabs) |
+//! | connection | one live Socket.IO socket or WebSocket of a user; a user has many (phone, tablet, tabs) |
 //! | room | a named set of connections. `user:{id}` and `role:{role}` are joined on connect; `everyone` is a room too |
 //! | event | a name (what the device listens for) with one payload: JSON, or bytes |
 //! | audience | whom an emit is for: a user, users, a room, everyone |
 //! | emit | one instruction to send an event to an audience |
 //! | receipt | what became of an emit: matched, enqueued, dropped |
-//! | turn | the right to act on a room: whoever holds it sends; one at a time, in order |
+//! | turn | the right to act on a room: whoever holds it sends, or joins; one at a time, in order |
 //! | node | one running `bugle serve` |
 //!
 //! These words stand in code, proto, logs, metrics and documentation, and no synonyms for them.
@@ -39,16 +39,16 @@
 //! | [`clock`], [`lifecycle`], [`telemetry`] | leaves: the time of day; tasks and stops; logs and metrics | none |
 //! | [`proto`] | the generated code | none |
 //! | [`listener`] | accepting, the peer's address, bytes written, the cut of a stream | none |
-//! | [`limits`] | counts of connections, by whom | `message` |
+//! | [`limits`] | counts and rates, by whom and of what | `message` |
 //! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
 //! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message` |
-//! | [`cluster`] | what nodes share: idempotency keys, rooms by `JoinRoom` | `message`, `proto` |
-//! | [`delivery`] | from an emit to a receipt; joins; presence | `message`, `limits`, `hub`, `cluster` |
-//! | [`command`] | everything that Bugle can be asked to do, whoever asks | `message`, `limits`, `auth`, `delivery` |
+//! | [`cluster`] | what nodes share: idempotency keys, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `proto` |
+//! | [`delivery`] | from an emit to a receipt; what is retained and collapsed; joins; presence | `message`, `limits`, `hub`, `cluster` |
+//! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery` |
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
 //! | [`websocket`] | edge: devices over plain WebSocket | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
-//! | [`http`] | edge: operators, health and metrics | `message`, `limits`, `auth`, `command`, `listener` |
+//! | [`http`] | edge: REST for devices; the console, health and metrics for operators | `message`, `limits`, `auth`, `command`, `listener` |
 //! | [`config`] | every module's `Config`, read at one place | the `Config`s, `message` |
 //! | [`cli`] | the command line | `app`, `config`, `auth`, `message`, `proto` |
 //! | [`app`] | the composition root: it wires, and does nothing else | everything |
@@ -65,7 +65,9 @@
 //! - Nothing reaches a device before its token was verified, and nothing that it sends is handled before.
 //! - A connection leaves the hub at the latest with its [`delivery::Admission`]; a room ends with its last member. So
 //!   presence has no ghosts.
-//! - What waits for a connection is bounded in bytes. Past the bound it is closed, and nobody else waits for it.
+//! - What waits for a connection is bounded in bytes. Past the bound it is closed, and nobody else waits for it. What a room
+//!   retains for those who join has a bound of its own.
+//! - A device joins the rooms that its token, a backend or a rule gives it, and no others; never one of Bugle's own by an event.
 //! - A device is sent away only for a reason of the closed list [`message::CloseCode`]; a command is refused only
 //!   with one of [`command::Error`].
 //! - What is not built is refused, never ignored.
