@@ -81,7 +81,7 @@ impl Leaving {
         self.end(StreamHandle::abort);
     }
 
-    fn end(self, end: impl Fn(&StreamHandle)) {
+    fn end(self, end: fn(&StreamHandle)) {
         if let Some(stream) = &self.wire.stream {
             end(stream);
         }
@@ -89,13 +89,13 @@ impl Leaving {
             end(&stream);
         }
         if self.may_poll {
-            self.close_polling();
+            self.close_polling(end);
         }
     }
 
     /// A polling session has no stream of its own. What ends it is a close packet from its client, so we post one in
     /// its name; the next request gets `Session ID unknown`.
-    fn close_polling(self) {
+    fn close_polling(self, end: fn(&StreamHandle)) {
         let Some(service) = self.edge.service.get().cloned() else {
             return;
         };
@@ -108,9 +108,14 @@ impl Leaving {
         let mut request = Request::new(Body::from(packet));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.parse().unwrap_or_else(|_| Uri::from_static("/"));
-        self.edge.parameters.lifecycle.spawn(async move {
-            // An error says that the session has ended already, or upgraded: then its stream was cut.
+        let lifecycle = self.edge.parameters.lifecycle.clone();
+        lifecycle.spawn(async move {
+            // An error says that the session has ended already, or upgraded.
             let _ = service.oneshot(request).await;
+            // An upgrade that found the session just before it ended has its stream here by now, and the library would keep that.
+            if let Some(stream) = self.edge.upgrades.get(&self.sid) {
+                end(&stream);
+            }
         });
     }
 }
