@@ -90,7 +90,7 @@ impl Turn<'_> {
         let frame = Arc::new(frame);
         let excepted = Excepted::new(self.held.hub, except);
         let mut counts = Counts::default();
-        let room = self.left_room();
+        let room = self.leavable_room();
         for (index, member) in self.held.members().iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
@@ -104,11 +104,11 @@ impl Turn<'_> {
 
     /// Sends a frame to one of the room's connections, under the same conditions.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.held.hub.deliver(member, &Arc::new(frame), self.left_room());
+        self.held.hub.deliver(member, &Arc::new(frame), self.leavable_room());
     }
 
     /// The room, if it may be left while this goes on: nobody leaves everyone, or the user.
-    fn left_room(&self) -> Option<&RoomName> {
+    fn leavable_room(&self) -> Option<&RoomName> {
         Some(self.room()).filter(|room| !room.is_everyone() && room.user().is_none())
     }
 }

@@ -49,6 +49,11 @@ impl Refused {
         }
     }
 
+    /// Whether nobody at all is let in, and not one address or user alone.
+    pub fn is_for_all(self) -> bool {
+        matches!(self, Self::Total)
+    }
+
     /// When to try again, in whole seconds, as HTTP's `Retry-After` has it: rather later than too early.
     pub fn retry_after_seconds(self) -> u64 {
         match self {

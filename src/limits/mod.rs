@@ -41,7 +41,7 @@ pub struct Config {
     pub memberships: usize,
     /// Rights to join a room, by `AllowRoom`, counted likewise.
     pub grants: usize,
-    /// Rooms of one connection, past which its device's events join no more.
+    /// Rooms that one connection joins by its device's events.
     pub rooms_per_connection: u32,
 }
 

@@ -167,12 +167,8 @@ impl Edge {
                 ("draining", StatusCode::SERVICE_UNAVAILABLE, "The server is stopping".to_owned(), Some(RETRY_AFTER))
             }
             Refusal::Limit(limit) => {
-                let status = match limit {
-                    Refused::Total => StatusCode::SERVICE_UNAVAILABLE,
-                    Refused::Address | Refused::User | Refused::AddressConnects(_) | Refused::UserConnects(_) => {
-                        StatusCode::TOO_MANY_REQUESTS
-                    }
-                };
+                let status =
+                    if limit.is_for_all() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::TOO_MANY_REQUESTS };
                 (limit.as_str(), status, limit.to_string(), Some(limit.retry_after_seconds()))
             }
         };

@@ -123,12 +123,8 @@ fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body
             ("draining", (StatusCode::SERVICE_UNAVAILABLE, again, "The server is stopping\n").into_response())
         }
         Refusal::Limit(limit) => {
-            let status = match limit {
-                Refused::Total => StatusCode::SERVICE_UNAVAILABLE,
-                Refused::Address | Refused::User | Refused::AddressConnects(_) | Refused::UserConnects(_) => {
-                    StatusCode::TOO_MANY_REQUESTS
-                }
-            };
+            let status =
+                if limit.is_for_all() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::TOO_MANY_REQUESTS };
             let again = [(header::RETRY_AFTER, HeaderValue::from(limit.retry_after_seconds()))];
             (limit.as_str(), (status, again, format!("{limit}\n")).into_response())
         }

@@ -16,8 +16,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    API_KEY, Backend, ConnectError, PlainFrame, TestServer, api_key, auth_message, deadline, emit_to, raw_http, token,
-    violations,
+    API_KEY, Backend, ConnectError, Device, PlainFrame, TestServer, api_key, auth_message, deadline, emit_to, raw_http,
+    token, violations,
 };
 use crate::websocket;
 
@@ -88,17 +88,21 @@ fn is_refused(result: &bugle::proto::v1::EmitResult) -> bool {
     }
 }
 
+async fn connect_until_refused(server: &TestServer) -> (Vec<Device>, ConnectError) {
+    let mut devices = Vec::new();
+    loop {
+        match server.device("42").connect().await {
+            Ok(device) => devices.push(device),
+            Err(refused) => return (devices, refused),
+        }
+        assert!(devices.len() < MANY);
+    }
+}
+
 #[tokio::test]
 async fn connects_from_an_address_are_refused_before_the_session() {
     let server = TestServer::start_with(|config| config.limits.connects_per_address = rate(2)).await;
-    let mut devices = Vec::new();
-    let refused = loop {
-        match server.device("42").connect().await {
-            Ok(device) => devices.push(device),
-            Err(refused) => break refused,
-        }
-        assert!(devices.len() < MANY);
-    };
+    let (devices, refused) = connect_until_refused(&server).await;
     assert!(devices.len() >= 2);
     let ConnectError::Http { status, headers, body } = refused else { panic!("{refused:?}") };
     assert!(body.contains("limits.connects_per_address is met: try again in 1 s"), "{body}");
@@ -108,14 +112,7 @@ async fn connects_from_an_address_are_refused_before_the_session() {
 #[tokio::test]
 async fn connects_of_a_user_are_cut_and_never_refused_for_good() {
     let server = TestServer::start_with(|config| config.limits.connects_per_user = rate(2)).await;
-    let mut devices = Vec::new();
-    let refused = loop {
-        match server.device("42").connect().await {
-            Ok(device) => devices.push(device),
-            Err(refused) => break refused,
-        }
-        assert!(devices.len() < MANY);
-    };
+    let (devices, refused) = connect_until_refused(&server).await;
     assert!(devices.len() >= 2 && matches!(refused, ConnectError::Closed), "{refused:?}");
     server.connect("43").await;
 }

@@ -12,16 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::harness::{Backend, ConnectError, Device, Protocol, TestServer, Transport, deadline, raw_http};
-
-const EVERY_WAY: [(Transport, Protocol); 6] = [
-    (Transport::WebSocket, Protocol::V4),
-    (Transport::Polling, Protocol::V4),
-    (Transport::Upgrade, Protocol::V4),
-    (Transport::WebSocket, Protocol::V3),
-    (Transport::Polling, Protocol::V3),
-    (Transport::Upgrade, Protocol::V3),
-];
+use crate::harness::{Backend, ConnectError, Device, EVERY_WAY, TestServer, Transport, deadline, raw_http};
 
 async fn status(admin: SocketAddr, path: &str) -> String {
     let answer = raw_http(admin, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;

@@ -39,7 +39,7 @@ pub enum EventRefused {
     /// The device may not do this.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// The connection is in as many rooms as it may be.
+    /// The connection has joined as many rooms by events as it may.
     #[error("the connection has joined {0} rooms, which is the most (limits.rooms_per_connection): leave some first")]
     TooManyRooms(usize),
 }

@@ -5,16 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{POLLING, WEBSOCKET, end_of, online, raw_device, request, session_id, status, streams_held};
-use crate::harness::{Backend, ClosedBy, Device, Protocol, RawSocket, TestServer, Transport};
-
-const EVERY_WAY: [(Transport, Protocol); 6] = [
-    (Transport::WebSocket, Protocol::V4),
-    (Transport::Polling, Protocol::V4),
-    (Transport::Upgrade, Protocol::V4),
-    (Transport::WebSocket, Protocol::V3),
-    (Transport::Polling, Protocol::V3),
-    (Transport::Upgrade, Protocol::V3),
-];
+use crate::harness::{Backend, ClosedBy, Device, EVERY_WAY, Protocol, RawSocket, TestServer, Transport};
 
 async fn connect(server: &TestServer, transport: Transport, protocol: Protocol) -> Device {
     let device = server.device("42").transport(transport).protocol(protocol).connect().await;

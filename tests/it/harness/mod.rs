@@ -16,7 +16,7 @@ mod http;
 pub use http::{Caller as HttpCaller, ConnectError, HttpClient, raw_http};
 
 mod device;
-pub use device::{Arg, Closed, ClosedBy, Device, DeviceBuilder, Event, Protocol, Transport, Welcome};
+pub use device::{Arg, Closed, ClosedBy, Device, DeviceBuilder, EVERY_WAY, Event, Protocol, Transport, Welcome};
 
 mod raw_socket;
 pub use raw_socket::{RawMessage, RawSocket};

@@ -49,6 +49,16 @@ pub enum Transport {
     Upgrade,
 }
 
+/// Each way to be connected.
+pub const EVERY_WAY: [(Transport, Protocol); 6] = [
+    (Transport::WebSocket, Protocol::V4),
+    (Transport::Polling, Protocol::V4),
+    (Transport::Upgrade, Protocol::V4),
+    (Transport::WebSocket, Protocol::V3),
+    (Transport::Polling, Protocol::V3),
+    (Transport::Upgrade, Protocol::V3),
+];
+
 /// The payload of the `connected` event.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
