@@ -1,6 +1,9 @@
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -11,6 +14,10 @@ use crate::message::{Audience, Receipt};
 
 /// How long a key is remembered.
 const KEPT: Duration = Duration::from_mins(5);
+/// What the acknowledgements in the receipts may take up together, in bytes; past it the oldest keys go first.
+const MOST_ACK_BYTES: usize = 64 * 1024 * 1024;
+/// No acknowledgements are counted for a key that is forgotten.
+const FORGOTTEN: usize = usize::MAX;
 
 /// Remembers what was answered under an idempotency key, so that a repetition can be answered the same.
 pub struct Idempotency {
@@ -22,12 +29,15 @@ pub struct Idempotency {
 struct Known {
     answers: HashMap<Scope, Arc<Answer>>,
     by_age: VecDeque<(Instant, Scope)>,
+    ack_bytes: usize,
 }
 
 struct Answer {
     since: Instant,
     asked: Fingerprint,
     receipt: OnceCell<Receipt>,
+    /// What its acknowledgements count for, as long as it is known. Changed under the lock of all that is known.
+    ack_bytes: AtomicUsize,
 }
 
 /// Where a key holds: two backends, or two audiences, may use the same one.
@@ -70,7 +80,10 @@ impl Idempotency {
             first = true;
             emit
         });
-        let receipt = *receipt.await?;
+        let receipt = receipt.await?.clone();
+        if first && let Some(acks) = &receipt.acks {
+            self.known.lock().weigh(&answer, acks.size());
+        }
         Ok(Receipt { duplicate: !first, ..receipt })
     }
 
@@ -88,13 +101,19 @@ impl Idempotency {
             .is_some_and(|answer| answer.since.elapsed() < KEPT && answer.asked != asked)
     }
 
+    /// Whether the key was used.
+    pub fn knows(&self, scope: &Scope) -> bool {
+        self.known.lock().answers.contains_key(scope)
+    }
+
     fn answer(&self, scope: Scope, asked: Fingerprint) -> Arc<Answer> {
         let mut known = self.known.lock();
         known.forget(self.most);
         if let Some(answer) = known.answers.get(&scope) {
             return answer.clone();
         }
-        let answer = Arc::new(Answer { since: Instant::now(), asked, receipt: OnceCell::new() });
+        let answer =
+            Arc::new(Answer { since: Instant::now(), asked, receipt: OnceCell::new(), ack_bytes: AtomicUsize::new(0) });
         known.by_age.push_back((answer.since, scope.clone()));
         known.answers.insert(scope, answer.clone());
         answer
@@ -106,10 +125,20 @@ impl Known {
     fn forget(&mut self, most: usize) {
         let now = Instant::now();
         while let Some((since, _)) = self.by_age.front()
-            && (now - *since >= KEPT || self.by_age.len() >= most)
+            && (now - *since >= KEPT || self.by_age.len() >= most || self.ack_bytes > MOST_ACK_BYTES)
             && let Some((_, scope)) = self.by_age.pop_front()
+            && let Some(answer) = self.answers.remove(&scope)
         {
-            self.answers.remove(&scope);
+            self.ack_bytes -= answer.ack_bytes.swap(FORGOTTEN, Relaxed);
+        }
+    }
+
+    /// Counts the acknowledgements of an answer that is known.
+    fn weigh(&mut self, answer: &Answer, bytes: usize) {
+        if answer.ack_bytes.load(Relaxed) != FORGOTTEN {
+            answer.ack_bytes.store(bytes, Relaxed);
+            self.ack_bytes += bytes;
+            self.forget(usize::MAX);
         }
     }
 }
@@ -119,7 +148,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::message::MessageId;
+    use crate::message::{Ack, AckOutcome, Acks, ConnectionId, MessageId, UserId};
 
     fn scope(key: &str) -> Scope {
         Scope { caller: "test".into(), audience: Audience::Everyone, key: key.into() }
@@ -159,6 +188,34 @@ mod tests {
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         drop(first);
         assert!(!second.await.unwrap().duplicate);
+    }
+
+    fn acknowledged(reply: usize) -> Receipt {
+        let ack = Ack {
+            user: UserId::new("42").unwrap(),
+            connection: ConnectionId::random(),
+            outcome: AckOutcome::Replied(Some("x".repeat(reply).into())),
+            elapsed: Duration::ZERO,
+        };
+        let acks = Some(Acks { list: vec![ack], replied: 1 }.into());
+        Receipt { acks, ..Receipt::new(MessageId::at(Timestamp::UNIX_EPOCH)) }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_keys_are_forgotten_when_their_acknowledgements_take_too_much() {
+        let idempotency = Idempotency::new(1_000);
+        for key in 0..100 {
+            let receipt = async { Ok::<_, KeyReused>(acknowledged(1024 * 1024)) };
+            idempotency.once(scope(&key.to_string()), [1; 32], receipt).await.unwrap();
+        }
+        let bytes = || idempotency.known.lock().ack_bytes;
+        assert!((60 << 20..=MOST_ACK_BYTES).contains(&bytes()), "{}", bytes());
+        assert!(!emit(&idempotency, "0", 1).await.unwrap().duplicate);
+        let last = emit(&idempotency, "99", 1).await.unwrap();
+        assert!(last.duplicate && last.acks.is_some());
+        let mut known = idempotency.known.lock();
+        known.forget(0);
+        assert_eq!((known.ack_bytes, known.answers.len()), (0, 0));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{Once, Refused};
+use crate::delivery::{Once, Refused, SentSignal};
 use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, Emit, EventName, Invalid, Payload, Receipt};
 use crate::telemetry::{self, audit};
@@ -38,11 +38,21 @@ const RETAINED_RETRY: Duration = Duration::from_mins(1);
 
 impl Commands {
     /// Sends an event.
-    pub async fn emit(&self, caller: &Caller, mut request: EmitRequest) -> Result<Receipt, Error> {
+    pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
+        self.emit_telling(caller, request, None).await
+    }
+
+    /// The same; `sent` goes once it is sent, though devices have still to acknowledge it.
+    pub(super) async fn emit_telling(
+        &self,
+        caller: &Caller,
+        mut request: EmitRequest,
+        sent: Option<SentSignal>,
+    ) -> Result<Receipt, Error> {
         self.wrap_as_configured(&mut request.emit);
         let once = once(caller, &request);
         let counted = self.count_emits(caller, 1);
-        self.emit_counted(caller, request, once, counted).await
+        self.emit_counted(caller, request, once, counted, sent).await
     }
 
     /// Sends an event that was wrapped and of which the idempotency key was looked at before, unless it was too much for the rate
@@ -53,6 +63,7 @@ impl Commands {
         request: EmitRequest,
         once: Option<Once>,
         counted: Result<(), Error>,
+        sent: Option<SentSignal>,
     ) -> Result<Receipt, Error> {
         let EmitRequest { emit, received, .. } = request;
         let asked = Asked { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
@@ -66,7 +77,7 @@ impl Commands {
             Ok(receipt) => asked.note(Ok(&receipt)),
             Err(refused) => asked.note(Err(&refusal(refused))),
         };
-        self.delivery.emit(emit, once, received, note).await.map_err(refusal)
+        self.delivery.emit(emit, once, received, sent, note).await.map_err(refusal)
     }
 
     /// Counts so many emits towards the rate of the caller's API key: all or none.

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, pin::Pin, sync::Arc, task::Poll};
+use std::{collections::HashMap, convert::Infallible, pin::Pin, sync::Arc, task::Poll};
 
 use futures_util::{
     Stream, StreamExt,
@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{Commands, EmitRequest, Error, emit::audit_refusal};
 use crate::auth::Caller;
+use crate::delivery::SentSignal;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
 
@@ -21,7 +22,8 @@ type Sending<T> = Pin<Box<dyn Future<Output = (Ticket, Answer<T>)> + Send>>;
 struct Ticket {
     room: RoomName,
     number: u64,
-    done: oneshot::Sender<()>,
+    /// Goes when the emit is answered, or, if that waits for acknowledgements, when it is sent.
+    _done: Option<SentSignal>,
 }
 
 impl Commands {
@@ -59,7 +61,7 @@ struct Pipeline<T, S, E> {
     emits: Option<S>,
     lifecycle: Lifecycle,
     in_flight: FuturesUnordered<Sending<T>>,
-    last_in_room: HashMap<RoomName, (u64, oneshot::Receiver<()>)>,
+    last_in_room: HashMap<RoomName, (u64, oneshot::Receiver<Infallible>)>,
     count: u64,
     failure: Option<E>,
 }
@@ -79,7 +81,7 @@ where
             tokio::select! {
                 biased;
                 Some((ticket, answer)) = self.in_flight.next() => {
-                    self.finish(ticket);
+                    self.finish(&ticket);
                     return Some(Ok(answer));
                 }
                 () = self.lifecycle.stopping(), if may_read => self.end(Some(E::from(Error::Unavailable(
@@ -113,31 +115,30 @@ where
         let before = self.last_in_room.remove(&room).map(|(_, done)| done);
         let must_wait = before.is_some();
         let (commands, caller) = (self.commands.clone(), self.caller.clone());
+        let (done, wait) = oneshot::channel();
+        let (sent, done) = if request.emit.ack.is_some() { (Some(done), None) } else { (None, Some(done)) };
         let mut sending = Box::pin(async move {
             if let Some(before) = before {
-                // An error means that it was given up, which is as good as done.
+                // An error is all that it can be.
                 let _ = before.await;
             }
-            commands.emit(&caller, request).await
+            commands.emit_telling(&caller, request, sent).await
         });
         if !must_wait && let Poll::Ready(result) = futures_util::poll!(sending.as_mut()) {
             return Some((tag, result));
         }
         self.count += 1;
-        let (done, wait) = oneshot::channel();
-        let ticket = Ticket { room: room.clone(), number: self.count, done };
+        let ticket = Ticket { room: room.clone(), number: self.count, _done: done };
         self.last_in_room.insert(room, (self.count, wait));
         self.in_flight.push(Box::pin(async move { (ticket, (tag, sending.await)) }));
         None
     }
 
-    fn finish(&mut self, ticket: Ticket) {
+    fn finish(&mut self, ticket: &Ticket) {
         let last = self.last_in_room.get(&ticket.room).is_some_and(|(number, _)| *number == ticket.number);
         if last {
             self.last_in_room.remove(&ticket.room);
         }
-        // Nobody waits if it was the last.
-        let _ = ticket.done.send(());
     }
 }
 

@@ -1,6 +1,7 @@
 use super::{
     Commands, EmitRequest, Error,
     emit::{audit_refusal, once, refusal},
+    sent::Sent,
 };
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
@@ -17,7 +18,7 @@ pub struct EmitToUsers {
 
 impl Commands {
     /// Sends an event to each user, in order. Nothing is sent unless it can be sent to all, as far as can be told before: another call
-    /// may use the idempotency key meanwhile.
+    /// may use the idempotency key meanwhile. Acknowledgements are awaited when it is sent to all.
     pub async fn emit_to_users(&self, caller: &Caller, command: EmitToUsers) -> Result<Vec<(UserId, Receipt)>, Error> {
         let EmitToUsers { users, mut request } = command;
         self.wrap_as_configured(&mut request.emit);
@@ -40,14 +41,22 @@ impl Commands {
         };
         self.delivery.check_capacity(&request.emit, &users).map_err(refusal).inspect_err(audit_whole)?;
         self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX)).inspect_err(audit_whole)?;
-        let mut receipts = Vec::with_capacity(users.len());
+        request.emit.ack = request.emit.ack.map(|ack| ack.one_of(users.len()).into());
+        let mut all = Vec::with_capacity(users.len());
         for user in users {
-            let mut request = request.clone();
+            let (mut request, once) = (request.clone(), once.clone());
             request.emit.audience = Audience::User(user.clone());
-            let receipt = self.emit_counted(caller, request, once.clone(), Ok(())).await?;
-            receipts.push((user, receipt));
+            let asks = request.emit.ack.is_some();
+            match Sent::run(asks, |sent| self.emit_counted(caller, request, once, Ok(()), sent)).await {
+                Sent::Answered(Err(error)) => return Err(error),
+                sent @ (Sent::Answered(Ok(_)) | Sent::Waits(_)) => all.push((user, sent)),
+            }
             // Many users with large payloads take a while, in which others have their turn.
             tokio::task::yield_now().await;
+        }
+        let mut receipts = Vec::with_capacity(all.len());
+        for (user, sent) in all {
+            receipts.push((user, sent.answer().await?));
         }
         Ok(receipts)
     }

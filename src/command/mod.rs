@@ -9,6 +9,8 @@ pub use emit::EmitRequest;
 mod envelopes;
 pub use envelopes::EnvelopeConfig;
 
+mod sent;
+
 mod emit_to_users;
 pub use emit_to_users::EmitToUsers;
 

@@ -1,4 +1,5 @@
 use std::{
+    convert::Infallible,
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
     task::Poll,
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Delivery, collapse::Topic};
+use super::{Delivery, acks::Asking, collapse::Topic};
 use crate::cluster::{Fingerprint, KeyReused, RetainedFull, RetainedValue, Scope};
 use crate::hub::{Counts, Frame, Turn};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Receipt, RoomName, UserId};
@@ -68,7 +69,12 @@ pub(super) struct Accepted {
     pub(super) number: u64,
     time: Timestamp,
     pub(super) received: Instant,
+    /// Kept until it is sent.
+    sent: Option<SentSignal>,
 }
+
+/// Goes when an emit is sent, or will not be, though its answer may wait for acknowledgements.
+pub type SentSignal = oneshot::Sender<Infallible>;
 
 impl Once {
     /// For this emit, or the same to another audience, by this caller (the name of the API key) under this idempotency key.
@@ -82,19 +88,20 @@ impl Once {
 }
 
 impl Delivery {
-    /// Sends an event to its audience; `received` is when it was asked for. Once begun it is finished, even if the caller goes away: half a room would have the
+    /// Sends an event to its audience; `received` is when it was asked for, and `sent` goes once it is sent. Once begun it is finished, even if the caller goes away: half a room would have the
     /// event, and a repetition would send it twice. So `done` is told in any case.
     pub async fn emit(
         &self,
         emit: Emit,
         once: Option<Once>,
         received: Instant,
+        sent: Option<SentSignal>,
         done: impl FnOnce(Result<Receipt, Refused>) + Send + 'static,
     ) -> Result<Receipt, Refused> {
         let delivery = self.clone();
         let mut sending = Box::pin(async move {
-            let result = delivery.send_once(emit, once, received).await;
-            done(result);
+            let result = delivery.send_once(emit, once, received, sent).await;
+            done(result.clone());
             result
         });
         // Nearly always this is all: no other has the room's turn, and the room is small.
@@ -117,14 +124,24 @@ impl Delivery {
         self.inner.idempotency.is_reused(&once.scope(audience), once.asked)
     }
 
-    async fn send_once(&self, emit: Emit, once: Option<Once>, received: Instant) -> Result<Receipt, Refused> {
+    async fn send_once(
+        &self,
+        emit: Emit,
+        once: Option<Once>,
+        received: Instant,
+        sent: Option<SentSignal>,
+    ) -> Result<Receipt, Refused> {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
-        let accepted = Accepted { emit, message_id: MessageId::at(now), number, time: now, received };
+        let mut accepted = Accepted { emit, message_id: MessageId::at(now), number, time: now, received, sent };
         let Some(once) = once else {
             return self.pass(accepted).await;
         };
         let scope = once.scope(&accepted.emit.audience);
+        if self.inner.idempotency.knows(&scope) {
+            // It will not be sent, and the first one's answer may wait for acknowledgements.
+            accepted.sent = None;
+        }
         self.inner.idempotency.once(scope, once.asked, self.pass(accepted)).await
     }
 
@@ -148,15 +165,26 @@ impl Delivery {
         if overtakes && let Some(turn) = &turn {
             // It came before, and without a key nothing asks for another order.
             for earlier in self.inner.collapse.take_earlier(&Topic::of(&accepted.emit), accepted.number) {
-                self.send_deferred(earlier, turn).await;
+                // Rare, and so kept out of the way of the rest.
+                Box::pin(self.send_deferred(earlier, turn)).await;
             }
         }
-        self.send_in(turn.as_ref(), accepted).await
+        let (receipt, asking) = self.send_in(turn.as_ref(), accepted).await?;
+        drop(turn);
+        match asking {
+            None => Ok(receipt),
+            Some(asking) => Ok(Box::pin(self.acknowledged(receipt, asking)).await),
+        }
     }
 
-    /// Sends in a room's turn. There is none if nobody is in the room and nothing is to be retained.
-    pub(super) async fn send_in(&self, turn: Option<&Turn<'_>>, accepted: Accepted) -> Result<Receipt, Refused> {
-        let Accepted { emit, message_id, number, time, received } = accepted;
+    /// Sends in a room's turn. There is none if nobody is in the room and nothing is to be retained. Whoever is asked for an
+    /// acknowledgement is to be waited for when the turn is over.
+    pub(super) async fn send_in(
+        &self,
+        turn: Option<&Turn<'_>>,
+        accepted: Accepted,
+    ) -> Result<(Receipt, Option<Asking>), Refused> {
+        let Accepted { emit, message_id, number, time, received, sent: _sent } = accepted;
         let room = emit.audience.room();
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
         let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload.clone() };
@@ -169,14 +197,16 @@ impl Delivery {
             self.inner.collapse.note_retained(|| Topic::of(&emit), number);
         }
         let frame = Frame { volatile: emit.volatile, ..Frame::new(emit.event, payload) };
-        let counts = match turn {
-            Some(turn) => turn.fan_out(frame, &emit.except).await,
-            None => Counts::default(),
+        let (counts, asking) = match (turn, emit.ack) {
+            (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
+            // Out of the way of all that ask for nothing.
+            (Some(turn), Some(ack)) => Box::pin(Asking::send(turn, frame, &emit.except, *ack)).await,
+            (None, _) => (Counts::default(), None),
         };
         let Counts { matched, enqueued, dropped } = counts;
         telemetry::fanned_out(enqueued, dropped, received.elapsed());
         tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
-        Ok(Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) })
+        Ok((Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) }, asking))
     }
 
     /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.
@@ -240,6 +270,8 @@ fn fingerprint(emit: &Emit) -> Fingerprint {
     }
     part(&[u8::from(emit.volatile), u8::from(emit.envelope), u8::from(emit.retain)]);
     part(emit.collapse_key.as_deref().unwrap_or_default().as_bytes());
+    // What is kept of the replies is no part of what was asked for.
+    part(emit.ack.as_ref().map_or_else(String::new, |ack| format!("{:?} {:?}", ack.mode, ack.timeout)).as_bytes());
     let except = &emit.except;
     part(&[except.connections.len(), except.users.len(), except.rooms.len()].map(usize::to_le_bytes).concat());
     except.connections.iter().for_each(|id| part(id.to_string().as_bytes()));
@@ -255,7 +287,7 @@ mod tests {
     use crate::config::Config;
     use crate::delivery::Parameters;
     use crate::lifecycle::Lifecycle;
-    use crate::message::{EventName, Exceptions, RoomName, UserId};
+    use crate::message::{AckMode, AckRequest, EventName, Exceptions, RoomName, UserId};
 
     fn emit(json: &str) -> Emit {
         Emit {
@@ -267,6 +299,7 @@ mod tests {
             envelope: true,
             retain: false,
             collapse_key: None,
+            ack: None,
         }
     }
 
@@ -308,7 +341,8 @@ mod tests {
         let turn = delivery.hub().turn(&RoomName::everyone()).await;
         let (done, told) = oneshot::channel();
         let tell = move |result: Result<Receipt, Refused>| done.send(result).expect("somebody listens");
-        let mut emitting = Box::pin(delivery.emit(Emit { retain: true, ..emit("1") }, None, Instant::now(), tell));
+        let mut emitting =
+            Box::pin(delivery.emit(Emit { retain: true, ..emit("1") }, None, Instant::now(), None, tell));
         assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another has the turn");
         drop(emitting);
         drop(turn);
@@ -320,6 +354,7 @@ mod tests {
     fn every_part_of_an_emit_is_in_its_fingerprint() {
         let user = |id| UserId::new(id).unwrap();
         let except = |users| Exceptions { users, ..Exceptions::default() };
+        let ack = |mode, seconds| Some(AckRequest::new(mode, Duration::from_secs(seconds)).into());
         let emits = [
             emit("1"),
             emit("2"),
@@ -330,6 +365,9 @@ mod tests {
             Emit { envelope: false, ..emit("1") },
             Emit { retain: true, ..emit("1") },
             Emit { collapse_key: Some("k".into()), ..emit("1") },
+            Emit { ack: ack(AckMode::Any, 1), ..emit("1") },
+            Emit { ack: ack(AckMode::All, 1), ..emit("1") },
+            Emit { ack: ack(AckMode::All, 2), ..emit("1") },
             Emit { except: except(vec![user("12")]), ..emit("1") },
             Emit { except: except(vec![user("1"), user("2")]), ..emit("1") },
         ];

@@ -2,7 +2,9 @@
 //! is shared with others the cluster's, and here the two meet.
 
 mod emit;
-pub use emit::{Once, Refused};
+pub use emit::{Once, Refused, SentSignal};
+
+mod acks;
 
 mod presence;
 pub use presence::{ConnectionInfo, Stats};

@@ -4,8 +4,10 @@ use tokio::time::Instant;
 
 use super::payload::Raw;
 use crate::command::{EmitRequest, Error, Violation};
-use crate::message::{Audience, ConnectionId, Emit, EventName, Exceptions, Invalid, Payload, RoomName, UserId};
-use crate::proto::v1::{self, EmitOptions};
+use crate::message::{
+    AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, Invalid, Payload, RoomName, UserId,
+};
+use crate::proto::v1::{self, AckOptions, EmitOptions, ack_options};
 
 /// How many users, connections or emits a request may list.
 pub(super) const MOST_LISTED: usize = 1_000;
@@ -142,6 +144,7 @@ impl EmitParts {
         let idempotency_key =
             fields.take("options.idempotency_key", EmitRequest::key(&options.idempotency_key)).flatten();
         let collapse_key = fields.take("options.collapse_key", EmitRequest::key(&options.collapse_key)).flatten();
+        let ack = options.ack.as_ref().and_then(|ack| ack_request(&mut fields, ack, &options.collapse_key));
         let except = Exceptions {
             connections: fields.list(
                 "options.except_connection_ids",
@@ -161,6 +164,7 @@ impl EmitParts {
             envelope: options.envelope,
             retain: options.retain,
             collapse_key,
+            ack: ack.map(Box::new),
         });
         let request = fields.finish(emit.map(|emit| EmitRequest { emit, idempotency_key, received: self.received }))?;
         refuse_what_is_not_built(&options)?;
@@ -168,12 +172,26 @@ impl EmitParts {
     }
 }
 
+/// How to wait for acknowledgements.
+fn ack_request(fields: &mut Fields, ack: &AckOptions, collapse_key: &str) -> Option<AckRequest> {
+    if !collapse_key.is_empty() {
+        fields.refuse("options.ack", "is given with options.collapse_key, whose emits may be sent after the answer");
+    }
+    let mode = match ack_options::Mode::try_from(ack.mode) {
+        Ok(ack_options::Mode::Any) => Ok(AckMode::Any),
+        Ok(ack_options::Mode::All) => Ok(AckMode::All),
+        Ok(ack_options::Mode::Unspecified) | Err(_) => Err(Invalid::new("is none: say MODE_ANY or MODE_ALL")),
+    };
+    let mode = fields.take("options.ack.mode", mode);
+    let timeout = ack.timeout.as_ref().map_or(Ok(AckRequest::DEFAULT_TIMEOUT), duration);
+    let is_allowed = |timeout: &Duration| AckRequest::TIMEOUTS.contains(timeout);
+    let timeout = timeout.ok().filter(is_allowed).ok_or_else(|| Invalid::new("is not between 1 ms and 60 s"));
+    let timeout = fields.take("options.ack.timeout", timeout);
+    mode.zip(timeout).map(|(mode, timeout)| AckRequest::new(mode, timeout))
+}
+
 fn refuse_what_is_not_built(options: &EmitOptions) -> Result<(), Error> {
-    let asked = [
-        ("options.ttl", options.ttl.is_some()),
-        ("options.store", options.store),
-        ("options.ack", options.ack.is_some()),
-    ];
+    let asked = [("options.ttl", options.ttl.is_some()), ("options.store", options.store)];
     match asked.iter().find(|(_, is_asked)| *is_asked) {
         Some((option, _)) => Err(Error::not_built(option)),
         None => Ok(()),

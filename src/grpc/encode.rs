@@ -1,15 +1,24 @@
+use std::time::Duration;
+
 use crate::command::{ConnectionInfo, Error, Page};
 use crate::message::{self, Transport};
 use crate::proto::v1::{self, EmitResult, Receipt, UserSummary, emit_result};
 
-use super::status::emit_error_of;
+use super::{acks::AckRoom, status::emit_error_of};
 
 /// A count for the wire.
 pub(super) fn count32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-pub(super) fn receipt(receipt: &message::Receipt) -> Receipt {
+/// A duration for the wire.
+pub(super) fn duration(duration: Duration) -> prost_types::Duration {
+    let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or_default();
+    prost_types::Duration { seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), nanos }
+}
+
+/// A receipt, as one of those that share this room.
+pub(super) fn receipt(receipt: &message::Receipt, room: &mut AckRoom) -> Receipt {
     Receipt {
         message_id: receipt.message_id.to_string(),
         matched: receipt.matched,
@@ -19,13 +28,15 @@ pub(super) fn receipt(receipt: &message::Receipt) -> Receipt {
         deferred: receipt.deferred,
         nodes: receipt.nodes,
         partial: receipt.partial,
+        acks: receipt.acks.as_ref().map(|acks| room.encode(acks)).unwrap_or_default(),
+        replied: receipt.acks.as_ref().map_or(0, |acks| acks.replied),
         ..Receipt::default()
     }
 }
 
-pub(super) fn emit_result(result: Result<message::Receipt, Error>) -> EmitResult {
+pub(super) fn emit_result(result: Result<message::Receipt, Error>, room: &mut AckRoom) -> EmitResult {
     let result = match result {
-        Ok(sent) => emit_result::Result::Receipt(receipt(&sent)),
+        Ok(sent) => emit_result::Result::Receipt(receipt(&sent, room)),
         Err(error) => emit_result::Result::Error(emit_error_of(error)),
     };
     EmitResult { result: Some(result) }

@@ -10,6 +10,8 @@ mod payload;
 
 mod encode;
 
+mod acks;
+
 mod notify;
 
 mod presence;

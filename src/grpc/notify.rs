@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    acks::AckRoom,
     caller,
     decode::{self, EmitParts, Fields, MOST_LISTED},
     encode,
@@ -51,7 +52,7 @@ impl Service {
         let (caller, received, audited) = (caller(&request)?, received(&request), Audited::set(&request));
         let request = decode(request.into_inner(), received)?;
         let receipt = self.commands.emit(&caller, request).await.inspect_err(audited)?;
-        Ok(Some(encode::receipt(&receipt)))
+        Ok(Some(encode::receipt(&receipt, &mut AckRoom::new())))
     }
 }
 
@@ -77,11 +78,13 @@ impl Notify for Service {
         let receipts = self.commands.emit_to_users(&caller, command).await.inspect_err(audited)?;
         let mut total = Receipt { nodes: 1, ..Receipt::default() };
         let mut each = Vec::with_capacity(receipts.len());
+        let mut room = AckRoom::new();
         for (user, receipt) in receipts {
-            let receipt = encode::receipt(&receipt);
+            let receipt = encode::receipt(&receipt, &mut room);
             total.matched += receipt.matched;
             total.enqueued += receipt.enqueued;
             total.dropped += receipt.dropped;
+            total.replied += receipt.replied;
             each.push(UserReceipt { user_id: user.to_string(), receipt: Some(receipt) });
         }
         total.duplicate = each.iter().all(|each| each.receipt.as_ref().is_some_and(|receipt| receipt.duplicate));
@@ -118,7 +121,9 @@ impl Notify for Service {
         }
         let requests = emits.into_iter().map(|emit| decode::emit(emit, received)).collect();
         let results = self.commands.emit_batch(&caller, requests).await;
-        Ok(Response::new(EmitBatchResponse { results: results.into_iter().map(encode::emit_result).collect() }))
+        let mut room = AckRoom::new();
+        let results = results.into_iter().map(|result| encode::emit_result(result, &mut room)).collect();
+        Ok(Response::new(EmitBatchResponse { results }))
     }
 
     type EmitStreamStream = Pin<Box<dyn Stream<Item = Result<EmitStreamResponse, Status>> + Send>>;
@@ -131,9 +136,10 @@ impl Notify for Service {
         let emits = request.into_inner().map(decode_stream_item);
         let answers = self.commands.emit_stream(caller, emits, self.lifecycle.clone());
         let responses = answers.map(|answer| match answer {
-            Ok((correlation_id, result)) => {
-                Ok(EmitStreamResponse { correlation_id, result: Some(encode::emit_result(result)) })
-            }
+            Ok((correlation_id, result)) => Ok(EmitStreamResponse {
+                correlation_id,
+                result: Some(encode::emit_result(result, &mut AckRoom::new())),
+            }),
             Err(status) => {
                 telemetry::grpc_stream_ended(code_name(status.code()));
                 Err(status)

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::Frame;
+use super::{AckSink, Frame};
 use crate::message::{CloseReason, ConnectionId, EventName, Transport};
 
 /// One live connection of a device, as an edge implements it. The hub calls it with a lock held: nothing here may wait, or call
@@ -30,6 +30,13 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Puts a frame into the device's queue.
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError>;
+
+    /// The same for a frame that asks the device for an acknowledgement, which goes to `ack`.
+    fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
+        self.enqueue(frame)?;
+        ack.unsupported();
+        Ok(())
+    }
 
     /// Ends it: tells the device if the queue has room, and cuts the transport soon after.
     fn close(&self, reason: &CloseReason);

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Connection, Frame, QueueError};
+use super::{
+    AckSink, Connection, Frame, QueueError,
+    ack::{Asking, Lifelines},
+};
 use crate::message::{ConnectionId, RoomName, UserId};
 
 /// A connection in the hub.
@@ -19,12 +22,18 @@ pub struct Member {
 struct State {
     phase: Phase,
     rooms: Vec<RoomName>,
+    lifelines: Lifelines,
 }
 
 enum Phase {
-    CatchingUp { waiting: Vec<Arc<Frame>>, bytes: usize },
+    CatchingUp { waiting: Vec<Waiting>, bytes: usize },
     Live,
     Gone,
+}
+
+struct Waiting {
+    frame: Arc<Frame>,
+    ack: Option<AckSink>,
 }
 
 /// What became of a frame at one connection.
@@ -43,7 +52,7 @@ pub(super) enum Delivery {
 impl Member {
     pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, waiting_bytes: usize) -> Self {
         let phase = Phase::CatchingUp { waiting: Vec::new(), bytes: 0 };
-        let state = Mutex::new(State { phase, rooms: Vec::new() });
+        let state = Mutex::new(State { phase, rooms: Vec::new(), lifelines: Lifelines::default() });
         Self { id: connection.id(), user, connection, waiting_bytes, state }
     }
 
@@ -90,8 +99,9 @@ impl Member {
             return false;
         };
         let waiting = std::mem::take(waiting);
-        let mut frames = greeting.into_iter().chain(waiting.iter().map(|frame| &**frame));
-        let taken = frames.all(|frame| !is_fatal(self.connection.enqueue(frame), frame));
+        let mut frames = waiting.into_iter();
+        let taken = greeting.is_none_or(|frame| !is_fatal(self.enqueue(frame, None), frame))
+            && frames.all(|Waiting { frame, ack }| !is_fatal(self.enqueue(&frame, ack), &frame));
         if taken {
             state.phase = Phase::Live;
         }
@@ -100,11 +110,11 @@ impl Member {
 
     /// Sends a frame that is for this connection alone.
     pub fn send(&self, frame: Frame) -> bool {
-        self.deliver(&Arc::new(frame), None) == Delivery::Enqueued
+        self.deliver(&Arc::new(frame), None, None) == Delivery::Enqueued
     }
 
-    /// `room`: it is for those alone who are in there.
-    pub(super) fn deliver(&self, frame: &Arc<Frame>, room: Option<&RoomName>) -> Delivery {
+    /// `room`: it is for those alone who are in there. `asking`: the device is asked for an acknowledgement.
+    pub(super) fn deliver(&self, frame: &Arc<Frame>, room: Option<&RoomName>, asking: Option<Asking>) -> Delivery {
         if !self.connection.listens_to(&frame.event) {
             return Delivery::NotListening;
         }
@@ -112,8 +122,10 @@ impl Member {
         if room.is_some_and(|room| !state.rooms.contains(room)) {
             return Delivery::Gone;
         }
-        match &mut state.phase {
-            Phase::Live => match self.connection.enqueue(frame) {
+        let State { phase, lifelines, .. } = &mut *state;
+        let ack = asking.map(|asking| lifelines.tie(asking));
+        match phase {
+            Phase::Live => match self.enqueue(frame, ack) {
                 Ok(()) => Delivery::Enqueued,
                 Err(QueueError::Ended) => Delivery::Ended,
                 Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
@@ -123,10 +135,17 @@ impl Member {
             }
             Phase::CatchingUp { waiting, bytes } => {
                 *bytes += if frame.on_join { 0 } else { frame.size() };
-                waiting.push(frame.clone());
+                waiting.push(Waiting { frame: frame.clone(), ack });
                 Delivery::Enqueued
             }
             Phase::Gone => Delivery::Gone,
+        }
+    }
+
+    fn enqueue(&self, frame: &Frame, ack: Option<AckSink>) -> Result<(), QueueError> {
+        match ack {
+            None => self.connection.enqueue(frame),
+            Some(ack) => self.connection.enqueue_ack(frame, ack),
         }
     }
 
@@ -154,6 +173,8 @@ impl Member {
     /// Ends it for good and gives the rooms that it was in, the first time.
     pub(super) fn end(&self) -> Option<Vec<RoomName>> {
         let mut state = self.state.lock();
+        // Before what waits: that it is lost is to be seen as the end that it is.
+        state.lifelines = Lifelines::default();
         match std::mem::replace(&mut state.phase, Phase::Gone) {
             Phase::Gone => None,
             Phase::CatchingUp { .. } | Phase::Live => Some(std::mem::take(&mut state.rooms)),

@@ -6,6 +6,9 @@
 mod connection;
 pub use connection::{Connection, QueueError};
 
+mod ack;
+pub use ack::{AckSink, Asked};
+
 mod frame;
 pub use frame::Frame;
 

@@ -4,7 +4,8 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Frame, Hub, Member,
+    Asked, Frame, Hub, Member,
+    ack::Asking,
     member::{Delivery, is_fatal},
     room::Room,
     vacate,
@@ -56,11 +57,17 @@ impl Hub {
 
     /// Sends a frame to one connection, which is closed as slow if it cannot take it, unless the frame is volatile.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.deliver(member, &Arc::new(frame), None);
+        self.deliver(member, &Arc::new(frame), None, None);
     }
 
-    fn deliver(&self, member: &Arc<Member>, frame: &Arc<Frame>, room: Option<&RoomName>) -> Delivery {
-        let delivery = member.deliver(frame, room);
+    fn deliver(
+        &self,
+        member: &Arc<Member>,
+        frame: &Arc<Frame>,
+        room: Option<&RoomName>,
+        asking: Option<Asking>,
+    ) -> Delivery {
+        let delivery = member.deliver(frame, room, asking);
         match delivery {
             Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
                 self.close(member, &CloseCode::Slow.into());
@@ -86,8 +93,34 @@ impl Turn<'_> {
     }
 
     /// Sends a frame to the room's connections. Those that cannot take it are closed as slow, unless the frame is volatile.
-    pub async fn fan_out(&self, frame: Frame, except: &Exceptions) -> Counts {
-        let frame = Arc::new(frame);
+    pub fn fan_out(&self, frame: Frame, except: &Exceptions) -> impl Future<Output = Counts> + Send {
+        let hub = self.held.hub;
+        self.fan_out_by(Arc::new(frame), except, |member, frame, room| hub.deliver(member, frame, room, None))
+    }
+
+    /// The same with a frame that asks for acknowledgements, and those who are matched and so asked.
+    pub async fn fan_out_asking(&self, frame: Frame, except: &Exceptions) -> (Counts, Vec<Asked>) {
+        let (hub, mut all) = (self.held.hub, Vec::new());
+        let deliver = |member: &Arc<Member>, frame: &_, room: Option<&_>| {
+            let (asking, asked) = Asked::new(member);
+            let delivery = hub.deliver(member, frame, room, Some(asking));
+            match delivery {
+                Delivery::Enqueued => all.push(asked),
+                Delivery::Dropped(_) => all.push(asked.dropped()),
+                Delivery::Gone | Delivery::Ended | Delivery::NotListening => {}
+            }
+            delivery
+        };
+        let counts = self.fan_out_by(Arc::new(frame), except, deliver).await;
+        (counts, all)
+    }
+
+    async fn fan_out_by(
+        &self,
+        frame: Arc<Frame>,
+        except: &Exceptions,
+        mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, Option<&RoomName>) -> Delivery,
+    ) -> Counts {
         let excepted = Excepted::new(self.held.hub, except);
         let mut counts = Counts::default();
         let room = self.leavable_room();
@@ -96,7 +129,7 @@ impl Turn<'_> {
                 tokio::task::yield_now().await;
             }
             if !excepted.contains(member) {
-                counts.add(self.held.hub.deliver(member, &frame, room));
+                counts.add(deliver(member, &frame, room));
             }
         }
         counts
@@ -104,7 +137,7 @@ impl Turn<'_> {
 
     /// Sends a frame to one of the room's connections, under the same conditions.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.held.hub.deliver(member, &Arc::new(frame), self.leavable_room());
+        self.held.hub.deliver(member, &Arc::new(frame), self.leavable_room(), None);
     }
 
     /// The room, if it may be left while this goes on: nobody leaves everyone, or the user.

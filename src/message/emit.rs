@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use super::{ConnectionId, EventName, Payload, RoomName, UserId};
+use super::{AckRequest, ConnectionId, EventName, Payload, RoomName, UserId};
 
 /// Whom an emit is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +88,8 @@ pub struct Emit {
     pub retain: bool,
     /// A later emit of this event to this audience with the same key takes this one's place.
     pub collapse_key: Option<Arc<str>>,
+    /// The devices are asked for acknowledgements. Most emits ask for none, and are to be small.
+    pub ack: Option<Box<AckRequest>>,
 }
 
 #[cfg(test)]

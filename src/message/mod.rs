@@ -15,6 +15,9 @@ pub use payload::Payload;
 mod emit;
 pub use emit::{Audience, Emit, Exceptions};
 
+mod ack;
+pub use ack::{Ack, AckMode, AckOutcome, AckRequest, Acks};
+
 mod receipt;
 pub use receipt::Receipt;
 

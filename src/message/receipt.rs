@@ -1,7 +1,9 @@
-use super::MessageId;
+use std::sync::Arc;
+
+use super::{Acks, MessageId};
 
 /// What became of an emit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The emit's id.
     pub message_id: MessageId,
@@ -19,6 +21,8 @@ pub struct Receipt {
     pub nodes: u32,
     /// Some node did not answer in time.
     pub partial: bool,
+    /// What became of it at each connection, if it asked for acknowledgements.
+    pub acks: Option<Arc<Acks>>,
 }
 
 impl Receipt {
@@ -33,6 +37,7 @@ impl Receipt {
             deferred: false,
             nodes: 1,
             partial: false,
+            acks: None,
         }
     }
 }

@@ -2,16 +2,15 @@ use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::{Serialize, Serializer, ser::SerializeTuple};
 use socketioxide::{
     ProtocolVersion, SendError, SocketError, TransportType,
     extract::{AckSender, SocketRef},
 };
 use tokio::sync::Notify;
 
-use super::{Edge, session::Wire};
-use crate::hub::{Connection, Frame, QueueError};
+use super::{Edge, ack, session::Wire};
+use crate::hub::{AckSink, Connection, Frame, QueueError};
 use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
@@ -94,6 +93,33 @@ impl SocketConnection {
         }
     }
 
+    /// Puts a frame into the device's queue, by this.
+    fn enqueue_by(
+        &self,
+        frame: &Frame,
+        send: impl FnOnce(&SocketRef) -> Result<(), SendError>,
+    ) -> Result<(), QueueError> {
+        let mut outlet = self.outlet.lock();
+        let Some(socket) = outlet.socket.clone() else {
+            return Err(QueueError::Ended);
+        };
+        if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(&socket) {
+            return Err(QueueError::Unsupported);
+        }
+        // Looked at in any case: this is where what was written is taken note of.
+        let is_full = self.is_full(&mut outlet, &socket);
+        let bytes = wire_size(frame, outlet.stream.is_some());
+        let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.edge.parameters.on_join_bytes);
+        if is_full && !is_exempt {
+            return Err(QueueError::Full);
+        }
+        send(&socket).map_err(|error| queue_error(&error))?;
+        if !is_exempt {
+            outlet.backlog.add(bytes);
+        }
+        Ok(())
+    }
+
     /// Whether too much waits for the device.
     fn is_full(&self, outlet: &mut Outlet, socket: &SocketRef) -> bool {
         if outlet.stream.is_none() && socket.transport_type() == TransportType::Websocket {
@@ -129,25 +155,16 @@ impl Connection for SocketConnection {
     }
 
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
-        let mut outlet = self.outlet.lock();
-        let Some(socket) = outlet.socket.clone() else {
-            return Err(QueueError::Ended);
-        };
-        if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(&socket) {
-            return Err(QueueError::Unsupported);
-        }
-        // Looked at in any case: this is where what was written is taken note of.
-        let is_full = self.is_full(&mut outlet, &socket);
-        let bytes = wire_size(frame, outlet.stream.is_some());
-        let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.edge.parameters.on_join_bytes);
-        if is_full && !is_exempt {
-            return Err(QueueError::Full);
-        }
-        send(&socket, frame)?;
-        if !is_exempt {
-            outlet.backlog.add(bytes);
-        }
-        Ok(())
+        self.enqueue_by(frame, |socket| socket.emit(frame.event.as_str(), &Arguments(frame)))
+    }
+
+    fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
+        self.enqueue_by(frame, |socket| {
+            let asking = socket.timeout(ack::NEVER);
+            let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame))?;
+            ack.expect(ack::outcome(reply));
+            Ok(())
+        })
     }
 
     fn close(&self, reason: &CloseReason) {
@@ -168,19 +185,29 @@ fn throws_on_binary(socket: &SocketRef) -> bool {
     socket.protocol() == ProtocolVersion::V4 && socket.transport_type() == TransportType::Polling
 }
 
-fn send(socket: &SocketRef, frame: &Frame) -> Result<(), QueueError> {
-    let event = frame.event.as_str();
-    let sent = match &frame.payload {
-        Payload::None => socket.emit(event, &[(); 0]),
-        Payload::Json(raw) => socket.emit(event, &(&**raw as &RawValue,)),
-        Payload::Binary(bytes) => socket.emit(event, &(Attachment(bytes),)),
-    };
-    sent.map_err(|error| match error {
+fn queue_error(error: &SendError) -> QueueError {
+    match error {
         SendError::Socket(SocketError::InternalChannelFull) => QueueError::Full,
         SendError::Socket(SocketError::Closed) => QueueError::Ended,
         // A checked payload always serialises; if ever not, the device loses that event and no more.
         SendError::Serialize(_) => QueueError::Unsupported,
-    })
+    }
+}
+
+/// An event's arguments. A tuple is what the library spreads.
+struct Arguments<'a>(&'a Frame);
+
+impl Serialize for Arguments<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(frame) = self;
+        let mut arguments = serializer.serialize_tuple(usize::from(!matches!(frame.payload, Payload::None)))?;
+        match &frame.payload {
+            Payload::None => {}
+            Payload::Json(raw) => arguments.serialize_element(&**raw)?,
+            Payload::Binary(bytes) => arguments.serialize_element(&Attachment(bytes))?,
+        }
+        arguments.end()
+    }
 }
 
 struct Attachment<'a>(&'a [u8]);

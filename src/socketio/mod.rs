@@ -13,6 +13,8 @@ mod gate;
 
 mod connect;
 
+mod ack;
+
 mod connection;
 
 mod closing;

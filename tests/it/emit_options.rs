@@ -1,4 +1,4 @@
-use bugle::proto::v1::{AckOptions, EmitOptions, EmitToUserRequest, emit_to_user_request};
+use bugle::proto::v1::{EmitOptions, EmitToUserRequest, emit_to_user_request};
 use prost_types::Duration;
 use tonic::Code;
 
@@ -105,12 +105,9 @@ async fn an_option_that_is_not_built_is_refused_by_name_and_nothing_is_sent() {
     let mut device = server.connect("42").await;
     let second = Duration { seconds: 1, nanos: 0 };
     let none = EmitOptions::default;
-    let ack = Some(AckOptions { mode: 1, timeout: Some(second) });
     for (options, name) in [
         (EmitOptions { ttl: Some(second), ..none() }, "options.ttl"),
         (EmitOptions { store: true, ..none() }, "options.store"),
-        (EmitOptions { ack, ..none() }, "options.ack"),
-        (EmitOptions { ack: Some(AckOptions::default()), ..none() }, "options.ack"),
     ] {
         let mut notify = backend.notify();
         let status = refused(Code::FailedPrecondition, notify.emit_to_user(with_options(options.clone()))).await;

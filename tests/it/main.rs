@@ -17,6 +17,9 @@ mod emit_options;
 
 mod idempotency;
 
+mod acks;
+mod acks_together;
+
 mod emit_batch;
 
 mod emit_stream;

@@ -186,10 +186,11 @@ impl Commands {
             envelope: false,
             retain: false,
             collapse_key: None,
+            ack: None,
         };
         self.wrap_as_configured(&mut emit);
         // Refused is only what is to be kept, collapsed or sent once.
-        let _ = self.delivery.emit(emit, None, Instant::now(), drop).await;
+        let _ = self.delivery.emit(emit, None, Instant::now(), None, drop).await;
     }
 
     fn allow(

@@ -42,7 +42,7 @@ impl EmitBody {
             return Err(Error::InvalidArgument(violations));
         };
         let except = Exceptions::default();
-        let emit = Emit { audience, except, event, payload, volatile, envelope, retain, collapse_key };
+        let emit = Emit { audience, except, event, payload, volatile, envelope, retain, collapse_key, ack: None };
         Ok(EmitRequest { emit, idempotency_key: None, received })
     }
 
@@ -82,7 +82,8 @@ pub(super) struct ReceiptBody {
 
 impl From<Receipt> for ReceiptBody {
     fn from(receipt: Receipt) -> Self {
-        let Receipt { message_id, matched, enqueued, dropped, duplicate, deferred, nodes, partial } = receipt;
+        // The console asks for no acknowledgements.
+        let Receipt { message_id, matched, enqueued, dropped, duplicate, deferred, nodes, partial, acks: _ } = receipt;
         Self { message_id: message_id.to_string(), matched, enqueued, dropped, duplicate, deferred, nodes, partial }
     }
 }

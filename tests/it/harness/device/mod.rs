@@ -163,6 +163,20 @@ impl Device {
         })
     }
 
+    /// Acknowledges an event, which must ask for it, with this array of arguments.
+    #[track_caller]
+    pub fn acknowledge(&self, event: &Event, args: &str) {
+        let id = event.ack.expect("the event asks for an acknowledgement");
+        self.send(vec![Packet::Message(socketio::ack_message(id, args, 0))]);
+    }
+
+    /// The same, with bytes among the arguments.
+    #[track_caller]
+    pub fn acknowledge_binary(&self, event: &Event, args: &str, bytes: impl Into<Bytes>) {
+        let id = event.ack.expect("the event asks for an acknowledgement");
+        self.send(vec![Packet::Message(socketio::ack_message(id, args, 1)), Packet::Binary(bytes.into())]);
+    }
+
     /// How the connection ended: by DISCONNECT, or with its transport. Events that came before can still be asked for.
     #[track_caller]
     pub fn closed(&mut self) -> impl Future<Output = Closed> {

@@ -13,6 +13,8 @@ pub struct Event {
     pub args: Vec<Arg>,
     /// The packet as it was on the wire, without its attachments.
     pub raw: String,
+    /// The id of the acknowledgement that the server asks for.
+    pub ack: Option<u64>,
     /// When it was whole.
     pub at: Instant,
 }
@@ -141,7 +143,7 @@ impl Frame {
         let [name, args @ ..] = array.as_slice() else { panic!("an event without a name: {}", self.raw) };
         let name = serde_json::from_str(name.get()).unwrap_or_else(|_| panic!("an event's name is text: {}", self.raw));
         let args = args.iter().map(|arg| Arg::new(arg, attachments)).collect();
-        Event { name, args, raw: self.raw, at: Instant::now() }
+        Event { name, args, ack: self.id, raw: self.raw, at: Instant::now() }
     }
 
     /// An object with a message since protocol v5, any JSON before.
@@ -178,6 +180,11 @@ pub fn event_message(name: &str, args: &[Value], ack: Option<u64>) -> String {
     let ack = ack.map(|id| id.to_string()).unwrap_or_default();
     let array: Vec<_> = [Value::from(name)].into_iter().chain(args.iter().cloned()).collect();
     format!("2{ack}{}", Value::from(array))
+}
+
+/// The message of an acknowledgement; what is in it follows as attachments.
+pub fn ack_message(id: u64, args: &str, attachments: usize) -> String {
+    if attachments == 0 { format!("3{id}{args}") } else { format!("6{attachments}-{id}{args}") }
 }
 
 /// The message of an event with one argument, which follows as an attachment.

@@ -1,0 +1,96 @@
+use std::{pin::pin, sync::Arc};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
+
+use super::Delivery;
+use crate::hub::{Asked, Counts, Frame, Turn};
+use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Exceptions, Receipt, UserId};
+
+/// Who was asked for acknowledgements, by an emit that is sent.
+pub(super) struct Asking {
+    request: AckRequest,
+    asked: Vec<Asked>,
+    began: Instant,
+    sent: Instant,
+}
+
+/// What is known so far.
+struct Gathered {
+    began: Instant,
+    replies: Vec<Ack>,
+    others: Vec<Ack>,
+    /// Bytes that may be kept of later replies.
+    room: usize,
+}
+
+impl Delivery {
+    /// Waits for the acknowledgements of an emit that is sent. Nobody's turn is held meanwhile.
+    pub(super) async fn acknowledged(&self, receipt: Receipt, asking: Asking) -> Receipt {
+        let acks = asking.answers(self.inner.lifecycle.stopping()).await;
+        Receipt { acks: Some(Arc::new(acks)), ..receipt }
+    }
+}
+
+impl Asking {
+    /// Sends a frame in a room's turn, and asks for acknowledgements.
+    pub(super) async fn send(
+        turn: &Turn<'_>,
+        frame: Frame,
+        except: &Exceptions,
+        request: AckRequest,
+    ) -> (Counts, Option<Self>) {
+        let began = Instant::now();
+        let (counts, asked) = turn.fan_out_asking(frame, except).await;
+        (counts, Some(Self { request, asked, began, sent: Instant::now() }))
+    }
+
+    /// What became of the emit, when that is all known, or no more is asked for, or time is over, or `stopping` is done.
+    async fn answers(self, stopping: impl Future<Output = ()>) -> Acks {
+        let Self { request, asked, began, sent } = self;
+        let mut gathered = Gathered { began, replies: Vec::new(), others: Vec::new(), room: request.most_reply_bytes };
+        let mut waiting: FuturesUnordered<_> = asked.into_iter().collect();
+        let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(stopping));
+        let rest = loop {
+            if waiting.is_empty() || (request.mode == AckMode::Any && !gathered.replies.is_empty()) {
+                break AckOutcome::Pending;
+            }
+            tokio::select! {
+                biased;
+                Some((target, outcome)) = waiting.next() => gathered.note(target, outcome),
+                () = &mut timeout => break AckOutcome::Timeout,
+                () = &mut stopping => break AckOutcome::Pending,
+            }
+        };
+        for asked in waiting {
+            gathered.note(asked.into_target(), rest.clone());
+        }
+        gathered.into()
+    }
+}
+
+impl Gathered {
+    fn note(&mut self, (user, connection): (UserId, ConnectionId), outcome: AckOutcome) {
+        let elapsed = self.began.elapsed();
+        match outcome {
+            AckOutcome::Replied(reply) => {
+                let reply = reply.filter(|reply| reply.len() <= self.room);
+                self.room -= reply.as_ref().map_or(0, |reply| reply.len());
+                self.replies.push(Ack { user, connection, outcome: AckOutcome::Replied(reply), elapsed });
+            }
+            AckOutcome::Timeout
+            | AckOutcome::Gone
+            | AckOutcome::Unsupported
+            | AckOutcome::Dropped
+            | AckOutcome::Pending => self.others.push(Ack { user, connection, outcome, elapsed }),
+        }
+    }
+}
+
+impl From<Gathered> for Acks {
+    fn from(Gathered { replies: mut list, mut others, .. }: Gathered) -> Self {
+        let replied = list.len() as u64;
+        list.append(&mut others);
+        Self { list, replied }
+    }
+}
