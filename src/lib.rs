@@ -25,7 +25,7 @@
 //! | event | a name (what the device listens for) with one payload: JSON, or bytes |
 //! | audience | whom an emit is for: a user, users, a room, everyone |
 //! | emit | one instruction to send an event to an audience |
-//! | receipt | what became of an emit: matched, enqueued, dropped |
+//! | receipt | what became of an emit: matched, enqueued, dropped, acknowledged |
 //! | turn | the right to act on a room: whoever holds it sends, or joins; one at a time, in order |
 //! | node | one running `bugle serve` |
 //!

@@ -22,6 +22,9 @@ pub struct Backend {
     api_key: SecretString,
 }
 
+/// Longer than the longest that a call waits for acknowledgements.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// Calls that carry the API key.
 pub type AuthorizedChannel = InterceptedService<Channel, ApiKey>;
 
@@ -44,7 +47,7 @@ fn endpoint(server: &str) -> Result<Endpoint, Failure> {
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || uri.path().len() > 1 {
         return Err(refuse());
     }
-    Ok(endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(30)))
+    Ok(endpoint.connect_timeout(Duration::from_secs(5)).timeout(CALL_TIMEOUT))
 }
 
 /// Puts the API key into each call.

@@ -1,4 +1,7 @@
-use clap::{Args, Subcommand};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use humantime_serde::re::humantime::parse_duration;
 
 use super::{Failure, backend::Backend, print_json, printed::Receipt, read_input};
 use crate::message::Payload;
@@ -59,6 +62,22 @@ pub struct Event {
     /// A user whose devices do not get it; may be given several times.
     #[arg(long, value_name = "USER")]
     except_user: Vec<String>,
+    /// Ask the devices for acknowledgements, and wait for one of them or for all; the receipt lists what became of the event at each
+    /// connection.
+    #[arg(long, value_name = "WHOM")]
+    ack: Option<Ack>,
+    /// How long to wait for that, 1ms to 60s.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration, requires = "ack")]
+    ack_timeout: Duration,
+}
+
+/// Whose acknowledgement is waited for.
+#[derive(Clone, Copy, ValueEnum)]
+enum Ack {
+    /// One device's.
+    Any,
+    /// All devices'.
+    All,
 }
 
 impl Emit {
@@ -110,6 +129,16 @@ impl Event {
         Ok(Some(text))
     }
 
+    fn ack_options(&self, ack: Ack) -> v1::AckOptions {
+        let mode = match ack {
+            Ack::Any => v1::ack_options::Mode::Any,
+            Ack::All => v1::ack_options::Mode::All,
+        };
+        // What is too long for the message is too long for the server.
+        let timeout = self.ack_timeout.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 });
+        v1::AckOptions { mode: mode.into(), timeout: Some(timeout) }
+    }
+
     fn options(&self) -> v1::EmitOptions {
         v1::EmitOptions {
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
@@ -118,6 +147,7 @@ impl Event {
             volatile: self.volatile,
             envelope: self.envelope,
             except_user_ids: self.except_user.clone(),
+            ack: self.ack.map(|ack| self.ack_options(ack)),
             ..v1::EmitOptions::default()
         }
     }
@@ -145,7 +175,7 @@ mod tests {
     #[test]
     fn arguments_become_the_request() {
         let line = "user 42 paid {} --retain --collapse-key c --volatile --envelope \
-                    --idempotency-key i --except-user 1 --except-user 2";
+                    --idempotency-key i --except-user 1 --except-user 2 --ack all --ack-timeout 1500ms";
         let event = event(&line.split(' ').collect::<Vec<_>>());
         assert_eq!(event.name, "paid");
         let expected = v1::EmitOptions {
@@ -155,6 +185,10 @@ mod tests {
             volatile: true,
             envelope: true,
             except_user_ids: vec!["1".into(), "2".into()],
+            ack: Some(v1::AckOptions {
+                mode: v1::ack_options::Mode::All.into(),
+                timeout: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+            }),
             ..v1::EmitOptions::default()
         };
         assert_eq!(event.options(), expected);

@@ -19,6 +19,32 @@ pub(super) struct Receipt<'a> {
     deferred: bool,
     nodes: u32,
     partial: bool,
+    /// With the next, what only an emit that asks for acknowledgements has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    acks: Vec<Ack<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replied: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Ack<'a> {
+    user_id: &'a str,
+    connection_id: &'a str,
+    outcome: &'static str,
+    json: &'a str,
+    elapsed: Option<String>,
+}
+
+impl<'a> From<&'a v1::Ack> for Ack<'a> {
+    fn from(ack: &'a v1::Ack) -> Self {
+        Self {
+            user_id: &ack.user_id,
+            connection_id: &ack.connection_id,
+            outcome: ack.outcome().as_str_name(),
+            json: &ack.json,
+            elapsed: ack.elapsed.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 impl<'a> From<&'a v1::Receipt> for Receipt<'a> {
@@ -34,6 +60,8 @@ impl<'a> From<&'a v1::Receipt> for Receipt<'a> {
             deferred: receipt.deferred,
             nodes: receipt.nodes,
             partial: receipt.partial,
+            acks: receipt.acks.iter().map(Ack::from).collect(),
+            replied: (!receipt.acks.is_empty()).then_some(receipt.replied),
         }
     }
 }
@@ -136,6 +164,21 @@ mod tests {
             line(&Receipt::from(&receipt)),
             r#"{"message_id":"0190","matched":3,"enqueued":2,"dropped":1,"stored":false,"position":"","duplicate":false,"deferred":false,"nodes":1,"partial":false}"#
         );
+    }
+
+    #[test]
+    fn an_acknowledgement_shows_its_outcome_by_name_and_its_time_in_seconds() {
+        let ack = v1::Ack {
+            user_id: "42".into(),
+            connection_id: "c1".into(),
+            outcome: v1::ack::Outcome::Replied.into(),
+            json: "[1.10]".into(),
+            elapsed: Some(prost_types::Duration { seconds: 0, nanos: 12_000_000 }),
+        };
+        let receipt = v1::Receipt { acks: vec![ack], replied: 1, ..v1::Receipt::default() };
+        let printed = line(&Receipt::from(&receipt));
+        let acks = r#""acks":[{"user_id":"42","connection_id":"c1","outcome":"OUTCOME_REPLIED","json":"[1.10]","elapsed":"0.012s"}],"replied":1}"#;
+        assert!(printed.ends_with(acks), "{printed}");
     }
 
     #[test]

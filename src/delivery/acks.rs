@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Delivery;
 use crate::hub::{Asked, Counts, Frame, Turn};
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Exceptions, Receipt, UserId};
+use crate::telemetry;
 
 /// Who was asked for acknowledgements, by an emit that is sent.
 pub(super) struct Asking {
@@ -71,6 +72,7 @@ impl Asking {
 
 impl Gathered {
     fn note(&mut self, (user, connection): (UserId, ConnectionId), outcome: AckOutcome) {
+        telemetry::acknowledged(outcome.as_str());
         let elapsed = self.began.elapsed();
         match outcome {
             AckOutcome::Replied(reply) => {
@@ -92,5 +94,53 @@ impl From<Gathered> for Acks {
         let replied = list.len() as u64;
         list.append(&mut others);
         Self { list, replied }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use super::*;
+
+    fn gathered(room: usize) -> Gathered {
+        Gathered { began: Instant::now(), replies: Vec::new(), others: Vec::new(), room }
+    }
+
+    fn target(user: &str) -> (UserId, ConnectionId) {
+        (UserId::new(user).unwrap(), ConnectionId::random())
+    }
+
+    #[tokio::test]
+    async fn who_replied_comes_first_and_replies_have_only_so_much_room() {
+        let mut gathered = gathered(5);
+        let reply = |text: &str| AckOutcome::Replied(Some(text.into()));
+        for (user, outcome) in
+            [("1", AckOutcome::Gone), ("2", reply("[1]")), ("3", reply("[22]")), ("4", reply("[]")), ("5", reply("[]"))]
+        {
+            gathered.note(target(user), outcome);
+        }
+        let acks = Acks::from(gathered);
+        let listed: Vec<_> = acks.list.iter().map(|ack| (ack.user.as_str(), ack.outcome.clone())).collect();
+        let left_out = AckOutcome::Replied(None);
+        assert_eq!(
+            listed,
+            [
+                ("2", reply("[1]")),
+                ("3", left_out.clone()),
+                ("4", reply("[]")),
+                ("5", left_out),
+                ("1", AckOutcome::Gone)
+            ]
+        );
+        assert_eq!(acks.replied, 4);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_not_waited_for() {
+        let request = AckRequest::new(AckMode::Any, Duration::from_mins(1));
+        let asking = Asking { request, asked: Vec::new(), began: Instant::now(), sent: Instant::now() };
+        let acks = tokio::time::timeout(Duration::from_secs(5), asking.answers(pending())).await.unwrap();
+        assert_eq!(acks, Acks { list: Vec::new(), replied: 0 });
     }
 }

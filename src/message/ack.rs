@@ -81,6 +81,20 @@ impl AckRequest {
     }
 }
 
+impl AckOutcome {
+    /// The name in metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Replied(_) => "replied",
+            Self::Timeout => "timeout",
+            Self::Gone => "gone",
+            Self::Unsupported => "unsupported",
+            Self::Dropped => "dropped",
+            Self::Pending => "pending",
+        }
+    }
+}
+
 impl Acks {
     /// About what they take up in memory, in bytes.
     pub fn size(&self) -> usize {

@@ -49,6 +49,7 @@ const EMITS: &str = "bugle_emits_total";
 const DELIVERIES: &str = "bugle_deliveries_total";
 const DROPS: &str = "bugle_drops_total";
 const EMIT_SECONDS: &str = "bugle_emit_seconds";
+const ACKS: &str = "bugle_acks_total";
 const GRPC_CALLS: &str = "bugle_grpc_calls_total";
 const GRPC_STREAMS_BROKEN: &str = "bugle_grpc_streams_broken_total";
 const AUDIT_DROPPED: &str = "bugle_audit_dropped_total";
@@ -70,6 +71,7 @@ fn describe() {
     describe_counter!(DELIVERIES, "Events that a connection's queue took");
     describe_counter!(DROPS, "Events that a connection's queue did not take");
     describe_histogram!(EMIT_SECONDS, metrics::Unit::Seconds, "From the call's arrival to the last enqueue");
+    describe_counter!(ACKS, "What became of events that asked for an acknowledgement, by outcome");
     describe_counter!(GRPC_CALLS, "gRPC calls, by method and code; of streams, the code that they began with");
     describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
     describe_counter!(AUDIT_DROPPED, "Lines that the audit log lacks, since the disk did not keep up or failed");
@@ -124,6 +126,11 @@ pub fn fanned_out(enqueued: u64, dropped: u64, took: Duration) {
         counter!(DROPS).increment(dropped);
     }
     histogram!(EMIT_SECONDS).record(took);
+}
+
+/// It is known what became of an event at a connection that was asked for an acknowledgement.
+pub fn acknowledged(outcome: &'static str) {
+    counter!(ACKS, "outcome" => outcome).increment(1);
 }
 
 /// A gRPC stream that had begun well ended otherwise.

@@ -87,6 +87,17 @@ describe('bugle emit', () => {
     }
   });
 
+  test('acknowledgements are asked for, and printed with the receipt', async (t) => {
+    const device = await Device.connect(t, server.url, { token: server.token('asked') });
+    device.socket.on('question', (text, ack) => ack(text, 1.5));
+    const question = ['emit', 'user', 'asked', 'question', '"?"', '--ack', 'all', '--ack-timeout', '5s'];
+    const { acks, replied } = JSON.parse(await succeeds(question, asBackend));
+    assert.deepEqual([replied, acks[0].outcome, acks[0].json], [1, 'OUTCOME_REPLIED', '["?",1.5]']);
+    assert.equal(acks[0].connection_id, device.welcome.connectionId);
+    assert.match(await fails([...question.slice(0, -1), '2m'], FAILED, asBackend), /options\.ack\.timeout/);
+    assert.match(await fails([...question.slice(0, -4), '--ack-timeout', '5s'], USAGE, asBackend), /--ack/);
+  });
+
   test('nobody there is no failure', async () => {
     const receipt = JSON.parse(await succeeds(['emit', 'user', 'nobody', 'note'], asBackend));
     assert.equal(receipt.matched, 0);

@@ -51,6 +51,19 @@ for (const transport of ['polling', 'websocket']) {
       assert.deepEqual(await told.next(), received());
     });
 
+    test('acknowledges with what its handler returns', async (t) => {
+      const user = `acknowledging ${transport}`;
+      await connect(t, user);
+      const ack = { mode: 'MODE_ALL', timeout: { seconds: 5 } };
+      const replies = { one: '[{"seen":true}]', several: '["yes",1,null]', none: '[]' };
+      for (const [question, json] of Object.entries(replies)) {
+        const { acks } = await server.backend.emit(user, 'question', { json: JSON.stringify(question) }, { ack });
+        assert.deepEqual(acks.map(({ outcome, json }) => [outcome, json]), [['OUTCOME_REPLIED', json]]);
+      }
+      const { acks } = await server.backend.emit(user, 'question', { json: '"binary"' }, { ack });
+      assert.deepEqual(acks.map(({ outcome }) => outcome), ['OUTCOME_UNSUPPORTED']);
+    });
+
     test('is told of DisconnectUser and does not come back', async (t) => {
       const user = `logged out ${transport}`;
       const told = await connect(t, user);

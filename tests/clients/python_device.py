@@ -21,12 +21,21 @@ def shown(payload):
     return payload
 
 
+REPLIES = {"one": {"seen": True}, "several": ("yes", 1, None), "binary": b"bytes"}
+
+
+def reply(question):
+    tell("question", question=question)
+    return REPLIES.get(question)
+
+
 async def main(url, transport, token):
     device = socketio.AsyncClient(reconnection_delay=0.2, reconnection_delay_max=1)
     device.on("connect", lambda: tell("connect", transport=device.transport()))
     device.on("connect_error", lambda error: tell("connect_error", error=error))
     device.on("disconnect", lambda reason: tell("disconnect", reason=reason))
     device.on("*", lambda event, *payload: tell("event", event=event, payload=[shown(part) for part in payload]))
+    device.on("question", reply)
     try:
         await device.connect(url, transports=[transport], auth={"token": token})
     except socketio.exceptions.ConnectionError:

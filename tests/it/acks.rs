@@ -5,31 +5,38 @@ use std::time::Duration;
 use bugle::proto::v1::{
     Ack, AckOptions, EmitOptions, EmitToUserRequest, Receipt, ack::Outcome, ack_options::Mode, emit_to_user_request,
 };
+use prost::Message;
 use tokio::task::JoinHandle;
-use tonic::{Code, Request};
+use tonic::Code;
 
 use crate::harness::{
-    Backend, EVERY_WAY, PATIENCE, PlainDevice, PlainFrame, Protocol, TestServer, Transport, counts, deadline, named,
-    refused, to_everyone, to_user, token, with_options,
+    Backend, EVERY_WAY, PATIENCE, PlainDevice, PlainFrame, Protocol, RawGrpc, TestServer, Transport, counts, deadline,
+    grpc_frame, named, refused, to_everyone, to_user, token, with_options,
 };
 use crate::websocket::endpoint;
 
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_mins(1);
 
-pub fn acks(mode: Mode, timeout: Duration) -> Option<EmitOptions> {
+pub fn acks(mode: Mode, timeout: Duration) -> EmitOptions {
     let timeout = prost_types::Duration::try_from(timeout).expect("a timeout fits");
     let ack = Some(AckOptions { mode: mode.into(), timeout: Some(timeout) });
-    Some(EmitOptions { ack, ..EmitOptions::default() })
+    EmitOptions { ack, ..EmitOptions::default() }
 }
 
 fn asking(user: &str, mode: Mode, timeout: Duration) -> EmitToUserRequest {
-    EmitToUserRequest { options: acks(mode, timeout), ..to_user(user, "e", "1") }
+    EmitToUserRequest { options: Some(acks(mode, timeout)), ..to_user(user, "e", "1") }
+}
+
+/// Lets a call wait while the test goes on.
+#[expect(clippy::disallowed_methods, reason = "a test has no lifecycle")]
+pub fn in_background<F: Future<Output: Send> + Send + 'static>(call: F) -> JoinHandle<F::Output> {
+    tokio::spawn(call)
 }
 
 /// Sends an emit and leaves it waiting.
 fn begin(backend: &Backend, request: EmitToUserRequest) -> JoinHandle<tonic::Result<Receipt>> {
     let mut notify = backend.notify();
-    tokio::spawn(async move {
+    in_background(async move {
         let response = notify.emit_to_user(request).await?.into_inner();
         Ok(response.receipt.expect("an accepted emit has a receipt"))
     })
@@ -83,8 +90,8 @@ async fn any_is_answered_at_the_first_reply_and_the_others_are_not_known_yet() {
     let (mut quick, mut slow) = (server.connect("1").await, server.connect("2").await);
     let mut notify = backend.notify();
     let mut request = to_everyone("e", "1");
-    request.options = acks(Mode::Any, LONG);
-    let emit = tokio::spawn(async move { notify.broadcast(request).await });
+    request.options = Some(acks(Mode::Any, LONG));
+    let emit = in_background(async move { notify.broadcast(request).await });
     let asked = quick.expect_event("e").await;
     quick.acknowledge(&asked, "[1,2]");
     let response = deadline("the receipt", emit).await.expect("the call ends").expect("the emit is accepted");
@@ -194,7 +201,7 @@ async fn a_repetition_gets_the_acknowledgements_of_the_first() {
     let backend = server.backend().await;
     let mut device = server.connect("42").await;
     let request = || {
-        let options = EmitOptions { idempotency_key: "k".into(), ..acks(Mode::All, LONG).unwrap() };
+        let options = EmitOptions { idempotency_key: "k".into(), ..acks(Mode::All, LONG) };
         EmitToUserRequest { options: Some(options), ..to_user("42", "e", "1") }
     };
     let (first, second) = (begin(&backend, request()), begin(&backend, request()));
@@ -214,11 +221,11 @@ async fn a_repetition_gets_the_acknowledgements_of_the_first() {
 #[tokio::test]
 async fn a_deadline_of_the_call_that_comes_first_ends_it() {
     let server = TestServer::start().await;
-    let backend = server.backend().await;
     let mut device = server.connect("42").await;
-    let mut request = Request::new(asking("42", Mode::All, LONG));
-    request.set_timeout(Duration::from_millis(200));
-    refused(Code::DeadlineExceeded, backend.notify().emit_to_user(request)).await;
+    let raw = RawGrpc::connect(server.grpc()).await;
+    let request = grpc_frame(false, &asking("42", Mode::All, LONG).encode_to_vec());
+    let answer = raw.call("/bugle.v1.Notify/EmitToUser", &[("grpc-timeout", "200m")], request).await;
+    assert_eq!(answer.code(), Code::DeadlineExceeded);
     device.expect_event("e").await;
 }
 
@@ -228,9 +235,9 @@ async fn a_server_that_stops_answers_with_what_it_has() {
     let backend = server.backend().await;
     let (mut replying, mut silent) = (server.connect("1").await, server.connect("2").await);
     let mut request = to_everyone("e", "1");
-    request.options = acks(Mode::All, LONG);
+    request.options = Some(acks(Mode::All, LONG));
     let mut notify = backend.notify();
-    let emit = tokio::spawn(async move { notify.broadcast(request).await });
+    let emit = in_background(async move { notify.broadcast(request).await });
     let asked = replying.expect_event("e").await;
     silent.expect_event("e").await;
     replying.acknowledge(&asked, "[]");
@@ -262,7 +269,7 @@ async fn what_is_wrong_is_refused_by_name_and_no_timeout_is_five_seconds() {
         let status = refused(Code::InvalidArgument, backend.notify().emit_to_user(with_options(options))).await;
         assert_eq!(named(&status), fields);
     }
-    let collapsed = EmitOptions { collapse_key: "c".into(), ..acks(Mode::Any, LONG).unwrap() };
+    let collapsed = EmitOptions { collapse_key: "c".into(), ..acks(Mode::Any, LONG) };
     let status = refused(Code::InvalidArgument, backend.notify().emit_to_user(with_options(collapsed))).await;
     assert_eq!(named(&status), ["options.ack"]);
 

@@ -9,7 +9,7 @@ use bugle::proto::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::acks::{LONG, acks, outcomes};
+use crate::acks::{LONG, acks, in_background, outcomes};
 use crate::harness::{TestServer, counts, deadline, emit_to, to_users};
 
 #[tokio::test]
@@ -18,10 +18,10 @@ async fn a_batch_waits_for_all_of_its_acknowledgements_together() {
     let backend = server.backend().await;
     let mut device = server.connect("42").await;
     let timeout = Duration::from_millis(400);
-    let once = EmitOptions { idempotency_key: "k".into(), ..acks(Mode::All, timeout).unwrap() };
+    let once = EmitOptions { idempotency_key: "k".into(), ..acks(Mode::All, timeout) };
     let user = || emit::Target::UserId("42".into());
     let mut emits: Vec<_> = (0..20)
-        .map(|number| Emit { options: acks(Mode::All, timeout), ..emit_to(user(), "e", &number.to_string()) })
+        .map(|number| Emit { options: Some(acks(Mode::All, timeout)), ..emit_to(user(), "e", &number.to_string()) })
         .collect();
     emits[3].options = None;
     // The second is answered with the first one's receipt, for which those behind do not wait.
@@ -30,7 +30,7 @@ async fn a_batch_waits_for_all_of_its_acknowledgements_together() {
     }
     let mut notify = backend.notify();
     let began = Instant::now();
-    let batch = tokio::spawn(async move { notify.emit_batch(EmitBatchRequest { emits }).await });
+    let batch = in_background(async move { notify.emit_batch(EmitBatchRequest { emits }).await });
     for number in (0..20).filter(|number| *number != 6) {
         let event = device.expect_event("e").await;
         assert_eq!(event.json(), number.to_string());
@@ -62,10 +62,10 @@ async fn several_users_are_waited_for_together() {
     let users: Vec<_> = users.iter().map(String::as_str).collect();
     let mut devices = futures_util::future::join_all(users.iter().map(|user| server.connect(user))).await;
     let timeout = Duration::from_millis(400);
-    let request = EmitToUsersRequest { options: acks(Mode::All, timeout), ..to_users(&users, "e", "1") };
+    let request = EmitToUsersRequest { options: Some(acks(Mode::All, timeout)), ..to_users(&users, "e", "1") };
     let mut notify = backend.notify();
     let began = Instant::now();
-    let emit = tokio::spawn(async move { notify.emit_to_users(request).await });
+    let emit = in_background(async move { notify.emit_to_users(request).await });
     let asked = devices[7].expect_event("e").await;
     devices[7].acknowledge(&asked, "[7]");
     let response = deadline("the receipts", emit).await.expect("the call ends").expect("it is accepted").into_inner();
@@ -88,7 +88,7 @@ async fn in_a_stream_later_emits_to_the_room_are_sent_and_answered_meanwhile() {
     let mut results = opening.expect("a stream is accepted").into_inner();
     for number in 0..10 {
         let mut emit = emit_to(emit::Target::UserId("42".into()), "e", &number.to_string());
-        emit.options = if number % 2 == 0 { acks(Mode::All, LONG) } else { None };
+        emit.options = if number % 2 == 0 { Some(acks(Mode::All, LONG)) } else { None };
         let request = EmitStreamRequest { correlation_id: number.to_string(), emit: Some(emit) };
         emits.send(request).await.expect("the stream goes on");
     }
@@ -104,7 +104,9 @@ async fn in_a_stream_later_emits_to_the_room_are_sent_and_answered_meanwhile() {
         answered.push(result.correlation_id);
         if answered.len() == 5 {
             assert!(answered.iter().all(|id| id.parse::<u32>().unwrap() % 2 == 1), "{answered:?}");
-            asked.iter().for_each(|event| device.acknowledge(event, "[]"));
+            for event in &asked {
+                device.acknowledge(event, "[]");
+            }
         }
     }
 }

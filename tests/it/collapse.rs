@@ -124,9 +124,10 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
             volatile: false,
             envelope: false,
             retain: true,
+            ack: None,
             collapse_key: key.map(Into::into),
         };
-        delivery.emit(emit, None, tokio::time::Instant::now(), drop)
+        delivery.emit(emit, None, tokio::time::Instant::now(), None, drop)
     };
     let room = RoomName::of_user(&user);
     let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {
