@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::message::{CloseCode, ConnectionId, EventName, Exceptions, Payload, Transport};
+use crate::message::{AckOutcome, CloseCode, ConnectionId, EventName, Exceptions, Payload, Transport};
 
 /// A device whose queue holds so many frames.
 struct Fake {
@@ -186,6 +186,34 @@ async fn what_arrives_while_catching_up_waits_behind_the_greeting() {
     assert!(member.go_live(Some(&frame("hello"))));
     assert_eq!(send(&hub, "user:42", frame("second")).await.enqueued, 1);
     assert_eq!(fake.got(), ["hello", "first", "second"]);
+}
+
+#[tokio::test]
+async fn what_waits_asks_when_it_goes_out_and_not_at_all_if_the_connection_ends_before() {
+    let hub = Hub::new(10_000);
+    let members = [
+        admit(&hub, "1", Fake::new(9), usize::MAX).await.unwrap(),
+        admit(&hub, "2", Fake::new(9), usize::MAX).await.unwrap(),
+        admit(&hub, "3", Fake::new(0), usize::MAX).await.unwrap(),
+    ];
+    let mut outcomes = Vec::new();
+    for (user, member) in ["1", "2", "3"].into_iter().zip(&members) {
+        let turn = hub.turn_in_line(&RoomName::of_user(&self::user(user))).await;
+        let volatile = Frame { volatile: true, ..frame("e") };
+        let (counts, asked) = turn.fan_out_asking(volatile, &Exceptions::default()).await;
+        assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0 });
+        let [mut asked] = <[Asked; 1]>::try_from(asked).ok().unwrap();
+        assert!(futures_util::poll!(&mut asked).is_pending());
+        if user == "2" {
+            hub.ended(member, "test");
+        } else {
+            assert!(member.go_live(None));
+        }
+        let (target, outcome) = asked.await;
+        assert_eq!(target, (self::user(user), member.id()));
+        outcomes.push(outcome);
+    }
+    assert_eq!(outcomes, [AckOutcome::Unsupported, AckOutcome::Gone, AckOutcome::Dropped]);
 }
 
 #[tokio::test]
