@@ -19,6 +19,7 @@ use crate::limits::Connections;
 use crate::listener::{self, Acceptor, Origins, Pages, Proxies};
 use crate::message::Fault;
 use crate::socketio;
+use crate::store::{self, Store};
 use crate::telemetry;
 use crate::websocket;
 
@@ -45,6 +46,9 @@ pub enum Error {
     /// The gRPC edge did not start.
     #[error("the gRPC edge did not start")]
     Grpc(#[from] grpc::Error),
+    /// The store cannot be opened.
+    #[error("store.url")]
+    Store(#[from] store::Error),
     /// Signals cannot be watched.
     #[error("cannot watch signals")]
     Signals(#[source] io::Error),
@@ -127,7 +131,12 @@ impl App {
         let admin = bind("admin", config.admin.listen).await?;
         let addresses = Addresses { clients: clients.1, grpc: calls.1, admin: admin.1 };
 
+        let store = Some(&config.store).filter(|store| store.is_enabled());
+        let store = store.map(|store| Store::open(store, clock.clone(), &lifecycle)).transpose()?;
         let delivery = Delivery::new(delivery::Parameters {
+            rooms: &config.rooms,
+            history: config.history,
+            store,
             limits: &config.limits,
             retain: config.retain,
             collapse: config.collapse,
@@ -300,6 +309,9 @@ impl Listening {
         self.devices_done.cancel();
         self.admin_done.cancel();
         let stats = self.delivery.stats();
+        if let Some(store) = self.delivery.store() {
+            store.close();
+        }
         if timeout_at(deadline, self.lifecycle.ended()).await.is_err() {
             tracing::warn!(connections.left = stats.connections, "drain.deadline has come: dropping the rest");
         } else {

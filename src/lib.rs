@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! backend ──gRPC──▶ command ──▶ delivery ──▶ hub ──▶ Socket.IO / WebSocket ──▶ device
-//!                                  │  ▲
-//!                                  ▼  └─ cluster (alone so far: in memory)
-//!                                receipt
+//!                                  │  ▲ ▲
+//!                                  ▼  │ └─ cluster (alone so far: in memory)
+//!                             receipt └─── store (mailboxes, on disk)
 //! ```
 //!
 //! A backend's call is decoded by the edge [`grpc`] into a command. [`command`] asks whether the caller may do that,
 //! and within which limits. [`delivery`] takes the emit: an idempotency key that is known answers with the first
-//! receipt; else the room's turn is taken, and [`hub`] puts one shared frame into the queue of each connection in the
+//! receipt; else the room's turn is taken, [`store`] keeps what is to be stored, and [`hub`] puts one shared frame into the queue of each connection in the
 //! room. What became of it at each of them is counted, and goes back to the backend as the receipt. A device comes in
 //! through the edge [`socketio`] or [`websocket`], which verifies its token, and is a member of its rooms in the hub until
 //! its connection ends. What it sends is a command, too: it does what a rule of the configuration says, or nothing.
@@ -25,8 +25,10 @@
 //! | event | a name (what the device listens for) with one payload: JSON, or bytes |
 //! | audience | whom an emit is for: a user, users, a room, everyone |
 //! | emit | one instruction to send an event to an audience |
-//! | receipt | what became of an emit: matched, enqueued, dropped, acknowledged |
-//! | turn | the right to act on a room: whoever holds it sends, or joins; one at a time, in order |
+//! | receipt | what became of an emit: matched, enqueued, dropped, stored, acknowledged |
+//! | mailbox | the stored messages of one room (so of one user: `user:{id}`), numbered by position |
+//! | position | a message's place in its room's sequence: the text `epoch.number`, opaque to devices |
+//! | turn | the right to act on a room: whoever holds it stores, sends, or joins; one at a time, in order |
 //! | node | one running `bugle serve` |
 //!
 //! These words stand in code, proto, logs, metrics and documentation, and no synonyms for them.
@@ -42,9 +44,10 @@
 //! | [`limits`] | counts and rates, by whom and of what | `message` |
 //! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
 //! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message` |
-//! | [`cluster`] | what nodes share: idempotency keys, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `proto` |
-//! | [`delivery`] | from an emit to a receipt; what is retained and collapsed; joins; presence | `message`, `limits`, `hub`, `cluster` |
-//! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery` |
+//! | [`store`] | what outlives a process: mailboxes, and what users have read; all SQL is here | `message` |
+//! | [`cluster`] | what nodes share: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `proto` |
+//! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; acknowledgements; joins and catching up; presence | `message`, `limits`, `hub`, `store`, `cluster` |
+//! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery`, `store` |
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
 //! | [`websocket`] | edge: devices over plain WebSocket | `message`, `limits`, `auth`, `hub`, `command`, `listener` |
@@ -61,6 +64,8 @@
 //! - A connection counts once as matched, and once as enqueued or dropped, in the receipt of each emit that finds it
 //!   in the audience.
 //! - Emits to one room are fanned out one at a time, under the room's turn: all connections in it see one order.
+//! - What is stored is on disk before it is sent, and fanned out in the order of its positions, under the same turn. A connection that has
+//!   missed messages of a room gets them before anything live of that room: the last of them are read under the turn, too.
 //! - A connection is catching up, then live, then gone. Gone is final: nothing that runs late revives it.
 //! - Nothing reaches a device before its token was verified, and nothing that it sends is handled before.
 //! - A connection leaves the hub at the latest with its [`delivery::Admission`]; a room ends with its last member. So
@@ -95,5 +100,6 @@ pub mod listener;
 pub mod message;
 pub mod proto;
 pub mod socketio;
+pub mod store;
 pub mod telemetry;
 pub mod websocket;

@@ -6,11 +6,10 @@ use serde_json::Value;
 use super::{
     InvalidToken,
     claims::Claims,
-    pattern::Pattern,
     placeholder::Placeholder,
     template::{Template, TooManyRooms},
 };
-use crate::message::{RoomName, UserId};
+use crate::message::{RoomName, RoomPattern, UserId};
 
 /// The most rooms that `auth.rooms` makes of one token.
 pub const MAX_ROOMS: usize = 256;
@@ -28,7 +27,7 @@ pub struct Identity {
     /// From this moment on the token is refused: its `exp`, and the leeway after it.
     pub expires_at: Timestamp,
     /// The rooms that the token lets its device join by an event.
-    pub(super) allowed_rooms: Box<[Pattern]>,
+    pub(super) allowed_rooms: Box<[RoomPattern]>,
     /// The claims that the rules for devices' events name.
     pub(super) claims: Claims,
 }

@@ -32,8 +32,6 @@ pub use mint::{MintError, mint};
 mod api_key;
 pub use api_key::{ApiKeys, Caller, KeyRefused};
 
-mod pattern;
-
 mod scope;
 pub use scope::{MissingScope, Right};
 

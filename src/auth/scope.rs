@@ -1,5 +1,4 @@
-use super::pattern::Pattern;
-use crate::message::{Audience, Invalid};
+use crate::message::{Audience, Invalid, RoomPattern};
 
 /// What a backend may do besides emitting: each is a scope of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,18 +40,32 @@ pub enum Scope {
     /// `emit:user`: to single users.
     EmitToUsers,
     /// `emit:room:PATTERN`: to the rooms that match, of which a user's and everyone's are none.
-    EmitToRooms(Pattern),
+    EmitToRooms(RoomPattern),
     /// `emit:broadcast`: to everyone.
     EmitToEveryone,
     /// Anything else than emitting.
     Right(Right),
 }
 
+/// Rooms that need another scope are refused with what they need.
+fn emit_rooms(pattern: &str) -> Result<RoomPattern, Invalid> {
+    if pattern.is_empty() {
+        return Err(Invalid::new("has no pattern: write emit:room:* for all rooms"));
+    }
+    if pattern.starts_with("user:") {
+        return Err(Invalid::new("matches no room: emitting to a user's room needs emit:user"));
+    }
+    if pattern == "everyone" {
+        return Err(Invalid::new("matches no room: emitting to everyone needs emit:broadcast"));
+    }
+    RoomPattern::new(pattern)
+}
+
 impl Scope {
     /// Reads a scope as it stands in the configuration.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if let Some(pattern) = text.strip_prefix("emit:room:") {
-            return Pattern::parse(pattern).map(Self::EmitToRooms);
+            return emit_rooms(pattern).map(Self::EmitToRooms);
         }
         match text {
             "emit" => Ok(Self::Emit),

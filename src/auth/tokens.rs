@@ -8,12 +8,11 @@ use super::{
     claims::Claims,
     identity::{MAX_ROOMS, rooms},
     key::{Key, Method},
-    pattern::Pattern,
     placeholder::Place,
     template::Template,
 };
 use crate::clock::Clock;
-use crate::message::Fault;
+use crate::message::{Fault, RoomPattern};
 
 /// The longest token that is read, in bytes.
 const MAX_TOKEN: usize = 8192;
@@ -124,7 +123,7 @@ impl Tokens {
         let roles = claims.roles(&self.role_claim).ok_or(InvalidToken::RoleClaim)?;
         let rooms = rooms(&self.rooms, &user, &roles, claims)?;
         // What is no pattern allows nothing.
-        let allowed_rooms = claims.texts(&self.rooms_claim).filter_map(|text| Pattern::parse(&text).ok()).collect();
+        let allowed_rooms = claims.texts(&self.rooms_claim).filter_map(|text| RoomPattern::new(&text).ok()).collect();
         Ok(Identity { user, roles, rooms, expires_at, allowed_rooms, claims: claims.only(&self.kept_claims) })
     }
 }

@@ -84,7 +84,8 @@ impl Idempotency {
         if first && let Some(acks) = &receipt.acks {
             self.known.lock().weigh(&answer, acks.size());
         }
-        Ok(Receipt { duplicate: !first, ..receipt })
+        // A first one here may repeat one from before a restart.
+        Ok(Receipt { duplicate: !first || receipt.duplicate, ..receipt })
     }
 
     /// Forgets the keys whose time is over.

@@ -3,6 +3,9 @@
 mod idempotency;
 pub use idempotency::{Fingerprint, Idempotency, KeyReused, Scope};
 
+mod history;
+pub use history::{History, HistoryRule, NewEntry};
+
 mod retained;
 pub use retained::{Retained, RetainedFull, Value as RetainedValue};
 

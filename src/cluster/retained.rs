@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::message::{EventName, Payload, RoomName, UserId};
@@ -33,6 +34,8 @@ pub struct Value {
     pub payload: Payload,
     /// Users who were excepted, and are so from what is sent later too.
     pub except_users: Vec<UserId>,
+    /// From then on it is of no use; none: it is until it is replaced or taken away.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// No more values can be kept.
@@ -104,16 +107,37 @@ impl Retained {
         Ok(())
     }
 
-    /// The value of an event in a room.
-    pub fn get(&self, room: &RoomName, event: &str) -> Option<Value> {
-        self.kept.lock().by_room.get(room)?.values.get(event).cloned()
+    /// The value of an event in a room, if it is of use.
+    pub fn get(&self, room: &RoomName, event: &str, now: Timestamp) -> Option<Value> {
+        let kept = self.kept.lock();
+        kept.by_room.get(room)?.values.get(event).filter(|value| value.is_of_use(now)).cloned()
     }
 
-    /// The values of a room, ordered by event.
-    pub fn of_room(&self, room: &RoomName) -> Vec<(EventName, Value)> {
+    /// Takes away what has expired.
+    pub fn sweep(&self, now: Timestamp) {
+        let mut kept = self.kept.lock();
+        let values = kept
+            .by_room
+            .iter()
+            .flat_map(|(room, events)| events.values.iter().map(move |(event, value)| (room, event, value)));
+        let expired = values.filter(|(_, _, value)| !value.is_of_use(now));
+        let expired: Vec<_> = expired.map(|(room, event, _)| (room.clone(), event.clone())).collect();
+        for (room, event) in expired {
+            kept.take(&room, &event);
+        }
+    }
+
+    /// The values of a room that are of use, ordered by event.
+    pub fn of_room(&self, room: &RoomName, now: Timestamp) -> Vec<(EventName, Value)> {
         let kept = self.kept.lock();
         let values = kept.by_room.get(room).into_iter().flat_map(|events| &events.values);
-        values.map(|(event, value)| (event.clone(), value.clone())).collect()
+        values.filter(|(_, value)| value.is_of_use(now)).map(|(event, value)| (event.clone(), value.clone())).collect()
+    }
+}
+
+impl Value {
+    fn is_of_use(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| end > now)
     }
 }
 
@@ -149,7 +173,7 @@ mod tests {
     }
 
     fn value(json: &str) -> Value {
-        Value { payload: Payload::json(json.into()).unwrap(), except_users: Vec::new() }
+        Value { payload: Payload::json(json.into()).unwrap(), except_users: Vec::new(), expires_at: None }
     }
 
     #[test]
@@ -158,9 +182,12 @@ mod tests {
         for (in_room, name, json) in [("a", "x", "1"), ("a", "x", "2"), ("a", "b", "3"), ("c", "x", "4")] {
             retained.put(&room(in_room), &event(name), value(json)).unwrap();
         }
-        assert_eq!(retained.get(&room("a"), "x"), Some(value("2")));
-        assert_eq!(retained.of_room(&room("a")), [(event("b"), value("3")), (event("x"), value("2"))]);
-        assert_eq!(retained.get(&room("none"), "x"), None);
+        assert_eq!(retained.get(&room("a"), "x", Timestamp::UNIX_EPOCH), Some(value("2")));
+        assert_eq!(
+            retained.of_room(&room("a"), Timestamp::UNIX_EPOCH),
+            [(event("b"), value("3")), (event("x"), value("2"))]
+        );
+        assert_eq!(retained.get(&room("none"), "x", Timestamp::UNIX_EPOCH), None);
     }
 
     #[test]
@@ -172,7 +199,9 @@ mod tests {
         let one = value("1").payload;
         assert_eq!(retained.has_room_for([&room("b")], &event("x"), &one), Err(RetainedFull::Entries));
         assert_eq!(retained.has_room_for([&room("a")], &event("x"), &one), Ok(()));
-        retained.put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new() }).unwrap();
+        retained
+            .put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new(), expires_at: None })
+            .unwrap();
         assert!(retained.kept.lock().by_room.is_empty());
         retained.put(&room("b"), &event("x"), value("1")).unwrap();
     }
@@ -186,7 +215,9 @@ mod tests {
         retained.put(&room("b"), &event("y"), long.clone()).expect("another room has its own bytes");
         retained.put(&room("a"), &event("x"), value("1")).unwrap();
         retained.put(&room("a"), &event("x"), long.clone()).expect("it takes the place of the other");
-        retained.put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new() }).unwrap();
+        retained
+            .put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new(), expires_at: None })
+            .unwrap();
         retained.put(&room("a"), &event("y"), long).unwrap();
     }
 

@@ -68,14 +68,14 @@ impl Commands {
         let EmitRequest { emit, received, .. } = request;
         let asked = Asked { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
         let checked = counted.and_then(|()| caller.may_emit_to(&emit.audience).map_err(Error::from));
-        if let Err(error) = checked.and_then(|()| self.check(&emit).map_err(Error::from)) {
+        if let Err(error) = checked.and_then(|()| self.check(&emit)) {
             asked.note(Err(&error));
             return Err(error);
         }
         // Noted by whoever finishes it, since the caller may be gone by then.
-        let note = move |done: Result<Receipt, Refused>| match done {
-            Ok(receipt) => asked.note(Ok(&receipt)),
-            Err(refused) => asked.note(Err(&refusal(refused))),
+        let note = move |done: &Result<Receipt, Refused>| match done {
+            Ok(receipt) => asked.note(Ok(receipt)),
+            Err(refused) => asked.note(Err(&refusal(*refused))),
         };
         self.delivery.emit(emit, once, received, sent, note).await.map_err(refusal)
     }
@@ -118,7 +118,39 @@ impl Commands {
         }
     }
 
-    fn check(&self, emit: &Emit) -> Result<(), Violation> {
+    fn check(&self, emit: &Emit) -> Result<(), Error> {
+        self.check_payload(emit)?;
+        let room = emit.audience.room();
+        let keeps_history = self.delivery.has_history(&room);
+        if emit.store && !self.delivery.can_store() {
+            return Err(Error::FailedPrecondition(
+                "options.store: nothing is stored here, since store.url is empty".into(),
+            ));
+        }
+        let problem = match () {
+            () if emit.store && emit.audience == Audience::Everyone => {
+                Some(("options.store", "is for a user or a room: everyone has no mailbox"))
+            }
+            () if emit.store && keeps_history => Some((
+                "options.store",
+                "is not for a room with a history ([[rooms]] in the configuration): its messages are kept there already",
+            )),
+            () if emit.store && emit.collapse_key.is_some() => {
+                Some(("options.collapse_key", "cannot go with `store`: what is stored is not thinned out"))
+            }
+            () if emit.store && emit.volatile => {
+                Some(("options.volatile", "cannot go with `store`: what is stored is not to be lost"))
+            }
+            () if (emit.store || keeps_history) && !emit.except.rooms.is_empty() => Some((
+                "options.except_rooms",
+                "cannot go with a message that is kept: who will be in those rooms when it is read is not known",
+            )),
+            () => None,
+        };
+        problem.map_or(Ok(()), |(field, description)| Err(Error::invalid(field, description)))
+    }
+
+    fn check_payload(&self, emit: &Emit) -> Result<(), Violation> {
         let (size, most) = (emit.payload.len(), self.max_payload);
         if size > most {
             let description = format!("has {size} bytes: at most {most} are allowed (limits.max_payload)");
@@ -200,6 +232,11 @@ pub(super) fn refusal(refused: Refused) -> Error {
                 .into(),
             retry_after: RETAINED_RETRY,
         },
+        Refused::StoreUnavailable => Error::Unavailable(
+            "the store cannot be reached, and nothing was sent. It may be kept all the same: send it again, with the same \
+             options.idempotency_key to have it once"
+                .into(),
+        ),
         Refused::CollapseFull { retry_after } => Error::ResourceExhausted {
             message: "collapse.max_keys is met: too many collapse keys at one time".into(),
             retry_after,

@@ -4,7 +4,7 @@ use futures_util::{
     Stream, StreamExt,
     stream::{self, FuturesUnordered},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::unconstrained};
 
 use super::{Commands, EmitRequest, Error, emit::audit_refusal};
 use crate::auth::Caller;
@@ -17,6 +17,14 @@ const MOST_IN_FLIGHT: usize = 1_024;
 
 type Answer<T> = (T, Result<Receipt, Error>);
 type Sending<T> = Pin<Box<dyn Future<Output = (Ticket, Answer<T>)> + Send>>;
+
+/// The last emit to a room.
+struct Last {
+    number: u64,
+    done: oneshot::Receiver<Infallible>,
+    /// It has its place among the stored messages of the room already.
+    has_place: bool,
+}
 
 /// What a later emit to the same room waits for.
 struct Ticket {
@@ -61,7 +69,7 @@ struct Pipeline<T, S, E> {
     emits: Option<S>,
     lifecycle: Lifecycle,
     in_flight: FuturesUnordered<Sending<T>>,
-    last_in_room: HashMap<RoomName, (u64, oneshot::Receiver<Infallible>)>,
+    last_in_room: HashMap<RoomName, Last>,
     count: u64,
     failure: Option<E>,
 }
@@ -112,7 +120,10 @@ where
     /// Sends an event at once, or after the one before it in its room. Gives the answer if there was nothing to wait for.
     async fn begin(&mut self, tag: T, request: EmitRequest) -> Option<Answer<T>> {
         let room = request.emit.audience.room();
-        let before = self.last_in_room.remove(&room).map(|(_, done)| done);
+        let is_stored = request.emit.store;
+        // Those that are stored are written together, and keep the order in which they began.
+        let before =
+            self.last_in_room.remove(&room).filter(|last| !(is_stored && last.has_place)).map(|last| last.done);
         let must_wait = before.is_some();
         let (commands, caller) = (self.commands.clone(), self.caller.clone());
         let (done, wait) = oneshot::channel();
@@ -124,18 +135,19 @@ where
             }
             commands.emit_telling(&caller, request, sent).await
         });
-        if !must_wait && let Poll::Ready(result) = futures_util::poll!(sending.as_mut()) {
+        // Not to be put off, as what has done much lately may be: it would lose its place.
+        if !must_wait && let Poll::Ready(result) = futures_util::poll!(unconstrained(sending.as_mut())) {
             return Some((tag, result));
         }
         self.count += 1;
         let ticket = Ticket { room: room.clone(), number: self.count, _done: done };
-        self.last_in_room.insert(room, (self.count, wait));
+        self.last_in_room.insert(room, Last { number: self.count, done: wait, has_place: is_stored && !must_wait });
         self.in_flight.push(Box::pin(async move { (ticket, (tag, sending.await)) }));
         None
     }
 
     fn finish(&mut self, ticket: &Ticket) {
-        let last = self.last_in_room.get(&ticket.room).is_some_and(|(number, _)| *number == ticket.number);
+        let last = self.last_in_room.get(&ticket.room).is_some_and(|last| last.number == ticket.number);
         if last {
             self.last_in_room.remove(&ticket.room);
         }

@@ -1,7 +1,7 @@
 use super::{
     Commands, EmitRequest, Error,
     emit::{audit_refusal, once, refusal},
-    sent::Sent,
+    sent::{Kind, Sent},
 };
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
@@ -26,6 +26,7 @@ impl Commands {
         let event = request.emit.event.clone();
         for user in &users {
             let audience = Audience::User(user.clone());
+            request.emit.audience = audience.clone();
             let checked = self.check_for(caller, &request.emit, &audience, once.as_ref());
             checked.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), Some(&event), error))?;
         }
@@ -46,10 +47,10 @@ impl Commands {
         for user in users {
             let (mut request, once) = (request.clone(), once.clone());
             request.emit.audience = Audience::User(user.clone());
-            let asks = request.emit.ack.is_some();
-            match Sent::run(asks, |sent| self.emit_counted(caller, request, once, Ok(()), sent)).await {
+            let kind = Kind::of(&request.emit);
+            match Sent::run(kind, |sent| self.emit_counted(caller, request, once, Ok(()), sent)).await {
                 Sent::Answered(Err(error)) => return Err(error),
-                sent @ (Sent::Answered(Ok(_)) | Sent::Waits(_)) => all.push((user, sent)),
+                sent @ (Sent::Answered(Ok(_)) | Sent::Waits(_) | Sent::Placed(..)) => all.push((user, sent)),
             }
             // Many users with large payloads take a while, in which others have their turn.
             tokio::task::yield_now().await;

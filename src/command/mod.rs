@@ -32,8 +32,23 @@ mod forbid_room;
 
 mod list_rooms;
 
+mod device_refused;
+pub use device_refused::DeviceRefused;
+
 mod get_retained;
-pub use get_retained::RetainedRefused;
+
+mod mailbox;
+
+mod list_messages;
+pub use list_messages::{ListMessages, ListedMessage, MessagePage};
+
+mod count_unread;
+
+mod mark_read;
+pub use mark_read::MarkRead;
+
+mod delete_messages;
+pub use delete_messages::DeleteMessages;
 
 mod connect_device;
 
@@ -44,7 +59,7 @@ mod client_events;
 pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConfig, ReplyConfig, Rules};
 
 // What edges get and give through commands.
-pub use crate::delivery::{Admission, ConnectionInfo, Page, RoomUsers, Stats};
+pub use crate::delivery::{Admission, ConnectionInfo, Page, Resume, RoomUsers, Stats};
 
 use std::sync::Arc;
 

@@ -1,8 +1,14 @@
 use super::{Commands, ConnectionInfo, Error, Page, Stats};
 use crate::auth::{Caller, Right};
 use crate::message::UserId;
+use crate::store::Store;
 
 impl Commands {
+    /// Whether what is to be stored can be, or nothing is.
+    pub fn is_store_reachable(&self) -> bool {
+        self.delivery.store().is_none_or(Store::is_reachable)
+    }
+
     /// A user's connections, ordered by id; none if the user is offline.
     pub fn get_user(&self, caller: &Caller, user: &UserId) -> Result<Vec<ConnectionInfo>, Error> {
         caller.may(Right::Presence)?;

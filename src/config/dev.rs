@@ -27,13 +27,14 @@ impl Config {
             });
         }
         self.console.enabled = true;
+        self.store.url = SecretString::from("sqlite::memory:");
         let api_key = self.grpc.api_keys.is_empty().then(random_secret);
         if let Some(key) = &api_key {
             self.grpc.api_keys.push(ApiKeyConfig {
                 name: String::from("dev"),
                 key: Some(key.clone()),
                 key_sha256: None,
-                scopes: ["emit", "presence", "rooms", "disconnect"].map(String::from).to_vec(),
+                scopes: ["emit", "presence", "rooms", "disconnect", "mailbox"].map(String::from).to_vec(),
             });
         }
         DevMode { any_loopback_origin: true, api_key, token: None }
@@ -61,7 +62,7 @@ mod tests {
             let api_key = dev.api_key.unwrap();
             assert_eq!(config.grpc.api_keys[0].key.as_ref().unwrap().expose_secret(), api_key.expose_secret());
             assert_eq!(config.grpc.api_keys[0].name, "dev");
-            assert_eq!(config.grpc.api_keys[0].scopes, ["emit", "presence", "rooms", "disconnect"]);
+            assert_eq!(config.grpc.api_keys[0].scopes, ["emit", "presence", "rooms", "disconnect", "mailbox"]);
             [secret.expose_secret().to_owned(), api_key.expose_secret().to_owned()]
         };
         let [first, second] = [made(), made()];

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::{Config, ConfigError};
 use crate::auth::{ApiKeyConfig, KeyConfig};
 use crate::command::{AllowedRooms, ClientEventConfig, EnvelopeConfig, RelayConfig, ReplyConfig};
-use crate::message::EventPattern;
+use crate::delivery::{RoomConfig, RoomHistory};
+use crate::message::{EventPattern, RoomPattern};
 use crate::websocket::EndpointConfig;
 
 /// A valid configuration with one entry in every list, every optional key set: so it shows the type of every key, and has something
@@ -31,6 +32,10 @@ pub(super) fn example() -> Result<Value, ConfigError> {
         secret: Some("example".into()),
         public_key_file: Some(PathBuf::new()),
     }];
+    config.rooms = RoomPattern::new("example")
+        .map(|matches| RoomConfig { matches, history: RoomHistory { size: 1, age: Duration::from_mins(1) } })
+        .into_iter()
+        .collect();
     config.websocket = vec![EndpointConfig {
         path: String::from("/example"),
         events: EventPattern::new("example").into_iter().collect(),

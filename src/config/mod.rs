@@ -31,6 +31,7 @@ use crate::limits;
 use crate::listener;
 use crate::message::Fault;
 use crate::socketio;
+use crate::store;
 use crate::telemetry;
 use crate::websocket;
 
@@ -56,6 +57,12 @@ pub struct Config {
     pub client_events: Vec<command::ClientEventConfig>,
     /// How many of what.
     pub limits: limits::Config,
+    /// What outlives the process.
+    pub store: store::Config,
+    /// What is kept of rooms for devices that come back.
+    pub rooms: Vec<delivery::RoomConfig>,
+    /// How much of that is kept.
+    pub history: delivery::HistoryConfig,
     /// What is kept for those who join later.
     pub retain: delivery::RetainConfig,
     /// How emits that follow each other quickly are thinned out.

@@ -184,7 +184,7 @@ impl Delivery {
         let event = accepted.emit.event.clone();
         // That it waited is no slowness.
         accepted.received = Instant::now();
-        if let Err(refused) = self.send_in(Some(turn), accepted).await {
+        if let Err(refused) = self.send_in(Some(turn), accepted, None).await {
             tracing::warn!(error = %refused, event.name = %event, "a deferred emit could not be sent");
         }
     }

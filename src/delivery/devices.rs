@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Delivery;
+use super::{Delivery, Resume, catch_up::CatchUp};
 use crate::hub::{Connection, Frame, Member};
 use crate::limits;
 use crate::message::{CloseCode, CloseReason, EventName, Payload, RoomName, UserId};
@@ -15,6 +16,8 @@ const DRAIN_TICK: Duration = Duration::from_millis(10);
 pub struct Admission {
     delivery: Delivery,
     member: Arc<Member>,
+    /// What it has missed, until it goes live.
+    catch_up: Mutex<Option<Box<CatchUp>>>,
 }
 
 impl Admission {
@@ -23,11 +26,14 @@ impl Admission {
         &self.member
     }
 
-    /// Lets events through: first the greeting, then what has waited. False if it is too late.
+    /// Lets events through: first the greeting, then what has waited; what the device has missed follows. False if it is too late.
     pub fn go_live(&self, greeting: Option<&Frame>) -> bool {
         let live = self.member.go_live(greeting);
         if !live {
             self.delivery.hub().close(&self.member, &CloseCode::Unready.into());
+        } else if let Some(catch_up) = self.catch_up.lock().take() {
+            let (delivery, member) = (self.delivery.clone(), self.member.clone());
+            self.delivery.inner.lifecycle.spawn(async move { catch_up.run(delivery, member).await });
         }
         live
     }
@@ -66,39 +72,71 @@ impl Drop for Admission {
 
 impl Delivery {
     /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 seconds to go live.
-    /// Refused when the user has too many connections.
+    /// `resume`: what its device says it has seen; none: it does not resume. Refused when the user has too many connections.
     pub async fn admit(
         &self,
         user: UserId,
         rooms: &[RoomName],
         connection: Arc<dyn Connection>,
+        resume: Option<&Resume>,
     ) -> Result<Arc<Admission>, limits::Refused> {
-        let admission = self.enter(user, connection).await?;
+        let mut catch_up = CatchUp::new(resume);
+        let all = self.rooms_of(&user, rooms);
+        let own = RoomName::of_user(&user);
+        let behind = catch_up.may_be_behind(&own, resume, self);
+        let admission = self.enter(user, connection, behind).await?;
         let member = &admission.member;
-        self.join(member, &RoomName::everyone()).await;
-        for room in rooms {
-            self.join(member, room).await;
+        catch_up.joined(&own, self.inner.history.position(&own));
+        if catch_up.tells() {
+            member.will_be_told();
         }
-        self.join_memberships(member).await;
+        for room in std::iter::once(&RoomName::everyone()).chain(&all).filter(|room| **room != own) {
+            let is_membership = !rooms.contains(room) && !room.is_everyone();
+            let behind = catch_up.may_be_behind(room, resume, self);
+            let joined = self.join_early(member, room, behind).await;
+            if is_membership && !self.inner.memberships.has(member.user(), room) {
+                // A LeaveRoom in between did not see this connection in the room.
+                self.hub().leave(member, room);
+            } else if let Some(position) = joined {
+                catch_up.joined(room, position);
+            }
+        }
+        // A JoinRoom in between did not see this connection yet.
+        for room in self.inner.memberships.rooms(member.user()).iter().filter(|room| !all.contains(room)) {
+            self.join_as_member(member, room).await;
+        }
+        if !catch_up.is_empty() {
+            *admission.catch_up.lock() = Some(Box::new(catch_up));
+        }
+        self.expect_live(&admission);
+        Ok(admission)
+    }
+
+    /// Closes a connection that does not go live in time.
+    fn expect_live(&self, admission: &Admission) {
         let (delivery, late) = (self.clone(), Arc::downgrade(&admission.member));
         self.inner.lifecycle.spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(READY_WITHIN) => {}
                 () = delivery.inner.lifecycle.stopping() => return,
             }
-            if let Some(member) = late.upgrade().filter(|member| member.is_catching_up()) {
+            if let Some(member) = late.upgrade().filter(|member| member.is_closed_yet()) {
                 delivery.hub().close(&member, &CloseCode::Unready.into());
             }
         });
-        Ok(admission)
     }
 
-    async fn enter(&self, user: UserId, connection: Arc<dyn Connection>) -> Result<Arc<Admission>, limits::Refused> {
+    async fn enter(
+        &self,
+        user: UserId,
+        connection: Arc<dyn Connection>,
+        behind: bool,
+    ) -> Result<Arc<Admission>, limits::Refused> {
         let turn = self.hub().turn(&RoomName::of_user(&user)).await;
-        let member = self.hub().admit(&turn, user, connection, self.inner.connections_per_user);
+        let member = self.hub().admit(&turn, user, connection, behind, self.inner.connections_per_user);
         let member = member.ok_or(limits::Refused::User)?;
         self.send_retained(&turn, &member);
-        Ok(Arc::new(Admission { delivery: self.clone(), member }))
+        Ok(Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }))
     }
 
     /// Takes a connection out of the rooms that only its old token gave, and into those that its new one gives. `may_stay` tells of the
@@ -118,12 +156,6 @@ impl Delivery {
         }
         for room in new {
             self.join(member, room).await;
-        }
-    }
-
-    async fn join_memberships(&self, member: &Arc<Member>) {
-        for room in self.inner.memberships.rooms(member.user()) {
-            self.join_as_member(member, &room).await;
         }
     }
 

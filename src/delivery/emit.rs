@@ -1,30 +1,13 @@
-use std::{
-    convert::Infallible,
-    future::poll_fn,
-    sync::{Arc, atomic::Ordering},
-    task::Poll,
-    time::Duration,
-};
+use std::{convert::Infallible, future::poll_fn, sync::atomic::Ordering, task::Poll, time::Duration};
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Delivery, acks::Asking, collapse::Topic};
-use crate::cluster::{Fingerprint, KeyReused, RetainedFull, RetainedValue, Scope};
-use crate::hub::{Counts, Frame, Turn};
-use crate::message::{Audience, Emit, EventName, MessageId, Payload, Receipt, RoomName, UserId};
+use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped};
+use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
+use crate::hub::{Counts, Frame, Kept, Turn};
+use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
 use crate::telemetry;
-
-/// Makes an emit's repetition harmless.
-#[derive(Clone, Debug)]
-pub struct Once {
-    caller: Arc<str>,
-    key: Arc<str>,
-    asked: Fingerprint,
-}
 
 /// Why an emit was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +21,9 @@ pub enum Refused {
     /// No more of this room.
     #[error("retain.max_room_bytes is met")]
     RetainedRoomFull,
+    /// The store cannot be reached, or does not write.
+    #[error("the store cannot be reached")]
+    StoreUnavailable,
     /// No more collapse keys can have a window.
     #[error("collapse.max_keys is met")]
     CollapseFull {
@@ -73,19 +59,15 @@ pub(super) struct Accepted {
     sent: Option<SentSignal>,
 }
 
-/// Goes when an emit is sent, or will not be, though its answer may wait for acknowledgements.
-pub type SentSignal = oneshot::Sender<Infallible>;
-
-impl Once {
-    /// For this emit, or the same to another audience, by this caller (the name of the API key) under this idempotency key.
-    pub fn new(caller: Arc<str>, key: Arc<str>, emit: &Emit) -> Self {
-        Self { caller, key, asked: fingerprint(emit) }
-    }
-
-    fn scope(&self, audience: &Audience) -> Scope {
-        Scope { caller: self.caller.clone(), audience: audience.clone(), key: self.key.clone() }
+impl Accepted {
+    /// The payload as it is sent.
+    pub(super) fn payload(&self) -> Payload {
+        if self.emit.envelope { enveloped(&self.emit, self.time) } else { self.emit.payload.clone() }
     }
 }
+
+/// Goes when an emit is sent, or will not be, though its answer may wait for acknowledgements.
+pub type SentSignal = oneshot::Sender<Infallible>;
 
 impl Delivery {
     /// Sends an event to its audience; `received` is when it was asked for, and `sent` goes once it is sent. Once begun it is finished, even if the caller goes away: half a room would have the
@@ -96,12 +78,12 @@ impl Delivery {
         once: Option<Once>,
         received: Instant,
         sent: Option<SentSignal>,
-        done: impl FnOnce(Result<Receipt, Refused>) + Send + 'static,
+        done: impl FnOnce(&Result<Receipt, Refused>) + Send + 'static,
     ) -> Result<Receipt, Refused> {
         let delivery = self.clone();
         let mut sending = Box::pin(async move {
             let result = delivery.send_once(emit, once, received, sent).await;
-            done(result.clone());
+            done(&result);
             result
         });
         // Nearly always this is all: no other has the room's turn, and the room is small.
@@ -121,7 +103,7 @@ impl Delivery {
 
     /// Whether the key was used for another emit to this audience.
     pub fn is_reused(&self, audience: &Audience, once: &Once) -> bool {
-        self.inner.idempotency.is_reused(&once.scope(audience), once.asked)
+        self.inner.idempotency.is_reused(&once.scope(audience), once.asked())
     }
 
     async fn send_once(
@@ -135,17 +117,20 @@ impl Delivery {
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let mut accepted = Accepted { emit, message_id: MessageId::at(now), number, time: now, received, sent };
         let Some(once) = once else {
-            return self.pass(accepted).await;
+            return self.pass(accepted, None).await;
         };
-        let scope = once.scope(&accepted.emit.audience);
+        let (scope, asked) = (once.scope(&accepted.emit.audience), once.asked());
         if self.inner.idempotency.knows(&scope) {
             // It will not be sent, and the first one's answer may wait for acknowledgements.
             accepted.sent = None;
         }
-        self.inner.idempotency.once(scope, once.asked, self.pass(accepted)).await
+        self.inner.idempotency.once(scope, asked, self.pass(accepted, Some(once))).await
     }
 
-    async fn pass(&self, accepted: Accepted) -> Result<Receipt, Refused> {
+    async fn pass(&self, accepted: Accepted, once: Option<Once>) -> Result<Receipt, Refused> {
+        if accepted.emit.store {
+            return self.store_and_send(accepted, once).await;
+        }
         match accepted.emit.collapse_key.clone() {
             Some(key) => self.collapse(accepted, key).await,
             None => self.send(accepted).await,
@@ -156,8 +141,8 @@ impl Delivery {
         let room = accepted.emit.audience.room();
         let overtakes =
             accepted.emit.collapse_key.is_none() && self.inner.collapse.has_waiting(|| Topic::of(&accepted.emit));
-        // What is retained is for those who are not there yet, so the turn is wanted whoever is.
-        let turn = if accepted.emit.retain || overtakes {
+        // What is kept is for those who are not there yet, so the turn is wanted whoever is.
+        let turn = if accepted.emit.retain || overtakes || self.inner.history.keeps(&room) {
             Some(self.hub().turn_in_line(&room).await)
         } else {
             self.hub().turn_in_line_if_occupied(&room).await
@@ -169,41 +154,64 @@ impl Delivery {
                 Box::pin(self.send_deferred(earlier, turn)).await;
             }
         }
-        let (receipt, asking) = self.send_in(turn.as_ref(), accepted).await?;
+        let (receipt, asking) = self.send_in(turn.as_ref(), accepted, None).await?;
         drop(turn);
+        Ok(self.answered(receipt, asking).await)
+    }
+
+    /// Waits for the acknowledgements, if any were asked for.
+    pub(super) async fn answered(&self, receipt: Receipt, asking: Option<Asking>) -> Receipt {
         match asking {
-            None => Ok(receipt),
-            Some(asking) => Ok(Box::pin(self.acknowledged(receipt, asking)).await),
+            None => receipt,
+            Some(asking) => Box::pin(self.acknowledged(receipt, asking)).await,
         }
     }
 
-    /// Sends in a room's turn. There is none if nobody is in the room and nothing is to be retained. Whoever is asked for an
-    /// acknowledgement is to be waited for when the turn is over.
+    /// Sends in a room's turn. There is none if nobody is in the room and nothing is to be kept. `stored`: where the message stands in
+    /// the room's mailbox. Whoever is asked for an acknowledgement is to be waited for when the turn is over.
     pub(super) async fn send_in(
         &self,
         turn: Option<&Turn<'_>>,
         accepted: Accepted,
+        stored: Option<&Position>,
     ) -> Result<(Receipt, Option<Asking>), Refused> {
+        // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
+        let payload = if turn.is_some() { accepted.payload() } else { accepted.emit.payload.clone() };
         let Accepted { emit, message_id, number, time, received, sent: _sent } = accepted;
         let room = emit.audience.room();
-        // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
-        let payload = if emit.envelope && turn.is_some() { enveloped(&emit, time) } else { emit.payload.clone() };
         if emit.retain && !self.inner.collapse.is_outdated(|| Topic::of(&emit), number) {
             // An envelope around nothing is not nothing, which takes the value away.
             let is_empty = matches!(emit.payload, Payload::None);
             let kept = if is_empty { Payload::None } else { payload.clone() };
-            let value = RetainedValue { payload: kept, except_users: emit.except.users.clone() };
+            let value = RetainedValue {
+                payload: kept,
+                except_users: emit.except.users.clone(),
+                expires_at: emit.ttl.and_then(|ttl| time.checked_add(ttl).ok()),
+            };
             self.inner.retained.put(&room, &emit.event, value)?;
             self.inner.collapse.note_retained(|| Topic::of(&emit), number);
         }
-        let frame = Frame { volatile: emit.volatile, ..Frame::new(emit.event, payload) };
+        let in_history = if stored.is_none() && !emit.volatile {
+            let now_ms = self.inner.clock.now().as_millisecond();
+            let (event, payload, except_users) = (&emit.event, &payload, &*emit.except.users);
+            let entry = NewEntry { id: message_id, event, payload, except_users, ttl: emit.ttl, now_ms };
+            self.inner.history.append(&room, &entry)
+        } else {
+            None
+        };
+        let kept = stored.or(in_history.as_ref()).map(|position| Kept::new(message_id, &room, position));
+        let number = stored.map(|position| position.number);
+        let frame = Frame { volatile: emit.volatile, kept, ..Frame::new(emit.event, payload) };
         let (counts, asking) = match (turn, emit.ack) {
             (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.
             (Some(turn), Some(ack)) => Box::pin(Asking::send(turn, frame, &emit.except, *ack)).await,
             (None, _) => (Counts::default(), None),
         };
-        let Counts { matched, enqueued, dropped } = counts;
+        if let Some(number) = number {
+            self.note_sent(&room, number, &counts);
+        }
+        let Counts { matched, enqueued, dropped, .. } = counts;
         telemetry::fanned_out(enqueued, dropped, received.elapsed());
         tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
         Ok((Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) }, asking))
@@ -231,53 +239,22 @@ impl Delivery {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    event: &'a str,
-    timestamp: String,
-    data: Option<&'a RawValue>,
-}
-
-/// Wraps a payload as `{ event, timestamp, data }`; the timestamp is RFC 3339 in UTC with three decimals.
-fn enveloped(emit: &Emit, now: Timestamp) -> Payload {
-    let data = match &emit.payload {
-        Payload::Json(raw) => Some(&**raw),
-        Payload::None => None,
-        Payload::Binary(_) => return emit.payload.clone(),
-    };
-    let envelope = Envelope { event: emit.event.as_str(), timestamp: format!("{now:.3}"), data };
-    serde_json::value::to_raw_value(&envelope).map_or(Payload::None, |raw| Payload::Json(raw.into()))
-}
-
-/// A digest of all that makes two emits to one audience the same. Each part is preceded by its length, so that none runs into the next.
-fn fingerprint(emit: &Emit) -> Fingerprint {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update(bytes.len().to_le_bytes());
-        hash.update(bytes);
-    };
-    part(emit.event.as_str().as_bytes());
-    match &emit.payload {
-        Payload::None => part(b"none"),
-        Payload::Json(raw) => {
-            part(b"json");
-            part(raw.get().as_bytes());
-        }
-        Payload::Binary(bytes) => {
-            part(b"binary");
-            part(bytes);
-        }
+/// An emit to everyone, with this payload.
+#[cfg(test)]
+pub(super) fn example(json: &str) -> Emit {
+    Emit {
+        audience: Audience::Everyone,
+        except: crate::message::Exceptions::default(),
+        event: EventName::new("earnings:new").unwrap(),
+        payload: Payload::json(json.into()).unwrap(),
+        volatile: false,
+        envelope: true,
+        retain: false,
+        store: false,
+        ttl: None,
+        collapse_key: None,
+        ack: None,
     }
-    part(&[u8::from(emit.volatile), u8::from(emit.envelope), u8::from(emit.retain)]);
-    part(emit.collapse_key.as_deref().unwrap_or_default().as_bytes());
-    // What is kept of the replies is no part of what was asked for.
-    part(emit.ack.as_ref().map_or_else(String::new, |ack| format!("{:?} {:?}", ack.mode, ack.timeout)).as_bytes());
-    let except = &emit.except;
-    part(&[except.connections.len(), except.users.len(), except.rooms.len()].map(usize::to_le_bytes).concat());
-    except.connections.iter().for_each(|id| part(id.to_string().as_bytes()));
-    except.users.iter().for_each(|user| part(user.as_str().as_bytes()));
-    except.rooms.iter().for_each(|room| part(room.as_str().as_bytes()));
-    hash.finalize().into()
 }
 
 #[cfg(test)]
@@ -287,45 +264,6 @@ mod tests {
     use crate::config::Config;
     use crate::delivery::Parameters;
     use crate::lifecycle::Lifecycle;
-    use crate::message::{AckMode, AckRequest, EventName, Exceptions, RoomName, UserId};
-
-    fn emit(json: &str) -> Emit {
-        Emit {
-            audience: Audience::Everyone,
-            except: Exceptions::default(),
-            event: EventName::new("earnings:new").unwrap(),
-            payload: Payload::json(json.into()).unwrap(),
-            volatile: false,
-            envelope: true,
-            retain: false,
-            collapse_key: None,
-            ack: None,
-        }
-    }
-
-    fn json(payload: &Payload) -> &str {
-        let Payload::Json(raw) = payload else { panic!("not JSON") };
-        raw.get()
-    }
-
-    #[test]
-    fn an_envelope_has_three_decimals_and_the_payload_to_the_letter() {
-        for (time, text) in [
-            ("2026-01-31T09:30:00Z", "2026-01-31T09:30:00.000Z"),
-            ("2026-01-31T09:30:00.0129Z", "2026-01-31T09:30:00.012Z"),
-        ] {
-            let payload = enveloped(&emit(r#"{"b":1.10,"a":2}"#), time.parse().unwrap());
-            let expected = format!(r#"{{"event":"earnings:new","timestamp":"{text}","data":{{"b":1.10,"a":2}}}}"#);
-            assert_eq!(json(&payload), expected);
-        }
-    }
-
-    #[test]
-    fn an_envelope_without_a_payload_holds_null() {
-        let emit = Emit { payload: Payload::None, ..emit("1") };
-        let payload = enveloped(&emit, Timestamp::UNIX_EPOCH);
-        assert!(json(&payload).ends_with(r#""data":null}"#));
-    }
 
     #[tokio::test]
     async fn a_caller_may_go_away_and_it_is_done_and_told_all_the_same() {
@@ -334,45 +272,22 @@ mod tests {
             limits: &config.limits,
             retain: config.retain,
             collapse: config.collapse,
+            rooms: &config.rooms,
+            history: config.history,
+            store: None,
             waiting_bytes: config.socketio.queue_bytes,
             clock: Clock::system(),
             lifecycle: Lifecycle::new(),
         });
         let turn = delivery.hub().turn(&RoomName::everyone()).await;
         let (done, told) = oneshot::channel();
-        let tell = move |result: Result<Receipt, Refused>| done.send(result).expect("somebody listens");
+        let tell = move |result: &Result<Receipt, Refused>| done.send(result.clone()).expect("somebody listens");
         let mut emitting =
-            Box::pin(delivery.emit(Emit { retain: true, ..emit("1") }, None, Instant::now(), None, tell));
+            Box::pin(delivery.emit(Emit { retain: true, ..example("1") }, None, Instant::now(), None, tell));
         assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another has the turn");
         drop(emitting);
         drop(turn);
         assert!(told.await.unwrap().is_ok());
         assert_eq!(delivery.retained_in(&RoomName::everyone()).len(), 1);
-    }
-
-    #[test]
-    fn every_part_of_an_emit_is_in_its_fingerprint() {
-        let user = |id| UserId::new(id).unwrap();
-        let except = |users| Exceptions { users, ..Exceptions::default() };
-        let ack = |mode, seconds| Some(AckRequest::new(mode, Duration::from_secs(seconds)).into());
-        let emits = [
-            emit("1"),
-            emit("2"),
-            Emit { payload: Payload::None, ..emit("1") },
-            Emit { payload: Payload::Binary("1".into()), ..emit("1") },
-            Emit { event: EventName::new("e").unwrap(), ..emit("1") },
-            Emit { volatile: true, ..emit("1") },
-            Emit { envelope: false, ..emit("1") },
-            Emit { retain: true, ..emit("1") },
-            Emit { collapse_key: Some("k".into()), ..emit("1") },
-            Emit { ack: ack(AckMode::Any, 1), ..emit("1") },
-            Emit { ack: ack(AckMode::All, 1), ..emit("1") },
-            Emit { ack: ack(AckMode::All, 2), ..emit("1") },
-            Emit { except: except(vec![user("12")]), ..emit("1") },
-            Emit { except: except(vec![user("1"), user("2")]), ..emit("1") },
-        ];
-        let fingerprints: std::collections::HashSet<_> = emits.iter().map(fingerprint).collect();
-        assert_eq!(fingerprints.len(), emits.len());
-        assert_eq!(fingerprint(&emit("1")), fingerprint(&emit("1")));
     }
 }

@@ -2,7 +2,12 @@
 //! is shared with others the cluster's, and here the two meet.
 
 mod emit;
-pub use emit::{Once, Refused, SentSignal};
+pub use emit::{Refused, SentSignal};
+
+mod once;
+pub use once::Once;
+
+mod envelope;
 
 mod acks;
 
@@ -15,7 +20,24 @@ pub use collapse::CollapseConfig;
 mod retained;
 pub use retained::RetainConfig;
 
+mod history;
+pub use history::{HistoryConfig, RoomConfig, RoomHistory};
+
+mod stored;
+
+mod unread;
+pub use unread::Deletion;
+
 mod rooms;
+
+mod resume;
+pub use resume::Resume;
+
+mod catch_up;
+
+mod replay;
+
+mod newcomers;
 
 mod devices;
 pub use devices::Admission;
@@ -29,12 +51,13 @@ use std::{
     time::Duration,
 };
 
-use self::collapse::Collapse;
+use self::{collapse::Collapse, newcomers::Newcomers, stored::ToBeStored};
 use crate::clock::Clock;
-use crate::cluster::{Idempotency, Retained, UserRooms};
+use crate::cluster::{History, Idempotency, Retained, UserRooms};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
+use crate::store::Store;
 
 /// The name of the only node there is.
 pub const NODE: &str = "solo";
@@ -48,6 +71,12 @@ pub struct Parameters<'a> {
     pub retain: RetainConfig,
     /// `[collapse]`.
     pub collapse: CollapseConfig,
+    /// `[[rooms]]`.
+    pub rooms: &'a [RoomConfig],
+    /// `[history]`.
+    pub history: HistoryConfig,
+    /// What outlives the process; none: nothing does.
+    pub store: Option<Store>,
     /// What comes for a connection that is not live yet waits, up to so many bytes.
     pub waiting_bytes: usize,
     /// The time of day.
@@ -71,6 +100,10 @@ struct Inner {
     grants: UserRooms,
     retained: Retained,
     collapse: Collapse,
+    history: History,
+    store: Option<Store>,
+    to_be_stored: ToBeStored,
+    newcomers: Newcomers,
     /// Emits so far.
     accepted: AtomicU64,
     clock: Clock,
@@ -81,11 +114,16 @@ struct Inner {
 impl Delivery {
     /// Delivery on one node.
     pub fn new(parameters: Parameters<'_>) -> Self {
-        let Parameters { limits, retain, collapse, waiting_bytes, clock, lifecycle } = parameters;
+        let Parameters { limits, retain, collapse, rooms, history, store, waiting_bytes, clock, lifecycle } =
+            parameters;
         let inner = Inner {
             hub: Hub::new(waiting_bytes),
             retained: Retained::new(retain.max_entries, retain.max_room_bytes),
             collapse: Collapse::new(collapse),
+            history: history::history(rooms, history),
+            store,
+            to_be_stored: ToBeStored::default(),
+            newcomers: Newcomers::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),
             memberships: UserRooms::new(limits.memberships),
@@ -110,6 +148,10 @@ impl Delivery {
 
     fn sweep(&self) {
         self.inner.idempotency.sweep();
+        let now = self.inner.clock.now();
+        self.inner.history.sweep(now.as_millisecond());
+        self.inner.retained.sweep(now);
+        self.inner.newcomers.sweep();
         for (user, room) in self.inner.memberships.sweep() {
             self.leave_now(&user, &room);
             // A JoinRoom in between saw its connections in the room still.
@@ -120,6 +162,11 @@ impl Delivery {
         }
         // Who is in such a room stays: what has ended is the right to join.
         self.inner.grants.sweep();
+    }
+
+    /// What outlives the process; none: nothing does.
+    pub fn store(&self) -> Option<&Store> {
+        self.inner.store.as_ref()
     }
 
     /// The connections on this node.

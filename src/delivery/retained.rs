@@ -18,20 +18,10 @@ pub struct RetainConfig {
 }
 
 impl Delivery {
-    /// Puts a connection into a room, and sends it what is retained there. False if it was there, or is gone.
-    pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName) -> bool {
-        let turn = self.hub().turn(room).await;
-        let joined = turn.join(member);
-        if joined {
-            self.send_retained(&turn, member);
-        }
-        joined
-    }
-
     /// Sends what is retained in a room to a connection that has just joined it. With the room's turn: nothing newer can be on
     /// its way already, and nothing in between is missed.
     pub(super) fn send_retained(&self, turn: &Turn<'_>, member: &Arc<Member>) {
-        for (event, value) in self.inner.retained.of_room(turn.room()) {
+        for (event, value) in self.retained_in(turn.room()) {
             if !value.except_users.contains(member.user()) {
                 turn.send(member, Frame::on_join(event, value.payload));
             }
@@ -40,11 +30,11 @@ impl Delivery {
 
     /// The last payload of an event that is retained in a room.
     pub fn retained(&self, room: &RoomName, event: &str) -> Option<RetainedValue> {
-        self.inner.retained.get(room, event)
+        self.inner.retained.get(room, event, self.inner.clock.now())
     }
 
     /// All that is retained in a room, ordered by event.
     pub fn retained_in(&self, room: &RoomName) -> Vec<(EventName, RetainedValue)> {
-        self.inner.retained.of_room(room)
+        self.inner.retained.of_room(room, self.inner.clock.now())
     }
 }

@@ -1,10 +1,56 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::Delivery;
 use crate::cluster::TooMany;
-use crate::message::{RoomName, UserId};
+use crate::hub::Member;
+use crate::message::{Position, RoomName, UserId};
 
 impl Delivery {
+    /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
+    /// it was there, or is gone.
+    pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName) -> bool {
+        let turn = self.hub().turn(room).await;
+        let joined = turn.join(member);
+        if joined {
+            self.send_retained(&turn, member);
+            // Within the turn: nothing that it has not got is before this position, and nothing that it has is after it.
+            if let Some(position) = self.position_for(member, room).await {
+                self.hub().send(member, Self::position_frame(room, &position));
+            }
+        }
+        joined
+    }
+
+    /// The same for a connection that has not gone live: it is told later. `behind`: it is first given what it has missed there. None: it was
+    /// there, or is gone.
+    pub(super) async fn join_early(
+        &self,
+        member: &Arc<Member>,
+        room: &RoomName,
+        behind: bool,
+    ) -> Option<Option<Position>> {
+        let turn = self.hub().turn(room).await;
+        let joined = if behind { turn.join_behind(member) } else { turn.join(member) };
+        if !joined {
+            return None;
+        }
+        self.send_retained(&turn, member);
+        Some(if behind { None } else { self.position_for(member, room).await })
+    }
+
+    /// Where a room stands, for a connection that resumes, as far as can be told. To be asked with the room's turn.
+    async fn position_for(&self, member: &Member, room: &RoomName) -> Option<Position> {
+        if !member.connection().resumes() {
+            return None;
+        }
+        if let Some(position) = self.inner.history.position(room) {
+            return Some(position);
+        }
+        let store = self.store()?;
+        let mailbox = store.mailbox(room).await.ok()?.unwrap_or_default();
+        store.position(mailbox.last).await.ok()
+    }
+
     /// Puts a user into a room: the connections of now, and for `ttl` those to come. Says how many joined.
     pub async fn join_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<usize, TooMany> {
         // Noted first: a connection that comes in between sees the note, or is seen here.

@@ -144,6 +144,7 @@ impl EmitParts {
         let idempotency_key =
             fields.take("options.idempotency_key", EmitRequest::key(&options.idempotency_key)).flatten();
         let collapse_key = fields.take("options.collapse_key", EmitRequest::key(&options.collapse_key)).flatten();
+        let ttl = options.ttl.as_ref().and_then(|given| fields.take("options.ttl", ttl(given)));
         let ack = options.ack.as_ref().and_then(|ack| ack_request(&mut fields, ack, &options.collapse_key));
         let except = Exceptions {
             connections: fields.list(
@@ -163,13 +164,24 @@ impl EmitParts {
             volatile: options.volatile,
             envelope: options.envelope,
             retain: options.retain,
+            store: options.store,
+            ttl,
             collapse_key,
             ack: ack.map(Box::new),
         });
-        let request = fields.finish(emit.map(|emit| EmitRequest { emit, idempotency_key, received: self.received }))?;
-        refuse_what_is_not_built(&options)?;
-        Ok(request)
+        fields.finish(emit.map(|emit| EmitRequest { emit, idempotency_key, received: self.received }))
     }
+}
+
+/// The longest time that a message may be worth delivering: ten years.
+const LONGEST_TTL: Duration = Duration::from_hours(10 * 365 * 24);
+
+fn ttl(given: &prost_types::Duration) -> Result<Duration, Invalid> {
+    let ttl = duration(given)?;
+    if (Duration::from_millis(1)..=LONGEST_TTL).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err(Invalid::new("must be between 1 millisecond and 3650 days"))
 }
 
 /// How to wait for acknowledgements.
@@ -189,15 +201,6 @@ fn ack_request(fields: &mut Fields, ack: &AckOptions, collapse_key: &str) -> Opt
     let timeout = fields.take("options.ack.timeout", timeout);
     mode.zip(timeout).map(|(mode, timeout)| AckRequest::new(mode, timeout))
 }
-
-fn refuse_what_is_not_built(options: &EmitOptions) -> Result<(), Error> {
-    let asked = [("options.ttl", options.ttl.is_some()), ("options.store", options.store)];
-    match asked.iter().find(|(_, is_asked)| *is_asked) {
-        Some((option, _)) => Err(Error::not_built(option)),
-        None => Ok(()),
-    }
-}
-
 /// Checks one emit of a batch or a stream.
 pub(super) fn emit(emit: v1::Emit, received: Instant) -> Result<EmitRequest, Error> {
     use v1::emit::Target;

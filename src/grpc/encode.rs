@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use crate::command::{ConnectionInfo, Error, Page};
+use crate::command::{ConnectionInfo, Error, ListedMessage, Page};
 use crate::message::{self, Transport};
-use crate::proto::v1::{self, EmitResult, Receipt, UserSummary, emit_result};
+use crate::proto::v1::{self, EmitResult, Receipt, StoredMessage, UserSummary, emit_result, stored_message};
 
 use super::{acks::AckRoom, status::emit_error_of};
 
@@ -24,13 +24,14 @@ pub(super) fn receipt(receipt: &message::Receipt, room: &mut AckRoom) -> Receipt
         matched: receipt.matched,
         enqueued: receipt.enqueued,
         dropped: receipt.dropped,
+        stored: receipt.stored,
+        position: receipt.position.as_ref().map(ToString::to_string).unwrap_or_default(),
         duplicate: receipt.duplicate,
         deferred: receipt.deferred,
         nodes: receipt.nodes,
         partial: receipt.partial,
         acks: receipt.acks.as_ref().map(|acks| room.encode(acks)).unwrap_or_default(),
         replied: receipt.acks.as_ref().map_or(0, |acks| acks.replied),
-        ..Receipt::default()
     }
 }
 
@@ -69,5 +70,26 @@ pub(super) fn connection(info: ConnectionInfo) -> v1::Connection {
         }),
         address: info.address.to_string(),
         user_agent: info.user_agent,
+    }
+}
+
+pub(super) fn stored_message(listed: ListedMessage) -> StoredMessage {
+    let ListedMessage { message, position, is_read } = listed;
+    let payload = match message.payload {
+        message::Payload::None => None,
+        message::Payload::Json(raw) => Some(stored_message::Payload::Json(raw.get().to_owned())),
+        message::Payload::Binary(bytes) => Some(stored_message::Payload::Binary(bytes)),
+    };
+    let (seconds, millis) = (message.kept_at_ms.div_euclid(1_000), message.kept_at_ms.rem_euclid(1_000));
+    StoredMessage {
+        id: message.id.to_string(),
+        position: position.to_string(),
+        event: message.event.to_string(),
+        payload,
+        stored_at: Some(prost_types::Timestamp {
+            seconds,
+            nanos: i32::try_from(millis * 1_000_000).unwrap_or_default(),
+        }),
+        read: is_read,
     }
 }

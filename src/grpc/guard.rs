@@ -180,8 +180,12 @@ struct Method(&'static str);
 
 impl Method {
     fn of(path: &str) -> Self {
-        const OURS: [&str; 18] = [
+        const OURS: [&str; 22] = [
             "/bugle.v1.Mailbox/GetRetained",
+            "/bugle.v1.Mailbox/ListMessages",
+            "/bugle.v1.Mailbox/CountUnread",
+            "/bugle.v1.Mailbox/MarkRead",
+            "/bugle.v1.Mailbox/DeleteMessages",
             "/bugle.v1.Notify/EmitToUser",
             "/bugle.v1.Notify/EmitToUsers",
             "/bugle.v1.Notify/EmitToRoom",

@@ -37,7 +37,7 @@ pub struct Parameters {
 /// What operators' paths are, besides the console's.
 pub const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// `/livez`: the process answers. `/readyz`: it takes devices and calls, 503 if not. `/metrics`: in the Prometheus text format.
+/// `/livez`: the process answers. `/readyz`: it takes devices and calls, and reaches its store; 503 if not. `/metrics`: in the Prometheus text format.
 pub fn admin_routes(parameters: Parameters) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
@@ -47,7 +47,9 @@ pub fn admin_routes(parameters: Parameters) -> Router {
 }
 
 async fn readyz(State(parameters): State<Parameters>) -> (StatusCode, &'static str) {
-    if parameters.lifecycle.is_ready() {
+    if parameters.lifecycle.is_ready() && !parameters.commands.is_store_reachable() {
+        (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be reached: what is to be stored is refused\n")
+    } else if parameters.lifecycle.is_ready() {
         (StatusCode::OK, "ok\n")
     } else if parameters.lifecycle.is_stopping() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")

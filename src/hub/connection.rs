@@ -28,6 +28,14 @@ pub trait Connection: Send + Sync + 'static {
         true
     }
 
+    /// Whether the device tells, when it comes back, what it has seen: then it is told where each kept message stands.
+    fn resumes(&self) -> bool {
+        false
+    }
+
+    /// Whether so little waits for the device that it can be given what it has missed.
+    fn has_room(&self) -> bool;
+
     /// Puts a frame into the device's queue.
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError>;
 

@@ -1,4 +1,9 @@
-use crate::message::{EventName, Payload};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::message::{EventName, MessageId, Payload, Position, RoomName};
 
 /// An event on its way: made once for an emit, shared by all who get it.
 #[derive(Debug)]
@@ -11,12 +16,40 @@ pub struct Frame {
     pub volatile: bool,
     /// It was there before the device: that it waits does not make the device slow.
     pub on_join: bool,
+    /// Where the message stands in its room's sequence, if it is kept.
+    pub kept: Option<Kept>,
+}
+
+/// What is kept besides being sent: devices that resume are told where it stands.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Its number in the room's sequence.
+    pub number: u64,
+    /// The event's second argument for them: `{ id, room, position }`.
+    pub meta: Arc<RawValue>,
+}
+
+#[derive(Serialize)]
+struct Meta<'a> {
+    id: String,
+    room: &'a str,
+    position: String,
+}
+
+impl Kept {
+    /// A message that stands there.
+    pub fn new(id: MessageId, room: &RoomName, position: &Position) -> Self {
+        let meta = Meta { id: id.to_string(), room: room.as_str(), position: position.to_string() };
+        // Texts always serialise.
+        let meta = serde_json::value::to_raw_value(&meta).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self { number: position.number, meta: meta.into() }
+    }
 }
 
 impl Frame {
     /// A frame that must arrive.
     pub fn new(event: EventName, payload: Payload) -> Self {
-        Self { event, payload, volatile: false, on_join: false }
+        Self { event, payload, volatile: false, on_join: false, kept: None }
     }
 
     /// A frame for whoever has just joined.

@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
 use super::{
     AckSink, Connection, Frame, QueueError,
     ack::{Asking, Lifelines},
+    catching_up::{CatchingUp, Fate, Waiting},
 };
 use crate::message::{ConnectionId, RoomName, UserId};
 
@@ -26,20 +27,17 @@ struct State {
 }
 
 enum Phase {
-    CatchingUp { waiting: Vec<Waiting>, bytes: usize },
+    CatchingUp(Box<CatchingUp>),
     Live,
     Gone,
-}
-
-struct Waiting {
-    frame: Arc<Frame>,
-    ack: Option<AckSink>,
 }
 
 /// What became of a frame at one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     Enqueued,
+    /// The connection has not come so far yet: it will be replayed.
+    Replayed,
     Dropped(QueueError),
     /// The connection is gone, or has left the room: it does not count as matched.
     Gone,
@@ -49,9 +47,20 @@ pub(super) enum Delivery {
     Ended,
 }
 
+/// What became of a message that a connection has missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// Its queue took it.
+    Given,
+    /// The device does not listen for it, or cannot receive it.
+    NotForIt,
+    /// Too much waits for the device now.
+    Later,
+}
+
 impl Member {
     pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, waiting_bytes: usize) -> Self {
-        let phase = Phase::CatchingUp { waiting: Vec::new(), bytes: 0 };
+        let phase = Phase::CatchingUp(Box::default());
         let state = Mutex::new(State { phase, rooms: Vec::new(), lifelines: Lifelines::default() });
         Self { id: connection.id(), user, connection, waiting_bytes, state }
     }
@@ -81,9 +90,9 @@ impl Member {
         self.state.lock().rooms.contains(room)
     }
 
-    /// Whether it has not gone live yet.
-    pub fn is_catching_up(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::CatchingUp { .. })
+    /// Whether its transport takes nothing yet.
+    pub fn is_closed_yet(&self) -> bool {
+        matches!(&self.state.lock().phase, Phase::CatchingUp(missing) if !missing.is_open)
     }
 
     /// Whether it has ended.
@@ -91,54 +100,137 @@ impl Member {
         matches!(self.state.lock().phase, Phase::Gone)
     }
 
-    /// Lets frames through from now on: first `greeting`, then what has waited. False if the connection is gone, or its queue
-    /// does not take them.
+    /// Lets frames through from now on: first `greeting`, then what has waited. What is live in rooms that are behind waits on.
+    /// False if the connection is gone, or its queue does not take them.
     pub fn go_live(&self, greeting: Option<&Frame>) -> bool {
         let mut state = self.state.lock();
-        let Phase::CatchingUp { waiting, .. } = &mut state.phase else {
+        let Phase::CatchingUp(missing) = &mut state.phase else {
             return false;
         };
-        let waiting = std::mem::take(waiting);
-        let mut frames = waiting.into_iter();
+        let mut waiting = missing.open().into_iter();
         let taken = greeting.is_none_or(|frame| !is_fatal(self.enqueue(frame, None), frame))
-            && frames.all(|Waiting { frame, ack }| !is_fatal(self.enqueue(&frame, ack), &frame));
-        if taken {
-            state.phase = Phase::Live;
-        }
+            && waiting.all(|waiting| self.give(waiting).is_ok());
+        state.settle();
         taken
+    }
+
+    /// Gives the connection a message that it has missed in a room that is behind, and before it what came there in between.
+    pub(super) fn replay(&self, room: &RoomName, frame: &Frame) -> Result<Replayed, QueueError> {
+        let mut state = self.state.lock();
+        let is_there = state.rooms.contains(room);
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Err(QueueError::Ended);
+        };
+        if !is_there || !missing.is_behind(room) {
+            return Err(QueueError::Ended);
+        }
+        if !self.connection.has_room() {
+            return Ok(Replayed::Later);
+        }
+        let number = frame.kept.as_ref().map_or(0, |kept| kept.number);
+        let earlier = missing.before(room, number);
+        let ack = missing.ack_of(room, number);
+        earlier.into_iter().try_for_each(|earlier| self.give(earlier))?;
+        if !self.connection.listens_to(&frame.event) {
+            return Ok(Replayed::NotForIt);
+        }
+        match self.enqueue(frame, ack) {
+            Ok(()) => Ok(Replayed::Given),
+            Err(QueueError::Unsupported) => Ok(Replayed::NotForIt),
+            Err(QueueError::Full) => Ok(Replayed::Later),
+            Err(QueueError::Ended) => Err(QueueError::Ended),
+        }
+    }
+
+    /// A room is not behind any more: gives the connection what has waited there.
+    pub(super) fn caught_up(&self, room: &RoomName) -> Result<(), QueueError> {
+        let mut state = self.state.lock();
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Ok(());
+        };
+        let waiting = missing.caught_up(room);
+        state.settle();
+        waiting.into_iter().try_for_each(|waiting| self.give(waiting))
+    }
+
+    /// What is kept in a room that is behind cannot be read for now: what waits there goes out, and what is not kept does not wait.
+    pub(super) fn held_up(&self, room: &RoomName) -> Result<(), QueueError> {
+        let mut state = self.state.lock();
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Ok(());
+        };
+        missing.held_up(room).into_iter().try_for_each(|waiting| self.give(waiting))
+    }
+
+    /// The device will be told how catching up went, before it counts as live.
+    pub fn will_be_told(&self) {
+        if let Phase::CatchingUp(missing) = &mut self.state.lock().phase {
+            missing.will_be_told();
+        }
+    }
+
+    /// Tells the device how catching up went. The frame is made of the last kept message of each room that went out live meanwhile: what is
+    /// told of positions must not be behind that.
+    pub(super) fn tell(&self, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) -> Result<(), QueueError> {
+        let mut state = self.state.lock();
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Ok(());
+        };
+        let frame = frame(&missing.told());
+        state.settle();
+        if self.connection.listens_to(&frame.event) { self.connection.enqueue(&frame) } else { Ok(()) }
+    }
+
+    /// It can be read again.
+    pub(super) fn goes_on(&self, room: &RoomName) {
+        if let Phase::CatchingUp(missing) = &mut self.state.lock().phase {
+            missing.goes_on(room);
+        }
+    }
+
+    /// An error is one with which the connection cannot go on.
+    fn give(&self, Waiting { frame, ack, .. }: Waiting) -> Result<(), QueueError> {
+        let answer = self.enqueue(&frame, ack);
+        if is_fatal(answer, &frame) { answer } else { Ok(()) }
     }
 
     /// Sends a frame that is for this connection alone.
     pub fn send(&self, frame: Frame) -> bool {
-        self.deliver(&Arc::new(frame), None, None) == Delivery::Enqueued
+        self.deliver(&Arc::new(frame), None, false, None) == Delivery::Enqueued
     }
 
-    /// `room`: it is for those alone who are in there. `asking`: the device is asked for an acknowledgement.
-    pub(super) fn deliver(&self, frame: &Arc<Frame>, room: Option<&RoomName>, asking: Option<Asking>) -> Delivery {
+    /// `room`: it was sent there; `must_be_there`: it is for those alone who still are. `asking`: the device is asked for an
+    /// acknowledgement.
+    pub(super) fn deliver(
+        &self,
+        frame: &Arc<Frame>,
+        room: Option<&RoomName>,
+        must_be_there: bool,
+        asking: Option<Asking>,
+    ) -> Delivery {
         if !self.connection.listens_to(&frame.event) {
             return Delivery::NotListening;
         }
         let mut state = self.state.lock();
-        if room.is_some_and(|room| !state.rooms.contains(room)) {
+        if must_be_there && room.is_some_and(|room| !state.rooms.contains(room)) {
             return Delivery::Gone;
         }
         let State { phase, lifelines, .. } = &mut *state;
         let ack = asking.map(|asking| lifelines.tie(asking));
-        match phase {
-            Phase::Live => match self.enqueue(frame, ack) {
+        let fate = match phase {
+            Phase::Live => Fate::Send(ack),
+            Phase::CatchingUp(missing) => missing.take(frame, room, ack, self.waiting_bytes),
+            Phase::Gone => return Delivery::Gone,
+        };
+        match fate {
+            Fate::Send(ack) => match self.enqueue(frame, ack) {
                 Ok(()) => Delivery::Enqueued,
                 Err(QueueError::Ended) => Delivery::Ended,
                 Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
             },
-            Phase::CatchingUp { bytes, .. } if !frame.on_join && *bytes > self.waiting_bytes => {
-                Delivery::Dropped(QueueError::Full)
-            }
-            Phase::CatchingUp { waiting, bytes } => {
-                *bytes += if frame.on_join { 0 } else { frame.size() };
-                waiting.push(Waiting { frame: frame.clone(), ack });
-                Delivery::Enqueued
-            }
-            Phase::Gone => Delivery::Gone,
+            Fate::Waits => Delivery::Enqueued,
+            Fate::Replayed => Delivery::Replayed,
+            Fate::Full => Delivery::Dropped(QueueError::Full),
         }
     }
 
@@ -149,12 +241,16 @@ impl Member {
         }
     }
 
-    /// Runs `add` with a room and notes it if that succeeds, unless it is noted already or the connection is gone.
-    pub(super) fn enter(&self, room: &RoomName, add: impl FnOnce(&RoomName) -> bool) -> bool {
+    /// Runs `add` with a room and notes it if that succeeds, unless it is noted already or the connection is gone. `behind`: what was kept
+    /// there is to be replayed first, if the connection has not gone live yet.
+    pub(super) fn enter(&self, room: &RoomName, behind: bool, add: impl FnOnce(&RoomName) -> bool) -> bool {
         let mut state = self.state.lock();
         let enters = !matches!(state.phase, Phase::Gone) && !state.rooms.contains(room) && add(room);
         if enters {
             state.rooms.push(room.clone());
+            if let (true, Phase::CatchingUp(missing)) = (behind, &mut state.phase) {
+                missing.fall_behind(room);
+            }
         }
         enters
     }
@@ -177,7 +273,16 @@ impl Member {
         state.lifelines = Lifelines::default();
         match std::mem::replace(&mut state.phase, Phase::Gone) {
             Phase::Gone => None,
-            Phase::CatchingUp { .. } | Phase::Live => Some(std::mem::take(&mut state.rooms)),
+            Phase::CatchingUp(_) | Phase::Live => Some(std::mem::take(&mut state.rooms)),
+        }
+    }
+}
+
+impl State {
+    /// Goes live once nothing is missing.
+    fn settle(&mut self) {
+        if matches!(&self.phase, Phase::CatchingUp(missing) if missing.is_done()) {
+            self.phase = Phase::Live;
         }
     }
 }

@@ -10,10 +10,12 @@ mod ack;
 pub use ack::{AckSink, Asked};
 
 mod frame;
-pub use frame::Frame;
+pub use frame::{Frame, Kept};
+
+mod catching_up;
 
 mod member;
-pub use member::Member;
+pub use member::{Member, Replayed};
 
 mod room;
 
@@ -49,25 +51,26 @@ impl Hub {
         Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), waiting_bytes }
     }
 
-    /// Lets a connection in, unless its user has `most` already. It is in no room but `turn`'s, which is its user's. Until it
-    /// goes live, what it gets waits.
+    /// Lets a connection in, unless its user has `most` already. It is in no room but `turn`'s, which is its user's, and `behind`
+    /// there. Until it goes live, what it gets waits.
     pub fn admit(
         &self,
         turn: &Turn<'_>,
         user: UserId,
         connection: Arc<dyn Connection>,
+        behind: bool,
         most: usize,
     ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.waiting_bytes));
-        if !self.enter(&member, turn.room(), most) {
+        if !self.enter(&member, turn.room(), behind, most) {
             return None;
         }
         telemetry::connection_opened(member.connection().transport().as_str());
         Some(member)
     }
 
-    fn enter(&self, member: &Arc<Member>, name: &RoomName, most: usize) -> bool {
-        member.enter(name, |name| {
+    fn enter(&self, member: &Arc<Member>, name: &RoomName, behind: bool, most: usize) -> bool {
+        member.enter(name, behind, |name| {
             let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
             if room.len() >= most {
                 return false;

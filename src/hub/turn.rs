@@ -1,12 +1,15 @@
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use dashmap::mapref::entry::Entry;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Asked, Frame, Hub, Member,
+    Asked, Frame, Hub, Member, QueueError,
     ack::Asking,
-    member::{Delivery, is_fatal},
+    member::{Delivery, Replayed, is_fatal},
     room::Room,
     vacate,
 };
@@ -20,10 +23,12 @@ const STRETCH: usize = 128;
 pub struct Counts {
     /// Connections that were in the room and listen for the event, not excepted and not gone.
     pub matched: u64,
-    /// Of those, the ones whose queue took the frame.
+    /// Of those, the ones whose queue took the frame, or which have missed earlier ones and come to it.
     pub enqueued: u64,
     /// Of those, the ones whose queue did not.
     pub dropped: u64,
+    /// Of the enqueued, the ones that have missed earlier messages of the room and come to this one.
+    pub behind: u64,
 }
 
 /// The right to act on a room: whoever has it sends and joins, the others wait.
@@ -57,7 +62,7 @@ impl Hub {
 
     /// Sends a frame to one connection, which is closed as slow if it cannot take it, unless the frame is volatile.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.deliver(member, &Arc::new(frame), None, None);
+        self.deliver(member, &Arc::new(frame), None, false, None);
     }
 
     fn deliver(
@@ -65,9 +70,10 @@ impl Hub {
         member: &Arc<Member>,
         frame: &Arc<Frame>,
         room: Option<&RoomName>,
+        must_be_there: bool,
         asking: Option<Asking>,
     ) -> Delivery {
-        let delivery = member.deliver(frame, room, asking);
+        let delivery = member.deliver(frame, room, must_be_there, asking);
         match delivery {
             Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
                 self.close(member, &CloseCode::Slow.into());
@@ -75,9 +81,57 @@ impl Hub {
             Delivery::Ended => {
                 self.ended(member, "transport_close");
             }
-            Delivery::Enqueued | Delivery::Dropped(_) | Delivery::Gone | Delivery::NotListening => {}
+            Delivery::Enqueued
+            | Delivery::Replayed
+            | Delivery::Dropped(_)
+            | Delivery::Gone
+            | Delivery::NotListening => {}
         }
         delivery
+    }
+}
+
+impl Hub {
+    /// Gives a connection a message that it has missed in a room that is behind, and before it what came there in between. None: it is
+    /// gone, or has left the room.
+    pub fn replay(&self, member: &Arc<Member>, room: &RoomName, frame: &Frame) -> Option<Replayed> {
+        match member.replay(room, frame) {
+            Ok(replayed) => Some(replayed),
+            Err(error) => {
+                // Whoever has only left the room goes on.
+                if error == QueueError::Full {
+                    self.give_up(member, error);
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells a connection how catching up went, by a frame that is made of the last kept message of each room that went out live meanwhile.
+    pub fn tell(&self, member: &Arc<Member>, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) {
+        if let Err(error) = member.tell(frame) {
+            self.give_up(member, error);
+        }
+    }
+
+    /// What is kept in a room that is behind cannot be read for now: what is not kept does not wait for it.
+    pub fn held_up(&self, member: &Arc<Member>, room: &RoomName) {
+        if let Err(error) = member.held_up(room) {
+            self.give_up(member, error);
+        }
+    }
+
+    /// It can be read again.
+    pub fn goes_on(&self, member: &Member, room: &RoomName) {
+        member.goes_on(room);
+    }
+
+    fn give_up(&self, member: &Arc<Member>, error: QueueError) {
+        match error {
+            QueueError::Full => self.close(member, &CloseCode::Slow.into()),
+            QueueError::Ended => self.ended(member, "transport_close"),
+            QueueError::Unsupported => false,
+        };
     }
 }
 
@@ -89,23 +143,38 @@ impl Turn<'_> {
 
     /// Puts a connection into the room. False if it was there, or is gone.
     pub fn join(&self, member: &Arc<Member>) -> bool {
-        self.held.hub.enter(member, self.room(), usize::MAX)
+        self.held.hub.enter(member, self.room(), false, usize::MAX)
+    }
+
+    /// The same, for a connection that has not gone live: what is live there waits until it has caught up.
+    pub fn join_behind(&self, member: &Arc<Member>) -> bool {
+        self.held.hub.enter(member, self.room(), true, usize::MAX)
+    }
+
+    /// Ends a connection's catching up in the room: what has waited there goes out. A queue that does not take it closes the connection
+    /// as slow.
+    pub fn caught_up(&self, member: &Arc<Member>) {
+        if let Err(error) = member.caught_up(self.room()) {
+            self.held.hub.give_up(member, error);
+        }
     }
 
     /// Sends a frame to the room's connections. Those that cannot take it are closed as slow, unless the frame is volatile.
     pub fn fan_out(&self, frame: Frame, except: &Exceptions) -> impl Future<Output = Counts> + Send {
         let hub = self.held.hub;
-        self.fan_out_by(Arc::new(frame), except, |member, frame, room| hub.deliver(member, frame, room, None))
+        let deliver =
+            |member: &_, frame: &_, room: &_, may_be_left| hub.deliver(member, frame, Some(room), may_be_left, None);
+        self.fan_out_by(Arc::new(frame), except, deliver)
     }
 
     /// The same with a frame that asks for acknowledgements, and those who are matched and so asked.
     pub async fn fan_out_asking(&self, frame: Frame, except: &Exceptions) -> (Counts, Vec<Asked>) {
         let (hub, mut all) = (self.held.hub, Vec::new());
-        let deliver = |member: &Arc<Member>, frame: &_, room: Option<&_>| {
+        let deliver = |member: &Arc<Member>, frame: &_, room: &_, may_be_left| {
             let (asking, asked) = Asked::new(member);
-            let delivery = hub.deliver(member, frame, room, Some(asking));
+            let delivery = hub.deliver(member, frame, Some(room), may_be_left, Some(asking));
             match delivery {
-                Delivery::Enqueued => all.push(asked),
+                Delivery::Enqueued | Delivery::Replayed => all.push(asked),
                 Delivery::Dropped(_) => all.push(asked.dropped()),
                 Delivery::Gone | Delivery::Ended | Delivery::NotListening => {}
             }
@@ -119,17 +188,17 @@ impl Turn<'_> {
         &self,
         frame: Arc<Frame>,
         except: &Exceptions,
-        mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, Option<&RoomName>) -> Delivery,
+        mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, &RoomName, bool) -> Delivery,
     ) -> Counts {
         let excepted = Excepted::new(self.held.hub, except);
         let mut counts = Counts::default();
-        let room = self.leavable_room();
+        let (room, may_be_left) = (self.room(), self.may_be_left());
         for (index, member) in self.held.members().iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
             }
             if !excepted.contains(member) {
-                counts.add(deliver(member, &frame, room));
+                counts.add(deliver(member, &frame, room, may_be_left));
             }
         }
         counts
@@ -137,12 +206,13 @@ impl Turn<'_> {
 
     /// Sends a frame to one of the room's connections, under the same conditions.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.held.hub.deliver(member, &Arc::new(frame), self.leavable_room(), None);
+        self.held.hub.deliver(member, &Arc::new(frame), Some(self.room()), self.may_be_left(), None);
     }
 
-    /// The room, if it may be left while this goes on: nobody leaves everyone, or the user.
-    fn leavable_room(&self) -> Option<&RoomName> {
-        Some(self.room()).filter(|room| !room.is_everyone() && room.user().is_none())
+    /// Whether the room may be left while this goes on: nobody leaves everyone, or the user.
+    fn may_be_left(&self) -> bool {
+        let room = self.room();
+        !room.is_everyone() && room.user().is_none()
     }
 }
 
@@ -151,6 +221,10 @@ impl Counts {
         match delivery {
             Delivery::Gone | Delivery::Ended | Delivery::NotListening => return,
             Delivery::Enqueued => self.enqueued += 1,
+            Delivery::Replayed => {
+                self.enqueued += 1;
+                self.behind += 1;
+            }
             Delivery::Dropped(_) => self.dropped += 1,
         }
         self.matched += 1;

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{AckRequest, ConnectionId, EventName, Payload, RoomName, UserId};
 
@@ -71,6 +71,7 @@ impl Exceptions {
 
 /// One instruction to send an event to an audience.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "the API has as many")]
 pub struct Emit {
     /// Whom it is for.
     pub audience: Audience,
@@ -86,6 +87,10 @@ pub struct Emit {
     pub envelope: bool,
     /// Keep the payload as the room's last value of this event.
     pub retain: bool,
+    /// Keep the message in the room's mailbox, on disk, before it is sent.
+    pub store: bool,
+    /// How long the message is worth delivering; none: as long as it is kept.
+    pub ttl: Option<Duration>,
     /// A later emit of this event to this audience with the same key takes this one's place.
     pub collapse_key: Option<Arc<str>>,
     /// The devices are asked for acknowledgements. Most emits ask for none, and are to be small.

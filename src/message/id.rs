@@ -46,6 +46,15 @@ impl MessageId {
     }
 }
 
+impl FromStr for MessageId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let problem = || Invalid::new("is not a message id: those are UUIDs, as in receipts");
+        text.parse().map(Self).map_err(|_| problem())
+    }
+}
+
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -6,8 +6,17 @@ pub use name::{EventName, Invalid, RoomName, UserId};
 mod pattern;
 pub use pattern::EventPattern;
 
+mod room_pattern;
+pub use room_pattern::RoomPattern;
+
 mod id;
 pub use id::{ConnectionId, MessageId};
+
+mod position;
+pub use position::Position;
+
+mod kept;
+pub use kept::KeptMessage;
 
 mod payload;
 pub use payload::Payload;

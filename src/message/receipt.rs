@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use super::{Acks, MessageId};
+use super::{Acks, MessageId, Position};
 
 /// What became of an emit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the API has as many")]
 pub struct Receipt {
     /// The emit's id.
     pub message_id: MessageId,
@@ -13,6 +14,10 @@ pub struct Receipt {
     pub enqueued: u64,
     /// Of those, the ones that could not take it.
     pub dropped: u64,
+    /// The message is in the room's mailbox.
+    pub stored: bool,
+    /// Where it stands there.
+    pub position: Option<Position>,
     /// The first emit with this idempotency key got this receipt; nothing was sent again.
     pub duplicate: bool,
     /// Held back by its collapse key: the counts are 0, and it goes when the window ends, unless a later one takes its place.
@@ -33,6 +38,8 @@ impl Receipt {
             matched: 0,
             enqueued: 0,
             dropped: 0,
+            stored: false,
+            position: None,
             duplicate: false,
             deferred: false,
             nodes: 1,

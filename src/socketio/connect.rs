@@ -17,6 +17,7 @@ use super::{
     closing::{Leaving, own_event},
     connection::SocketConnection,
     inbound::{InboundHandler, Inbox},
+    resume::resume,
     session::{Session, Wire},
     token_watch,
 };
@@ -75,12 +76,16 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
     if session.accepted.load(Ordering::Acquire) {
         return Err(edge.turn_away(&session, &socket, "second_connect").await);
     }
-    let identity = match edge.identify(&session, auth.0.ok().as_ref()) {
+    let mut said = auth.0.ok();
+    let identity = match edge.identify(&session, said.as_ref()) {
         Ok(identity) => identity,
         Err(refused) => return Err(edge.refuse_token(&session, &socket, refused)),
     };
-    let connection = SocketConnection::new(edge.clone(), session.wire.clone(), &socket);
-    let admission = match edge.parameters.commands.connect_device(&identity, connection.clone()).await {
+    let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take));
+    let resume = resume.or_else(|| session.resume.lock().take());
+    let connection = SocketConnection::new(edge.clone(), session.wire.clone(), &socket, resume.is_some());
+    let connecting = edge.parameters.commands.connect_device(&identity, connection.clone(), resume.as_ref());
+    let admission = match connecting.await {
         Ok(admission) => admission,
         Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
     };

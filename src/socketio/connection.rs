@@ -3,6 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer, ser::SerializeTuple};
+use serde_json::value::RawValue;
 use socketioxide::{
     ProtocolVersion, SendError, SocketError, TransportType,
     extract::{AckSender, SocketRef},
@@ -14,6 +15,9 @@ use crate::hub::{AckSink, Connection, Frame, QueueError};
 use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
+/// What has been missed may take up so much of the queue: the rest is for what is live.
+const REPLAY_SHARE: usize = 4;
+
 /// A Socket.IO connection, as the hub knows it.
 pub(super) struct SocketConnection {
     id: ConnectionId,
@@ -23,6 +27,8 @@ pub(super) struct SocketConnection {
     began_as: Transport,
     /// The token was replaced, or the connection ended.
     pub(super) changed: Notify,
+    /// The device tells what it has seen when it comes back.
+    resumes: bool,
     outlet: Mutex<Outlet>,
 }
 
@@ -38,7 +44,7 @@ struct Outlet {
 }
 
 impl SocketConnection {
-    pub(super) fn new(edge: Arc<Edge>, wire: Arc<Wire>, socket: &SocketRef) -> Arc<Self> {
+    pub(super) fn new(edge: Arc<Edge>, wire: Arc<Wire>, socket: &SocketRef, resumes: bool) -> Arc<Self> {
         let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default(), closed: None };
         Arc::new(Self {
             id: ConnectionId::random(),
@@ -47,6 +53,7 @@ impl SocketConnection {
             edge,
             began_as: transport_of(socket),
             changed: Notify::new(),
+            resumes,
             outlet: Mutex::new(outlet),
         })
     }
@@ -97,7 +104,7 @@ impl SocketConnection {
     fn enqueue_by(
         &self,
         frame: &Frame,
-        send: impl FnOnce(&SocketRef) -> Result<(), SendError>,
+        send: impl FnOnce(&SocketRef, Option<&RawValue>) -> Result<(), SendError>,
     ) -> Result<(), QueueError> {
         let mut outlet = self.outlet.lock();
         let Some(socket) = outlet.socket.clone() else {
@@ -108,12 +115,13 @@ impl SocketConnection {
         }
         // Looked at in any case: this is where what was written is taken note of.
         let is_full = self.is_full(&mut outlet, &socket);
-        let bytes = wire_size(frame, outlet.stream.is_some());
+        let meta = frame.kept.as_ref().filter(|_| self.resumes).map(|kept| &*kept.meta);
+        let bytes = wire_size(frame, meta, outlet.stream.is_some());
         let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.edge.parameters.on_join_bytes);
         if is_full && !is_exempt {
             return Err(QueueError::Full);
         }
-        send(&socket).map_err(|error| queue_error(&error))?;
+        send(&socket, meta).map_err(|error| queue_error(&error))?;
         if !is_exempt {
             outlet.backlog.add(bytes);
         }
@@ -128,8 +136,12 @@ impl SocketConnection {
                 outlet.backlog.move_to(self.wire.polled(), stream.written());
             }
         }
+        self.waits_more_than(self.edge.parameters.config.queue_bytes, outlet)
+    }
+
+    fn waits_more_than(&self, bytes: usize, outlet: &mut Outlet) -> bool {
         let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
-        outlet.backlog.is_past(self.edge.parameters.config.queue_bytes, written)
+        outlet.backlog.is_past(bytes, written)
     }
 }
 
@@ -154,14 +166,22 @@ impl Connection for SocketConnection {
         self.connected_at
     }
 
+    fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    fn has_room(&self) -> bool {
+        !self.waits_more_than(self.edge.parameters.config.queue_bytes / REPLAY_SHARE, &mut self.outlet.lock())
+    }
+
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |socket| socket.emit(frame.event.as_str(), &Arguments(frame)))
+        self.enqueue_by(frame, |socket, meta| socket.emit(frame.event.as_str(), &Arguments(frame, meta)))
     }
 
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |socket| {
+        self.enqueue_by(frame, |socket, meta| {
             let asking = socket.timeout(ack::NEVER);
-            let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame))?;
+            let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta))?;
             ack.expect(ack::outcome(reply));
             Ok(())
         })
@@ -194,17 +214,23 @@ fn queue_error(error: &SendError) -> QueueError {
     }
 }
 
-/// An event's arguments. A tuple is what the library spreads.
-struct Arguments<'a>(&'a Frame);
+/// An event's arguments. A tuple is what the library spreads. Where a message stands is an argument of its own, and the payload then
+/// always the first.
+struct Arguments<'a>(&'a Frame, Option<&'a RawValue>);
 
 impl Serialize for Arguments<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(frame) = self;
-        let mut arguments = serializer.serialize_tuple(usize::from(!matches!(frame.payload, Payload::None)))?;
+        let Self(frame, meta) = self;
+        let has_first = meta.is_some() || !matches!(frame.payload, Payload::None);
+        let mut arguments = serializer.serialize_tuple(usize::from(has_first) + usize::from(meta.is_some()))?;
         match &frame.payload {
+            Payload::None if meta.is_some() => arguments.serialize_element(&())?,
             Payload::None => {}
             Payload::Json(raw) => arguments.serialize_element(&**raw)?,
             Payload::Binary(bytes) => arguments.serialize_element(&Attachment(bytes))?,
+        }
+        if let Some(meta) = meta {
+            arguments.serialize_element(meta)?;
         }
         arguments.end()
     }
@@ -220,10 +246,10 @@ impl Serialize for Attachment<'_> {
 
 /// What a frame takes at least on the wire of a stream, or in the answer to a poll. Too much would count as waiting for ever;
 /// too little is set right when nothing waits.
-fn wire_size(frame: &Frame, is_stream: bool) -> usize {
+fn wire_size(frame: &Frame, meta: Option<&RawValue>, is_stream: bool) -> usize {
     // A poll that fetches one packet has nothing around it.
     let framed = if is_stream { websocket_frame_size } else { |length| length };
-    let event = frame.event.as_str().len();
+    let event = frame.event.as_str().len() + meta.map_or(0, |meta| meta.get().len() + ",".len());
     match &frame.payload {
         Payload::None => framed(event + r#"42[""]"#.len()),
         Payload::Json(raw) => framed(event + r#"42["",]"#.len() + raw.get().len()),

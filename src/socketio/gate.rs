@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     Edge, Service,
+    resume::resume_of_query,
     session::{Session, Wire},
 };
 use crate::limits::Refused;
@@ -80,7 +81,7 @@ impl Gate {
         let wire = Wire::new(address, user_agent(&parts.headers), stream.cloned());
         let token = query.get("token").filter(|token| !token.is_empty()).map(str::to_owned);
         let token = token.or_else(|| authorization(&parts.headers)).map(SecretString::from);
-        let session = Session::new(wire, token, slot);
+        let session = Session::new(wire, token, resume_of_query(query.get("resume")), slot);
         let upgrade = Upgrade::take(&mut parts.extensions);
         let mut request = bare(&parts, query, body);
         upgrade.put(request.extensions_mut());

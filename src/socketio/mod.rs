@@ -9,6 +9,8 @@ pub use config::{Config, TransportName};
 
 mod session;
 
+mod resume;
+
 mod gate;
 
 mod connect;

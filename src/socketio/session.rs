@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::connect::Device;
 use crate::auth::TokenRefused;
+use crate::command::Resume;
 use crate::limits::AddressSlot;
 use crate::listener::StreamHandle;
 
@@ -21,6 +22,8 @@ pub(super) struct Session {
     pub(super) wire: Arc<Wire>,
     /// The token of the query or of the `Authorization` header.
     pub(super) token: Option<SecretString>,
+    /// What the device says in the query that it has seen; it is asked for once.
+    pub(super) resume: Mutex<Option<Resume>>,
     pending: Mutex<Pending>,
     /// Why a CONNECT was refused: there is no second attempt.
     pub(super) refused: OnceLock<TokenRefused>,
@@ -49,11 +52,12 @@ pub(super) struct Wire {
 }
 
 impl Session {
-    pub(super) fn new(wire: Wire, token: Option<SecretString>, slot: AddressSlot) -> Arc<Self> {
+    pub(super) fn new(wire: Wire, token: Option<SecretString>, resume: Option<Resume>, slot: AddressSlot) -> Arc<Self> {
         let stream = wire.stream.clone();
         let session = Arc::new(Self {
             wire: Arc::new(wire),
             token,
+            resume: Mutex::new(resume),
             pending: Mutex::default(),
             refused: OnceLock::new(),
             accepted: AtomicBool::new(false),

@@ -32,6 +32,7 @@ pub fn start_metrics() -> Result<PrometheusHandle, Error> {
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(EMIT_SECONDS.into()), &EMIT_SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(COMMIT_SECONDS.into()), &COMMIT_SECONDS_BUCKETS)?
         .install_recorder()?;
     describe();
     Ok(HANDLE.get_or_init(|| handle).clone())
@@ -49,6 +50,8 @@ const EMITS: &str = "bugle_emits_total";
 const DELIVERIES: &str = "bugle_deliveries_total";
 const DROPS: &str = "bugle_drops_total";
 const EMIT_SECONDS: &str = "bugle_emit_seconds";
+const STORED: &str = "bugle_stored_total";
+const COMMIT_SECONDS: &str = "bugle_store_commit_seconds";
 const ACKS: &str = "bugle_acks_total";
 const GRPC_CALLS: &str = "bugle_grpc_calls_total";
 const GRPC_STREAMS_BROKEN: &str = "bugle_grpc_streams_broken_total";
@@ -57,6 +60,8 @@ const LOG_LINES_LOST: &str = "bugle_log_lines_lost_total";
 
 const EMIT_SECONDS_BUCKETS: [f64; 14] =
     [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5];
+
+const COMMIT_SECONDS_BUCKETS: [f64; 9] = [0.5e-3, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5];
 
 fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of devices");
@@ -71,6 +76,8 @@ fn describe() {
     describe_counter!(DELIVERIES, "Events that a connection's queue took");
     describe_counter!(DROPS, "Events that a connection's queue did not take");
     describe_histogram!(EMIT_SECONDS, metrics::Unit::Seconds, "From the call's arrival to the last enqueue");
+    describe_counter!(STORED, "Messages that were kept, or were known already by their idempotency keys");
+    describe_histogram!(COMMIT_SECONDS, metrics::Unit::Seconds, "What one transaction of the store took");
     describe_counter!(ACKS, "What became of events that asked for an acknowledgement, by outcome");
     describe_counter!(GRPC_CALLS, "gRPC calls, by method and code; of streams, the code that they began with");
     describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
@@ -126,6 +133,12 @@ pub fn fanned_out(enqueued: u64, dropped: u64, took: Duration) {
         counter!(DROPS).increment(dropped);
     }
     histogram!(EMIT_SECONDS).record(took);
+}
+
+/// The store wrote so many messages in one transaction.
+pub fn stored(messages: usize, took: Duration) {
+    counter!(STORED).increment(messages as u64);
+    histogram!(COMMIT_SECONDS).record(took);
 }
 
 /// It is known what became of an event at a connection that was asked for an acknowledgement.

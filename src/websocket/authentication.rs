@@ -82,7 +82,7 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
     let connection = PlainConnection::new(visitor);
     let admission = parameters
         .commands
-        .connect_device(&identity, connection.clone())
+        .connect_device(&identity, connection.clone(), None)
         .await
         .map_err(|limit| Refusal::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
     visitor.stream.limit_reading(u64::MAX);

@@ -22,6 +22,9 @@ const NULL: &str = "null";
 /// A queue that is empty keeps room for so many; what more a burst took is given back.
 const KEPT_CAPACITY: usize = 8;
 
+/// What has been missed may take up so much of the queue: the rest is for what is live.
+const REPLAY_SHARE: usize = 4;
+
 /// A plain WebSocket, as the hub knows it.
 pub(super) struct PlainConnection {
     id: ConnectionId,
@@ -123,6 +126,11 @@ impl Connection for PlainConnection {
 
     fn listens_to(&self, event: &EventName) -> bool {
         self.endpoint.config.events.iter().any(|pattern| pattern.matches(event))
+    }
+
+    fn has_room(&self) -> bool {
+        let bound = self.endpoint.parameters.queue_bytes / REPLAY_SHARE;
+        !self.outlet.lock().backlog.is_past(bound, self.stream.written())
     }
 
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {

@@ -315,6 +315,12 @@ describe('what a developer meets', () => {
     await emit(page, 'BALANCE', '1');
     await entry(page, /"event":"BALANCE".*"data":1/).waitFor();
     for (const option of ['envelope', 'retain']) await page.getByLabel(option).uncheck();
+    const store = page.getByLabel('store', { exact: true });
+    await store.check();
+    await emit(page, 'KEPT', '1');
+    const stored = page.locator('#receipt .facts div', { has: page.getByText('stored', { exact: true }) });
+    await stored.getByText('true').waitFor();
+    await store.uncheck();
     await page.locator('#connect').getByRole('button', { name: 'Disconnect' }).click();
     await connect(page);
     await entry(page, /"event":"BALANCE".*"data":1/).nth(1).waitFor();

@@ -51,6 +51,19 @@ for (const transport of ['polling', 'websocket']) {
       assert.deepEqual(await told.next(), received());
     });
 
+    test('what was stored comes as one argument, also to a handler that acknowledges', async (t) => {
+      const user = `away ${transport}`;
+      const store = { store: true };
+      await server.backend.emit(user, 'note', { json: '1' }, store);
+      const told = await connect(t, user);
+      assert.deepEqual(await told.next(), received(1));
+      await server.backend.emit(user, 'note', { json: '2' }, store);
+      assert.deepEqual(await told.next(), received(2));
+      const ack = { mode: 'MODE_ALL', timeout: { seconds: 5 } };
+      const { acks } = await server.backend.emit(user, 'question', { json: '"one"' }, { ...store, ack });
+      assert.equal(acks[0].json, '[{"seen":true}]');
+    });
+
     test('acknowledges with what its handler returns', async (t) => {
       const user = `acknowledging ${transport}`;
       await connect(t, user);

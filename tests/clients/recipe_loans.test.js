@@ -22,8 +22,8 @@ const { server } = recipe;
 const backend = Caller.start({ after }, recipe, 'backend.mjs');
 
 /** The app on a device of this user, connected. */
-async function connect(t, user, role, { url = server.url, env, expiresIn } = {}) {
-  const device = recipe.device(t, [url, recipe.token(user, { role }, expiresIn)], { env });
+async function connect(t, user, role, { url = server.url, env, expiresIn, page = [] } = {}) {
+  const device = recipe.device(t, [url, recipe.token(user, { role }, expiresIn), ...page], { env });
   await device.next('status', 'Connected');
   return device;
 }
@@ -165,6 +165,37 @@ describe('the roles', () => {
       const { error, active } = await recipe.device(t, [server.url, token]).next('error');
       assert.deepEqual([error, active], [message, false]);
     }
+  });
+});
+
+describe("the admins' unread counter", () => {
+  const page = ['AdminOverview'];
+  const notify = (message) => backend.askBy(ROOM, 'emitAdminNotification', 'system_alert', message);
+
+  test("is each admin's own, the same on all devices, and right after an absence", async (t) => {
+    const phone = await connect(t, 'keeper', 'admin', { page });
+    await phone.next('unread');
+    phone.tell('markAllRead');
+    await phone.next('unread', 0);
+    for (const message of ['one', 'two']) await notify(message);
+    await phone.next('unread', 2);
+    const tablet = await connect(t, 'keeper', 'admin', { page });
+    await tablet.next('unread', 2);
+    const colleague = await connect(t, 'colleague', 'admin', { page });
+    const { unread } = await colleague.next('unread');
+    assert.ok(unread >= 2, `${unread}`);
+    tablet.tell('markAllRead');
+    for (const device of [phone, tablet]) await device.next('unread', 0);
+    await Promise.all([phone.stop(), tablet.stop()]);
+    await notify('three');
+    await colleague.next('unread', unread + 1);
+    const again = await connect(t, 'keeper', 'admin', { page });
+    assert.equal((await again.next('unread')).unread, 1);
+  });
+
+  test('is not for users', async (t) => {
+    const device = await connect(t, 'curious', 'user', { page });
+    assert.equal((await device.next('refused')).refused, 403);
   });
 });
 

@@ -113,6 +113,9 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
         waiting_bytes: 0,
         clock: Clock::system(),
         lifecycle: lifecycle.clone(),
+        rooms: &config.rooms,
+        history: config.history,
+        store: None,
     });
     let user = UserId::new("42").unwrap();
     let emit = |key: Option<&str>, json: &str| {
@@ -126,8 +129,10 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
             retain: true,
             ack: None,
             collapse_key: key.map(Into::into),
+            store: false,
+            ttl: None,
         };
-        delivery.emit(emit, None, tokio::time::Instant::now(), None, drop)
+        delivery.emit(emit, None, tokio::time::Instant::now(), None, |_| ())
     };
     let room = RoomName::of_user(&user);
     let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {

@@ -1,10 +1,7 @@
 use bugle::proto::v1::{EmitOptions, EmitToUserRequest, emit_to_user_request};
-use prost_types::Duration;
 use tonic::Code;
 
-use crate::harness::{
-    Backend, Device, TestServer, answer, counts, named, refused, to_everyone, to_room, to_user, with_options,
-};
+use crate::harness::{Backend, Device, TestServer, answer, counts, named, refused, to_everyone, to_user, with_options};
 
 /// Sends to everyone with these options, and then to everyone.
 async fn left_out(backend: &Backend, options: EmitOptions) -> (u64, u64, u64) {
@@ -96,28 +93,6 @@ async fn a_full_queue_loses_a_volatile_event_and_keeps_the_connection() {
     }
     backend.emit_to_user("42", "next", "1").await;
     assert_eq!(device.next_event().await.name, "next", "what was counted as enqueued came, and no more");
-}
-
-#[tokio::test]
-async fn an_option_that_is_not_built_is_refused_by_name_and_nothing_is_sent() {
-    let server = TestServer::start().await;
-    let backend = server.backend().await;
-    let mut device = server.connect("42").await;
-    let second = Duration { seconds: 1, nanos: 0 };
-    let none = EmitOptions::default;
-    for (options, name) in [
-        (EmitOptions { ttl: Some(second), ..none() }, "options.ttl"),
-        (EmitOptions { store: true, ..none() }, "options.store"),
-    ] {
-        let mut notify = backend.notify();
-        let status = refused(Code::FailedPrecondition, notify.emit_to_user(with_options(options.clone()))).await;
-        assert_eq!(status.message(), format!("{name} is not built yet"));
-        let mut request = to_room("user:42", "e", "1");
-        request.options = Some(options);
-        refused(Code::FailedPrecondition, notify.emit_to_room(request)).await;
-    }
-    backend.emit_to_user("42", "next", "1").await;
-    assert_eq!(device.next_event().await.name, "next", "nothing was sent before");
 }
 
 #[tokio::test]

@@ -67,3 +67,17 @@ mod compression;
 mod console;
 
 mod processes;
+
+mod store;
+
+mod stored;
+
+mod resume;
+
+mod interleavings;
+
+mod crash;
+
+mod mailbox;
+mod mailbox_refusals;
+mod notifications;

@@ -21,23 +21,23 @@ const notify = new bugle.v1.Notify(new URL(BUGLE_SERVER).host, grpc.credentials.
 const metadata = new grpc.Metadata();
 metadata.set('authorization', `Bearer ${BUGLE_API_KEY}`);
 
-async function emit(method, audience, event, data) {
+async function emit(method, audience, event, data, options) {
   // Members that are undefined, such as no rejectionReason, are left out.
   const json = JSON.stringify({ ...data, timestamp: new Date() });
   const call = promisify(notify[method]).bind(notify);
-  const { receipt } = await call({ ...audience, event, json }, metadata, { deadline: Date.now() + 5_000 });
+  const { receipt } = await call({ ...audience, event, json, options }, metadata, { deadline: Date.now() + 5_000 });
   const { matched, enqueued, dropped } = receipt;
   return { matched, enqueued, dropped };
 }
-const toAdmins = (event, data) => emit('EmitToRoom', { room: 'role:admin' }, event, data);
+const toAdmins = (event, data, options) => emit('EmitToRoom', { room: 'role:admin' }, event, data, options);
 const toUser = (userId, event, data) => emit('EmitToUser', { user_id: userId }, event, { ...data, userId });
 const toMarketplace = (event, data) => emit('EmitToRoom', { room: 'marketplace' }, event, data);
 
 const wsService = {
   /** A user asks for a loan: `{ loanId, userId, amount, purpose, collateral }`. */
   emitLoanRequest: (loanData) => toAdmins('loan:new', loanData),
-  /** `type`: loan_request, kyc_submission or system_alert. */
-  emitAdminNotification: (type, message, data) => toAdmins('admin:notification', { type, message, data }),
+  /** `type`: loan_request, kyc_submission or system_alert. Kept, so that each admin has an unread counter. */
+  emitAdminNotification: (type, message, data) => toAdmins('admin:notification', { type, message, data }, { store: true }),
   /** `status`: approved or rejected. */
   emitLoanStatusUpdate: (userId, loanId, status, amount, rejectionReason) =>
     toUser(userId, 'loan:status', { loanId, status, amount, rejectionReason }),

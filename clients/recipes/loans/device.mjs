@@ -1,10 +1,11 @@
-// The loan app: `node device.mjs URL TOKEN`. Prints a JSON line for all that happens. A line on standard input, such as
-// ["subscribe:admin", "overview"], is an event that the device sends, with an acknowledgement.
+// The loan app: `node device.mjs URL TOKEN`, and for an admin `node device.mjs URL TOKEN AdminOverview`. Prints a JSON line for all that
+// happens. A line on standard input, such as ["subscribe:admin", "overview"], is an event that the device sends, with an
+// acknowledgement; on the admin's page, "markAllRead" is what its button does.
 import { createInterface } from 'node:readline';
 
 import { io } from 'socket.io-client';
 
-const [serverUrl, token] = process.argv.slice(2);
+const [serverUrl, token, page] = process.argv.slice(2);
 const started = performance.now();
 const print = (line) => process.stdout.write(`${JSON.stringify({ ...line, ms: Math.round(performance.now() - started) })}\n`);
 const console = { log: (...said) => print({ said }) };
@@ -40,6 +41,24 @@ const useLoanWebSocket = () => ({
   onLoanFunded: on('loan:funded'),
 });
 
+// pages/admin/AdminOverview.tsx: the "Unread notification counter". Each admin has read other notifications of role:admin. It asks how many
+// are left whenever that may have changed, one question at a time, so that the last answer is right whatever was missed.
+function useUnreadNotifications(show) {
+  let asked = Promise.resolve();
+  async function ask(path, method) {
+    const headers = { authorization: `Bearer ${token}` };
+    const response = await fetch(`${serverUrl}/api/notifications/${path}?room=role:admin`, { method, headers });
+    return response.ok ? show(await response.json()) : print({ refused: response.status });
+  }
+  const queue = (path, method) => {
+    asked = asked.then(() => ask(path, method)).catch((error) => print({ error: error.message }));
+  };
+  const refresh = () => queue('unread-count', 'GET');
+  // Connected (again); a new one; read on another device.
+  for (const event of ['connect', 'admin:notification', 'bugle:unread']) socket.on(event, refresh);
+  return { markAllRead: () => queue('read', 'PUT') };
+}
+
 // From here on as in the app's document: what the component's effect does.
 const { isConnected, onLoanStatus, onLoanFunded } = useLoanWebSocket()
 
@@ -55,8 +74,13 @@ const effect = () => {
 // Up to here.
 
 const cleanup = effect();
+const overview = page === 'AdminOverview' && useUnreadNotifications(({ count }) => print({ unread: count }));
 createInterface({ input: process.stdin }).on('line', (line) => {
   const asked = JSON.parse(line);
+  if (asked === 'markAllRead') {
+    overview.markAllRead();
+    return;
+  }
   socket.emit(...asked, (answer) => print({ asked, answer }));
 });
 process.on('SIGTERM', () => {

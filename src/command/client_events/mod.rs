@@ -185,12 +185,14 @@ impl Commands {
             volatile: false,
             envelope: false,
             retain: false,
+            store: false,
+            ttl: None,
             collapse_key: None,
             ack: None,
         };
         self.wrap_as_configured(&mut emit);
         // Refused is only what is to be kept, collapsed or sent once.
-        let _ = self.delivery.emit(emit, None, Instant::now(), None, drop).await;
+        let _ = self.delivery.emit(emit, None, Instant::now(), None, |_| ()).await;
     }
 
     fn allow(

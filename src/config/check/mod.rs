@@ -167,6 +167,17 @@ impl Found {
     fn kept(&mut self, config: &Config) {
         const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
         const LONGEST_WINDOW: Duration = Duration::from_mins(1);
+        const DAY: Duration = Duration::from_hours(24);
+        if let Some(problem) = config.store.url_problem() {
+            self.add("store.url", problem);
+        }
+        self.duration("store.max_age", config.store.max_age, Duration::from_secs(1), 3_650 * DAY);
+        self.number("store.max_messages", config.store.max_messages, 1, 10_000_000);
+        self.number("history.max_bytes", config.history.max_bytes, 1_024, usize::MAX);
+        for (index, room) in config.rooms.iter().enumerate() {
+            self.number(&format!("rooms[{index}].history.size"), room.history.size, 1, 10_000);
+            self.duration(&format!("rooms[{index}].history.age"), room.history.age, Duration::from_secs(1), DAY);
+        }
         self.number("retain.max_entries", config.retain.max_entries, 1, usize::MAX);
         self.number("retain.max_room_bytes", config.retain.max_room_bytes, 1_024, 64 * MIB);
         self.number("collapse.max_keys", config.collapse.max_keys, 1, usize::MAX);

@@ -19,10 +19,12 @@ pub(super) struct EmitBody {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "the API has as many")]
 struct Options {
     volatile: bool,
     envelope: bool,
     retain: bool,
+    store: bool,
     /// Empty: none.
     collapse_key: String,
 }
@@ -35,14 +37,15 @@ impl EmitBody {
         let event = take(&mut violations, "event", EventName::new(&self.event));
         let payload = self.json.map_or(Ok(Payload::None), Payload::json);
         let payload = take(&mut violations, "json", payload);
-        let Options { volatile, envelope, retain, collapse_key } = self.options;
+        let Options { volatile, envelope, retain, store, collapse_key } = self.options;
         let collapse_key = take(&mut violations, "options.collapse_key", EmitRequest::key(&collapse_key));
         let (Some(audience), Some(event), Some(payload), Some(collapse_key)) = (audience, event, payload, collapse_key)
         else {
             return Err(Error::InvalidArgument(violations));
         };
         let except = Exceptions::default();
-        let emit = Emit { audience, except, event, payload, volatile, envelope, retain, collapse_key, ack: None };
+        let (ttl, ack) = (None, None);
+        let emit = Emit { audience, except, event, payload, volatile, envelope, retain, store, ttl, collapse_key, ack };
         Ok(EmitRequest { emit, idempotency_key: None, received })
     }
 
@@ -69,11 +72,15 @@ fn take<T>(violations: &mut Vec<Violation>, field: &str, value: Result<T, Invali
 
 /// A receipt as JSON, with the names that `bugle.v1.Receipt` has.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the API has as many")]
 pub(super) struct ReceiptBody {
     message_id: String,
     matched: u64,
     enqueued: u64,
     dropped: u64,
+    stored: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<String>,
     duplicate: bool,
     deferred: bool,
     nodes: u32,
@@ -83,8 +90,21 @@ pub(super) struct ReceiptBody {
 impl From<Receipt> for ReceiptBody {
     fn from(receipt: Receipt) -> Self {
         // The console asks for no acknowledgements.
-        let Receipt { message_id, matched, enqueued, dropped, duplicate, deferred, nodes, partial, acks: _ } = receipt;
-        Self { message_id: message_id.to_string(), matched, enqueued, dropped, duplicate, deferred, nodes, partial }
+        let Receipt {
+            message_id,
+            matched,
+            enqueued,
+            dropped,
+            stored,
+            position,
+            duplicate,
+            deferred,
+            nodes,
+            partial,
+            acks: _,
+        } = receipt;
+        let (message_id, position) = (message_id.to_string(), position.map(|position| position.to_string()));
+        Self { message_id, matched, enqueued, dropped, stored, position, duplicate, deferred, nodes, partial }
     }
 }
 

@@ -66,9 +66,19 @@ impl Backend {
 
     /// Sends emits on one stream as fast as they are taken. Gives how many deliveries were enqueued.
     pub async fn emit_stream(&mut self, emits: impl Stream<Item = EmitStreamRequest> + Send + 'static) -> u64 {
+        self.emit_stream_timed(emits, |_| ()).await
+    }
+
+    /// The same, and tells of each answer whose it is, by the number that is its correlation id.
+    pub async fn emit_stream_timed(
+        &mut self,
+        emits: impl Stream<Item = EmitStreamRequest> + Send + 'static,
+        mut answered: impl FnMut(usize),
+    ) -> u64 {
         let mut answers = self.notify.emit_stream(emits).await.expect("the stream opens").into_inner();
         let mut enqueued = 0;
         while let Some(answer) = answers.message().await.expect("the stream goes on") {
+            answered(answer.correlation_id.parse().unwrap_or_default());
             match answer.result.and_then(|result| result.result) {
                 Some(emit_result::Result::Receipt(receipt)) => enqueued += receipt.enqueued,
                 Some(emit_result::Result::Error(error)) => panic!("an emit was refused: {}", error.message),

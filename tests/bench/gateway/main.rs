@@ -10,6 +10,8 @@ mod device;
 mod fleet;
 mod frame;
 mod namespace;
+#[path = "../../it/harness/postgres.rs"]
+mod postgres;
 mod report;
 mod scenarios;
 mod server;
@@ -17,9 +19,9 @@ mod server;
 use std::process::ExitCode;
 
 use report::Report;
-use scenarios::{costs, half_open, memory, order, stalled};
+use scenarios::{costs, half_open, memory, order, stalled, stored};
 
-const SCENARIOS: [&str; 7] = ["memory", "unary", "stream", "room", "order", "stalled", "half-open"];
+const SCENARIOS: [&str; 8] = ["memory", "unary", "stream", "room", "stored", "order", "stalled", "half-open"];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -53,6 +55,7 @@ async fn run(scenario: &str, report: &mut Report) {
         "unary" => costs::unary(report).await,
         "stream" => costs::stream(report).await,
         "room" => costs::room(report).await,
+        "stored" => stored::run(report).await,
         "order" => order::run(report).await,
         "stalled" => stalled::run(report).await,
         _ => half_open::run(report).await,

@@ -39,14 +39,24 @@ impl Server {
         Self::start_at("127.0.0.1").await
     }
 
+    /// With what is stored in this database; none: a file of its own.
+    pub async fn start_storing(url: Option<&str>) -> Self {
+        Self::start_with("127.0.0.1", url).await
+    }
+
     /// With devices connecting to this address.
     pub async fn start_at(clients: &str) -> Self {
+        Self::start_with(clients, None).await
+    }
+
+    async fn start_with(clients: &str, store: Option<&str>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bugle-bench-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).expect("a directory for the server can be made");
         let (config, log) = (directory.join("bugle.toml"), directory.join("log"));
-        fs::write(&config, configuration(clients)).expect("the configuration can be written");
+        let file = format!("sqlite:{}/bugle.db", directory.display());
+        fs::write(&config, configuration(clients, store.unwrap_or(&file))).expect("the configuration can be written");
         let mut child = Command::new(program())
             .args(["serve".as_ref(), "--config".as_ref(), config.as_os_str()])
             .env_clear()
@@ -131,7 +141,7 @@ fn program() -> OsString {
     std::env::var_os("BUGLE_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_bugle").into())
 }
 
-fn configuration(clients: &str) -> String {
+fn configuration(clients: &str, store: &str) -> String {
     format!(
         r#"
         [clients]
@@ -153,6 +163,8 @@ fn configuration(clients: &str) -> String {
         [[auth.jwt.keys]]
         algorithm = "HS256"
         secret = "{SECRET}"
+        [store]
+        url = "{store}"
         [log]
         format = "json"
         "#

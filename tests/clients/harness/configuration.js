@@ -13,6 +13,8 @@ export class Configuration {
   #secret = randomBytes(24).toString('hex');
   #directory = mkdtempSync(join(tmpdir(), 'bugle-clients-'));
   path = join(this.#directory, 'bugle.toml');
+  /** Where its server runs: what that keeps in a file of a relative name is there. */
+  directory = this.#directory;
 
   /** With these keys besides what is needed, such as `{ 'drain.pace': 10 }`. */
   constructor(keys = {}) {

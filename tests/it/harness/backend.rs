@@ -1,10 +1,11 @@
 use std::{net::SocketAddr, panic::Location};
 
 use bugle::proto::v1::{
-    BroadcastRequest, DisconnectUserRequest, DisconnectUserResponse, EmitToRoomRequest, EmitToUserRequest,
+    BroadcastRequest, DisconnectUserRequest, DisconnectUserResponse, EmitOptions, EmitToRoomRequest, EmitToUserRequest,
     GetRoomRequest, GetRoomResponse, GetStatsRequest, GetStatsResponse, GetUserRequest, GetUserResponse,
     JoinRoomRequest, LeaveRoomRequest, Receipt, broadcast_request, emit_to_room_request, emit_to_user_request,
-    notify_client::NotifyClient, presence_client::PresenceClient, rooms_client::RoomsClient,
+    mailbox_client::MailboxClient, notify_client::NotifyClient, presence_client::PresenceClient,
+    rooms_client::RoomsClient,
 };
 use tonic::{
     Request, Response, Status,
@@ -26,6 +27,7 @@ pub struct Backend {
     notify: NotifyClient<Keyed>,
     presence: PresenceClient<Keyed>,
     rooms: RoomsClient<Keyed>,
+    mailbox: MailboxClient<Keyed>,
 }
 
 /// Puts the API key into every call.
@@ -62,6 +64,7 @@ impl Backend {
             notify: NotifyClient::with_interceptor(channel.clone(), key.clone()),
             presence: PresenceClient::with_interceptor(channel.clone(), key.clone()),
             rooms: RoomsClient::with_interceptor(channel.clone(), key.clone()),
+            mailbox: MailboxClient::with_interceptor(channel.clone(), key.clone()),
             channel: InterceptedService::new(channel, key),
         }
     }
@@ -84,6 +87,21 @@ impl Backend {
     /// The client of `bugle.v1.Rooms`.
     pub fn rooms(&self) -> RoomsClient<Keyed> {
         self.rooms.clone()
+    }
+
+    /// The client of `bugle.v1.Mailbox`.
+    pub fn mailbox(&self) -> MailboxClient<Keyed> {
+        self.mailbox.clone()
+    }
+
+    /// Stores JSON in a room's mailbox, and sends it there; the call must be accepted.
+    #[track_caller]
+    pub fn store_in(&self, room: &str, event: &str, json: &str) -> impl Future<Output = Receipt> + use<> {
+        let payload = Some(emit_to_room_request::Payload::Json(json.into()));
+        let options = Some(EmitOptions { store: true, ..EmitOptions::default() });
+        let request = EmitToRoomRequest { room: room.into(), event: event.into(), payload, options };
+        let mut notify = self.notify();
+        accepted("EmitToRoom", async move { Ok(receipt(notify.emit_to_room(request).await?.into_inner().receipt)) })
     }
 
     /// Sends JSON to a user; the call must be accepted.

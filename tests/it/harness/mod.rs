@@ -24,5 +24,8 @@ pub use raw_socket::{RawMessage, RawSocket};
 mod plain_device;
 pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
 
+mod postgres;
+pub use postgres::new_database;
+
 mod server;
 pub use server::{API_KEY, SECRET, TestServer, api_key, token, token_with};

@@ -104,8 +104,9 @@ fn config() -> Config {
     let mut config = Config::defaults().expect("the defaults are good");
     (config.clients.listen, config.grpc.listen, config.admin.listen) = (free, free, free);
     config.auth.jwt.keys.push(token_key());
-    config.grpc.api_keys.push(api_key("test", API_KEY, &["emit", "presence", "rooms", "disconnect"]));
+    config.grpc.api_keys.push(api_key("test", API_KEY, &["emit", "presence", "rooms", "disconnect", "mailbox"]));
     config.drain.deadline = Duration::from_secs(4);
+    config.store.url = SecretString::from("sqlite::memory:");
     config
 }
 

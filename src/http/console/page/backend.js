@@ -29,7 +29,8 @@ const backend = {
   },
 
   async emit() {
-    const { audience, target, event, payload, volatile, envelope, retain, collapse_key: key } = this.emitting.elements;
+    const { audience, target, event, payload, volatile, envelope, retain, store, collapse_key: key } =
+      this.emitting.elements;
     const emit = {
       [audience.value]: audience.value === "everyone" ? true : target.value,
       event: event.value,
@@ -37,6 +38,7 @@ const backend = {
         volatile: volatile.checked,
         envelope: envelope.checked,
         retain: retain.checked,
+        store: store.checked,
         collapse_key: key.value,
       },
     };

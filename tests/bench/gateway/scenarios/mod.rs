@@ -5,3 +5,4 @@ pub mod half_open;
 pub mod memory;
 pub mod order;
 pub mod stalled;
+pub mod stored;

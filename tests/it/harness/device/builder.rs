@@ -25,6 +25,7 @@ pub struct DeviceBuilder {
     query: Vec<(String, String)>,
     token: Option<String>,
     auth: Option<Value>,
+    resume: Option<Value>,
     transport: Transport,
     protocol: Protocol,
     awaits_welcome: bool,
@@ -39,6 +40,7 @@ impl DeviceBuilder {
             query: Vec::new(),
             token: None,
             auth: None,
+            resume: None,
             transport: Transport::WebSocket,
             protocol: Protocol::V4,
             awaits_welcome: true,
@@ -55,6 +57,12 @@ impl DeviceBuilder {
     /// The whole `auth`, of whatever type, in place of the token.
     pub fn auth(mut self, auth: Value) -> Self {
         self.auth = Some(auth);
+        self
+    }
+
+    /// What the device says it has seen, beside the token: as `auth.resume`, or in the query with protocol revision 3.
+    pub fn resume(mut self, resume: Value) -> Self {
+        self.resume = Some(resume);
         self
     }
 
@@ -142,6 +150,7 @@ impl DeviceBuilder {
     async fn connect_in_time(mut self) -> Result<Device, ConnectError> {
         if self.protocol == Protocol::V3 {
             self.query.extend(self.token.take().map(|token| ("token".to_owned(), token)));
+            self.query.extend(self.resume.take().map(|resume| ("resume".to_owned(), resume.to_string())));
         }
         let abort = CancellationToken::new();
         let link = match self.transport {
@@ -170,7 +179,13 @@ impl DeviceBuilder {
 
     /// CONNECT with `auth`. In revision 3 a client is connected to `/` without saying so.
     fn greeting(&self) -> Option<String> {
-        let token = || self.token.as_ref().map(|token| json!({ "token": token }));
+        let token = || {
+            let mut auth = json!({ "token": self.token.as_ref()? });
+            if let Some(resume) = &self.resume {
+                auth["resume"] = resume.clone();
+            }
+            Some(auth)
+        };
         match self.protocol {
             Protocol::V3 => None,
             Protocol::V4 => Some(match self.auth.clone().or_else(token) {

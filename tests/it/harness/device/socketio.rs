@@ -37,6 +37,16 @@ impl Event {
         }
     }
 
+    /// The arguments, parsed.
+    #[track_caller]
+    pub fn values(&self) -> Vec<Value> {
+        let value = |arg: &Arg| match arg {
+            Arg::Json(text) => serde_json::from_str(text).expect("an argument is JSON"),
+            Arg::Binary(_) => panic!("{} has a binary argument: {}", self.name, self.raw),
+        };
+        self.args.iter().map(value).collect()
+    }
+
     /// The only argument, parsed.
     #[track_caller]
     pub fn value(&self) -> Value {

@@ -1,20 +1,17 @@
-use crate::message::Invalid;
+use serde::{Deserialize, Serialize};
 
-/// Room names, with `*` for any text, the empty one too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Box<str>);
+use super::Invalid;
 
-impl Pattern {
-    /// Reads it. Rooms that need no pattern are refused with what they need.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
+/// Which rooms are meant: names, with `*` for any text, the empty one too.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RoomPattern(Box<str>);
+
+impl RoomPattern {
+    /// Reads it.
+    pub fn new(text: &str) -> Result<Self, Invalid> {
         if text.is_empty() {
-            return Err(Invalid::new("has no pattern: write emit:room:* for all rooms"));
-        }
-        if text.starts_with("user:") {
-            return Err(Invalid::new("matches no room: emitting to a user's room needs emit:user"));
-        }
-        if text == "everyone" {
-            return Err(Invalid::new("matches no room: emitting to everyone needs emit:broadcast"));
+            return Err(Invalid::new("is empty: write * for all rooms"));
         }
         Ok(Self(text.into()))
     }
@@ -42,13 +39,27 @@ impl Pattern {
     }
 }
 
+impl TryFrom<String> for RoomPattern {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::new(&text)
+    }
+}
+
+impl From<RoomPattern> for String {
+    fn from(pattern: RoomPattern) -> Self {
+        pattern.0.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_star_stands_for_any_text() {
-        let matches = |pattern: &str, name: &str| Pattern::parse(pattern).unwrap().matches(name);
+        let matches = |pattern: &str, name: &str| RoomPattern::new(pattern).unwrap().matches(name);
         let yes = [
             ("*", "a"),
             ("*", "a:b:c"),

@@ -1,0 +1,332 @@
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::message::{EventName, KeptMessage, MessageId, Payload, Position, RoomName, RoomPattern, UserId};
+
+/// How long the history of a room is.
+#[derive(Clone, Debug)]
+pub struct HistoryRule {
+    /// Which rooms have one.
+    pub rooms: RoomPattern,
+    /// Messages of one room.
+    pub size: usize,
+    /// How long each is kept.
+    pub age: Duration,
+}
+
+/// The last messages of rooms, in memory: they end with the process, and so do the sequences.
+pub struct History {
+    rules: Vec<HistoryRule>,
+    most_bytes: usize,
+    /// No other process has it.
+    epoch: String,
+    sequences: Mutex<Sequences>,
+}
+
+/// A message for a history.
+pub struct NewEntry<'a> {
+    /// Its id.
+    pub id: MessageId,
+    /// Its event.
+    pub event: &'a EventName,
+    /// Its payload.
+    pub payload: &'a Payload,
+    /// Users who are not to get it.
+    pub except_users: &'a [UserId],
+    /// How long it is of use; none: as long as it is kept.
+    pub ttl: Option<Duration>,
+    /// The time, in milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+/// Sequences without messages that go on: a device that lost its connection in a silent room has missed nothing.
+const MOST_SILENT: usize = 100_000;
+/// What a message takes up besides its event's name and its payload.
+const ENTRY_BYTES: usize = 160;
+
+#[derive(Default)]
+struct Sequences {
+    by_room: HashMap<RoomName, Sequence>,
+    /// The rooms with messages, and those without, each by when anything happened there last.
+    talking: BTreeMap<u64, RoomName>,
+    silent: BTreeMap<u64, RoomName>,
+    happened: u64,
+    begun: u64,
+    bytes: usize,
+}
+
+struct Sequence {
+    epoch: Arc<str>,
+    last: u64,
+    /// Up to here messages were taken away before they had expired.
+    floor: u64,
+    messages: VecDeque<Entry>,
+    happened: u64,
+    age_ms: i64,
+}
+
+struct Entry {
+    message: KeptMessage,
+    expires_at_ms: i64,
+}
+
+impl History {
+    /// Of the rooms that these rules name, the first that matches each; up to so many bytes in all.
+    pub fn new(rules: Vec<HistoryRule>, most_bytes: usize) -> Self {
+        let epoch = Uuid::new_v4().simple().to_string()[..12].to_owned();
+        Self { rules, most_bytes, epoch, sequences: Mutex::default() }
+    }
+
+    /// Whether a room has a history.
+    pub fn keeps(&self, room: &RoomName) -> bool {
+        self.rule(room).is_some()
+    }
+
+    fn rule(&self, room: &RoomName) -> Option<&HistoryRule> {
+        self.rules.iter().find(|rule| rule.rooms.matches(room.as_str()))
+    }
+
+    /// Keeps a message, and says where it stands. None: the room has no history.
+    pub fn append(&self, room: &RoomName, entry: &NewEntry<'_>) -> Option<Position> {
+        let rule = self.rule(room)?;
+        let mut sequences = self.sequences.lock();
+        let sequences = &mut *sequences;
+        sequences.touch(room, rule, &self.epoch);
+        let sequence = sequences.by_room.get_mut(room)?;
+        sequence.last += 1;
+        let message = KeptMessage {
+            number: sequence.last,
+            id: entry.id,
+            event: entry.event.clone(),
+            payload: entry.payload.clone(),
+            except_users: entry.except_users.to_vec(),
+            kept_at_ms: entry.now_ms,
+        };
+        let position = Position::new(sequence.epoch.clone(), sequence.last);
+        let ttl = entry.ttl.map_or(i64::MAX, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+        sequences.bytes += size(&message);
+        sequence.messages.push_back(Entry { message, expires_at_ms: entry.now_ms.saturating_add(ttl) });
+        while sequence.messages.len() > rule.size {
+            sequences.bytes -= sequence.take_oldest();
+        }
+        sequences.make_room(room, self.most_bytes);
+        Some(position)
+    }
+
+    /// Where a room's sequence stands; it begins with this if need be. None: the room has no history.
+    pub fn position(&self, room: &RoomName) -> Option<Position> {
+        let rule = self.rule(room)?;
+        let mut sequences = self.sequences.lock();
+        if !sequences.by_room.contains_key(room) {
+            sequences.touch(room, rule, &self.epoch);
+        }
+        let sequence = sequences.by_room.get(room)?;
+        Some(Position::new(sequence.epoch.clone(), sequence.last))
+    }
+
+    /// What came after a position, at most so many messages in order. None: that cannot be told whole.
+    pub fn after(&self, room: &RoomName, position: &Position, most: usize, now_ms: i64) -> Option<Vec<KeptMessage>> {
+        let mut sequences = self.sequences.lock();
+        sequences.trim(room, now_ms);
+        let sequence = sequences.by_room.get(room)?;
+        if sequence.epoch != position.epoch || !(sequence.floor..=sequence.last).contains(&position.number) {
+            return None;
+        }
+        let of_use = |entry: &&Entry| entry.message.number > position.number && entry.expires_at_ms > now_ms;
+        Some(sequence.messages.iter().filter(of_use).take(most).map(|entry| entry.message.clone()).collect())
+    }
+
+    /// Takes away what is too old.
+    pub fn sweep(&self, now_ms: i64) {
+        let mut sequences = self.sequences.lock();
+        let rooms: Vec<_> = sequences.talking.values().cloned().collect();
+        for room in rooms {
+            sequences.trim(&room, now_ms);
+        }
+    }
+}
+
+impl Sequences {
+    /// Notes that something happened in a room, whose sequence begins now if there is none.
+    fn touch(&mut self, room: &RoomName, rule: &HistoryRule, epoch: &str) {
+        self.happened += 1;
+        if let Some(sequence) = self.by_room.get_mut(room) {
+            self.talking.remove(&sequence.happened);
+            self.silent.remove(&sequence.happened);
+            sequence.happened = self.happened;
+        } else {
+            self.begun += 1;
+            let sequence = Sequence {
+                epoch: format!("{epoch}{}", self.begun).into(),
+                last: 0,
+                floor: 0,
+                messages: VecDeque::new(),
+                happened: self.happened,
+                age_ms: i64::try_from(rule.age.as_millis()).unwrap_or(i64::MAX),
+            };
+            self.by_room.insert(room.clone(), sequence);
+        }
+        self.talking.insert(self.happened, room.clone());
+    }
+
+    /// Takes messages away until the rest fits: those of the rooms that have been silent longest, at last those of this one.
+    fn make_room(&mut self, room: &RoomName, most: usize) {
+        while self.bytes > most {
+            let Some(oldest) = self.talking.values().next().cloned() else {
+                return;
+            };
+            let Some(sequence) = self.by_room.get_mut(&oldest) else {
+                return;
+            };
+            self.bytes -= sequence.take_oldest();
+            if sequence.messages.is_empty() && oldest != *room {
+                self.fall_silent(&oldest);
+            } else if sequence.messages.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn trim(&mut self, room: &RoomName, now_ms: i64) {
+        let Some(sequence) = self.by_room.get_mut(room) else {
+            return;
+        };
+        let too_old = now_ms.saturating_sub(sequence.age_ms);
+        while sequence.messages.front().is_some_and(|entry| entry.message.kept_at_ms <= too_old) {
+            self.bytes -= sequence.take_oldest();
+        }
+        if sequence.messages.is_empty() {
+            self.fall_silent(room);
+        }
+    }
+
+    fn fall_silent(&mut self, room: &RoomName) {
+        if let Some(sequence) = self.by_room.get_mut(room) {
+            // A long queue of the past is given back.
+            sequence.messages = VecDeque::new();
+            self.talking.remove(&sequence.happened);
+            self.silent.insert(sequence.happened, room.clone());
+        }
+        while self.silent.len() > MOST_SILENT
+            && let Some((_, forgotten)) = self.silent.pop_first()
+        {
+            self.by_room.remove(&forgotten);
+        }
+    }
+}
+
+impl Sequence {
+    /// Takes the oldest message away, and says how many bytes that gives back.
+    fn take_oldest(&mut self) -> usize {
+        let Some(Entry { message, .. }) = self.messages.pop_front() else {
+            return 0;
+        };
+        self.floor = message.number;
+        size(&message)
+    }
+}
+
+fn size(message: &KeptMessage) -> usize {
+    message.event.as_str().len() + message.payload.len() + ENTRY_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: Duration = Duration::from_mins(2);
+
+    fn history(size: usize, most_bytes: usize) -> History {
+        let rule = |rooms: &str, size| HistoryRule { rooms: RoomPattern::new(rooms).unwrap(), size, age: AGE };
+        History::new(vec![rule("listing:*", size), rule("*", 1_000)], most_bytes)
+    }
+
+    fn room(name: &str) -> RoomName {
+        RoomName::new(name).unwrap()
+    }
+
+    fn append(history: &History, name: &str, now_ms: i64, ttl: Option<Duration>) -> Position {
+        let entry = NewEntry {
+            id: MessageId::at(jiff::Timestamp::UNIX_EPOCH),
+            event: &EventName::new("e").unwrap(),
+            payload: &Payload::json("1".into()).unwrap(),
+            except_users: &[],
+            ttl,
+            now_ms,
+        };
+        history.append(&room(name), &entry).unwrap()
+    }
+
+    fn numbers(history: &History, name: &str, position: &Position, now_ms: i64) -> Option<Vec<u64>> {
+        let messages = history.after(&room(name), position, 1_000, now_ms)?;
+        Some(messages.iter().map(|message| message.number).collect())
+    }
+
+    #[test]
+    fn what_came_after_a_position_is_given_in_order() {
+        let history = history(10, usize::MAX);
+        let begin = history.position(&room("listing:1")).unwrap();
+        let positions = [1, 2, 3].map(|now| append(&history, "listing:1", now, None));
+        assert_eq!(numbers(&history, "listing:1", &begin, 3), Some(vec![1, 2, 3]));
+        assert_eq!(numbers(&history, "listing:1", &positions[1], 3), Some(vec![3]));
+        assert_eq!(numbers(&history, "listing:1", &positions[2], 3), Some(vec![]));
+        assert_eq!(history.position(&room("listing:1")), Some(positions[2].clone()));
+        assert!(history.after(&room("listing:2"), &begin, 9, 3).is_none(), "another room");
+    }
+
+    #[test]
+    fn what_cannot_be_told_whole_is_not_told() {
+        let history = history(2, usize::MAX);
+        let begin = history.position(&room("listing:1")).unwrap();
+        let positions = [1, 2, 3].map(|now| append(&history, "listing:1", now, None));
+        assert_eq!(numbers(&history, "listing:1", &begin, 3), None, "one is gone for its number");
+        assert_eq!(numbers(&history, "listing:1", &positions[0], 3), Some(vec![2, 3]));
+        assert_eq!(numbers(&history, "listing:1", &positions[0], 120_002), None, "one is gone for its age");
+        assert_eq!(numbers(&history, "listing:1", &positions[1], 120_002), Some(vec![3]));
+        let later = Position::new(begin.epoch.clone(), 4);
+        assert_eq!(numbers(&history, "listing:1", &later, 3), None, "not given yet");
+        let other = Position::new("other".into(), 3);
+        assert_eq!(numbers(&history, "listing:1", &other, 3), None, "another epoch");
+    }
+
+    #[test]
+    fn what_has_expired_leaves_a_hole_that_counts_as_whole() {
+        let history = history(10, usize::MAX);
+        let begin = history.position(&room("listing:1")).unwrap();
+        append(&history, "listing:1", 0, Some(Duration::from_secs(1)));
+        append(&history, "listing:1", 0, None);
+        assert_eq!(numbers(&history, "listing:1", &begin, 1_000), Some(vec![2]));
+    }
+
+    #[test]
+    fn a_silent_room_continues_its_sequence() {
+        let history = history(10, usize::MAX);
+        let first = append(&history, "listing:1", 0, None);
+        history.sweep(200_000);
+        assert_eq!(history.sequences.lock().bytes, 0);
+        assert_eq!(numbers(&history, "listing:1", &first, 200_000), Some(vec![]), "nothing came since");
+        assert_eq!(append(&history, "listing:1", 200_000, None), Position::new(first.epoch, 2));
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_taken_from_whoever_was_silent_longest() {
+        let history = history(100, 3 * (ENTRY_BYTES + 2));
+        let quiet = history.position(&room("listing:1")).unwrap();
+        append(&history, "listing:1", 0, None);
+        let talking = history.position(&room("listing:2")).unwrap();
+        for _ in 0..3 {
+            append(&history, "listing:2", 0, None);
+        }
+        assert_eq!(numbers(&history, "listing:1", &quiet, 0), None);
+        assert_eq!(numbers(&history, "listing:2", &talking, 0), Some(vec![1, 2, 3]));
+        append(&history, "listing:2", 0, None);
+        assert_eq!(numbers(&history, "listing:2", &talking, 0), None);
+        assert!(history.sequences.lock().bytes <= history.most_bytes);
+    }
+}

@@ -1,0 +1,132 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+
+use super::{Delivery, Resume, replay::Replay};
+use crate::hub::{Frame, Member};
+use crate::message::{EventName, Payload, Position, RoomName};
+
+/// What a connection is to be given when it goes live.
+pub(super) struct CatchUp {
+    /// The rooms of which it may have missed something, and from where on.
+    behind: Vec<(RoomName, Origin)>,
+    /// What it will be told of its rooms; none: it does not resume.
+    told: Option<BTreeMap<String, Resumed>>,
+}
+
+/// From where on a connection has missed what was kept.
+pub(super) enum Origin {
+    /// What was given to none of the user's connections.
+    Undelivered,
+    /// What came after the last position that the device has seen.
+    Seen(Position),
+}
+
+/// How catching up in one room went, as a device is told.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Resumed {
+    /// Nothing is missing.
+    pub(super) recovered: bool,
+    /// Messages that were replayed.
+    pub(super) count: u64,
+    /// Where the room stands now: from there on the device resumes the next time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) position: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AllResumed<'a> {
+    rooms: &'a BTreeMap<String, Resumed>,
+}
+
+impl Resumed {
+    /// The device has been given a later message already.
+    fn move_on(&mut self, number: Option<u64>) {
+        if let (Some(number), Some(Ok(position))) =
+            (number, self.position.as_ref().map(|text| text.parse::<Position>()))
+            && number > position.number
+        {
+            self.position = Some(Position { number, ..position }.to_string());
+        }
+    }
+}
+
+impl CatchUp {
+    /// Of a device that has said this.
+    pub(super) fn new(resume: Option<&Resume>) -> Self {
+        let unknown = |name: &str| (name.to_owned(), Resumed { recovered: false, count: 0, position: None });
+        Self { behind: Vec::new(), told: resume.map(|resume| resume.names().map(unknown).collect()) }
+    }
+
+    /// Whether the device is to be told how it went.
+    pub(super) fn tells(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Whether there is nothing to give and nothing to tell.
+    pub(super) fn is_empty(&self) -> bool {
+        self.behind.is_empty() && self.told.is_none()
+    }
+
+    /// The connection may have missed something in a room that it is about to join.
+    pub(super) fn may_be_behind(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
+        let is_kept = delivery.store().is_some() || delivery.inner.history.keeps(room);
+        let origin = match resume.and_then(|resume| resume.of(room)) {
+            Some(position) if is_kept => Origin::Seen(position.clone()),
+            None if room.user().is_some() && delivery.store().is_some() && !delivery.inner.history.keeps(room) => {
+                Origin::Undelivered
+            }
+            Some(_) | None => return false,
+        };
+        self.behind.push((room.clone(), origin));
+        true
+    }
+
+    /// Where a room stood when the connection joined it.
+    pub(super) fn joined(&mut self, room: &RoomName, position: Option<Position>) {
+        let (Some(told), Some(position)) = (&mut self.told, position) else {
+            return;
+        };
+        let fresh = Resumed { recovered: true, count: 0, position: None };
+        let is_behind = self.behind.iter().any(|(behind, _)| behind == room);
+        if !is_behind {
+            told.entry(room.to_string()).or_insert(fresh).position = Some(position.to_string());
+        }
+    }
+
+    /// Gives the connection what it has missed, and tells it how that went.
+    pub(super) async fn run(self, delivery: Delivery, member: Arc<Member>) {
+        let Self { behind, mut told } = self;
+        for (room, origin) in behind {
+            let resumed = Replay::new(&delivery, &member, &room, &origin).run().await;
+            if member.is_gone() {
+                return;
+            }
+            if let (Some(told), Some(resumed)) = (&mut told, resumed) {
+                told.insert(room.to_string(), resumed);
+            }
+        }
+        if let Some(mut told) = told {
+            delivery.hub().tell(&member, |sent| {
+                for (room, resumed) in &mut told {
+                    resumed.move_on(sent.get(room.as_str()).copied());
+                }
+                frame_of(&told)
+            });
+        }
+    }
+}
+
+fn frame_of(told: &BTreeMap<String, Resumed>) -> Frame {
+    let payload = serde_json::value::to_raw_value(&AllResumed { rooms: told });
+    let payload = payload.map_or(Payload::None, |raw| Payload::Json(raw.into()));
+    Frame::new(EventName::own("bugle:resumed"), payload)
+}
+
+impl Delivery {
+    /// What tells a connection that resumes where a room stands that it joins just now.
+    pub(super) fn position_frame(room: &RoomName, position: &Position) -> Frame {
+        let resumed = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
+        frame_of(&BTreeMap::from([(room.to_string(), resumed)]))
+    }
+}

@@ -1,0 +1,292 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Delivery,
+    catch_up::{Origin, Resumed},
+    newcomers::COMES_BACK_WITHIN,
+};
+use crate::hub::{Frame, Kept, Member, Replayed, Turn};
+use crate::message::{KeptMessage, Position, RoomName};
+use crate::store::{self, Mailbox, Store, Undelivered, Window};
+
+/// Messages that are read at one time, fewer if they are large.
+const PAGE: usize = 200;
+/// How often is looked whether a device has taken what it was given.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often is looked whether a connection is still there while the store cannot be reached.
+const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// Gives a connection what it has missed in a room.
+pub(super) struct Replay<'a> {
+    delivery: &'a Delivery,
+    member: &'a Arc<Member>,
+    room: &'a RoomName,
+    origin: &'a Origin,
+    /// Up to here all was given; none: nothing was looked at yet.
+    cursor: Option<u64>,
+    /// Before that these were given to no device of the user, either.
+    passed_over: Vec<u64>,
+    count: u64,
+}
+
+/// Why replaying stopped.
+enum Stopped {
+    /// The connection has gone, or left the room.
+    Gone,
+    /// The store cannot be read for now.
+    Unreadable,
+    /// It holds something that nobody understands.
+    Broken,
+}
+
+impl From<store::Error> for Stopped {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Broken(_) => {
+                tracing::error!(%error, "a mailbox cannot be replayed");
+                Self::Broken
+            }
+            store::Error::Unavailable(_) | store::Error::Url | store::Error::Closed => Self::Unreadable,
+        }
+    }
+}
+
+/// Some messages of a room, and where it stands.
+enum Page {
+    /// These are next, and maybe more follow; `last` is the room's last position.
+    Next { messages: Vec<KeptMessage>, more: bool, last: Position },
+    /// What comes next is not there any more, or never was.
+    Gap { last: Option<Position> },
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(delivery: &'a Delivery, member: &'a Arc<Member>, room: &'a RoomName, origin: &'a Origin) -> Self {
+        Self { delivery, member, room, origin, cursor: None, passed_over: Vec::new(), count: 0 }
+    }
+
+    /// Waits for the store if need be. None: the connection has gone, or left the room.
+    pub(super) async fn run(mut self) -> Option<Resumed> {
+        loop {
+            match self.all_that_is_there().await {
+                Ok(resumed) => return Some(resumed),
+                Err(Stopped::Gone) => return None,
+                Err(Stopped::Unreadable) => self.wait_for_store().await?,
+                Err(Stopped::Broken) => {
+                    self.delivery.hub().turn(self.room).await.caught_up(self.member);
+                    return Some(Resumed { recovered: false, count: 0, position: None });
+                }
+            }
+        }
+    }
+
+    /// What is not kept goes on meanwhile.
+    async fn wait_for_store(&self) -> Option<()> {
+        let hub = self.delivery.hub();
+        hub.held_up(self.member, self.room);
+        // Whatever the reason was, it is given time to pass.
+        sleep(STILL_THERE).await;
+        let mut reachable = self.delivery.store()?.reachable();
+        while timeout(STILL_THERE, reachable.wait_for(|reachable| *reachable)).await.is_err() {
+            if self.member.is_gone() {
+                return None;
+            }
+        }
+        hub.goes_on(self.member, self.room);
+        Some(())
+    }
+
+    /// The last page is read and given in the room's turn, so that what is live comes right after it.
+    async fn all_that_is_there(&mut self) -> Result<Resumed, Stopped> {
+        // Most have missed little.
+        let mut turn = Some(self.delivery.hub().turn(self.room).await);
+        loop {
+            let (messages, more, last) = match self.page().await? {
+                Page::Next { messages, more, last } => (messages, more, last),
+                Page::Gap { last } => return self.give_up(turn, last).await,
+            };
+            let given = self.give_passed_over(&last, turn.is_none()).await?
+                && self.give(messages, &last, turn.is_none()).await?;
+            match turn.take() {
+                Some(turn) if given && !more => {
+                    self.note_given(last.number);
+                    turn.caught_up(self.member);
+                    return Ok(Resumed { recovered: true, count: self.count, position: Some(last.to_string()) });
+                }
+                Some(turn) => {
+                    drop(turn);
+                    self.wait_for_room().await;
+                }
+                None if !more => turn = Some(self.delivery.hub().turn(self.room).await),
+                None => {}
+            }
+        }
+    }
+
+    /// What is next.
+    async fn page(&mut self) -> Result<Page, Stopped> {
+        let history = &self.delivery.inner.history;
+        if let Some(last) = history.position(self.room) {
+            let Origin::Seen(seen) = self.origin else {
+                return Ok(Page::Next { messages: Vec::new(), more: false, last });
+            };
+            let from = Position::new(seen.epoch.clone(), *self.cursor.get_or_insert(seen.number));
+            let now_ms = self.delivery.inner.clock.now().as_millisecond();
+            return Ok(match history.after(self.room, &from, PAGE, now_ms) {
+                Some(messages) => Page::Next { more: messages.len() == PAGE, messages, last },
+                None => Page::Gap { last: Some(last) },
+            });
+        }
+        match self.delivery.store() {
+            Some(store) => self.page_of(store).await,
+            None => Ok(Page::Gap { last: None }),
+        }
+    }
+
+    async fn page_of(&mut self, store: &Store) -> Result<Page, Stopped> {
+        let mut mailbox = store.mailbox(self.room).await?.unwrap_or_default();
+        let cursor = self.cursor_in(store, mailbox).await?;
+        let (mut messages, mut more) = (Vec::new(), false);
+        if cursor < mailbox.last {
+            let most = u32::try_from(PAGE).unwrap_or(u32::MAX);
+            let listed;
+            (listed, more) = store.list(self.room, Window { after: cursor, most }, None).await?;
+            messages = listed.into_iter().map(|listed| listed.message).collect();
+            // What was trimmed meanwhile is missing among these.
+            mailbox = store.mailbox(self.room).await?.unwrap_or_default();
+        }
+        let may_begin_later = matches!(self.origin, Origin::Undelivered) && !self.member.connection().resumes();
+        let is_whole = cursor <= mailbox.last && (mailbox.trimmed <= cursor || may_begin_later);
+        let last = store.position(mailbox.last).await?;
+        Ok(if is_whole { Page::Next { messages, more, last } } else { Page::Gap { last: Some(last) } })
+    }
+
+    async fn cursor_in(&mut self, store: &Store, mailbox: Mailbox) -> Result<u64, Stopped> {
+        let cursor = match (self.cursor, self.origin) {
+            (Some(cursor), _) => cursor,
+            (None, Origin::Undelivered) => {
+                let user = self.member.user();
+                let Undelivered { after, passed_over } =
+                    if mailbox.last == 0 { Undelivered::default() } else { store.undelivered(user).await? };
+                self.passed_over = passed_over;
+                if self.member.connection().resumes() {
+                    // Until it knows where it stands, what it was given may not have arrived.
+                    store.hold_mark(user, COMES_BACK_WITHIN);
+                    self.delivery.inner.newcomers.begin(user, after)
+                } else {
+                    after
+                }
+            }
+            (None, Origin::Seen(seen)) => {
+                let begin = store.position(seen.number).await?;
+                // Past all that there can be: it is no place in this sequence.
+                if begin.epoch == seen.epoch { seen.number } else { u64::MAX }
+            }
+        };
+        self.cursor = Some(cursor);
+        Ok(cursor)
+    }
+
+    /// False if too much waits for the device, unless it may take its time.
+    async fn give(&mut self, messages: Vec<KeptMessage>, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
+        for message in messages {
+            let number = message.number;
+            if !message.except_users.contains(self.member.user()) {
+                match self.give_one(message, last, may_wait).await? {
+                    Replayed::Later => return Ok(false),
+                    Replayed::Given => self.note_given_after_all(number).await?,
+                    Replayed::NotForIt => self.note_passed_over(number),
+                }
+            }
+            self.cursor = Some(number);
+            self.note_given(number);
+        }
+        Ok(true)
+    }
+
+    /// What no device was given before the mark.
+    async fn give_passed_over(&mut self, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
+        let Some(store) = self.delivery.store() else {
+            return Ok(true);
+        };
+        let begin = self.cursor.unwrap_or_default();
+        while let Some(number) = self.passed_over.first().copied().filter(|number| *number <= begin) {
+            let window = Window { after: number - 1, most: 1 };
+            let (listed, _) = store.list(self.room, window, None).await?;
+            let message = listed.into_iter().map(|listed| listed.message).find(|message| message.number == number);
+            if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user())) {
+                match self.give_one(message, last, may_wait).await? {
+                    Replayed::Later => return Ok(false),
+                    Replayed::Given => store.note_given_after_all(self.member.user(), number).await?,
+                    Replayed::NotForIt => {}
+                }
+            }
+            self.passed_over.remove(0);
+        }
+        Ok(true)
+    }
+
+    async fn give_one(&mut self, message: KeptMessage, last: &Position, may_wait: bool) -> Result<Replayed, Stopped> {
+        let position = Position::new(last.epoch.clone(), message.number);
+        let kept = Kept::new(message.id, self.room, &position);
+        let frame = Frame { kept: Some(kept), ..Frame::new(message.event, message.payload) };
+        loop {
+            let replayed = self.delivery.hub().replay(self.member, self.room, &frame).ok_or(Stopped::Gone)?;
+            if replayed == Replayed::Later && may_wait {
+                self.wait_for_room().await;
+                continue;
+            }
+            self.count += u64::from(replayed == Replayed::Given);
+            return Ok(replayed);
+        }
+    }
+
+    /// The gap cannot be filled: the device is told so, and goes on with what is live. Another one may still be given what it was not.
+    async fn give_up(&self, turn: Option<Turn<'_>>, last: Option<Position>) -> Result<Resumed, Stopped> {
+        let turn = match turn {
+            Some(turn) => turn,
+            None => self.delivery.hub().turn(self.room).await,
+        };
+        if let (Some(last), Some(store), true) = (&last, self.delivery.store(), self.is_own_mailbox()) {
+            store.pass_over_to(self.member.user(), last.number).await?;
+        }
+        turn.caught_up(self.member);
+        Ok(Resumed { recovered: false, count: 0, position: last.map(|last| last.to_string()) })
+    }
+
+    fn is_own_mailbox(&self) -> bool {
+        self.room.user().is_some() && !self.delivery.inner.history.keeps(self.room)
+    }
+
+    /// What was given to one connection of a user need not be given to another that does not resume.
+    fn note_given(&self, number: u64) {
+        if let Some(store) = self.delivery.store().filter(|_| number > 0 && self.is_own_mailbox()) {
+            store.note_delivered(self.member.user(), number);
+        }
+    }
+
+    fn note_passed_over(&self, number: u64) {
+        if let Some(store) = self.delivery.store().filter(|_| self.is_own_mailbox()) {
+            store.note_passed_over(self.member.user(), number);
+        }
+    }
+
+    async fn note_given_after_all(&mut self, number: u64) -> Result<(), Stopped> {
+        // Rare: it was noted before the mark came to it.
+        if let (Ok(index), Some(store)) = (self.passed_over.binary_search(&number), self.delivery.store()) {
+            self.passed_over.remove(index);
+            store.note_given_after_all(self.member.user(), number).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_room(&self) {
+        loop {
+            sleep(LOOK_AGAIN).await;
+            if self.member.is_gone() || self.member.connection().has_room() {
+                return;
+            }
+        }
+    }
+}

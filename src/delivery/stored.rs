@@ -1,0 +1,191 @@
+use std::collections::{HashMap, hash_map::Entry};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    Delivery, Once,
+    acks::Asking,
+    emit::{Accepted, Refused},
+};
+use crate::hub::{Counts, Frame, Kept, Turn};
+use crate::message::{Exceptions, MessageId, Position, Receipt, RoomName, UserId};
+use crate::store::{Appended, NewMessage, Store};
+
+/// Emits that are to be stored, by their room. Those that come while others of the room are written are written together, next.
+#[derive(Default)]
+pub(super) struct ToBeStored {
+    pending: Mutex<HashMap<RoomName, Vec<Pending>>>,
+    /// Those that were refused since the database did not answer: it may have kept them all the same.
+    uncertain: Mutex<HashMap<RoomName, Vec<MessageId>>>,
+}
+
+/// Rooms of which is remembered what may have been kept, and messages of each.
+const MOST_UNCERTAIN: usize = 1_000;
+
+/// An emit that is to be stored, and where its receipt goes.
+pub(super) struct Pending {
+    accepted: Accepted,
+    once: Option<Once>,
+    answer: oneshot::Sender<Result<(Receipt, Option<Asking>), Refused>>,
+}
+
+/// Emits of one room that are written at one time, and their bytes.
+const AT_ONE_TIME: usize = 128;
+const AT_ONE_TIME_BYTES: usize = 4 << 20;
+
+impl ToBeStored {
+    /// Puts an emit behind those of its room. True if nobody takes care of them yet.
+    fn push(&self, room: &RoomName, pending: Pending) -> bool {
+        match self.pending.lock().entry(room.clone()) {
+            Entry::Occupied(mut others) => {
+                others.get_mut().push(pending);
+                false
+            }
+            Entry::Vacant(first) => {
+                first.insert(vec![pending]);
+                true
+            }
+        }
+    }
+
+    /// The first that have come, as many as are good to write at one time. None: there are none, and whoever comes next is the first.
+    fn take(&self, room: &RoomName) -> Option<Vec<Pending>> {
+        let mut rooms = self.pending.lock();
+        let pending = rooms.get_mut(room).filter(|pending| !pending.is_empty());
+        let Some(pending) = pending else {
+            rooms.remove(room);
+            return None;
+        };
+        let mut bytes = 0;
+        let fits = |pending: &&Pending| {
+            bytes += pending.accepted.emit.payload.len();
+            bytes <= AT_ONE_TIME_BYTES
+        };
+        // One that is larger comes alone.
+        let count = pending.iter().take(AT_ONE_TIME).take_while(fits).count().max(1);
+        Some(pending.drain(..count).collect())
+    }
+}
+
+impl ToBeStored {
+    fn note_uncertain(&self, room: &RoomName, ids: impl Iterator<Item = MessageId>) {
+        let mut uncertain = self.uncertain.lock();
+        if uncertain.len() < MOST_UNCERTAIN || uncertain.contains_key(room) {
+            let known = uncertain.entry(room.clone()).or_default();
+            known.extend(ids);
+            known.truncate(MOST_UNCERTAIN);
+        }
+    }
+}
+
+impl Pending {
+    fn message(&self, room: &RoomName) -> NewMessage {
+        let Self { accepted, once, .. } = self;
+        let emit = &accepted.emit;
+        NewMessage {
+            room: room.clone(),
+            id: accepted.message_id,
+            event: emit.event.clone(),
+            payload: accepted.payload(),
+            except_users: emit.except.users.clone(),
+            ttl: emit.ttl,
+            once: once.as_ref().map(Once::stored),
+        }
+    }
+}
+
+impl Delivery {
+    /// Whether emits can be stored at all.
+    pub fn can_store(&self) -> bool {
+        self.store().is_some()
+    }
+
+    /// Keeps an emit, and then sends it. Its place among those of its room is that of this call.
+    pub(super) async fn store_and_send(&self, accepted: Accepted, once: Option<Once>) -> Result<Receipt, Refused> {
+        let room = accepted.emit.audience.room();
+        let (answer, answered) = oneshot::channel();
+        if self.inner.to_be_stored.push(&room, Pending { accepted, once, answer }) {
+            let delivery = self.clone();
+            self.inner.lifecycle.spawn(async move { while delivery.store_pending(&room).await {} });
+        }
+        let (receipt, asking) = answered.await.unwrap_or(Err(Refused::StoreUnavailable))?;
+        Ok(self.answered(receipt, asking).await)
+    }
+
+    /// Writes what has come for a room at one time, and sends it in the order of the positions. False if there was nothing.
+    async fn store_pending(&self, room: &RoomName) -> bool {
+        let turn = self.hub().turn_in_line(room).await;
+        let (Some(pending), Some(store)) = (self.inner.to_be_stored.take(room), self.store()) else {
+            return false;
+        };
+        let messages = pending.iter().map(|pending| pending.message(room)).collect();
+        let appended = store.append(messages).await.unwrap_or_default();
+        if appended.is_empty() {
+            self.inner.to_be_stored.note_uncertain(room, pending.iter().map(|pending| pending.accepted.message_id));
+        } else {
+            self.send_uncertain(&turn, store).await;
+        }
+        let mut appended = appended.into_iter();
+        for Pending { accepted, answer, .. } in pending {
+            let receipt = match appended.next() {
+                Some(appended) => self.send_stored(&turn, accepted, appended).await,
+                None => Err(Refused::StoreUnavailable),
+            };
+            // Whoever asked may be gone.
+            let _ = answer.send(receipt);
+        }
+        true
+    }
+
+    /// Sends what was refused and was kept all the same. It comes before what was kept later, and a device that has got that would not be
+    /// given it any more.
+    async fn send_uncertain(&self, turn: &Turn<'_>, store: &Store) {
+        let Some(ids) = self.inner.to_be_stored.uncertain.lock().remove(turn.room()) else {
+            return;
+        };
+        let (Ok(messages), Ok(begin)) = (store.messages_by_id(turn.room(), &ids).await, store.position(0).await) else {
+            self.inner.to_be_stored.note_uncertain(turn.room(), ids.into_iter());
+            return;
+        };
+        for message in messages {
+            let position = Position { number: message.number, ..begin.clone() };
+            let kept = Some(Kept::new(message.id, turn.room(), &position));
+            let except = Exceptions { users: message.except_users, ..Exceptions::default() };
+            let counts = turn.fan_out(Frame { kept, ..Frame::new(message.event, message.payload) }, &except).await;
+            self.note_sent(turn.room(), position.number, &counts);
+        }
+    }
+
+    /// Notes whether a stored message was given to a device of the user whose mailbox it is in.
+    pub(super) fn note_sent(&self, room: &RoomName, number: u64, counts: &Counts) {
+        let user = room.user().and_then(|user| UserId::new(user).ok());
+        let (Some(user), Some(store)) = (user, self.store()) else {
+            return;
+        };
+        if counts.enqueued > counts.behind {
+            store.note_delivered(&user, number);
+        } else if counts.behind == 0 && !self.hub().of_user(&user).is_empty() {
+            store.note_passed_over(&user, number);
+        }
+    }
+
+    async fn send_stored(
+        &self,
+        turn: &Turn<'_>,
+        accepted: Accepted,
+        appended: Appended,
+    ) -> Result<(Receipt, Option<Asking>), Refused> {
+        match appended {
+            Appended::New { position } => {
+                let (receipt, asking) = self.send_in(Some(turn), accepted, Some(&position)).await?;
+                Ok((Receipt { stored: true, position: Some(position), ..receipt }, asking))
+            }
+            Appended::Known { position, id } => {
+                let first = Receipt { stored: true, position: Some(position), duplicate: true, ..Receipt::new(id) };
+                Ok((first, None))
+            }
+            Appended::KeyReused => Err(Refused::KeyReused),
+        }
+    }
+}

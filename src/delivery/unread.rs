@@ -1,0 +1,143 @@
+use std::{collections::HashMap, sync::Arc};
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::Delivery;
+use crate::hub::{Frame, Member, Turn};
+use crate::message::{EventName, MessageId, Payload, RoomName, UserId};
+use crate::store::{Error, Store, Which};
+
+/// After this many deliveries, others get a chance to run.
+const STRETCH: usize = 128;
+
+/// Which messages to delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// These.
+    Messages(Vec<MessageId>),
+    /// Those up to this position, this one included.
+    UpTo(u64),
+    /// All that there are.
+    All,
+}
+
+/// What `bugle:unread` tells.
+#[derive(Serialize)]
+struct Unread<'a> {
+    room: &'a str,
+    count: u64,
+}
+
+impl Delivery {
+    /// Notes that a user has read messages of a mailbox, and tells the user's devices there if that made any fewer unread. Says how many
+    /// are left; none if the one message is not there. Once begun it is finished, even if the caller goes away.
+    pub async fn mark_read(
+        &self,
+        store: &Store,
+        room: &RoomName,
+        user: &UserId,
+        which: Which,
+    ) -> Result<Option<u64>, Error> {
+        let (delivery, store, room, user) = (self.clone(), store.clone(), room.clone(), user.clone());
+        self.finish(async move {
+            match store.mark_read(&room, &user, which).await? {
+                None => Ok(None),
+                Some(true) => delivery.tell_unread(&store, &room, &user).await.map(Some),
+                Some(false) => store.count_unread(&room, &user).await.map(Some),
+            }
+        })
+        .await
+    }
+
+    /// Counts and tells in the room's turn, as stored messages are sent: what is counted has been sent before, and of several counts
+    /// the last one that a device hears is right.
+    async fn tell_unread(&self, store: &Store, room: &RoomName, user: &UserId) -> Result<u64, Error> {
+        if self.devices_in(room, user).is_empty() {
+            return store.count_unread(room, user).await;
+        }
+        let turn = self.hub().turn_in_line(room).await;
+        let count = store.count_unread(room, user).await?;
+        for member in self.devices_in(room, user) {
+            turn.send(&member, frame(room, count));
+        }
+        Ok(count)
+    }
+
+    fn devices_in(&self, room: &RoomName, user: &UserId) -> Vec<Arc<Member>> {
+        let mut members = self.hub().of_user(user);
+        members.retain(|member| member.is_in(room));
+        members
+    }
+
+    /// Deletes messages of a mailbox, and tells those users in its room who have fewer unread ones now. Says how many were deleted. Once
+    /// begun it is finished, even if the caller goes away.
+    pub async fn delete_messages(&self, store: &Store, room: &RoomName, what: Deletion) -> Result<u64, Error> {
+        let (delivery, store, room) = (self.clone(), store.clone(), room.clone());
+        self.finish(async move {
+            let turn = delivery.hub().turn_in_line(&room).await;
+            delivery.delete_in(&turn, &store, &what).await
+        })
+        .await
+    }
+
+    /// In the room's turn nothing new is stored between the two counts.
+    async fn delete_in(&self, turn: &Turn<'_>, store: &Store, what: &Deletion) -> Result<u64, Error> {
+        let room = turn.room();
+        let mut users: Vec<_> = self.hub().members(room).iter().map(|member| member.user().clone()).collect();
+        users.sort_unstable();
+        users.dedup();
+        let counts = async || if users.is_empty() { Ok(Vec::new()) } else { store.count_unread_of(room, &users).await };
+        let before = counts().await?;
+        let deleted = match what {
+            Deletion::Messages(ids) => store.delete(room, ids).await?,
+            Deletion::UpTo(position) => store.delete_to(room, *position).await?,
+            Deletion::All => store.delete_to(room, i64::MAX.cast_unsigned()).await?,
+        };
+        match counts().await {
+            Ok(after) => {
+                let changed = users.iter().zip(before.iter().zip(after));
+                let changed = changed.filter(|(_, (before, after))| *before != after);
+                self.tell_all(turn, &changed.map(|(user, (_, after))| (user, after)).collect()).await;
+            }
+            // They are deleted all the same.
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "devices are not told of what was deleted from a mailbox"
+            ),
+        }
+        Ok(deleted)
+    }
+
+    async fn tell_all(&self, turn: &Turn<'_>, counts: &HashMap<&UserId, u64>) {
+        if counts.is_empty() {
+            return;
+        }
+        for (index, member) in self.hub().members(turn.room()).iter().enumerate() {
+            if index % STRETCH == STRETCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(count) = counts.get(member.user()) {
+                turn.send(member, frame(turn.room(), *count));
+            }
+        }
+    }
+
+    async fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let (answer, answered) = oneshot::channel();
+        self.inner.lifecycle.spawn(async move {
+            let _ = answer.send(work.await);
+        });
+        match answered.await {
+            Ok(done) => done,
+            // A hard stop dropped the task: the caller's connection goes the same way.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+fn frame(room: &RoomName, count: u64) -> Frame {
+    let payload = serde_json::value::to_raw_value(&Unread { room: room.as_str(), count });
+    let payload = payload.map_or(Payload::None, |raw| Payload::Json(raw.into()));
+    Frame::new(EventName::own("bugle:unread"), payload)
+}

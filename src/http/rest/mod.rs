@@ -1,0 +1,127 @@
+//! What devices ask for over HTTP, each with its token.
+
+mod retained;
+
+mod notifications;
+
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::command::{Commands, DeviceRefused, Error};
+use crate::listener::{ClientAddress, Pages};
+use crate::telemetry::{self, audit};
+
+/// `[rest]`: what devices may ask for over HTTP.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestConfig {
+    /// Where it begins.
+    pub path: String,
+}
+
+/// What devices may ask for, each with `Authorization: Bearer` and its token.
+pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages) -> Router {
+    let path = &config.path;
+    Router::new()
+        .route(&format!("{path}/retained"), get(retained::all))
+        .route(&format!("{path}/retained/{{event}}"), get(retained::one))
+        .route(&format!("{path}/notifications"), get(notifications::list))
+        .route(&format!("{path}/notifications/unread-count"), get(notifications::count))
+        .route(&format!("{path}/notifications/read"), put(notifications::read_all))
+        .route(&format!("{path}/notifications/{{id}}/read"), put(notifications::read_one))
+        .with_state(commands)
+        .layer(from_fn_with_state(pages.clone(), guard))
+        .layer(pages.cors().allow_methods([Method::GET, Method::PUT]))
+}
+
+/// Refuses pages of other origins, and tells of whoever else was refused.
+async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let address = pages.client_address(&parts).map(|ClientAddress(address)| address);
+    let response = if pages.allow(&parts) {
+        next.run(Request::from_parts(parts, body)).await
+    } else {
+        let message = "pages of this origin may not ask here (clients.cors_origins)";
+        (Extension(Reason("origin")), error(StatusCode::FORBIDDEN, "origin", message)).into_response()
+    };
+    if let Some(Reason(reason)) = response.extensions().get().copied() {
+        tracing::info!(
+            client.address = address.map(tracing::field::display),
+            refusal.reason = reason,
+            "refused a request of a device"
+        );
+        telemetry::refused("rest", reason);
+        audit::device_refused("rest", address, reason);
+    }
+    response
+}
+
+/// Why a device was refused, for logs and metrics.
+#[derive(Clone, Copy)]
+struct Reason(&'static str);
+
+fn token(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()
+}
+
+/// An answer that must not be kept: the next value may be another one, and the next one who asks another user.
+fn fresh(kind: &'static str, body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+/// What tries again after a refusal that may pass waits so many seconds.
+const RETRY_AFTER: u32 = 1;
+
+fn refuse(refused: &DeviceRefused) -> Response {
+    let message = refused.to_string();
+    let (status, code) = match refused {
+        DeviceRefused::Token(refused) => {
+            let reason = Extension(Reason(refused.reason()));
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            return (reason, challenge, error(StatusCode::UNAUTHORIZED, "unauthenticated", &message)).into_response();
+        }
+        DeviceRefused::NotYourRoom => {
+            let reason = Extension(Reason("not_your_room"));
+            return (reason, error(StatusCode::FORBIDDEN, "not_your_room", &message)).into_response();
+        }
+        DeviceRefused::Error(error) => match error {
+            Error::InvalidArgument(_) => (StatusCode::BAD_REQUEST, "invalid_argument"),
+            Error::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::PermissionDenied(_) => (StatusCode::FORBIDDEN, "permission_denied"),
+            Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            Error::FailedPrecondition(_) => (StatusCode::CONFLICT, "failed_precondition"),
+            Error::ResourceExhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, "resource_exhausted"),
+            Error::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Error::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
+        },
+    };
+    let mut response = error(status, code, &message);
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+    }
+    response
+}
+
+/// A request whose address does not say what it should.
+fn malformed(message: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, "invalid_argument", message)
+}
+
+/// An answer in JSON.
+fn answer(body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body);
+    body.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), |body| fresh("application/json", body))
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = json!({ "error": { "code": code, "message": message } });
+    (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
+}

@@ -1,0 +1,18 @@
+use super::{EventName, MessageId, Payload, UserId};
+
+/// A message of a room that is kept for devices that come later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptMessage {
+    /// Its number in the room's sequence.
+    pub number: u64,
+    /// Its id.
+    pub id: MessageId,
+    /// Its event.
+    pub event: EventName,
+    /// Its payload, as it is sent.
+    pub payload: Payload,
+    /// Users who are not to get it.
+    pub except_users: Vec<UserId>,
+    /// When it was kept, in milliseconds since 1970.
+    pub kept_at_ms: i64,
+}

@@ -1,0 +1,102 @@
+use std::collections::BTreeMap;
+
+use sqlx::{Row, any::AnyRow};
+
+use super::{
+    Error, Store, Window,
+    append::statement,
+    read::{COLUMNS, kept},
+    unread::{IS_FOR_USER, IS_READ, IS_UNREAD, quoted},
+};
+use crate::message::{KeptMessage, RoomName, UserId};
+
+/// Payloads of one page, in bytes; one that is larger comes alone.
+const PAGE_BYTES: i64 = 2 << 20;
+
+/// Whose state counts in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The user: what is not for them is not listed.
+    pub user: UserId,
+    /// What they have read is not listed either.
+    pub unread_only: bool,
+}
+
+/// A message in a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// The message.
+    pub message: KeptMessage,
+    /// Whether the reader has read it; none: there is no reader.
+    pub is_read: Option<bool>,
+}
+
+impl Store {
+    /// The messages of a mailbox that are still of use, in order, and whether more follow. There may be fewer than were asked for though
+    /// more follow: what is large comes in small pages.
+    pub async fn list(
+        &self,
+        room: &RoomName,
+        window: Window,
+        reader: Option<&Reader>,
+    ) -> Result<(Vec<Listed>, bool), Error> {
+        let (room, reader, now) = (room.clone(), reader.cloned(), self.now_ms());
+        let read = self.inner.database.read(move |connection| {
+            Box::pin(async move {
+                let query = statement(heads_sql(reader.as_ref())).bind(room.as_str()).bind(window.after.cast_signed());
+                let query = query.bind(now).bind(i64::from(window.most) + 1);
+                let query = match &reader {
+                    Some(reader) => query.bind(reader.user.as_str()).bind(quoted(&reader.user)),
+                    None => query,
+                };
+                let heads = query.fetch_all(&mut *connection).await?;
+                let fitting = fitting(&heads, window.most as usize)?;
+                let more = heads.len() > fitting.len();
+                let Some((last, _)) = fitting.last_key_value() else {
+                    return Ok((Vec::new(), fitting, more));
+                };
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM messages WHERE room = $1 AND position > $2 AND position <= $3 ORDER BY position"
+                );
+                let query = statement(sql).bind(room.as_str()).bind(window.after.cast_signed()).bind(*last);
+                Ok((query.fetch_all(connection).await?, fitting, more))
+            })
+        });
+        let (rows, is_read, more) = read.await?;
+        let mut listed = Vec::with_capacity(is_read.len());
+        for row in &rows {
+            // Others in between have expired, or are not for this reader.
+            if let Some(is_read) = is_read.get(&row.try_get(0)?) {
+                listed.push(Listed { message: kept(row)?, is_read: *is_read });
+            }
+        }
+        Ok((listed, more))
+    }
+}
+
+/// What tells which messages a page has: position, bytes, and whether it was read, if anybody reads.
+fn heads_sql(reader: Option<&Reader>) -> String {
+    let (is_read, condition) = match reader {
+        None => ("NULL".to_owned(), "1 = 1"),
+        Some(Reader { unread_only: true, .. }) => ("0".to_owned(), IS_UNREAD),
+        Some(Reader { unread_only: false, .. }) => (format!("CASE WHEN {IS_READ} THEN 1 ELSE 0 END"), IS_FOR_USER),
+    };
+    format!(
+        "SELECT position, CAST(LENGTH(payload) AS BIGINT), CAST({is_read} AS BIGINT) FROM messages \
+         WHERE room = $1 AND position > $2 AND expires_at > $3 AND {condition} ORDER BY position LIMIT $4"
+    )
+}
+
+/// The first of these, as many as one page holds.
+fn fitting(heads: &[AnyRow], most: usize) -> sqlx::Result<BTreeMap<i64, Option<bool>>> {
+    let mut bytes = 0;
+    let mut fitting = BTreeMap::new();
+    for head in heads.iter().take(most) {
+        bytes += head.try_get::<i64, _>(1)?;
+        if bytes > PAGE_BYTES && !fitting.is_empty() {
+            break;
+        }
+        fitting.insert(head.try_get(0)?, head.try_get::<Option<i64>, _>(2)?.map(|is_read| is_read != 0));
+    }
+    Ok(fitting)
+}

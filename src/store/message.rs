@@ -1,0 +1,42 @@
+use std::{sync::Arc, time::Duration};
+
+use crate::message::{EventName, MessageId, Payload, RoomName, UserId};
+
+/// A message that is to be kept.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// Whose mailbox it goes into.
+    pub room: RoomName,
+    /// Its id.
+    pub id: MessageId,
+    /// Its event.
+    pub event: EventName,
+    /// Its payload, as it is sent.
+    pub payload: Payload,
+    /// Users who are not to get it.
+    pub except_users: Vec<UserId>,
+    /// How long it is of use; none: as long as it is kept.
+    pub ttl: Option<Duration>,
+    /// Makes its repetition harmless.
+    pub once: Option<Once>,
+}
+
+/// An idempotency key, and what was asked for under it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Once {
+    /// The name of the API key.
+    pub caller: Arc<str>,
+    /// The idempotency key.
+    pub key: Arc<str>,
+    /// A digest of what was asked for.
+    pub asked: [u8; 32],
+}
+
+/// A room's sequence of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mailbox {
+    /// The last position that was given; 0: none.
+    pub last: u64,
+    /// Up to here messages may have been trimmed by age or count.
+    pub trimmed: u64,
+}

@@ -1,0 +1,151 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use sqlx::{Row, any::AnyRow};
+
+use super::{Error, Store, append::statement};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Rows of one statement, so that writers need not wait long.
+const ROWS: i64 = 200;
+
+/// Takes away what is of no use any more, again and again.
+pub(super) async fn run(store: Store) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            () = store.inner.closed.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        tokio::select! {
+            () = store.inner.closed.cancelled() => return,
+            swept = store.sweep() => if let Err(error) = swept {
+                tracing::warn!(%error, error.cause = error.cause(), "the store cannot be swept: trying again");
+            },
+        }
+    }
+}
+
+impl Store {
+    /// Takes away what has expired, is too old, or is too much for its mailbox. It is looked for by readers, for whom no writer waits, and
+    /// taken away little by little. This happens by itself now and then.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let config = &self.inner.config;
+        let now = self.now_ms();
+        let too_old = now.saturating_sub(i64::try_from(config.max_age.as_millis()).unwrap_or(i64::MAX));
+        self.delete_in_steps("emits", "caller, room, key", "expires_at <= $1", now).await?;
+        self.delete_in_steps("messages", "room, position", "expires_at <= $1", now).await?;
+        self.trim_old(too_old).await?;
+        self.trim_many(i64::from(config.max_messages)).await?;
+        self.forget_orphans().await
+    }
+
+    async fn delete_in_steps(&self, table: &str, keys: &str, condition: &str, bound: i64) -> Result<(), Error> {
+        let sql = format!(
+            "DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE {condition} LIMIT {ROWS})"
+        );
+        while self.change(sql.clone(), bound).await? == ROWS.cast_unsigned() {}
+        Ok(())
+    }
+
+    async fn trim_old(&self, before: i64) -> Result<(), Error> {
+        loop {
+            // By the index of ages, however many messages there are.
+            let sql = "SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT 1000";
+            let oldest = self.look(sql, before).await?;
+            let mut floors = BTreeMap::<String, i64>::new();
+            for row in &oldest {
+                let (room, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+                let floor = floors.entry(room).or_default();
+                *floor = position.max(*floor);
+            }
+            for (room, floor) in floors {
+                self.trim(room, floor).await?;
+            }
+            if oldest.len() < 1_000 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Of each mailbox the last positions stay. What was deleted or has expired counts, so that nothing need be counted.
+    async fn trim_many(&self, most: i64) -> Result<(), Error> {
+        let sql = "SELECT room, last FROM mailboxes WHERE last - trimmed > $1";
+        for row in self.look(sql, most).await? {
+            let last: i64 = row.try_get(1)?;
+            self.trim(row.try_get(0)?, last - most).await?;
+        }
+        Ok(())
+    }
+
+    /// Raises the floor of a mailbox, and then takes away what is below: in this order a crash in between leaves nobody in the belief
+    /// that nothing is missing.
+    async fn trim(&self, room: String, floor: i64) -> Result<(), Error> {
+        let raised = room.clone();
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                let sql = "UPDATE mailboxes SET trimmed = $2 WHERE room = $1 AND trimmed < $2";
+                sqlx::query(sql).bind(raised).bind(floor).execute(connection).await.map(|_| ())
+            })
+        });
+        write.await?;
+        loop {
+            let room = room.clone();
+            let write = self.inner.database.write(move |connection| {
+                Box::pin(async move {
+                    let sql = "DELETE FROM messages WHERE room = $1 AND position IN \
+                               (SELECT position FROM messages WHERE room = $1 AND position <= $2 LIMIT $3)";
+                    let query = sqlx::query(sql).bind(room).bind(floor).bind(ROWS);
+                    Ok(query.execute(connection).await?.rows_affected())
+                })
+            });
+            if write.await? < ROWS.cast_unsigned() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets who has read, or was not given, messages that are not there any more.
+    async fn forget_orphans(&self) -> Result<(), Error> {
+        let reads = "SELECT room, user_id, position FROM read_messages WHERE NOT EXISTS \
+                     (SELECT 1 FROM messages WHERE messages.room = read_messages.room \
+                     AND messages.position = read_messages.position) LIMIT $1";
+        self.forget(reads, "DELETE FROM read_messages WHERE room = $1 AND user_id = $2 AND position = $3").await?;
+        let passed_over = "SELECT '', user_id, position FROM passed_over WHERE NOT EXISTS \
+                           (SELECT 1 FROM messages WHERE messages.room = 'user:' || passed_over.user_id \
+                           AND messages.position = passed_over.position) LIMIT $1";
+        self.forget(passed_over, "DELETE FROM passed_over WHERE $1 = '' AND user_id = $2 AND position = $3").await
+    }
+
+    async fn forget(&self, orphans: &'static str, delete: &'static str) -> Result<(), Error> {
+        let orphans = self.look(orphans, ROWS).await?;
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                for row in orphans {
+                    let (room, user, position): (String, String, i64) =
+                        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                    sqlx::query(delete).bind(room).bind(user).bind(position).execute(&mut *connection).await?;
+                }
+                Ok(())
+            })
+        });
+        write.await
+    }
+
+    async fn look(&self, sql: &'static str, bound: i64) -> Result<Vec<AnyRow>, Error> {
+        let read = self
+            .inner
+            .database
+            .read(move |connection| Box::pin(async move { sqlx::query(sql).bind(bound).fetch_all(connection).await }));
+        read.await
+    }
+
+    async fn change(&self, sql: String, bound: i64) -> Result<u64, Error> {
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move { Ok(statement(sql).bind(bound).execute(connection).await?.rows_affected()) })
+        });
+        write.await
+    }
+}

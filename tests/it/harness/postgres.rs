@@ -1,0 +1,86 @@
+//! A PostgreSQL of the tests' own.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// A server that ends with this process, even if it is killed: the shell that runs it waits for its input to end.
+struct Postgres {
+    port: u16,
+    _shell: Child,
+}
+
+/// The address of a new, empty database. The server is started once, on a free port, in a directory of its own.
+pub fn new_database() -> String {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    let server = SERVER.get_or_init(Postgres::start);
+    let name = format!("test_{}", uuid());
+    server.ask(&format!("CREATE DATABASE {name}")).expect("the database is made");
+    format!("postgres://postgres@127.0.0.1:{}/{name}", server.port)
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();
+        let directory = std::env::temp_dir().join(format!("bugle-postgres-{}-{port}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        let data = directory.join("data");
+        let mut initialise = Command::new(program("initdb"));
+        initialise.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]);
+        initialise.arg(&data).stdout(Stdio::null());
+        // The server refuses to run as root.
+        if let Some((user, group)) = other_user() {
+            chown(&directory, Some(user), Some(group)).expect("the directory can be given away");
+            initialise.uid(user).gid(group);
+        }
+        assert!(initialise.current_dir("/tmp").status().expect("initdb runs").success());
+        let script = r#""$1" -D "$2/data" -p "$3" -k "$2" -c listen_addresses=127.0.0.1 >"$2/log" 2>&1 & read -r _; kill -INT $!; wait; rm -rf "$2""#;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(program("postgres")).arg(&directory).arg(port.to_string());
+        if let Some((user, group)) = other_user() {
+            shell.uid(user).gid(group);
+        }
+        let shell = shell.current_dir("/tmp").stdin(Stdio::piped()).spawn().expect("a shell runs");
+        let server = Self { port, _shell: shell };
+        let begun = Instant::now();
+        while server.ask("SELECT 1").is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "PostgreSQL did not start: see {}", directory.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    fn ask(&self, sql: &str) -> Result<(), ()> {
+        let mut psql = Command::new("psql");
+        psql.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-qc", sql]);
+        let done = psql.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if done.is_ok_and(|done| done.success()) { Ok(()) } else { Err(()) }
+    }
+}
+
+fn uuid() -> String {
+    bugle::message::ConnectionId::random().to_string().replace('-', "")
+}
+
+/// Debian keeps them out of the path.
+fn program(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> =
+        versions.map(|version| version.path().join("bin").join(name)).filter(|path| path.exists()).collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+/// The user and the group that Debian's package makes, for root.
+fn other_user() -> Option<(u32, u32)> {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let users = fs::read_to_string("/etc/passwd").ok().filter(|_| is_root)?;
+    let fields: Vec<_> = users.lines().find(|line| line.starts_with("postgres:"))?.split(':').collect();
+    Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+}
