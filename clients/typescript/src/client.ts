@@ -30,7 +30,7 @@ export class Client<Events extends object = AnyEvents> {
   constructor(private readonly options: Options) {
     // Socket.IO would take a path for a namespace, and Bugle has none but the main one.
     if (new URL(options.url).pathname !== '/') throw new TypeError(`url must be an origin, without a path: ${options.url}`);
-    const { url, path = '/socket.io', socketOptions, retryDelay = 1_000, retryDelayMax = 30_000 } = options;
+    const { url, path = '/socket.io', socketOptions, retryDelay = 500, retryDelayMax = 30_000 } = options;
     this.socket = io(url, { ...socketOptions, path, autoConnect: false, forceNew: true, reconnection: false });
     this.#handlers = new Handlers(options.onMessage);
     this.#positions = new Positions(options.storage, (cause) =>

@@ -59,7 +59,7 @@ export interface Options {
   /** The server's `socketio.path`. Default `/socket.io`. */
   path?: string;
 
-  /** The delay before the second attempt to connect, in milliseconds; it doubles with each failure. Default 1,000. */
+  /** The delay before the second attempt to connect, in milliseconds; it doubles with each failure. Default 500. */
   retryDelay?: number;
 
   /** The longest delay between two attempts, in milliseconds. Each delay is by chance between half of it and all. Default 30,000. */

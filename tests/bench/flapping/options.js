@@ -11,6 +11,7 @@ room: what arrives, how often, in which order and how late, with Bugle and with 
   --period DURATION    from one loss of a device's connection to the next (15s)
   --down DURATION      how long a device is refused then (2s)
   --seed NUMBER        which devices are cut off when (1)
+  --shipped            devices come back as their clients are shipped, each with its own delays; without, all in the same way
   --only NAMES         of ${Object.keys(CONTENDERS).join(',')}: these alone
   --json               the figures as JSON
 `;
@@ -22,13 +23,14 @@ export class UsageError extends Error {}
 
 /** What is to be run, by the arguments of the command; durations in milliseconds. Undefined if help was all they asked for. */
 export function options(argv) {
-  const { help, json, only, ...texts } = parsed(argv);
+  const { help, json, only, shipped, ...texts } = parsed(argv);
   if (help) {
     process.stdout.write(HELP);
     return undefined;
   }
   const values = {
     json,
+    shipped,
     only: contenders(only),
     devices: count('devices', texts.devices, 1),
     messages: count('messages', texts.messages, 1),
@@ -53,6 +55,7 @@ function parsed(argv) {
     seed: text('1'),
     only: text(Object.keys(CONTENDERS).join(',')),
     json: flag,
+    shipped: flag,
     help: flag,
   };
   try {

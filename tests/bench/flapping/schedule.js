@@ -4,9 +4,12 @@ export function phases({ devices, period, seed }) {
   return Array.from({ length: devices }, () => random() * period);
 }
 
-/** How devices come back, the same for every contender: without jitter, so that only servers make a difference. */
-export function reconnection({ down }) {
-  return {
+/**
+ * How devices come back: the same for every contender and without jitter, so that only servers make a difference. Undefined: each as it is
+ * shipped.
+ */
+export function reconnection({ down, shipped }) {
+  return shipped ? undefined : {
     reconnectionDelay: down / 10,
     reconnectionDelayMax: down / 2,
     randomizationFactor: 0,
@@ -14,8 +17,8 @@ export function reconnection({ down }) {
 }
 
 /** How long after the last message the last device has come back and been given what it missed, or never will. */
-export function grace({ down }) {
-  return 2 * down + 3_000;
+export function grace({ down, shipped }) {
+  return 2 * down + (shipped ? 15_000 : 3_000);
 }
 
 /** Tommy Ettinger's generator: numbers from 0 to 1. */

@@ -44,12 +44,11 @@ function resuming({ arrived, take, began, ...device }) {
 async function packaged({ url, token, line, reconnection, arrived, take, began }) {
   const { connect: open } = await import('../../../../clients/typescript/dist/index.js');
   // It always comes back with jitter, by which its times would differ from the others' for no reason of the server.
-  Math.random = () => 1 - Number.EPSILON;
+  if (reconnection) Math.random = () => 1 - Number.EPSILON;
   const client = open({
     url,
     token,
-    retryDelay: reconnection.reconnectionDelay,
-    retryDelayMax: reconnection.reconnectionDelayMax,
+    ...(reconnection && { retryDelay: reconnection.reconnectionDelay, retryDelayMax: reconnection.reconnectionDelayMax }),
     restAfter: false,
     socketOptions: { transports: ['websocket'], agent: line },
     onResumed: (rooms) => began({ whole: isWhole(rooms) }),
