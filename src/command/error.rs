@@ -82,11 +82,6 @@ impl Error {
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
         }
     }
-
-    /// A feature of the API that this version does not have.
-    pub fn not_built(what: &str) -> Self {
-        Self::FailedPrecondition(format!("{what} is not built yet"))
-    }
 }
 
 impl From<Violation> for Error {
