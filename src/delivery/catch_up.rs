@@ -70,12 +70,10 @@ impl CatchUp {
 
     /// The connection may have missed something in a room that it is about to join.
     pub(super) fn may_be_behind(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
-        let is_kept = delivery.store().is_some() || delivery.inner.history.keeps(room);
+        let is_kept = delivery.can_store() || delivery.has_history(room);
         let origin = match resume.and_then(|resume| resume.of(room)) {
             Some(position) if is_kept => Origin::Seen(position.clone()),
-            None if room.user().is_some() && delivery.store().is_some() && !delivery.inner.history.keeps(room) => {
-                Origin::Undelivered
-            }
+            None if delivery.is_users_mailbox(room) => Origin::Undelivered,
             Some(_) | None => return false,
         };
         self.behind.push((room.clone(), origin));

@@ -248,26 +248,27 @@ impl<'a> Replay<'a> {
             Some(turn) => turn,
             None => self.delivery.hub().turn(self.room).await,
         };
-        if let (Some(last), Some(store), true) = (&last, self.delivery.store(), self.is_own_mailbox()) {
+        if let (Some(last), Some(store)) = (&last, self.notes()) {
             store.pass_over_to(self.member.user(), last.number).await?;
         }
         turn.caught_up(self.member);
         Ok(Resumed { recovered: false, count: 0, position: last.map(|last| last.to_string()) })
     }
 
-    fn is_own_mailbox(&self) -> bool {
-        self.room.user().is_some() && !self.delivery.inner.history.keeps(self.room)
+    /// The store, if this is the user's own mailbox: there it is noted what was given.
+    fn notes(&self) -> Option<&Store> {
+        self.delivery.store().filter(|_| self.delivery.is_users_mailbox(self.room))
     }
 
     /// What was given to one connection of a user need not be given to another that does not resume.
     fn note_given(&self, number: u64) {
-        if let Some(store) = self.delivery.store().filter(|_| number > 0 && self.is_own_mailbox()) {
+        if let Some(store) = self.notes().filter(|_| number > 0) {
             store.note_delivered(self.member.user(), number);
         }
     }
 
     fn note_passed_over(&self, number: u64) {
-        if let Some(store) = self.delivery.store().filter(|_| self.is_own_mailbox()) {
+        if let Some(store) = self.notes() {
             store.note_passed_over(self.member.user(), number);
         }
     }

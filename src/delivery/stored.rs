@@ -66,9 +66,7 @@ impl ToBeStored {
         let count = pending.iter().take(AT_ONE_TIME).take_while(fits).count().max(1);
         Some(pending.drain(..count).collect())
     }
-}
 
-impl ToBeStored {
     fn note_uncertain(&self, room: &RoomName, ids: impl Iterator<Item = MessageId>) {
         let mut uncertain = self.uncertain.lock();
         if uncertain.len() < MOST_UNCERTAIN || uncertain.contains_key(room) {
@@ -99,6 +97,11 @@ impl Delivery {
     /// Whether emits can be stored at all.
     pub fn can_store(&self) -> bool {
         self.store().is_some()
+    }
+
+    /// Whether a room is a user's, and what is stored for that user is there.
+    pub(super) fn is_users_mailbox(&self, room: &RoomName) -> bool {
+        room.user().is_some() && self.can_store() && !self.has_history(room)
     }
 
     /// Keeps an emit, and then sends it. Its place among those of its room is that of this call.

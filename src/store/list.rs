@@ -3,12 +3,21 @@ use std::collections::BTreeMap;
 use sqlx::{Row, any::AnyRow};
 
 use super::{
-    Error, Store, Window,
+    Error, Store,
     append::statement,
     read::{COLUMNS, kept},
     unread::{IS_FOR_USER, IS_READ, IS_UNREAD, quoted},
 };
 use crate::message::{KeptMessage, RoomName, UserId};
+
+/// Which messages of a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Those after this position.
+    pub after: u64,
+    /// So many at most.
+    pub most: u32,
+}
 
 /// Payloads of one page, in bytes; one that is larger comes alone.
 const PAGE_BYTES: i64 = 2 << 20;

@@ -20,13 +20,12 @@ pub use append::Appended;
 mod writer;
 
 mod read;
-pub use read::Window;
 
 mod unread;
 pub use unread::Which;
 
 mod list;
-pub use list::{Listed, Reader};
+pub use list::{Listed, Reader, Window};
 
 mod count;
 
@@ -63,7 +62,7 @@ struct Inner {
     closed: CancellationToken,
 }
 
-/// How many messages wait for the writer before those who bring more must wait, too.
+/// How many rooms' messages wait for the writer before those who bring more must wait, too.
 const QUEUE: usize = 4_096;
 /// How often a database that does not answer is asked again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);

@@ -1,34 +1,25 @@
-use std::collections::HashMap;
+use sqlx::{Row, any::AnyRow};
 
-use sqlx::{AnyConnection, Row, any::AnyRow};
-
-use super::{
-    Error, Mailbox, Store,
-    append::{chunks, statement},
-};
+use super::{Error, Mailbox, Store, append::statement};
 use crate::message::{EventName, KeptMessage, MessageId, Payload, RoomName, UserId};
-
-/// Which messages of a mailbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Those after this position.
-    pub after: u64,
-    /// So many at most.
-    pub most: u32,
-}
 
 pub(super) const COLUMNS: &str = "position, message_id, event, kind, payload, except_users, stored_at";
 
 impl Store {
-    /// How the mailboxes of these rooms stand, those in which anything was ever kept.
-    pub async fn mailboxes(&self, rooms: &[RoomName]) -> Result<HashMap<RoomName, Mailbox>, Error> {
-        let rooms = rooms.to_vec();
-        self.inner.database.read(move |connection| Box::pin(async move { mailboxes(connection, &rooms).await })).await
-    }
-
     /// How a room's mailbox stands; none if nothing was ever kept there.
     pub async fn mailbox(&self, room: &RoomName) -> Result<Option<Mailbox>, Error> {
-        Ok(self.mailboxes(std::slice::from_ref(room)).await?.remove(room))
+        let room = room.clone();
+        let row = self.inner.database.read(move |connection| {
+            Box::pin(async move {
+                let query = sqlx::query("SELECT last, trimmed FROM mailboxes WHERE room = $1").bind(room.as_str());
+                query.fetch_optional(connection).await
+            })
+        });
+        let Some(row) = row.await? else {
+            return Ok(None);
+        };
+        let (last, trimmed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Some(Mailbox { last: last.cast_unsigned(), trimmed: trimmed.cast_unsigned() }))
     }
 
     /// Those of these messages that are in a mailbox, in order.
@@ -49,26 +40,6 @@ impl Store {
         messages.sort_by_key(|message| message.number);
         Ok(messages)
     }
-}
-
-async fn mailboxes(connection: &mut AnyConnection, rooms: &[RoomName]) -> sqlx::Result<HashMap<RoomName, Mailbox>> {
-    let mut found = HashMap::new();
-    for chunk in chunks(rooms) {
-        let places: Vec<_> = (1..=chunk.len()).map(|place| format!("${place}")).collect();
-        let sql = format!("SELECT room, last, trimmed FROM mailboxes WHERE room IN ({})", places.join(", "));
-        let mut query = statement(sql);
-        for room in chunk {
-            query = query.bind(room.as_str());
-        }
-        for row in query.fetch_all(&mut *connection).await? {
-            let (name, last, trimmed): (String, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            if let Some(room) = chunk.iter().find(|room| room.as_str() == name) {
-                let mailbox = Mailbox { last: last.cast_unsigned(), trimmed: trimmed.cast_unsigned() };
-                found.insert(room.clone(), mailbox);
-            }
-        }
-    }
-    Ok(found)
 }
 
 pub(super) fn kept(row: &AnyRow) -> Result<KeptMessage, Error> {
