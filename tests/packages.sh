@@ -21,15 +21,15 @@ install_python_packages() {
   cp "$wanted" "$installed"
 }
 
-# The release binary: BUGLE_BIN, or else built from here.
+# The release binary: BUGLE_BIN, or else the one that is built of this crate.
 release_binary_of() {
-  local root=$1 target
+  local crate=$1 target
   if [[ -n ${BUGLE_BIN:-} ]]; then
     printf '%s' "$BUGLE_BIN"
     return
   fi
-  cargo build --release --locked --manifest-path "$root/Cargo.toml" >&2
-  target=$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$root/Cargo.toml" |
+  cargo build --release --locked --manifest-path "$crate/Cargo.toml" >&2
+  target=$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$crate/Cargo.toml" |
     node -p 'JSON.parse(fs.readFileSync(0)).target_directory')
   printf '%s' "$target/release/bugle"
 }
