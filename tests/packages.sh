@@ -28,7 +28,7 @@ release_binary_of() {
     printf '%s' "$BUGLE_BIN"
     return
   fi
-  cargo build --release --locked --manifest-path "$crate/Cargo.toml" >&2
+  cargo build --release --locked --manifest-path "$crate/Cargo.toml" >&2 || return
   target=$(cargo metadata --locked --no-deps --format-version 1 --manifest-path "$crate/Cargo.toml" |
     node -p 'JSON.parse(fs.readFileSync(0)).target_directory')
   printf '%s' "$target/release/bugle"
