@@ -1,4 +1,5 @@
 import { bugle } from '../../clients/harness/binary.js';
+import { Failure } from './failure.js';
 
 /** The slowest there is: 15,000 devices of the server in Python. */
 const DEADLINE = 180_000;
@@ -10,7 +11,7 @@ export async function bench(contender, load, emits) {
   const figures = parsed(stdout);
   if (code === 0 && figures && contender.runs) return figures;
   const whose = `${contender.title}, ${load.name}`;
-  throw new Error(`${whose}: ${reason({ code, figures, contender })}\n${stderr}its log ends:\n${contender.lastWords}`);
+  throw new Failure(`${whose}: ${reason({ code, figures, contender })}\n${stderr}its log ends:\n${contender.lastWords}`);
 }
 
 export function bugleArguments({ devices, server, admin }, load, emits) {

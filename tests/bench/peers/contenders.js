@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { BUGLE, cleanEnvironment } from '../../clients/harness/binary.js';
 import { Configuration } from '../../clients/harness/configuration.js';
 import { Program } from '../../clients/harness/program.js';
+import { Failure } from './failure.js';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -34,7 +35,7 @@ export class Contender {
       await contender.#program.listening();
     } catch (error) {
       await contender.stop();
-      throw new Error(`${title} did not start: ${error.message}\n${contender.lastWords}`, { cause: error });
+      throw new Failure(`${title} did not start: ${error.message}\n${contender.lastWords}`, { cause: error });
     }
     return contender;
   }

@@ -1,3 +1,5 @@
+import { Failure } from './failure.js';
+
 /** A row for each figure of each load: the medians of all contenders, how they compare, and whether Bugle meets its target. */
 export function rowsOf(load, results) {
   return load.figures.map((figure) => {
@@ -14,7 +16,7 @@ function shown({ unit, isRate = false, isDrawn = false }) {
 function medianOf(results, figure, whose) {
   const values = results.map(figure.of);
   if (values.every((value) => value > 0 && Number.isFinite(value))) return median(values);
-  throw new Error(`${whose}: the figure "${figure.name}" is not known, or too small to be measured: ${values.join(', ')}`);
+  throw new Failure(`${whose}: the figure "${figure.name}" is not known, or too small to be measured: ${values.join(', ')}`);
 }
 
 /** The middle one, or the mean of the two in the middle. */

@@ -18,6 +18,18 @@ const lessThanNode = (times) => ({ times });
 const counted = (devices) => `${devices.toLocaleString('en-US')} devices`;
 const drawn = (figure, target = {}) => ({ ...figure, ...target, isDrawn: true });
 
+/** Unary calls to one user each. */
+function callers(concurrency, figures) {
+  const counts = { bugle: 20_000, node: 10_000, python: 3_000 };
+  return { command: 'user', devices: 1_000, concurrency, emits: counts, title: () => `EmitToUser, ${concurrency} callers`, figures };
+}
+
+/** Unary calls to all devices. */
+function fanOut(call, command, { target, ...numbers }) {
+  const title = ({ devices }) => `${call}, ${counted(devices)}`;
+  return { command, concurrency: 8, ...numbers, title, figures: [drawn(perDelivery, target), deliveries] };
+}
+
 /**
  * What is compared, in the order of the table. `emits` is for each contender as many as it takes a second or two for; `rate` is what all of
  * them can hold. `isFresh`: a process of its own for each round, as memory that was once used stays resident.
@@ -29,22 +41,8 @@ export const LOADS = {
     title: ({ devices }) => `connecting ${counted(devices)}`,
     figures: [drawn(perConnect), connects],
   },
-  user: {
-    command: 'user',
-    devices: 1_000,
-    concurrency: 8,
-    emits: { bugle: 20_000, node: 10_000, python: 3_000 },
-    title: ({ concurrency }) => `EmitToUser, ${concurrency} callers`,
-    figures: [drawn(perEmit, lessThanNode(5)), emits],
-  },
-  'user-64': {
-    command: 'user',
-    devices: 1_000,
-    concurrency: 64,
-    emits: { bugle: 20_000, node: 10_000, python: 3_000 },
-    title: ({ concurrency }) => `EmitToUser, ${concurrency} callers`,
-    figures: [perEmit, emits],
-  },
+  user: callers(8, [drawn(perEmit, lessThanNode(5)), emits]),
+  'user-64': callers(64, [perEmit, emits]),
   stream: {
     command: 'stream',
     devices: 1_000,
@@ -53,30 +51,9 @@ export const LOADS = {
     title: ({ concurrency }) => `EmitStream to users, ${concurrency} streams`,
     figures: [drawn(perEmit, lessThanNode(12)), emits],
   },
-  room: {
-    command: 'room',
-    devices: 1_000,
-    concurrency: 8,
-    emits: { bugle: 300, node: 100, python: 20 },
-    title: ({ devices }) => `EmitToRoom, ${counted(devices)}`,
-    figures: [drawn(perDelivery, lessThanNode(5)), deliveries],
-  },
-  'room-5000': {
-    command: 'room',
-    devices: 5_000,
-    concurrency: 8,
-    emits: { bugle: 60, node: 20, python: 10 },
-    title: ({ devices }) => `EmitToRoom, ${counted(devices)}`,
-    figures: [drawn(perDelivery, lessThanNode(5)), deliveries],
-  },
-  broadcast: {
-    command: 'broadcast',
-    devices: 1_000,
-    concurrency: 8,
-    emits: { bugle: 300, node: 100, python: 20 },
-    title: ({ devices }) => `Broadcast, ${counted(devices)}`,
-    figures: [drawn(perDelivery), deliveries],
-  },
+  room: fanOut('EmitToRoom', 'room', { devices: 1_000, emits: { bugle: 300, node: 100, python: 20 }, target: lessThanNode(5) }),
+  'room-5000': fanOut('EmitToRoom', 'room', { devices: 5_000, emits: { bugle: 60, node: 20, python: 10 }, target: lessThanNode(5) }),
+  broadcast: fanOut('Broadcast', 'broadcast', { devices: 1_000, emits: { bugle: 300, node: 100, python: 20 } }),
   'user-paced': {
     command: 'user',
     devices: 1_000,

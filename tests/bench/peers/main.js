@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { runCommand } from '../flapping/arguments.js';
 import { chart } from './chart.js';
 import { CONTENDERS } from './contenders.js';
+import { Failure } from './failure.js';
 import { rowsOf } from './figures.js';
 import { planned } from './loads.js';
 import { machine } from './machine.js';
@@ -30,6 +31,7 @@ async function main(argv) {
       rows.push(...rowsOf(load, results[load.name]));
     }
   } catch (error) {
+    if (!(error instanceof Failure)) throw error;
     process.stderr.write(`${error.message}\n`);
     return 1;
   }
