@@ -23,6 +23,7 @@ export function bugleArguments({ devices, server, admin }, load, emits) {
     emits,
     concurrency: load.concurrency,
     rate: load.rate,
+    settle: load.settle,
   };
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   return [load.command, '--json', ...given.flatMap(([name, value]) => [`--${name}`, `${value}`])];

@@ -22,9 +22,10 @@ test('Python takes part in the load of memory only when asked to', () => {
   assert.equal(planned({ only: ['user'] })[0].contenders.length, 3);
 });
 
-test('a quick run is a fraction of each load, and never nothing', () => {
+test('a quick run is a fraction of each load, never nothing, and judges nothing', () => {
   for (const load of planned({ only: Object.keys(LOADS), quick: true })) {
     assert.ok(load.devices < LOADS[load.name].devices, load.name);
+    assert.ok(load.figures.every(({ times, atMost }) => !times && !atMost), load.name);
     for (const count of Object.values(load.emits ?? {})) assert.ok(count >= 1 && Number.isInteger(count), load.name);
   }
 });
@@ -39,6 +40,10 @@ test('without options everything is run in five rounds, quickly in one', () => {
 test('figures of a part are not written into the README', () => {
   for (const part of [['--quick'], ['--only', 'user']]) assert.throws(() => options([...part, '--write']), /a whole run/);
   assert.equal(options(['--write']).write, true);
+});
+
+test('a quick run is not checked', () => {
+  assert.throws(() => options(['--quick', '--check']), /not with --quick/);
 });
 
 test('an unknown load or no round at all is refused', () => {

@@ -8,7 +8,7 @@ They take turns; the table has the medians of the rounds.
 
   --rounds NUMBER   how often each is measured, after one round that is not (5)
   --only LOADS      of ${NAMES.join(',')}: these alone
-  --quick           a fraction of each load in one round without one before it: shows that it works, and measures little
+  --quick           a tenth of each load, in one round without one before it: shows that all works; the servers are too cold for targets
   --python-memory   the load "memory" for Python as well, which is slow
   --json            all results as JSON, instead of the table
   --check           exit code 1 when a target is missed
@@ -37,5 +37,6 @@ export function options(argv) {
   if (flags.write && (flags.quick || wanted.length < NAMES.length)) {
     throw new UsageError('--write keeps the figures of a whole run: not those of --quick or --only');
   }
+  if (flags.check && flags.quick) throw new UsageError('--check is of warm servers: not with --quick');
   return { ...flags, pythonMemory, only: wanted, rounds: count('rounds', rounds ?? (flags.quick ? '1' : '5'), 1) };
 }
