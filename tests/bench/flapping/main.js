@@ -1,5 +1,6 @@
+import { runCommand } from './arguments.js';
 import { CONTENDERS } from './contenders.js';
-import { options, UsageError } from './options.js';
+import { options } from './options.js';
 import { broken } from './promises.js';
 import { round } from './round.js';
 import { table } from './table.js';
@@ -19,10 +20,4 @@ async function main(argv) {
   return faults.length > 0 ? 1 : 0;
 }
 
-try {
-  process.exitCode = await main(process.argv.slice(2));
-} catch (error) {
-  if (!(error instanceof UsageError)) throw error;
-  process.stderr.write(`${error.message}\n`);
-  process.exitCode = 64;
-}
+await runCommand(main);

@@ -1,5 +1,4 @@
-import { parseArgs } from 'node:util';
-
+import { chosen, count, FLAG, parsed, text, UsageError } from './arguments.js';
 import { CONTENDERS } from './contenders.js';
 
 const HELP = `Devices lose their connection by a TCP reset again and again while messages go out, some of them to each user and some to a
@@ -18,12 +17,22 @@ room: what arrives, how often, in which order and how late, with Bugle and with 
 
 const UNITS = { ms: 1, s: 1_000, m: 60_000 };
 
-/** What was asked for on the command line is not possible; the message says what would be. */
-export class UsageError extends Error {}
+const KNOWN = {
+  devices: text('500'),
+  messages: text('120'),
+  interval: text('1s'),
+  period: text('15s'),
+  down: text('2s'),
+  seed: text('1'),
+  only: text(Object.keys(CONTENDERS).join(',')),
+  json: FLAG,
+  shipped: FLAG,
+  help: FLAG,
+};
 
 /** What is to be run, by the arguments of the command; durations in milliseconds. Undefined if help was all they asked for. */
 export function options(argv) {
-  const { help, json, only, shipped, ...texts } = parsed(argv);
+  const { help, json, only, shipped, ...texts } = parsed(argv, KNOWN);
   if (help) {
     process.stdout.write(HELP);
     return undefined;
@@ -31,7 +40,7 @@ export function options(argv) {
   const values = {
     json,
     shipped,
-    only: contenders(only),
+    only: chosen(only, Object.keys(CONTENDERS)),
     devices: count('devices', texts.devices, 1),
     messages: count('messages', texts.messages, 1),
     seed: count('seed', texts.seed, 0),
@@ -41,41 +50,6 @@ export function options(argv) {
   };
   if (values.down * 2 > values.period) throw new UsageError('--down is at most half of --period: devices need time to come back');
   return values;
-}
-
-function parsed(argv) {
-  const text = (byDefault) => ({ type: 'string', default: byDefault });
-  const flag = { type: 'boolean', default: false };
-  const known = {
-    devices: text('500'),
-    messages: text('120'),
-    interval: text('1s'),
-    period: text('15s'),
-    down: text('2s'),
-    seed: text('1'),
-    only: text(Object.keys(CONTENDERS).join(',')),
-    json: flag,
-    shipped: flag,
-    help: flag,
-  };
-  try {
-    return parseArgs({ args: argv, options: known }).values;
-  } catch (error) {
-    throw new UsageError(error.message, { cause: error });
-  }
-}
-
-function contenders(only) {
-  const names = only.split(',');
-  const unknown = names.filter((name) => !Object.hasOwn(CONTENDERS, name));
-  if (unknown.length > 0) throw new UsageError(`--only names ${unknown.join(', ')}: known are ${Object.keys(CONTENDERS).join(', ')}`);
-  return names;
-}
-
-function count(name, text, least) {
-  const number = Number(text);
-  if (!/^\d+$/.test(text) || number < least) throw new UsageError(`--${name} is a whole number of at least ${least}`);
-  return number;
 }
 
 function duration(name, text) {

@@ -1,5 +1,6 @@
 import { CONTENDERS } from './contenders.js';
 import { LOADS } from './loads.js';
+import { markdownTable } from './markdown.js';
 
 const HEADS = [
   'server', 'load', 'delivered', 'duplicates', 'after dedupe', 'disorder', 'p50 ms', 'p99 ms', 'max ms', 'caught up', 'p50 ms', 'p99 ms',
@@ -8,9 +9,7 @@ const HEADS = [
 /** The figures as Markdown. Caught up: what was emitted before the device was back, and how long from then until it had it. */
 export function table(all) {
   const rows = all.flatMap((own) => LOADS.map(({ name }) => row(own, name)));
-  const widths = HEADS.map((head, column) => Math.max(head.length, ...rows.map((cells) => cells[column].length)));
-  const rule = widths.map((width, column) => '-'.repeat(width - 1) + (column < 2 ? '-' : ':'));
-  return [HEADS, rule, ...rows].map((cells) => line(cells, widths)).join('');
+  return markdownTable(HEADS, rows, 2);
 }
 
 function row({ contender, loads }, name) {
@@ -19,11 +18,6 @@ function row({ contender, loads }, name) {
   const delays = [delayMs.p50, delayMs.p99, delayMs.max].map(milliseconds);
   const catchUps = [catchUpMs.p50, catchUpMs.p99].map(milliseconds);
   return [CONTENDERS[contender].title, name, percent(deliveredPercent), ...counts, ...delays, `${caughtUp}`, ...catchUps];
-}
-
-function line(cells, widths) {
-  const padded = cells.map((cell, column) => (column < 2 ? cell.padEnd(widths[column]) : cell.padStart(widths[column])));
-  return `| ${padded.join(' | ')} |\n`;
 }
 
 /** Rounded down: what is not whole never looks so. */

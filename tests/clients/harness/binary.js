@@ -13,9 +13,9 @@ export function cleanEnvironment(extra = {}) {
 }
 
 /** Runs a command to its end: what it wrote, and its exit code. */
-export function run(command, args, { input = '', env = {}, cwd } = {}) {
+export function run(command, args, { input = '', env = {}, cwd, timeout = 30_000 } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: cleanEnvironment(env), cwd, timeout: 30_000 });
+    const child = spawn(command, args, { env: cleanEnvironment(env), cwd, timeout });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text));

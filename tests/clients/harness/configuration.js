@@ -10,7 +10,7 @@ const ALL_SCOPES = ['emit', 'presence', 'rooms', 'disconnect'];
 /** A configuration file as a user writes it, and the secrets in it. */
 export class Configuration {
   apiKey = randomBytes(24).toString('hex');
-  #secret = randomBytes(24).toString('hex');
+  secret = randomBytes(24).toString('hex');
   #directory = mkdtempSync(join(tmpdir(), 'bugle-clients-'));
   path = join(this.#directory, 'bugle.toml');
   /** Where its server runs: what that keeps in a file of a relative name is there. */
@@ -27,7 +27,7 @@ export class Configuration {
       'grpc.listen': '127.0.0.1:0',
       'grpc.api_keys': [{ name: 'tests', key: this.apiKey, scopes: ALL_SCOPES }],
       'admin.listen': '127.0.0.1:0',
-      'auth.jwt.keys': [{ algorithm: 'HS256', secret: this.#secret }],
+      'auth.jwt.keys': [{ algorithm: 'HS256', secret: this.secret }],
       'log.format': 'json',
       ...keys,
     };
@@ -37,7 +37,7 @@ export class Configuration {
 
   /** A token as an application's own login service signs it. */
   token(user, claims = {}, expiresIn = '1h') {
-    return jwt.sign({ sub: user, ...claims }, this.#secret, { algorithm: 'HS256', expiresIn });
+    return jwt.sign({ sub: user, ...claims }, this.secret, { algorithm: 'HS256', expiresIn });
   }
 
   remove() {
