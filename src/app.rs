@@ -17,6 +17,7 @@ use crate::http::{self, console};
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::Connections;
 use crate::listener::{self, Acceptor, Origins, Pages, Proxies};
+use crate::memory;
 use crate::message::Fault;
 use crate::socketio;
 use crate::store::{self, Store};
@@ -162,6 +163,7 @@ impl App {
             lifecycle: lifecycle.clone(),
         };
         listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
+        listening.keep_house(metrics.clone());
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
         let mut operators = http::admin_routes(operators);
         if config.console.enabled {
@@ -255,6 +257,17 @@ impl Listening {
     /// Where.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Runs what nobody asks for.
+    fn keep_house(&self, metrics: PrometheusHandle) {
+        let stopping = || {
+            let lifecycle = self.lifecycle.clone();
+            async move { lifecycle.stopping().await }
+        };
+        let delivery = self.delivery.clone();
+        self.lifecycle.spawn(telemetry::keep_up(metrics, stopping()));
+        self.lifecycle.spawn(memory::give_back(move || delivery.hub().connections(), stopping()));
     }
 
     fn serve_calls(&self, edge: grpc::Edge, acceptor: Acceptor) {

@@ -39,6 +39,7 @@
 //! |---|---|---|
 //! | [`message`] | the words above as types; no I/O, no async | none |
 //! | [`clock`], [`lifecycle`], [`telemetry`] | leaves: the time of day; tasks and stops; logs and metrics | none |
+//! | [`memory`] | giving memory back to the system when many connections have ended | none |
 //! | [`proto`] | the generated code | none |
 //! | [`listener`] | accepting, the peer's address, bytes written, the cut of a stream | none |
 //! | [`limits`] | counts and rates, by whom and of what | `message` |
@@ -97,6 +98,7 @@ pub mod hub;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
+pub mod memory;
 pub mod message;
 pub mod proto;
 pub mod socketio;

@@ -35,6 +35,7 @@ const MODULES: &[Row] = &[
     ("clock", &[]),
     ("telemetry", &[]),
     ("lifecycle", &[]),
+    ("memory", &[]),
     ("proto", &[]),
     ("listener", &[]),
     ("limits", &["message"]),
@@ -69,6 +70,7 @@ const MODULES: &[Row] = &[
     (
         "app",
         &[
+            "memory",
             "message",
             "proto",
             "listener",

@@ -2,6 +2,8 @@
 
 mod guard;
 
+mod services;
+
 mod status;
 
 mod decode;
@@ -28,6 +30,7 @@ use tokio::net::TcpStream;
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+use self::services::Services;
 use crate::auth::{ApiKeyConfig, ApiKeys, Caller};
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
@@ -83,7 +86,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services, ready to be served.
 pub struct Edge {
-    routes: Routes,
+    services: Services,
     guard: guard::GuardLayer,
     health: HealthReporter,
     lifecycle: Lifecycle,
@@ -114,20 +117,21 @@ impl Edge {
             };
         }
         let notify = notify::Service::new(commands.clone(), lifecycle.clone());
-        let routes = Routes::new(served!(NotifyServer, notify))
-            .add_service(served!(PresenceServer, presence::Service::new(commands.clone())))
+        let others = Routes::new(served!(PresenceServer, presence::Service::new(commands.clone())))
             .add_service(served!(MailboxServer, mailbox::Service::new(commands.clone())))
             .add_service(served!(RoomsServer, rooms::Service::new(commands)))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?);
+            .add_service(reflection().build_v1alpha()?)
+            .prepare();
+        let services = Services { notify: served!(NotifyServer, notify), others };
         let guard = guard::GuardLayer::new(api_keys, most_calls);
-        Ok(Self { routes, guard, health, lifecycle })
+        Ok(Self { services, guard, health, lifecycle })
     }
 
     /// Serves until a stop is asked for; then nothing new is taken, health says `NOT_SERVING`, and what runs is finished.
     pub async fn serve(self, incoming: impl Stream<Item = io::Result<TcpStream>>) -> Result<(), Error> {
-        let Self { routes, guard, mut health, lifecycle } = self;
+        let Self { services, guard, mut health, lifecycle } = self;
         let stopping = async move {
             lifecycle.stopping().await;
             for service in ["", "bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms", "bugle.v1.Mailbox"] {
@@ -142,8 +146,7 @@ impl Edge {
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(MAX_STREAMS)
             .layer(guard)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, stopping)
+            .serve_with_incoming_shutdown(services, incoming, stopping)
             .await?;
         Ok(())
     }

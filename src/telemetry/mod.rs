@@ -7,6 +7,8 @@ pub mod audit;
 
 mod daily;
 
+mod handles;
+
 mod lines;
 
 use std::{sync::OnceLock, time::Duration};
@@ -36,6 +38,21 @@ pub fn start_metrics() -> Result<PrometheusHandle, Error> {
         .install_recorder()?;
     describe();
     Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+/// How often what was measured is added up.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Adds up what was measured, until a stop is asked for: it would be kept, each emit's time by itself, until somebody asks for the metrics.
+pub async fn keep_up(metrics: PrometheusHandle, stopping: impl Future<Output = ()>) {
+    let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+    tokio::pin!(stopping);
+    loop {
+        tokio::select! {
+            () = &mut stopping => return,
+            _ = tick.tick() => metrics.run_upkeep(),
+        }
+    }
 }
 
 const CONNECTIONS: &str = "bugle_connections";
@@ -123,16 +140,16 @@ pub fn client_event_refused(reason: &'static str) {
 
 /// An emit came to its end. `outcome` is `sent`, `duplicate` or `refused`.
 pub fn emitted(audience: &'static str, outcome: &'static str) {
-    counter!(EMITS, "audience" => audience, "outcome" => outcome).increment(1);
+    handles::count(EMITS, [("audience", audience), ("outcome", outcome)]);
 }
 
 /// An emit was fanned out.
 pub fn fanned_out(enqueued: u64, dropped: u64, took: Duration) {
-    counter!(DELIVERIES).increment(enqueued);
+    handles::delivered(enqueued);
     if dropped > 0 {
         counter!(DROPS).increment(dropped);
     }
-    histogram!(EMIT_SECONDS).record(took);
+    handles::emit_took(took.as_secs_f64());
 }
 
 /// The store wrote so many messages in one transaction.
@@ -153,7 +170,7 @@ pub fn grpc_stream_ended(code: &'static str) {
 
 /// A gRPC call was answered.
 pub fn grpc_answered(method: &'static str, code: &'static str) {
-    counter!(GRPC_CALLS, "method" => method, "code" => code).increment(1);
+    handles::count(GRPC_CALLS, [("method", method), ("code", code)]);
 }
 
 /// A line did not get into the audit log.
