@@ -89,7 +89,10 @@ impl Bench {
     pub fn execute(self) -> Result<(), Failure> {
         let (plan, common) = self.plan();
         bench::allow_devices(plan.devices)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+        // Half of the machine, so that a server on it has the other half; and threads that nobody needs cost their waking.
+        let threads = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(threads).enable_all().build().map_err(Failure::Runtime)?;
         let report = runtime.block_on(async {
             let progress = Progress::default();
             tokio::select! {
