@@ -1,12 +1,14 @@
 use std::{error::Error, io, iter};
 
 use humantime_serde::re::humantime::format_duration;
-use tonic::{Status, transport};
+use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::USAGE;
+use super::{FAILED, USAGE};
 use crate::app;
 use crate::auth::{MintError, TokenRefused};
+use crate::bench;
+use crate::client;
 use crate::config::ConfigError;
 use crate::message::Invalid;
 use crate::proto::code_name;
@@ -36,29 +38,30 @@ pub enum Failure {
     /// The token would not be taken.
     #[error("the token is refused ({})", .0.reason())]
     TokenRefused(#[source] TokenRefused),
-    /// `--server` is no address to call.
-    #[error("{0:?} is no server to call: give http://HOST:PORT, without a path; TLS is not built into this command")]
-    Server(String),
-    /// `--api-key` cannot be sent.
-    #[error("the API key has characters that no key has: blanks, control characters or others than ASCII")]
-    ApiKey,
+    /// There is no connection to the server.
+    #[error(transparent)]
+    Client(#[from] client::Error),
     /// The payload is not JSON.
     #[error("the payload {0}")]
     Payload(Invalid),
-    /// Nobody answers.
-    #[error("no Bugle answers at {server}: see that `bugle serve` runs there, or name another one with --server")]
-    Unreachable {
-        /// Where it was looked for.
-        server: String,
-        /// What happened.
-        source: transport::Error,
-    },
     /// The server refused the call.
     #[error("{}", refusal(.0))]
     Refused(Status),
     /// The server answered what the protocol does not allow.
     #[error("the server's answer lacks {0}: it may be of another version")]
     Incomplete(&'static str),
+    /// A bench has no figures.
+    #[error(transparent)]
+    Bench(bench::Error),
+    /// A bench has figures, and not all is well.
+    #[error("{0}")]
+    Lost(String),
+    /// This program is not found again.
+    #[error("cannot find this program, to run it as the server")]
+    Program(#[source] io::Error),
+    /// Someone stopped it.
+    #[error("stopped before the end")]
+    Interrupted,
     /// Standard input cannot be read.
     #[error("cannot read standard input")]
     Input(#[source] io::Error),
@@ -79,7 +82,6 @@ pub enum Failure {
 impl Failure {
     /// The code that the process ends with.
     pub fn exit_code(&self) -> u8 {
-        const FAILED: u8 = 1;
         match self {
             Self::Config(error) => match error {
                 ConfigError::Unreadable { .. } | ConfigError::Syntax { .. } | ConfigError::Faults(_) => USAGE,
@@ -89,15 +91,17 @@ impl Failure {
                 LogError::Level(_) | LogError::Directory { .. } | LogError::Audit { .. } => USAGE,
                 LogError::Thread(_) | LogError::Twice(_) => FAILED,
             },
-            Self::Mint(error) => match error {
-                MintError::NoSecretAlgorithm(_) | MintError::Secret(_) => USAGE,
-                MintError::Sign(_) => FAILED,
+            Self::Mint(error) => mint_code(error),
+            Self::Client(error) => match error {
+                client::Error::Server(_) | client::Error::ApiKey => USAGE,
+                client::Error::Unreachable { .. } => FAILED,
             },
-            Self::User(_) | Self::Ttl(_) | Self::NoSigningKey | Self::Server(_) | Self::ApiKey | Self::Payload(_) => {
-                USAGE
-            }
+            Self::Bench(error) => bench_code(error),
+            Self::User(_) | Self::Ttl(_) | Self::NoSigningKey | Self::Payload(_) => USAGE,
             Self::TokenRefused(_)
-            | Self::Unreachable { .. }
+            | Self::Lost(_)
+            | Self::Program(_)
+            | Self::Interrupted
             | Self::Refused(_)
             | Self::Incomplete(_)
             | Self::Input(_)
@@ -120,6 +124,37 @@ impl Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         Self::Refused(status)
+    }
+}
+
+impl From<bench::Error> for Failure {
+    fn from(error: bench::Error) -> Self {
+        if let bench::Error::Refused(status) = error { Self::Refused(*status) } else { Self::Bench(error) }
+    }
+}
+
+fn mint_code(error: &MintError) -> u8 {
+    match error {
+        MintError::NoSecretAlgorithm(_) | MintError::Secret(_) => USAGE,
+        MintError::Sign(_) => FAILED,
+    }
+}
+
+fn bench_code(error: &bench::Error) -> u8 {
+    match error {
+        bench::Error::Descriptors { .. } | bench::Error::Url(..) => USAGE,
+        bench::Error::Mint(error) => mint_code(error),
+        bench::Error::Limit(_)
+        | bench::Error::Unknown { .. }
+        | bench::Error::Prepare { .. }
+        | bench::Error::Start(_)
+        | bench::Error::Admin { .. }
+        | bench::Error::Connect { .. }
+        | bench::Error::Refused(_)
+        | bench::Error::WarmUp { .. }
+        | bench::Error::Latency(_)
+        | bench::Error::Caller(_)
+        | bench::Error::Rate(_) => FAILED,
     }
 }
 

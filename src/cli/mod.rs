@@ -16,6 +16,10 @@ mod emit;
 mod presence;
 mod printed;
 
+mod bench;
+mod figures;
+mod progress;
+
 mod failure;
 pub use failure::Failure;
 
@@ -50,6 +54,9 @@ enum Command {
     Emit(emit::Emit),
     /// Tell who is connected, as lines of JSON: all counts; one user with each connection; several users in short.
     Presence(presence::Presence),
+    /// Measure what a server keeps up and what that costs, with many devices: one of its own on this machine, or a given one.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 #[derive(Args)]
@@ -60,6 +67,7 @@ struct ConfigFile {
 }
 
 const AS_ASKED: u8 = 0;
+const FAILED: u8 = 1;
 const USAGE: u8 = 64;
 
 /// Does what the process's arguments say.
@@ -98,6 +106,7 @@ impl Cli {
             Command::CheckConfig(check) => check.execute(),
             Command::Emit(emit) => block_on(emit.execute()),
             Command::Presence(presence) => block_on(presence.execute()),
+            Command::Bench(bench) => bench.execute(),
         }
     }
 }

@@ -37,6 +37,9 @@ fn wrong_usage_ends_with_64() {
         "bugle token mint --user 42 --ttl soon",
         "bugle token mint --user 42 --claim level",
         "bugle token verify",
+        "bugle bench",
+        "bugle bench user --devices 0",
+        "bugle bench user --secret",
     ] {
         assert_eq!(code(arguments), 64, "{arguments}");
     }
@@ -56,18 +59,26 @@ fn every_command_is_understood() {
         "bugle presence --api-key k",
         "bugle presence 42 43 --api-key k",
         "bugle presence --list --api-key k",
+        "bugle bench connect --devices 10 --settle 1s --json",
+        "bugle bench stream --devices 10 --emits 10 --rate 5 --payload 1000 --concurrency 2",
+        "bugle bench room --server http://127.0.0.1:1 --devices-url http://127.0.0.1:2 --admin http://127.0.0.1:3 --api-key k --secret s",
     ] {
         assert_eq!(code(arguments), 0, "{arguments}");
     }
 }
 
 #[test]
-fn the_help_does_not_show_the_api_key() {
+fn the_help_does_not_show_keys_and_secrets() {
     use clap::CommandFactory;
     let mut command = Cli::command();
-    let presence = command.find_subcommand_mut("presence").unwrap();
-    let argument = presence.get_arguments().find(|argument| argument.get_id() == "api_key").unwrap();
-    assert!(argument.is_hide_env_values_set());
+    let hides = |command: &clap::Command, id: &str| {
+        command.get_arguments().find(|argument| argument.get_id() == id).unwrap().is_hide_env_values_set()
+    };
+    assert!(hides(command.find_subcommand_mut("presence").unwrap(), "api_key"));
+    let bench = command.find_subcommand_mut("bench").unwrap();
+    for load in bench.get_subcommands().filter(|load| load.get_name() != "help") {
+        assert!(hides(load, "api_key") && hides(load, "secret"), "{}", load.get_name());
+    }
 }
 
 #[test]

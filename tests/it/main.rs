@@ -78,6 +78,8 @@ mod interleavings;
 
 mod crash;
 
+mod bench;
+
 mod mailbox;
 mod mailbox_refusals;
 mod notifications;

@@ -5,11 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
 
-mod backend;
-mod device;
-mod fleet;
-mod frame;
 mod namespace;
+mod payload;
 #[path = "../../it/harness/postgres.rs"]
 mod postgres;
 mod report;

@@ -1,6 +1,6 @@
 //! A network of its own for a device, which can be cut.
 
-use std::{path::Path, process::Command};
+use std::{net::Ipv4Addr, path::Path, process::Command};
 
 /// A network namespace, reached over a pair of virtual interfaces. It goes when this is dropped.
 pub struct Namespace {
@@ -10,7 +10,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// This side's address: of a range for benchmarks (RFC 2544).
-    pub const HERE: &str = "198.18.77.1";
+    pub const HERE: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
     const THERE: &str = "198.18.77.2";
 
     /// Makes it, or says why that cannot be done.

@@ -1,14 +1,16 @@
 //! The server's processor time, its own and the kernel's for it.
 
-use bugle::proto::v1::emit::Target;
+use bugle::{
+    bench::{Backend, Fleet, stream_item, user},
+    proto::v1::emit::Target,
+};
 use futures_util::stream;
 use tokio::task::JoinSet;
 
 use crate::{
-    backend::{Backend, ordinary, stream_item},
-    fleet::Fleet,
+    payload::ordinary,
     report::{Report, median},
-    server::{Server, tokens, user},
+    server::{Server, expect},
 };
 
 const ROUNDS: usize = 5;
@@ -19,22 +21,25 @@ const STREAMED: usize = 50_000;
 const DELIVERIES: usize = 200_000;
 /// How far emits to a room may be ahead of what its devices have got.
 const AHEAD: usize = 32;
+const ACCEPTED: &str = "the emit is accepted";
 
 pub async fn unary(report: &mut Report) {
     let server = Server::start().await;
-    let backend = Backend::connect(&server).await;
-    let fleet = Fleet::counting(&server, tokens(USERS, &[])).await;
+    let backend = server.backend().await;
+    let fleet = server.counting(server.tokens(USERS, &[])).await;
     let (mut idle, mut emits) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let stats = async |mut backend: Backend, _| assert_eq!(backend.connections().await, USERS as u64);
+        let stats = async |mut backend: Backend, _| {
+            assert_eq!(backend.connections().await.expect("presence answers"), USERS as u64);
+        };
         let per_stats = cost(&server, CALLS, call(&backend, stats)).await;
         let emit = async |mut backend: Backend, number| {
-            let receipt = backend.emit_to_user(&user(number % USERS), ordinary(number)).await;
+            let receipt = backend.emit_to_user(&user(number % USERS), ordinary(number)).await.expect(ACCEPTED);
             assert_eq!((receipt.matched, receipt.enqueued), (1, 1));
         };
         let emit_all = async {
             call(&backend, emit).await;
-            fleet.expect(((round + 1) * CALLS) as u64).await;
+            expect(&fleet, ((round + 1) * CALLS) as u64).await;
         };
         let per_emit = cost(&server, CALLS, emit_all).await;
         // The first round only warms up.
@@ -68,15 +73,18 @@ where
 
 pub async fn stream(report: &mut Report) {
     let server = Server::start().await;
-    let mut backend = Backend::connect(&server).await;
-    let fleet = Fleet::counting(&server, tokens(USERS, &[])).await;
+    let mut backend = server.backend().await;
+    let fleet = server.counting(server.tokens(USERS, &[])).await;
     let mut costs = Vec::new();
     for round in 0..=ROUNDS {
         let emit_all = async {
-            let item = |number| stream_item(Target::UserId(user(number % USERS)), ordinary(number));
-            let enqueued = backend.emit_stream(stream::iter((0..STREAMED).map(item))).await;
+            let target = |number| Target::UserId(user(number % USERS));
+            let item = move |number| stream_item(String::new(), target(number), ordinary(number), false);
+            let mut enqueued = 0;
+            let emits = stream::iter((0..STREAMED).map(item));
+            backend.emit_stream(emits, |_, receipt| enqueued += receipt.enqueued).await.expect(ACCEPTED);
             assert_eq!(enqueued, STREAMED as u64);
-            fleet.expect(((round + 1) * STREAMED) as u64).await;
+            expect(&fleet, ((round + 1) * STREAMED) as u64).await;
         };
         let per_emit = cost(&server, STREAMED, emit_all).await;
         if round > 0 {
@@ -89,8 +97,8 @@ pub async fn stream(report: &mut Report) {
 pub async fn room(report: &mut Report) {
     for devices in [1_000, 5_000] {
         let server = Server::start().await;
-        let mut backend = Backend::connect(&server).await;
-        let fleet = Fleet::counting(&server, tokens(devices, &["room"])).await;
+        let mut backend = server.backend().await;
+        let fleet = server.counting(server.tokens(devices, &["room"])).await;
         let (mut single, mut many) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
             let one_by_one = cost(&server, DELIVERIES, fill(&mut backend, &fleet, devices, 1)).await;
@@ -108,13 +116,13 @@ pub async fn room(report: &mut Report) {
 
 /// Emits to the room, never further ahead of its devices than so many emits.
 async fn fill(backend: &mut Backend, fleet: &Fleet, devices: usize, ahead: usize) {
-    let begun = fleet.arrived();
+    let begun = fleet.tally().arrived();
     let emits = DELIVERIES / devices;
     for number in 1..=emits {
-        let receipt = backend.emit_to_room("shared:room", ordinary(number)).await;
+        let receipt = backend.emit_to_room("shared:room", ordinary(number)).await.expect(ACCEPTED);
         assert_eq!(receipt.enqueued, devices as u64);
         let most_missing = if number == emits { 0 } else { ahead - 1 };
-        fleet.expect(begun + (number.saturating_sub(most_missing) * devices) as u64).await;
+        expect(fleet, begun + (number.saturating_sub(most_missing) * devices) as u64).await;
     }
 }
 

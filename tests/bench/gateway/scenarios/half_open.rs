@@ -6,13 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    backend::{Backend, ordinary},
-    device::{Device, Options},
-    namespace::Namespace,
-    report::Report,
-    server::{Server, token, user},
-};
+use bugle::bench::{Device, Options, user};
+
+use crate::{namespace::Namespace, payload::ordinary, report::Report, server::Server};
 
 /// The argument that makes this program the device.
 pub const DEVICE: &str = "half-open-device";
@@ -24,20 +20,22 @@ pub async fn run(report: &mut Report) {
         Ok(namespace) => namespace,
         Err(why) => return report.skipped(&format!("needs root and iproute2's `ip netns`: {why}")),
     };
-    let server = Server::start_at(Namespace::HERE).await;
-    let mut backend = Backend::connect(&server).await;
+    let server = Server::start_at(Namespace::HERE.into()).await;
+    let mut backend = server.backend().await;
     let descriptors = server.descriptors();
     let mut device = start_device(&namespace, &server);
     let user = user(0);
-    assert!(backend.is_online(&user).await);
+    assert!(backend.is_online(&user).await.expect("presence answers"));
 
     namespace.cut();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let emitted = Instant::now();
-    let receipt = backend.emit_to_user(&user, ordinary(0)).await;
+    let receipt = backend.emit_to_user(&user, ordinary(0)).await.expect("the emit is accepted");
     assert_eq!(receipt.enqueued, 1, "nobody knows yet");
     let is_late = || emitted.elapsed() > Duration::from_mins(1);
-    while (backend.is_online(&user).await || server.descriptors() > descriptors) && !is_late() {
+    while (backend.is_online(&user).await.expect("presence answers") || server.descriptors() > descriptors)
+        && !is_late()
+    {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let forgotten = emitted.elapsed().as_secs_f64();
@@ -49,7 +47,7 @@ pub async fn run(report: &mut Report) {
 fn start_device(namespace: &Namespace, server: &Server) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = namespace.command(&program);
-    command.args([DEVICE, &server.clients().to_string(), &token(&user(0), &[])]).stdout(Stdio::piped());
+    command.args([DEVICE, &server.devices().address.to_string(), &server.token(&user(0), &[])]).stdout(Stdio::piped());
     let mut device = command.spawn().expect("`ip netns exec` runs");
     let mut line = String::new();
     let output = device.stdout.as_mut().expect("it is piped");

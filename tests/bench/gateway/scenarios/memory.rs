@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    backend::Backend,
-    device::Speech,
-    fleet::Fleet,
-    report::Report,
-    server::{Server, tokens},
-};
+use bugle::bench::{Backend, Speech};
+
+use crate::{report::Report, server::Server};
 
 const DEVICES: usize = 5_000;
 const MOST_KIB: f64 = 20.0;
@@ -25,8 +21,8 @@ pub async fn run(report: &mut Report) {
 
 async fn begin() -> (Server, Backend, u64) {
     let server = Server::start().await;
-    let mut backend = Backend::connect(&server).await;
-    backend.connections().await;
+    let mut backend = server.backend().await;
+    connections(&mut backend).await;
     let before = server.resident_kib();
     (server, backend, before)
 }
@@ -46,19 +42,23 @@ async fn socketio(report: &mut Report) -> f64 {
 
 /// Connects all devices and lets them go again. Gives the memory for each, in KiB, while they are there and when they have left.
 async fn cycle(speech: Speech, server: &Server, backend: &mut Backend, before: u64) -> (f64, f64) {
-    let fleet = Fleet::silent(speech, server, tokens(DEVICES, &[])).await;
+    let fleet = server.silent(speech, server.tokens(DEVICES, &[])).await;
     // Over plain WebSocket nobody is told when the token is accepted.
-    while backend.connections().await < DEVICES as u64 {
+    while connections(backend).await < DEVICES as u64 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(SETTLES).await;
     let there = kib_each(before, server.resident_kib());
     drop(fleet);
-    while backend.connections().await > 0 {
+    while connections(backend).await > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(SETTLES).await;
     (there, kib_each(before, server.resident_kib()))
+}
+
+async fn connections(backend: &mut Backend) -> u64 {
+    backend.connections().await.expect("presence answers")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of KiB are small")]

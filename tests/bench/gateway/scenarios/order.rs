@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
-use bugle::proto::v1::emit::Target;
+use bugle::{
+    bench::{stream_item, user},
+    proto::v1::{EmitStreamRequest, emit::Target},
+};
 use futures_util::stream;
 use tokio::task::JoinSet;
 
 use crate::{
-    backend::{Backend, argument, stream_item},
-    fleet::Fleet,
+    payload::argument,
     report::Report,
-    server::{Server, token, user},
+    server::{Server, expect},
 };
 
 const DEVICES: usize = 1_000;
@@ -37,17 +39,23 @@ pub async fn run(report: &mut Report) {
             noting[device].lock().expect("nobody panics").entry(room).or_default().push(emitted);
         }
     };
-    let fleet = Fleet::connect(&server, tokens(), Arc::new(note)).await;
+    let fleet = server.noting(tokens(&server), note).await;
     let mut streams = JoinSet::new();
     for stream in 0..STREAMS {
-        let mut backend = Backend::connect(&server).await;
-        streams.spawn(async move { backend.emit_stream(stream::iter(emits(stream))).await });
+        let mut backend = server.backend().await;
+        streams.spawn(async move {
+            let mut enqueued = 0;
+            let emits = stream::iter(emits(stream));
+            let emitted = backend.emit_stream(emits, |_, receipt| enqueued += receipt.enqueued).await;
+            emitted.expect("the emits are accepted");
+            enqueued
+        });
     }
     let enqueued: u64 = streams.join_all().await.into_iter().sum();
-    fleet.expect(enqueued).await;
+    expect(&fleet, enqueued).await;
     // What comes now would be too much.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let arrived = fleet.arrived();
+    let arrived = fleet.tally().arrived();
     report.must(
         format!("sum of `enqueued` over {STREAMS} streams, and what {DEVICES} devices counted"),
         format!("{enqueued} and {arrived}"),
@@ -68,15 +76,16 @@ fn rooms_of(device: usize) -> [usize; 2] {
     [device % ROOMS, (device / ROOMS + device + 1) % ROOMS]
 }
 
-fn tokens() -> Vec<String> {
+fn tokens(server: &Server) -> Vec<String> {
     let rooms = |device| rooms_of(device).map(|room| room.to_string());
-    (0..DEVICES).map(|device| token(&user(device), &rooms(device))).collect()
+    (0..DEVICES).map(|device| server.token(&user(device), &rooms(device))).collect()
 }
 
-fn emits(stream: usize) -> impl Iterator<Item = bugle::proto::v1::EmitStreamRequest> {
+fn emits(stream: usize) -> impl Iterator<Item = EmitStreamRequest> {
     (0..EMITS_PER_STREAM).map(move |number| {
         let room = room_of((stream, number));
-        stream_item(Target::Room(format!("shared:{room}")), format!("[{room},{stream},{number}]"))
+        let json = format!("[{room},{stream},{number}]");
+        stream_item(String::new(), Target::Room(format!("shared:{room}")), json, false)
     })
 }
 

@@ -5,16 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bugle::proto::v1::emit::Target;
+use bugle::{
+    bench::{Backend, Device, Fleet, Options, stream_item, user},
+    proto::v1::emit::Target,
+};
 use futures_util::stream;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
-    backend::{Backend, argument, stream_item},
-    device::{Device, Options},
-    fleet::Fleet,
+    payload::argument,
     report::{Report, median, percentile},
-    server::{Server, token, tokens, user},
+    server::{Server, expect},
 };
 
 const OTHERS: usize = 999;
@@ -39,7 +40,7 @@ struct Arena {
 
 pub async fn run(report: &mut Report) {
     let server = Server::start().await;
-    let backend = Backend::connect(&server).await;
+    let backend = server.backend().await;
     let latencies = Latencies::default();
     let noting = latencies.clone();
     let note = move |_, event: &[u8]| {
@@ -47,7 +48,7 @@ pub async fn run(report: &mut Report) {
             noting.lock().expect("nobody panics").push(now().saturating_sub(sent));
         }
     };
-    let fleet = Fleet::connect(&server, tokens(OTHERS, &["room"]), Arc::new(note)).await;
+    let fleet = server.noting(server.tokens(OTHERS, &["room"]), note).await;
     let mut arena = Arena { server, backend, fleet, latencies };
     let (mut without, mut with, mut closing) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
@@ -79,7 +80,7 @@ pub async fn run(report: &mut Report) {
 
 impl Arena {
     async fn calm_round(&mut self) -> (f64, f64) {
-        let spare = Device::connect(self.server.clients(), &one_more(), Options::default()).await;
+        let spare = Device::connect(self.server.devices().address, &self.one_more(), Options::default()).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(spare.expect("the device connects").run(|_| ()));
         let result = self.emit_to_all().await;
@@ -92,14 +93,16 @@ impl Arena {
     async fn stalled_round(&mut self) -> ((f64, f64), f64) {
         let descriptors = self.server.descriptors();
         let options = Options { receive_buffer: Some(4 << 10), ..Options::default() };
-        let stalled = Device::connect(self.server.clients(), &one_more(), options).await.expect("the device connects");
+        let stalled = Device::connect(self.server.devices().address, &self.one_more(), options)
+            .await
+            .expect("the device connects");
         let stopped = Instant::now();
         let mut filling = JoinSet::new();
         filling.spawn(fill(self.backend.clone()));
         let mut presence = self.backend.clone();
         let mut forgetting = JoinSet::new();
         forgetting.spawn(async move {
-            while presence.is_online(&user(OTHERS)).await {
+            while presence.is_online(&user(OTHERS)).await.expect("presence answers") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             stopped.elapsed()
@@ -122,16 +125,17 @@ impl Arena {
     /// Emits at a steady rate, waits until all have it all, and gives p50 and p99 in milliseconds.
     async fn emit_to_all(&mut self) -> (f64, f64) {
         self.latencies.lock().expect("nobody panics").clear();
-        let arrived = self.fleet.arrived();
+        let arrived = self.fleet.tally().arrived();
         let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let emits = stream::unfold((tick, 0), async |(mut tick, number)| {
             tick.tick().await;
             let json = format!(r#"{{"sent":{},"text":"{}"}}"#, now(), "·".repeat(64));
-            (number < EMITS).then(|| (stream_item(Target::Room("shared:room".into()), json), (tick, number + 1)))
+            let item = stream_item(String::new(), Target::Room("shared:room".into()), json, false);
+            (number < EMITS).then_some((item, (tick, number + 1)))
         });
-        self.backend.emit_stream(emits).await;
-        self.fleet.expect(arrived + (EMITS * OTHERS) as u64).await;
+        self.backend.emit_stream(emits, |_, _| ()).await.expect("the emits are accepted");
+        expect(&self.fleet, arrived + (EMITS * OTHERS) as u64).await;
         let mut latencies = std::mem::take(&mut *self.latencies.lock().expect("nobody panics"));
         assert_eq!(latencies.len(), EMITS * OTHERS, "nobody missed anything");
         latencies.sort_unstable();
@@ -139,25 +143,26 @@ impl Arena {
         (milliseconds(0.5), milliseconds(0.99))
     }
 
+    /// The token of the device that is there besides the others, in the same room.
+    fn one_more(&self) -> String {
+        self.server.token(&user(OTHERS), &["room".to_owned()])
+    }
+
     async fn all_others_alone(&mut self) {
         let begun = Instant::now();
-        while self.backend.connections().await > OTHERS as u64 {
+        while self.backend.connections().await.expect("presence answers") > OTHERS as u64 {
             assert!(begun.elapsed() < Duration::from_secs(5), "presence forgets who left");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-/// The token of the device that is there besides the others, in the same room.
-fn one_more() -> String {
-    token(&user(OTHERS), &["room".to_owned()])
-}
-
 async fn fill(mut backend: Backend) {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / FILLING_RATE);
     loop {
         tick.tick().await;
-        backend.emit_to_user(&user(OTHERS), format!("\"{}\"", "f".repeat(FILLING_BYTES))).await;
+        let emitted = backend.emit_to_user(&user(OTHERS), format!("\"{}\"", "f".repeat(FILLING_BYTES))).await;
+        emitted.expect("the emit is accepted");
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use bugle::proto::v1::{EmitOptions, EmitStreamRequest, emit::Target};
+use bugle::{
+    bench::{Backend, stream_item, user},
+    proto::v1::{EmitStreamRequest, emit::Target},
+};
 use futures_util::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::IntervalStream;
 
 use crate::{
-    backend::{Backend, ordinary, stream_item},
-    fleet::Fleet,
+    payload::ordinary,
     postgres::new_database,
     report::{Report, median, percentile},
-    server::{Server, tokens, user},
+    server::Server,
 };
 
 const ROUNDS: usize = 5;
@@ -21,18 +23,21 @@ const EMITS: usize = 10_000;
 const LEAST_PER_SECOND: f64 = 5_000.0;
 const PACED: usize = 5_000;
 const MOST_MILLIS: f64 = 20.0;
+const ACCEPTED: &str = "the emits are accepted";
 
 pub async fn run(report: &mut Report) {
     for (database, url) in [("SQLite", None), ("PostgreSQL", Some(new_database()))] {
         let server = Server::start_storing(url.as_deref()).await;
-        let mut backend = Backend::connect(&server).await;
-        let _fleet = Fleet::counting(&server, tokens(USERS, &[])).await;
+        let mut backend = server.backend().await;
+        let _fleet = server.counting(server.tokens(USERS, &[])).await;
         for users in [USERS, 1] {
             let mut rates = Vec::new();
             for round in 0..=ROUNDS {
                 let begun = Instant::now();
                 let emits = stream::iter((0..EMITS).map(move |number| stored(number, users)));
-                assert_eq!(backend.emit_stream(emits).await, EMITS as u64);
+                let mut enqueued = 0;
+                backend.emit_stream(emits, |_, receipt| enqueued += receipt.enqueued).await.expect(ACCEPTED);
+                assert_eq!(enqueued, EMITS as u64);
                 // The first round only warms up.
                 if round > 0 {
                     #[expect(clippy::cast_precision_loss, reason = "small")]
@@ -58,12 +63,7 @@ pub async fn run(report: &mut Report) {
 }
 
 fn stored(number: usize, users: usize) -> EmitStreamRequest {
-    let mut request = stream_item(Target::UserId(user(number % users)), ordinary(number));
-    request.correlation_id = number.to_string();
-    if let Some(emit) = &mut request.emit {
-        emit.options = Some(EmitOptions { store: true, ..EmitOptions::default() });
-    }
-    request
+    stream_item(number.to_string(), Target::UserId(user(number % users)), ordinary(number), true)
 }
 
 /// Sends one each millisecond, and gives how long each waited for its answer since it was due, in microseconds.
@@ -76,11 +76,12 @@ async fn paced(backend: &mut Backend) -> Vec<u32> {
     let emits = numbers.map(|(_, number)| stored(number, USERS));
     let mut waits = Vec::with_capacity(PACED);
     backend
-        .emit_stream_timed(emits, |number| {
-            let due = period * u32::try_from(number).expect("a number of this stream");
+        .emit_stream(emits, |number, _| {
+            let due = period * number.parse::<u32>().expect("a number of this stream");
             let waited = begun.elapsed().saturating_sub(due);
             waits.push(u32::try_from(waited.as_micros()).unwrap_or(u32::MAX));
         })
-        .await;
+        .await
+        .expect(ACCEPTED);
     waits
 }
