@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -70,6 +74,30 @@ impl Drop for Admission {
     }
 }
 
+/// Connections that were let in and are to go live, in the order in which they came. One queue for all: a timer for each would outweigh
+/// what is kept of a device besides.
+#[derive(Default)]
+pub(super) struct Expected(Mutex<VecDeque<(Instant, Weak<Member>)>>);
+
+impl Expected {
+    fn push(&self, member: &Arc<Member>) {
+        self.0.lock().push_back((Instant::now() + READY_WITHIN, Arc::downgrade(member)));
+    }
+
+    /// Those whose time is up, and who have not gone live.
+    fn late(&self, now: Instant) -> Vec<Arc<Member>> {
+        let mut expected = self.0.lock();
+        let due = expected.iter().take_while(|(due, _)| *due <= now).count();
+        let late =
+            expected.drain(..due).filter_map(|(_, member)| member.upgrade()).filter(|member| member.is_closed_yet());
+        let late = late.collect();
+        if expected.is_empty() {
+            expected.shrink_to_fit();
+        }
+        late
+    }
+}
+
 impl Delivery {
     /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 seconds to go live.
     /// `resume`: what its device says it has seen; none: it does not resume. Refused when the user has too many connections.
@@ -108,22 +136,15 @@ impl Delivery {
         if !catch_up.is_empty() {
             *admission.catch_up.lock() = Some(Box::new(catch_up));
         }
-        self.expect_live(&admission);
+        self.inner.expected.push(&admission.member);
         Ok(admission)
     }
 
-    /// Closes a connection that does not go live in time.
-    fn expect_live(&self, admission: &Admission) {
-        let (delivery, late) = (self.clone(), Arc::downgrade(&admission.member));
-        self.inner.lifecycle.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(READY_WITHIN) => {}
-                () = delivery.inner.lifecycle.stopping() => return,
-            }
-            if let Some(member) = late.upgrade().filter(|member| member.is_closed_yet()) {
-                delivery.hub().close(&member, &CloseCode::Unready.into());
-            }
-        });
+    /// Closes the connections that have not gone live in time.
+    pub(super) fn close_late(&self) {
+        for member in self.inner.expected.late(Instant::now()) {
+            self.hub().close(&member, &CloseCode::Unready.into());
+        }
     }
 
     async fn enter(

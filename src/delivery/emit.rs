@@ -124,15 +124,16 @@ impl Delivery {
             // It will not be sent, and the first one's answer may wait for acknowledgements.
             accepted.sent = None;
         }
-        self.inner.idempotency.once(scope, asked, self.pass(accepted, Some(once))).await
+        Box::pin(self.inner.idempotency.once(scope, asked, self.pass(accepted, Some(once)))).await
     }
 
+    /// What few emits ask for is kept out of the way of the rest: its state would be moved with each of them.
     async fn pass(&self, accepted: Accepted, once: Option<Once>) -> Result<Receipt, Refused> {
         if accepted.emit.store {
-            return self.store_and_send(accepted, once).await;
+            return Box::pin(self.store_and_send(accepted, once)).await;
         }
         match accepted.emit.collapse_key.clone() {
-            Some(key) => self.collapse(accepted, key).await,
+            Some(key) => Box::pin(self.collapse(accepted, key)).await,
             None => self.send(accepted).await,
         }
     }

@@ -51,7 +51,7 @@ use std::{
     time::Duration,
 };
 
-use self::{collapse::Collapse, newcomers::Newcomers, stored::ToBeStored};
+use self::{collapse::Collapse, devices::Expected, newcomers::Newcomers, stored::ToBeStored};
 use crate::clock::Clock;
 use crate::cluster::{History, Idempotency, Retained, UserRooms};
 use crate::hub::Hub;
@@ -104,6 +104,7 @@ struct Inner {
     store: Option<Store>,
     to_be_stored: ToBeStored,
     newcomers: Newcomers,
+    expected: Expected,
     /// Emits so far.
     accepted: AtomicU64,
     clock: Clock,
@@ -124,6 +125,7 @@ impl Delivery {
             store,
             to_be_stored: ToBeStored::default(),
             newcomers: Newcomers::default(),
+            expected: Expected::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),
             memberships: UserRooms::new(limits.memberships),
@@ -152,6 +154,7 @@ impl Delivery {
         self.inner.history.sweep(now.as_millisecond());
         self.inner.retained.sweep(now);
         self.inner.newcomers.sweep();
+        self.close_late();
         for (user, room) in self.inner.memberships.sweep() {
             self.leave_now(&user, &room);
             // A JoinRoom in between saw its connections in the room still.

@@ -1,5 +1,6 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -18,6 +19,28 @@ pub struct Frame {
     pub on_join: bool,
     /// Where the message stands in its room's sequence, if it is kept.
     pub kept: Option<Kept>,
+    /// What edges write for it.
+    pub written: Written,
+}
+
+/// A frame as an edge writes it, made once for all devices that get it in this form.
+#[derive(Debug, Default)]
+pub struct Written([OnceLock<Bytes>; 2]);
+
+/// What devices are told by a frame.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// The event.
+    Event,
+    /// The event, and where the message stands.
+    EventAndPosition,
+}
+
+impl Written {
+    /// The bytes in this form; `write` makes them the first time.
+    pub fn get_or_write(&self, form: Form, write: impl FnOnce() -> Vec<u8>) -> &Bytes {
+        self.0[form as usize].get_or_init(|| write().into())
+    }
 }
 
 /// What is kept besides being sent: devices that resume are told where it stands.
@@ -49,7 +72,7 @@ impl Kept {
 impl Frame {
     /// A frame that must arrive.
     pub fn new(event: EventName, payload: Payload) -> Self {
-        Self { event, payload, volatile: false, on_join: false, kept: None }
+        Self { event, payload, volatile: false, on_join: false, kept: None, written: Written::default() }
     }
 
     /// A frame for whoever has just joined.

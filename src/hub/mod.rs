@@ -10,7 +10,7 @@ mod ack;
 pub use ack::{AckSink, Asked};
 
 mod frame;
-pub use frame::{Frame, Kept};
+pub use frame::{Form, Frame, Kept};
 
 mod catching_up;
 

@@ -5,7 +5,16 @@ mod accept;
 pub use accept::Acceptor;
 
 mod stream;
-pub use stream::{DeviceStream, StreamHandle};
+pub use stream::{DeviceStream, Sent, StreamHandle};
+
+mod shared;
+
+mod outbox;
+
+mod flusher;
+
+mod packets;
+pub use packets::polled_packets;
 
 mod backlog;
 pub use backlog::{Backlog, websocket_frame_size};

@@ -8,11 +8,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::{Acceptor, DeviceStream};
+use super::{Acceptor, DeviceStream, flusher::Flushers};
 use crate::lifecycle::Lifecycle;
 
 /// A request line and headers beyond this are answered 431. Large enough for a token that is refused for its length.
@@ -57,23 +56,24 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let flushers = Flushers::start(&lifecycle, &done);
     loop {
         let (stream, peer) = tokio::select! {
             () = done.cancelled() => return,
             accepted = acceptor.accept() => accepted,
         };
+        let stream = DeviceStream::new(stream, &flushers);
         lifecycle.spawn(serve_connection(stream, peer, service.clone(), done.clone()));
     }
 }
 
-async fn serve_connection<S, B>(stream: TcpStream, peer: SocketAddr, service: S, done: CancellationToken)
+async fn serve_connection<S, B>(stream: DeviceStream, peer: SocketAddr, service: S, done: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = DeviceStream::new(stream);
     let handle = stream.handle();
     let respond = service_fn(move |request| {
         let mut request = detach(request);

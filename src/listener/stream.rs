@@ -1,63 +1,50 @@
 use std::{
     io::{self, IoSlice},
+    net::Shutdown,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedReadHalf},
 };
 
-/// A device's TCP stream, whose [`StreamHandle`] counts what was written and can cut it from anywhere.
+use super::{
+    flusher::Flushers,
+    shared::{ABORTED, CLOSED, CUT, State},
+};
+
+/// A device's TCP stream, whose [`StreamHandle`] counts what was written, writes frames of its own, and can cut it from anywhere.
 pub struct DeviceStream {
-    inner: TcpStream,
+    tcp: OwnedReadHalf,
     state: Arc<State>,
 }
 
-/// Watches and cuts a [`DeviceStream`].
+/// Watches, writes into and cuts a [`DeviceStream`].
 #[derive(Clone)]
 pub struct StreamHandle(Arc<State>);
 
-struct State {
-    written: AtomicU64,
-    /// How much may still be read.
-    readable: AtomicU64,
-    condition: AtomicU8,
-    // Reader and writer are different tasks: a cut has to wake both, above all a writer that waits for a device that
-    // has stopped reading.
-    reader: AtomicWaker,
-    writer: AtomicWaker,
-    at_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+/// What became of a frame that was to go into a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It goes out: before all that the stream's owner writes from now on.
+    Yes,
+    /// The owner has not written all yet that is to come before it.
+    TooEarly,
+    /// The stream is no more.
+    Ended,
 }
 
-const OPEN: u8 = 0;
-/// What the kernel holds is still sent.
-const CUT: u8 = 1;
-/// What the kernel holds is thrown away (RST), so that a stalled device costs nothing more.
-const ABORTED: u8 = 2;
-const CLOSED: u8 = 3;
-
 impl DeviceStream {
-    /// Wraps an accepted stream.
-    pub fn new(inner: TcpStream) -> Self {
-        let state = State {
-            written: AtomicU64::new(0),
-            readable: AtomicU64::new(u64::MAX),
-            condition: AtomicU8::new(OPEN),
-            reader: AtomicWaker::new(),
-            writer: AtomicWaker::new(),
-            at_end: Mutex::default(),
-        };
-        Self { inner, state: Arc::new(state) }
+    /// Wraps an accepted stream. What others send into it is written by one of these.
+    pub fn new(tcp: TcpStream, flushers: &Flushers) -> Self {
+        let (tcp, outbox) = tcp.into_split();
+        Self { tcp, state: Arc::new(State::new(outbox, flushers)) }
     }
 
     /// The stream's handle.
@@ -70,6 +57,29 @@ impl StreamHandle {
     /// Bytes that the kernel has taken so far.
     pub fn written(&self) -> u64 {
         self.0.written.load(Ordering::Acquire)
+    }
+
+    /// The owner's next response agrees to an upgrade: what follows are frames, whose packets are counted.
+    pub fn expect_upgrade(&self) {
+        self.0.outbox.lock().owners.expect_upgrade();
+    }
+
+    /// Sends a whole frame, once the owner has written so many packets since the upgrade.
+    pub fn send_after(&self, packets: u64, frame: &Bytes) -> Sent {
+        let state = &self.0;
+        if state.check().is_err() {
+            return Sent::Ended;
+        }
+        let mut outbox = state.outbox.lock();
+        if outbox.owners.count() != packets {
+            return Sent::TooEarly;
+        }
+        if !outbox.put(frame.clone()) {
+            return Sent::Ended;
+        }
+        drop(outbox);
+        state.note();
+        Sent::Yes
     }
 
     /// Ends the stream; what the kernel has taken is still sent.
@@ -111,29 +121,44 @@ impl StreamHandle {
     }
 }
 
-impl State {
-    fn end(&self, how: u8) {
-        self.condition.fetch_max(how, Ordering::AcqRel);
-        self.reader.wake();
-        self.writer.wake();
-    }
-
-    fn check(&self) -> io::Result<()> {
-        match self.condition.load(Ordering::Acquire) {
-            OPEN => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the server")),
+impl DeviceStream {
+    /// Writes what the kernel would not take from the outbox, as soon as it does.
+    fn poll_outbox(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let state = &*self.state;
+        while state.is_held_up.load(Ordering::Acquire) {
+            let mut outbox = state.outbox.lock();
+            if !outbox.may_go_out() || state.write_out(&mut outbox)? {
+                break;
+            }
+            drop(outbox);
+            ready!(self.tcp.as_ref().poll_write_ready(cx))?;
         }
+        Poll::Ready(Ok(()))
     }
 
-    fn has_ended(&self) {
-        let act = self.at_end.lock().take();
-        if let Some(act) = act {
-            act();
+    /// Writes as the owner does.
+    fn poll_write_owners(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let state = &*self.state;
+        state.writer.register(cx.waker());
+        state.check()?;
+        loop {
+            let mut outbox = state.outbox.lock();
+            if !state.write_or_hold_up(&mut outbox)? {
+                // Woken when that is out.
+                return Poll::Pending;
+            }
+            match outbox.write_owners(slices) {
+                Ok(written) => {
+                    state.count(written);
+                    state.write_or_hold_up(&mut outbox)?;
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            drop(outbox);
+            ready!(self.tcp.as_ref().poll_write_ready(cx))?;
         }
-    }
-
-    fn count(&self, written: usize) {
-        self.written.fetch_add(written as u64, Ordering::AcqRel);
     }
 }
 
@@ -141,12 +166,14 @@ impl AsyncRead for DeviceStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.state.reader.register(cx.waker());
         self.state.check()?;
+        // Whoever owns a stream reads from it all the time, so this is where what waits has its turn.
+        let _ = self.poll_outbox(cx)?;
         let readable = self.state.readable.load(Ordering::Acquire);
         if readable == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "more came than may be read")));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buffer))?;
         // Set meanwhile, it counts from the next read on.
         let left = readable.saturating_sub((buffer.filled().len() - before) as u64);
         if readable != u64::MAX {
@@ -157,36 +184,29 @@ impl AsyncRead for DeviceStream {
 }
 
 impl AsyncWrite for DeviceStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.state.writer.register(cx.waker());
-        self.state.check()?;
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
-        self.state.count(written);
-        Poll::Ready(Ok(written))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_owners(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.state.writer.register(cx.waker());
-        self.state.check()?;
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))?;
-        self.state.count(written);
-        Poll::Ready(Ok(written))
+        self.poll_write_owners(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The kernel has it.
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(self.tcp.as_ref()).shutdown(Shutdown::Write))
     }
 }
 
@@ -194,25 +214,32 @@ impl Drop for DeviceStream {
     fn drop(&mut self) {
         if self.state.condition.swap(CLOSED, Ordering::AcqRel) == ABORTED {
             // The stream closes all the same if this fails, only later.
-            let _ = SockRef::from(&self.inner).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.tcp.as_ref()).set_linger(Some(Duration::ZERO));
         }
+        // Handles outlive the stream, and would keep it open.
+        self.state.outbox.lock().close();
         self.state.has_ended();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU8;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
     };
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::lifecycle::Lifecycle;
 
     async fn pair() -> (DeviceStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (DeviceStream::new(listener.accept().await.unwrap().0), peer)
+        let flushers = Flushers::start(&Lifecycle::new(), &CancellationToken::new());
+        (DeviceStream::new(listener.accept().await.unwrap().0, &flushers), peer)
     }
 
     #[tokio::test]
@@ -273,5 +300,71 @@ mod tests {
         let mut text = String::new();
         peer.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
+    }
+
+    const RESPONSE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    const ACCEPTED: &[u8] = b"\x81\x0240";
+
+    /// A stream whose owner has agreed to an upgrade and to a CONNECT.
+    async fn upgraded() -> (DeviceStream, TcpStream) {
+        let (mut stream, mut peer) = pair().await;
+        stream.handle().expect_upgrade();
+        stream.write_all(&[RESPONSE, ACCEPTED].concat()).await.unwrap();
+        let mut got = vec![0; RESPONSE.len() + ACCEPTED.len()];
+        peer.read_exact(&mut got).await.unwrap();
+        (stream, peer)
+    }
+
+    #[tokio::test]
+    async fn a_frame_goes_out_once_the_owner_has_written_what_comes_before_it() {
+        let (mut stream, mut peer) = upgraded().await;
+        let (handle, frame) = (stream.handle(), Bytes::from_static(b"\x81\x0542[1]"));
+        assert_eq!(handle.send_after(2, &frame), Sent::TooEarly);
+        stream.write_all(b"\x81\x0543[2]").await.unwrap();
+        assert_eq!(handle.send_after(2, &frame), Sent::Yes);
+        let mut got = [0; 14];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"\x81\x0543[2]\x81\x0542[1]");
+        assert_eq!(handle.written(), (RESPONSE.len() + ACCEPTED.len() + got.len()) as u64);
+        drop(stream);
+        assert_eq!(handle.send_after(2, &frame), Sent::Ended);
+    }
+
+    #[tokio::test]
+    async fn a_frame_waits_for_the_end_of_the_one_that_the_owner_is_at() {
+        let (mut stream, mut peer) = upgraded().await;
+        let handle = stream.handle();
+        stream.write_all(b"\x81\x042").await.unwrap();
+        assert_eq!(handle.send_after(1, &Bytes::from_static(b"\x81\x0542[1]")), Sent::Yes);
+        tokio::task::yield_now().await;
+        stream.write_all(b"abc").await.unwrap();
+        let (mut reader, _writer) = tokio::io::split(stream);
+        let reading = tokio::spawn(async move { reader.read_u8().await });
+        let mut got = [0; 13];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"\x81\x042abc\x81\x0542[1]");
+        drop(peer);
+        reading.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_waits_and_the_owner_waits_behind_it() {
+        let (stream, mut peer) = upgraded().await;
+        let handle = stream.handle();
+        let frame = |number: u8| [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &vec![number; 1 << 16]].concat();
+        for number in 0..200 {
+            assert_eq!(handle.send_after(1, &frame(number).into()), Sent::Yes);
+        }
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let reading = tokio::spawn(async move { reader.read_u8().await });
+        let writing = tokio::spawn(async move { writer.write_all(&[0x81, 1, b'2']).await });
+        let mut got = vec![0; 200 * frame(0).len() + 3];
+        let all = async { peer.read_exact(&mut got).await };
+        tokio::time::timeout(Duration::from_secs(10), all).await.expect("all comes").unwrap();
+        writing.await.unwrap().unwrap();
+        let sent: Vec<_> = (0..200).flat_map(frame).chain([0x81, 1, b'2']).collect();
+        assert!(got == sent, "in another order");
+        drop(peer);
+        reading.await.unwrap().unwrap_err();
     }
 }

@@ -19,9 +19,9 @@ use super::{
     inbound::{InboundHandler, Inbox},
     resume::resume,
     session::{Session, Wire},
-    token_watch,
+    token_watch::Watched,
 };
-use crate::auth::{Identity, InvalidToken, OnExpiry, TokenRefused};
+use crate::auth::{Identity, InvalidToken, TokenRefused};
 use crate::command::{Admission, RefreshRefused};
 use crate::hub::{Connection, Frame};
 use crate::limits::ConnectionEvents;
@@ -41,6 +41,7 @@ pub(super) struct Device {
     pub(super) identity: Mutex<Arc<Identity>>,
     pub(super) inbox: Inbox,
     pub(super) events: ConnectionEvents,
+    pub(super) watched: Watched,
 }
 
 /// What a device sees when its CONNECT is refused.
@@ -97,6 +98,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         identity: Mutex::new(Arc::new(identity)),
         inbox: Inbox::default(),
         events,
+        watched: Watched::default(),
     });
     let leaving = device.clone();
     socket
@@ -191,10 +193,7 @@ impl Device {
             client.address = %self.connection.address(),
             "connected"
         );
-        let parameters = &self.edge.parameters;
-        if parameters.expiry.on_expiry == OnExpiry::Close {
-            parameters.lifecycle.spawn(token_watch::watch(self.clone()));
-        }
+        self.watch_token();
     }
 
     fn greeting(&self) -> Option<Frame> {
@@ -213,19 +212,19 @@ impl Device {
     }
 
     /// Replaces the token, and the rooms that it gives.
-    pub(super) async fn replace_token(&self, token: &str) -> Result<(), RefreshRefused> {
+    pub(super) async fn replace_token(self: &Arc<Self>, token: &str) -> Result<(), RefreshRefused> {
         // Events of one device are handled one at a time: nobody else replaces it in between.
         let old = self.identity.lock().clone();
         let new = self.edge.parameters.commands.refresh_token(&self.admission, &old, Some(token)).await?;
         *self.identity.lock() = Arc::new(new);
-        self.connection.changed.notify_one();
+        self.watch_token();
         Ok(())
     }
 
     fn left(&self, socket: &SocketRef, reason: DisconnectReason) {
         self.admission.ended(reason_name(reason));
         self.connection.detach();
-        self.connection.changed.notify_one();
+        self.forget_token();
         let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else {
             return;
         };

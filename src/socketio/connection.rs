@@ -8,11 +8,10 @@ use socketioxide::{
     ProtocolVersion, SendError, SocketError, TransportType,
     extract::{AckSender, SocketRef},
 };
-use tokio::sync::Notify;
 
-use super::{Edge, ack, session::Wire};
-use crate::hub::{AckSink, Connection, Frame, QueueError};
-use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
+use super::{Edge, ack, encoding::event_frame, session::Wire};
+use crate::hub::{AckSink, Connection, Form, Frame, QueueError};
+use crate::listener::{Backlog, Sent, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
 /// What has been missed may take up so much of the queue: the rest is for what is live.
@@ -25,8 +24,6 @@ pub(super) struct SocketConnection {
     pub(super) wire: Arc<Wire>,
     pub(super) edge: Arc<Edge>,
     began_as: Transport,
-    /// The token was replaced, or the connection ended.
-    pub(super) changed: Notify,
     /// The device tells what it has seen when it comes back.
     resumes: bool,
     outlet: Mutex<Outlet>,
@@ -39,20 +36,21 @@ struct Outlet {
     /// The stream, once it is known; none: the bytes go out with polls.
     stream: Option<StreamHandle>,
     backlog: Backlog,
+    /// Packets that the library was given: CONNECT's answer is the first.
+    packets: u64,
     /// It was closed before it opened.
     closed: Option<CloseReason>,
 }
 
 impl SocketConnection {
     pub(super) fn new(edge: Arc<Edge>, wire: Arc<Wire>, socket: &SocketRef, resumes: bool) -> Arc<Self> {
-        let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default(), closed: None };
+        let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default(), packets: 1, closed: None };
         Arc::new(Self {
             id: ConnectionId::random(),
             connected_at: edge.parameters.clock.now(),
             wire,
             edge,
             began_as: transport_of(socket),
-            changed: Notify::new(),
             resumes,
             outlet: Mutex::new(outlet),
         })
@@ -88,7 +86,7 @@ impl SocketConnection {
         let mut outlet = self.outlet.lock();
         let Some(socket) = outlet.socket.clone() else {
             // Not live yet, or gone.
-            let _ = ack.send(&[answer]);
+            outlet.packets += u64::from(ack.send(&[answer]).is_ok());
             return;
         };
         if self.is_full(&mut outlet, &socket) {
@@ -96,6 +94,7 @@ impl SocketConnection {
         }
         // An error says that the device is gone.
         if ack.send(&[answer]).is_ok() {
+            outlet.packets += 1;
             outlet.backlog.add("430[]".len() + answer.to_string().len());
         }
     }
@@ -104,7 +103,7 @@ impl SocketConnection {
     fn enqueue_by(
         &self,
         frame: &Frame,
-        send: impl FnOnce(&SocketRef, Option<&RawValue>) -> Result<(), SendError>,
+        send: impl FnOnce(&mut Outlet, &SocketRef, Option<&RawValue>) -> Result<(), QueueError>,
     ) -> Result<(), QueueError> {
         let mut outlet = self.outlet.lock();
         let Some(socket) = outlet.socket.clone() else {
@@ -121,11 +120,29 @@ impl SocketConnection {
         if is_full && !is_exempt {
             return Err(QueueError::Full);
         }
-        send(&socket, meta).map_err(|error| queue_error(&error))?;
+        send(&mut outlet, &socket, meta)?;
         if !is_exempt {
             outlet.backlog.add(bytes);
         }
         Ok(())
+    }
+
+    /// Writes a frame into the stream itself, past the library's queue and task, once the library has written all that it was given.
+    fn write_through(&self, outlet: &Outlet, frame: &Frame, meta: Option<&RawValue>) -> Sent {
+        let (Some(stream), Some(polled)) = (&outlet.stream, self.wire.polled_packets()) else {
+            return Sent::TooEarly;
+        };
+        let Some(packets) = outlet.packets.checked_sub(polled) else {
+            return Sent::TooEarly;
+        };
+        let payload = match &frame.payload {
+            Payload::None => None,
+            Payload::Json(raw) => Some(&**raw),
+            Payload::Binary(_) => return Sent::TooEarly,
+        };
+        let form = if meta.is_some() { Form::EventAndPosition } else { Form::Event };
+        let written = frame.written.get_or_write(form, || event_frame(frame.event.as_str(), payload, meta));
+        stream.send_after(packets, written)
     }
 
     /// Whether too much waits for the device.
@@ -175,21 +192,36 @@ impl Connection for SocketConnection {
     }
 
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |socket, meta| socket.emit(frame.event.as_str(), &Arguments(frame, meta)))
+        self.enqueue_by(frame, |outlet, socket, meta| match self.write_through(outlet, frame, meta) {
+            Sent::Yes => Ok(()),
+            Sent::Ended => Err(QueueError::Ended),
+            Sent::TooEarly => {
+                let emitted = socket.emit(frame.event.as_str(), &Arguments(frame, meta));
+                outlet.given(frame, emitted)
+            }
+        })
     }
 
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |socket, meta| {
+        self.enqueue_by(frame, |outlet, socket, meta| {
             let asking = socket.timeout(ack::NEVER);
-            let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta))?;
-            ack.expect(ack::outcome(reply));
-            Ok(())
+            let emitted = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
+            outlet.given(frame, emitted.map(|reply| ack.expect(ack::outcome(reply))))
         })
     }
 
     fn close(&self, reason: &CloseReason) {
         self.end(reason);
-        self.changed.notify_one();
+    }
+}
+
+impl Outlet {
+    /// Takes note of an event that the library was given.
+    fn given(&mut self, frame: &Frame, emitted: Result<(), SendError>) -> Result<(), QueueError> {
+        emitted.map_err(|error| queue_error(&error))?;
+        // An attachment is a packet of its own.
+        self.packets += 1 + u64::from(matches!(frame.payload, Payload::Binary(_)));
+        Ok(())
     }
 }
 

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, HttpBody},
+    body::Body,
     extract::{Query, Request, State},
     http::{Extensions, HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header, request::Parts},
     response::IntoResponse,
 };
+use http_body_util::BodyExt;
 use secrecy::SecretString;
 use serde_json::json;
 use socketioxide::{SocketIo, socket::Sid};
@@ -78,7 +79,12 @@ impl Gate {
             Err(limit) => return self.edge.refuse(&parts, Refusal::Limit(limit)),
         };
         let stream = parts.extensions.get::<StreamHandle>().filter(|_| query.get("transport") == Some("websocket"));
-        let wire = Wire::new(address, user_agent(&parts.headers), stream.cloned());
+        if let Some(stream) = stream {
+            stream.expect_upgrade();
+        }
+        // The answers to polls of older protocols have another shape.
+        let counts_polls = stream.is_some() || query.get("EIO") == Some("4");
+        let wire = Wire::new(address, user_agent(&parts.headers), stream.cloned(), counts_polls);
         let token = query.get("token").filter(|token| !token.is_empty()).map(str::to_owned);
         let token = token.or_else(|| authorization(&parts.headers)).map(SecretString::from);
         let session = Session::new(wire, token, resume_of_query(query.get("resume")), slot);
@@ -106,15 +112,31 @@ impl Gate {
         let is_poll = parts.method == Method::GET;
         let wire = self.wire_of(sid).filter(|_| is_poll);
         let response = self.answer(request).await;
-        if let Some(wire) = wire {
-            wire.add_polled(response.body().size_hint().lower());
+        match wire {
+            Some(wire) => count_polled(&wire, response).await,
+            None => response,
         }
-        response
     }
 
     fn wire_of(&self, sid: Sid) -> Option<Arc<Wire>> {
         let socket = self.io.of("/")?.get_socket(sid)?;
         Some(socket.req_parts().extensions.get::<Arc<Session>>()?.wire.clone())
+    }
+}
+
+/// Takes note of what a poll fetches. The library has it in memory, so nothing is waited for.
+async fn count_polled(wire: &Wire, response: Response<Body>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(body) => {
+            let body = body.to_bytes();
+            wire.add_polled(&body);
+            Response::from_parts(parts, Body::from(body))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the answer to a poll broke off");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }
 
@@ -135,6 +157,7 @@ impl Upgrading {
         } else if !known.is(&stream) {
             return None;
         }
+        stream.expect_upgrade();
         Some(Self { edge: edge.clone(), sid, stream })
     }
 }

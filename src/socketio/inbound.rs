@@ -154,14 +154,14 @@ impl Device {
         }
     }
 
-    async fn handle_all(&self) {
+    async fn handle_all(self: &Arc<Self>) {
         while let Some(event) = self.inbox.next() {
             self.handle(event).await;
             tokio::task::yield_now().await;
         }
     }
 
-    async fn handle(&self, event: ClientEvent) {
+    async fn handle(self: &Arc<Self>, event: ClientEvent) {
         if self.admission.member().is_gone() {
             return;
         }
@@ -195,7 +195,7 @@ impl Device {
         done.map_err(|refused| (refused.code(), refused.to_string()))
     }
 
-    async fn refresh(&self, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
+    async fn refresh(self: &Arc<Self>, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
         // A list would do for a struct as well.
         let argument = argument.filter(|raw| raw.get().starts_with('{'));
         let Some(Refresh { token }) = argument.and_then(|raw| serde_json::from_str(raw.get()).ok()) else {

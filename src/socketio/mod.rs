@@ -19,6 +19,8 @@ mod ack;
 
 mod connection;
 
+mod encoding;
+
 mod closing;
 
 mod inbound;
@@ -34,6 +36,7 @@ use axum::{Router, routing::any};
 use dashmap::DashMap;
 use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService, socket::Sid};
 
+use self::token_watch::TokenWatch;
 use crate::auth::OnExpiry;
 use crate::clock::Clock;
 use crate::command::Commands;
@@ -80,12 +83,16 @@ struct Edge {
     /// The streams of sessions that upgraded from polling: the session itself knows its first request alone.
     upgrades: DashMap<Sid, StreamHandle>,
     service: OnceLock<Service>,
+    token_watch: TokenWatch,
 }
 
 /// The routes of `socketio.path`.
 pub fn routes(parameters: Parameters) -> Router {
     let path = parameters.config.path.clone();
-    let edge = Arc::new(Edge { parameters, upgrades: DashMap::new(), service: OnceLock::new() });
+    let token_watch = TokenWatch::default();
+    let edge = Arc::new(Edge { parameters, upgrades: DashMap::new(), service: OnceLock::new(), token_watch });
+    let watching = edge.clone();
+    edge.parameters.lifecycle.spawn(async move { watching.token_watch.run(&watching.parameters.lifecycle).await });
     let (service, io) = builder(&edge.parameters.config).build_with_inner_svc(Router::new());
     let authenticating = edge.clone();
     let authenticate = move |socket, auth| connect::authenticate(authenticating, socket, auth);

@@ -13,7 +13,7 @@ use super::connect::Device;
 use crate::auth::TokenRefused;
 use crate::command::Resume;
 use crate::limits::AddressSlot;
-use crate::listener::StreamHandle;
+use crate::listener::{StreamHandle, polled_packets};
 
 /// What is known of a transport from its first request on. It is an extension of that request, and so lives exactly as long as
 /// the library's own session.
@@ -49,6 +49,8 @@ pub(super) struct Wire {
     /// The stream of a session that began as a WebSocket.
     pub(super) stream: Option<StreamHandle>,
     polled: AtomicU64,
+    /// Packets that polls have fetched; none: they cannot be counted.
+    polled_packets: Option<AtomicU64>,
 }
 
 impl Session {
@@ -101,8 +103,10 @@ impl Session {
 }
 
 impl Wire {
-    pub(super) fn new(address: IpAddr, user_agent: Box<str>, stream: Option<StreamHandle>) -> Self {
-        Self { address, user_agent, stream, polled: AtomicU64::new(0) }
+    /// `counts_polls`: a poll's answer shows how many packets it has.
+    pub(super) fn new(address: IpAddr, user_agent: Box<str>, stream: Option<StreamHandle>, counts_polls: bool) -> Self {
+        let polled_packets = counts_polls.then(AtomicU64::default);
+        Self { address, user_agent, stream, polled: AtomicU64::new(0), polled_packets }
     }
 
     /// Bytes that polls have fetched so far.
@@ -110,8 +114,16 @@ impl Wire {
         self.polled.load(Ordering::Acquire)
     }
 
-    /// A poll has fetched this much.
-    pub(super) fn add_polled(&self, bytes: u64) {
-        self.polled.fetch_add(bytes, Ordering::AcqRel);
+    /// Packets that they have fetched, if that is known.
+    pub(super) fn polled_packets(&self) -> Option<u64> {
+        self.polled_packets.as_ref().map(|packets| packets.load(Ordering::Acquire))
+    }
+
+    /// A poll has fetched this.
+    pub(super) fn add_polled(&self, body: &[u8]) {
+        self.polled.fetch_add(body.len() as u64, Ordering::AcqRel);
+        if let Some(packets) = &self.polled_packets {
+            packets.fetch_add(polled_packets(body), Ordering::AcqRel);
+        }
     }
 }

@@ -1,42 +1,125 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use serde_json::json;
+use tokio_util::time::{DelayQueue, delay_queue::Key};
 
 use super::{closing::own_event, connect::Device};
+use crate::auth::OnExpiry;
+use crate::lifecycle::Lifecycle;
 use crate::message::{CloseCode, EventName};
 
 /// The longest sleep: longer ones are cut into pieces, since timers have an end.
 const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
-/// Tells the device that its token is about to expire, and closes the connection when it has.
-pub(super) async fn watch(device: Arc<Device>) {
-    let expiry = &device.edge.parameters.expiry;
-    let mut told_of = None;
-    while !device.admission.member().is_gone() {
-        // With the leeway, as when the token was verified: else a device would be closed and let in again with it.
-        let expires_at = device.identity.lock().expires_at;
-        let to_end = device.edge.parameters.clock.until(expires_at);
-        if to_end.is_zero() {
-            device.admission.close(&CloseCode::Expired.into());
-            return;
+/// Tells devices that their tokens are about to expire, and closes the connections whose tokens have. One task for all of them: a task
+/// and a timer for each would outweigh what is kept of a device besides.
+#[derive(Default)]
+pub(super) struct TokenWatch(Mutex<DelayQueue<Weak<Device>>>);
+
+/// How a device stands with the watch.
+#[derive(Default)]
+pub(super) struct Watched(Mutex<Standing>);
+
+// Locked after the queue, where both are: a key that is not in the queue any more is another's soon.
+#[derive(Default)]
+struct Standing {
+    key: Option<Key>,
+    /// The expiry that the device was told of.
+    told_of: Option<Timestamp>,
+    has_left: bool,
+}
+
+impl TokenWatch {
+    /// Watches until a stop is asked for: then all are sent away.
+    pub(super) async fn run(&self, lifecycle: &Lifecycle) {
+        let stopping = lifecycle.stopping();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                () = &mut stopping => return,
+                device = poll_fn(|cx| self.poll_due(cx)) => {
+                    if let Some(device) = device {
+                        device.watch_token();
+                    }
+                }
+            }
         }
-        let to_notice = to_end.saturating_sub(expiry.leeway).saturating_sub(expiry.notice);
-        let tell = !expiry.notice.is_zero() && told_of != Some(expires_at);
-        if tell && to_notice.is_zero() {
-            told_of = Some(expires_at);
-            device.tell(expires_at);
-            continue;
-        }
-        let next = if tell { to_notice } else { to_end };
-        tokio::select! {
-            () = device.connection.changed.notified() => {}
-            () = tokio::time::sleep(next.min(LONGEST_SLEEP)) => {}
+    }
+
+    /// The next device that is due; none: it is no more.
+    fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Option<Arc<Device>>> {
+        let mut queue = self.0.lock();
+        match queue.poll_expired(cx) {
+            Poll::Ready(Some(expired)) => {
+                let device = expired.into_inner().upgrade();
+                if let Some(device) = &device {
+                    device.watched.0.lock().key = None;
+                }
+                Poll::Ready(device)
+            }
+            // Nobody is watched.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }
 
 impl Device {
+    /// Has the watch look at the device when there is something to be done about its token, and does what is to be done now.
+    pub(super) fn watch_token(self: &Arc<Self>) {
+        let expiry = &self.edge.parameters.expiry;
+        if expiry.on_expiry != OnExpiry::Close || self.admission.member().is_gone() {
+            return;
+        }
+        // With the leeway, as when the token was verified: else a device would be closed and let in again with it.
+        let expires_at = self.identity.lock().expires_at;
+        let to_end = self.edge.parameters.clock.until(expires_at);
+        if to_end.is_zero() {
+            self.admission.close(&CloseCode::Expired.into());
+            return;
+        }
+        let to_notice = to_end.saturating_sub(expiry.leeway).saturating_sub(expiry.notice);
+        let is_to_be_told = !expiry.notice.is_zero() && self.watched.0.lock().told_of != Some(expires_at);
+        let next = match is_to_be_told {
+            true if to_notice.is_zero() => {
+                self.watched.0.lock().told_of = Some(expires_at);
+                self.tell(expires_at);
+                to_end
+            }
+            true => to_notice,
+            false => to_end,
+        };
+        self.look_again(next.min(LONGEST_SLEEP));
+    }
+
+    fn look_again(self: &Arc<Self>, after: Duration) {
+        let mut queue = self.edge.token_watch.0.lock();
+        let mut standing = self.watched.0.lock();
+        if standing.has_left {
+            return;
+        }
+        match &standing.key {
+            Some(key) => queue.reset(key, after),
+            None => standing.key = Some(queue.insert(Arc::downgrade(self), after)),
+        }
+    }
+
+    /// The device has left, or is leaving.
+    pub(super) fn forget_token(&self) {
+        let mut queue = self.edge.token_watch.0.lock();
+        let mut standing = self.watched.0.lock();
+        standing.has_left = true;
+        if let Some(key) = standing.key.take() {
+            queue.remove(&key);
+        }
+    }
+
     fn tell(&self, expires_at: Timestamp) {
         let leeway = SignedDuration::try_from(self.edge.parameters.expiry.leeway).unwrap_or_default();
         let expires_at = expires_at.checked_sub(leeway).unwrap_or(expires_at);

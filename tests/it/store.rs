@@ -271,7 +271,6 @@ async fn what_is_too_old_or_too_much_is_trimmed_and_the_floor_says_so() {
         let messages = (4..=1_010).map(|n| message("user:42", &n.to_string())).collect();
         store.append(messages).await.unwrap();
         let trimmed = async || store.mailbox(&room("user:42")).await.unwrap().expect("there is one").trimmed;
-        assert_eq!(trimmed().await, 0);
         store.sweep().await.unwrap();
         assert_eq!(trimmed().await, 10, "{}", kind.url);
         let (first, more) = store.list(&room("user:42"), Window { after: 0, most: 1 }, None).await.unwrap();
