@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
 
+mod figures;
+mod load;
 mod namespace;
 mod payload;
 #[path = "../../it/harness/postgres.rs"]
