@@ -57,5 +57,5 @@ pub async fn cost(process: u32, things: usize, work: impl Future<Output = ()>) -
     let spent = || process::cpu_time(process).expect("the process runs");
     let before = spent();
     work.await;
-    (spent() - before).as_secs_f64() * 1e6 / things as f64
+    spent().saturating_sub(before).as_secs_f64() * 1e6 / things as f64
 }

@@ -51,12 +51,11 @@ fn frame(event: &str) -> io::Result<Vec<u8>> {
     const TWO_BYTES_FOLLOW: u8 = 126;
     let packet = format!("42{event}");
     let mut frame = vec![WHOLE_TEXT];
-    match u8::try_from(packet.len()) {
-        Ok(length @ ..=LONGEST_SHORT) => frame.push(length),
-        _ => {
-            frame.push(TWO_BYTES_FOLLOW);
-            frame.extend(u16::try_from(packet.len()).map_err(io::Error::other)?.to_be_bytes());
-        }
+    if let Ok(length @ ..=LONGEST_SHORT) = u8::try_from(packet.len()) {
+        frame.push(length);
+    } else {
+        frame.push(TWO_BYTES_FOLLOW);
+        frame.extend(u16::try_from(packet.len()).map_err(io::Error::other)?.to_be_bytes());
     }
     frame.extend(packet.bytes());
     Ok(frame)

@@ -48,7 +48,7 @@ impl Table {
         self.add(Row { what, bugle, limit, multiple, most: Some(most) });
     }
 
-    /// What Bugle costs besides something that is a part of it.
+    /// Of what Bugle costs, so much is this part of it.
     pub fn part(&mut self, what: String, bugle: f64, part: f64) {
         self.add(Row { what, bugle, limit: part, multiple: bugle / part, most: None });
     }
@@ -82,12 +82,12 @@ impl Row {
     fn text(&self) -> String {
         let Self { what, bugle, limit, multiple, most } = self;
         let target = most.map(|most| format!("≤ {most:.1}")).unwrap_or_default();
-        let verdict = match (most, self.is_met()) {
-            (None, _) => "",
-            (Some(_), true) => "met",
-            (Some(_), false) => "**missed**",
+        let (multiple, verdict) = match (most, self.is_met()) {
+            (None, _) => (format!("a share of {:.1} %", 100.0 / multiple), ""),
+            (Some(_), true) => (format!("{multiple:.2}"), "met"),
+            (Some(_), false) => (format!("{multiple:.2}"), "**missed**"),
         };
         let (bugle, limit) = (micros(*bugle), micros(*limit));
-        format!("| {what} | {bugle} | {limit} | {multiple:.2} | {target} | {verdict} |")
+        format!("| {what} | {bugle} | {limit} | {multiple} | {target} | {verdict} |")
     }
 }
