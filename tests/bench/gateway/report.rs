@@ -30,7 +30,9 @@ impl Report {
 
     /// A figure that is at most `most`.
     pub fn at_most(&mut self, what: impl Into<String>, figure: f64, most: f64, unit: &str) {
-        self.add(what.into(), format!("{figure:.1} {unit}"), format!("≤ {most:.1} {unit}"), figure <= most);
+        let most_text = format!("{most:.2}");
+        let most_text = most_text.trim_end_matches('0').trim_end_matches('.');
+        self.add(what.into(), format!("{figure:.2} {unit}"), format!("≤ {most_text} {unit}"), figure <= most);
     }
 
     /// Something that must be so.
