@@ -1,10 +1,12 @@
 //! What the gateway costs and what it keeps up under load, measured on the release binary with cheap devices of its own.
 //!
-//! `cargo bench --bench gateway` runs all scenarios and prints a table in Markdown; `cargo bench --bench gateway -- memory room` runs
+//! `cargo bench --bench gateway` runs all scenarios but `soak` and prints a table in Markdown; `cargo bench --bench gateway -- memory room` runs
 //! those. With `BUGLE_BENCH_BINARY` in the environment it measures another binary than this build's. It fails if something that must hold does not.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
 
+mod figures;
+mod load;
 mod namespace;
 mod payload;
 #[path = "../../it/harness/postgres.rs"]
@@ -16,9 +18,12 @@ mod server;
 use std::process::ExitCode;
 
 use report::Report;
-use scenarios::{costs, half_open, memory, order, stalled, stored};
+use scenarios::{costs, growth, half_open, memory, order, soak, stalled, stored};
 
-const SCENARIOS: [&str; 8] = ["memory", "unary", "stream", "room", "stored", "order", "stalled", "half-open"];
+const SCENARIOS: [&str; 11] =
+    ["memory", "unary", "stream", "room", "growth", "rooms", "stored", "order", "stalled", "half-open", SOAK];
+/// Takes ten minutes, so it runs only when it is named.
+const SOAK: &str = "soak";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -36,7 +41,7 @@ fn main() -> ExitCode {
     rlimit::increase_nofile_limit(u64::MAX).expect("the limit of file descriptors can be raised");
     let mut report = Report::default();
     for scenario in SCENARIOS {
-        if arguments.is_empty() || arguments.iter().any(|argument| argument == scenario) {
+        if arguments.is_empty() && scenario != SOAK || arguments.iter().any(|argument| argument == scenario) {
             eprintln!("{scenario} …");
             report.begin(scenario);
             runtime.block_on(run(scenario, &mut report));
@@ -52,9 +57,12 @@ async fn run(scenario: &str, report: &mut Report) {
         "unary" => costs::unary(report).await,
         "stream" => costs::stream(report).await,
         "room" => costs::room(report).await,
+        "growth" => growth::devices(report).await,
+        "rooms" => growth::rooms(report).await,
         "stored" => stored::run(report).await,
         "order" => order::run(report).await,
         "stalled" => stalled::run(report).await,
+        SOAK => soak::run(report).await,
         _ => half_open::run(report).await,
     }
 }

@@ -1,6 +1,6 @@
 //! What was found, as a table.
 
-use std::{fs, process::Command};
+use crate::figures::machine;
 
 /// Collects figures, and whether what must hold does.
 #[derive(Default)]
@@ -30,7 +30,9 @@ impl Report {
 
     /// A figure that is at most `most`.
     pub fn at_most(&mut self, what: impl Into<String>, figure: f64, most: f64, unit: &str) {
-        self.add(what.into(), format!("{figure:.1} {unit}"), format!("≤ {most:.1} {unit}"), figure <= most);
+        let most_text = format!("{most:.2}");
+        let most_text = most_text.trim_end_matches('0').trim_end_matches('.');
+        self.add(what.into(), format!("{figure:.2} {unit}"), format!("≤ {most_text} {unit}"), figure <= most);
     }
 
     /// Something that must be so.
@@ -63,22 +65,6 @@ impl Report {
         }
         println!("\n{}", machine());
     }
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let rustc = Command::new("rustc").arg("--version").output();
-    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    format!("{cores} cores ({}), Linux {}, {rustc}", model.trim_start_matches([' ', '\t', ':']), kernel.trim())
-}
-
-/// The one in the middle.
-pub fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// The figure below which a share of all lies.

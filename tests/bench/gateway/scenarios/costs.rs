@@ -1,15 +1,16 @@
 //! The server's processor time, its own and the kernel's for it.
 
 use bugle::{
-    bench::{Backend, Fleet, stream_item, user},
+    bench::{Backend, stream_item, user},
     proto::v1::emit::Target,
 };
 use futures_util::stream;
-use tokio::task::JoinSet;
 
 use crate::{
+    figures::{median, micros},
+    load::{ACCEPTED, call, cost, emit_to_users, fill},
     payload::ordinary,
-    report::{Report, median},
+    report::Report,
     server::{Server, expect},
 };
 
@@ -21,7 +22,6 @@ const STREAMED: usize = 50_000;
 const DELIVERIES: usize = 200_000;
 /// How far emits to a room may be ahead of what its devices have got.
 const AHEAD: usize = 32;
-const ACCEPTED: &str = "the emit is accepted";
 
 pub async fn unary(report: &mut Report) {
     let server = Server::start().await;
@@ -32,16 +32,12 @@ pub async fn unary(report: &mut Report) {
         let stats = async |mut backend: Backend, _| {
             assert_eq!(backend.connections().await.expect("presence answers"), USERS as u64);
         };
-        let per_stats = cost(&server, CALLS, call(&backend, stats)).await;
-        let emit = async |mut backend: Backend, number| {
-            let receipt = backend.emit_to_user(&user(number % USERS), ordinary(number)).await.expect(ACCEPTED);
-            assert_eq!((receipt.matched, receipt.enqueued), (1, 1));
-        };
+        let per_stats = cost(server.process(), CALLS, call(&backend, CALLERS, CALLS, stats)).await;
         let emit_all = async {
-            call(&backend, emit).await;
+            emit_to_users(&backend, CALLERS, CALLS, USERS).await;
             expect(&fleet, ((round + 1) * CALLS) as u64).await;
         };
-        let per_emit = cost(&server, CALLS, emit_all).await;
+        let per_emit = cost(server.process(), CALLS, emit_all).await;
         // The first round only warms up.
         if round > 0 {
             idle.push(per_stats);
@@ -52,23 +48,6 @@ pub async fn unary(report: &mut Report) {
     report.figure("server CPU per unary EmitToUser, one device each", micros(emits));
     report.figure("server CPU per call that does next to nothing (GetStats)", micros(idle));
     report.figure("the first as a multiple of the second", format!("{:.2}", emits / idle));
-}
-
-/// Makes calls, from several callers at one time.
-async fn call<F>(backend: &Backend, one: impl Fn(Backend, usize) -> F + Copy + Send + 'static)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let backend = backend.clone();
-        callers.spawn(async move {
-            for number in (caller..CALLS).step_by(CALLERS) {
-                one(backend.clone(), number).await;
-            }
-        });
-    }
-    callers.join_all().await;
 }
 
 pub async fn stream(report: &mut Report) {
@@ -86,7 +65,7 @@ pub async fn stream(report: &mut Report) {
             assert_eq!(enqueued, STREAMED as u64);
             expect(&fleet, ((round + 1) * STREAMED) as u64).await;
         };
-        let per_emit = cost(&server, STREAMED, emit_all).await;
+        let per_emit = cost(server.process(), STREAMED, emit_all).await;
         if round > 0 {
             costs.push(per_emit);
         }
@@ -101,8 +80,10 @@ pub async fn room(report: &mut Report) {
         let fleet = server.counting(server.tokens(devices, &["room"])).await;
         let (mut single, mut many) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
-            let one_by_one = cost(&server, DELIVERIES, fill(&mut backend, &fleet, devices, 1)).await;
-            let ahead = cost(&server, DELIVERIES, fill(&mut backend, &fleet, devices, AHEAD)).await;
+            let one_by_one =
+                cost(server.process(), DELIVERIES, fill(&mut backend, &fleet, devices, DELIVERIES, 1)).await;
+            let ahead =
+                cost(server.process(), DELIVERIES, fill(&mut backend, &fleet, devices, DELIVERIES, AHEAD)).await;
             if round > 0 {
                 single.push(one_by_one);
                 many.push(ahead);
@@ -112,28 +93,4 @@ pub async fn room(report: &mut Report) {
         report.figure(format!("{what}, one emit at a time"), micros(median(single)));
         report.figure(format!("{what}, up to {AHEAD} emits at a time"), micros(median(many)));
     }
-}
-
-/// Emits to the room, never further ahead of its devices than so many emits.
-async fn fill(backend: &mut Backend, fleet: &Fleet, devices: usize, ahead: usize) {
-    let begun = fleet.tally().arrived();
-    let emits = DELIVERIES / devices;
-    for number in 1..=emits {
-        let receipt = backend.emit_to_room("shared:room", ordinary(number)).await.expect(ACCEPTED);
-        assert_eq!(receipt.enqueued, devices as u64);
-        let most_missing = if number == emits { 0 } else { ahead - 1 };
-        expect(fleet, begun + (number.saturating_sub(most_missing) * devices) as u64).await;
-    }
-}
-
-/// What the server spends on one of so many things, in microseconds.
-#[expect(clippy::cast_precision_loss, reason = "counts of microseconds are small")]
-async fn cost(server: &Server, things: usize, work: impl Future<Output = ()>) -> f64 {
-    let before = server.cpu_micros();
-    work.await;
-    (server.cpu_micros() - before) as f64 / things as f64
-}
-
-fn micros(figure: f64) -> String {
-    format!("{figure:.2} µs")
 }

@@ -1,8 +1,10 @@
 //! What can be measured.
 
 pub mod costs;
+pub mod growth;
 pub mod half_open;
 pub mod memory;
 pub mod order;
+pub mod soak;
 pub mod stalled;
 pub mod stored;

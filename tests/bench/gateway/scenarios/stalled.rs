@@ -13,8 +13,9 @@ use futures_util::stream;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
+    figures::median,
     payload::argument,
-    report::{Report, median, percentile},
+    report::{Report, percentile},
     server::{Server, expect},
 };
 

@@ -11,9 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::IntervalStream;
 
 use crate::{
+    figures::median,
     payload::ordinary,
     postgres::new_database,
-    report::{Report, median, percentile},
+    report::{Report, percentile},
     server::Server,
 };
 
