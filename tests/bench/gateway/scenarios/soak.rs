@@ -40,13 +40,14 @@ struct Counts {
 pub async fn run(report: &mut Report) {
     let length = length();
     let warm_up = LONGEST_WARM_UP.min(length / 4);
+    let rest = length.saturating_sub(warm_up);
     let server = Server::start().await;
     let mut backend = server.backend().await;
     let warm = Arc::new(Counts::default());
     bustle(&server, &warm, warm_up).await;
     let before = alone(&server, &mut backend).await;
     let counts = Arc::new(Counts::default());
-    bustle(&server, &counts, length.saturating_sub(warm_up)).await;
+    bustle(&server, &counts, rest).await;
     let after = alone(&server, &mut backend).await;
     let count = |counted: &AtomicU64| counted.load(Ordering::Relaxed);
     report.figure(
