@@ -33,8 +33,8 @@ impl Flushers {
     /// As many as there are processors. They end when that is asked for.
     pub fn start(lifecycle: &Lifecycle, done: &CancellationToken) -> Self {
         let flushers = Self::idle(std::thread::available_parallelism().map_or(1, usize::from));
-        for share in flushers.shares.iter().cloned() {
-            let done = done.clone();
+        for share in &*flushers.shares {
+            let (share, done) = (share.clone(), done.clone());
             lifecycle.spawn(async move {
                 done.run_until_cancelled(share.flush()).await;
             });

@@ -339,12 +339,13 @@ mod tests {
         tokio::task::yield_now().await;
         stream.write_all(b"abc").await.unwrap();
         let (mut reader, _writer) = tokio::io::split(stream);
-        let reading = tokio::spawn(async move { reader.read_u8().await });
-        let mut got = [0; 13];
-        peer.read_exact(&mut got).await.unwrap();
-        assert_eq!(&got, b"\x81\x042abc\x81\x0542[1]");
-        drop(peer);
-        reading.await.unwrap().unwrap_err();
+        let hearing = async {
+            let mut got = [0; 13];
+            peer.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"\x81\x042abc\x81\x0542[1]");
+            drop(peer);
+        };
+        tokio::join!(hearing, async { reader.read_u8().await.unwrap_err() });
     }
 
     #[tokio::test]
@@ -356,15 +357,16 @@ mod tests {
             assert_eq!(handle.send_after(1, &frame(number).into()), Sent::Yes);
         }
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let reading = tokio::spawn(async move { reader.read_u8().await });
-        let writing = tokio::spawn(async move { writer.write_all(&[0x81, 1, b'2']).await });
-        let mut got = vec![0; 200 * frame(0).len() + 3];
-        let all = async { peer.read_exact(&mut got).await };
-        tokio::time::timeout(Duration::from_secs(10), all).await.expect("all comes").unwrap();
-        writing.await.unwrap().unwrap();
-        let sent: Vec<_> = (0..200).flat_map(frame).chain([0x81, 1, b'2']).collect();
-        assert!(got == sent, "in another order");
-        drop(peer);
-        reading.await.unwrap().unwrap_err();
+        let hearing = async {
+            let mut got = vec![0; 200 * frame(0).len() + 3];
+            peer.read_exact(&mut got).await.unwrap();
+            let sent: Vec<_> = (0..200).flat_map(frame).chain([0x81, 1, b'2']).collect();
+            assert!(got == sent, "in another order");
+            drop(peer);
+        };
+        let reading = async { reader.read_u8().await.unwrap_err() };
+        let writing = async { writer.write_all(&[0x81, 1, b'2']).await.unwrap() };
+        let all = async { tokio::join!(hearing, reading, writing) };
+        tokio::time::timeout(Duration::from_secs(10), all).await.expect("all comes");
     }
 }
