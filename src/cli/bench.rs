@@ -68,7 +68,7 @@ pub struct Common {
     #[arg(long)]
     json: bool,
     /// Where the server listens for gRPC. None: a server is started for the bench alone, in the temporary directory.
-    #[arg(long, value_name = "URL", env = "BUGLE_SERVER", requires_all = ["devices_url", "api_key", "secret"])]
+    #[arg(long, value_name = "URL", requires_all = ["devices_url", "api_key", "secret"])]
     server: Option<String>,
     /// Where devices connect to that server, such as <http://127.0.0.1:3000>.
     #[arg(long, value_name = "URL", requires = "server")]
@@ -76,10 +76,10 @@ pub struct Common {
     /// Where the metrics of its process are, such as <http://127.0.0.1:9090>. None: no figures of the server.
     #[arg(long, value_name = "URL", requires = "server")]
     admin: Option<String>,
-    /// The API key to call that server with; better given as the variable, which other users of the machine cannot see.
+    /// The API key to call that server with, and of no use without it; better given as the variable, which other users of the machine cannot see.
     #[arg(long, value_name = "KEY", env = "BUGLE_API_KEY", hide_env_values = true)]
     api_key: Option<SecretString>,
-    /// That server's secret (HS256), to mint devices' tokens with; better given as the variable, likewise.
+    /// That server's secret (HS256), to mint devices' tokens with, and of no use without it; better given as the variable, likewise.
     #[arg(long, value_name = "SECRET", env = "BUGLE_BENCH_SECRET", hide_env_values = true)]
     secret: Option<SecretString>,
 }

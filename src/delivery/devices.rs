@@ -99,7 +99,7 @@ impl Expected {
 }
 
 impl Delivery {
-    /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 seconds to go live.
+    /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 to 6 seconds to go live.
     /// `resume`: what its device says it has seen; none: it does not resume. Refused when the user has too many connections.
     pub async fn admit(
         &self,

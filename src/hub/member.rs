@@ -241,18 +241,21 @@ impl Member {
         }
     }
 
-    /// Runs `add` with a room and notes it if that succeeds, unless it is noted already or the connection is gone. `behind`: what was kept
-    /// there is to be replayed first, if the connection has not gone live yet.
-    pub(super) fn enter(&self, room: &RoomName, behind: bool, add: impl FnOnce(&RoomName) -> bool) -> bool {
+    /// Runs `add` with a room and notes it by the name that this gives, unless it is noted already or the connection is gone. `behind`:
+    /// what was kept there is to be replayed first, if the connection has not gone live yet.
+    pub(super) fn enter(&self, room: &RoomName, behind: bool, add: impl FnOnce(&RoomName) -> Option<RoomName>) -> bool {
         let mut state = self.state.lock();
-        let enters = !matches!(state.phase, Phase::Gone) && !state.rooms.contains(room) && add(room);
-        if enters {
-            state.rooms.push(room.clone());
-            if let (true, Phase::CatchingUp(missing)) = (behind, &mut state.phase) {
-                missing.fall_behind(room);
-            }
+        if matches!(state.phase, Phase::Gone) || state.rooms.contains(room) {
+            return false;
         }
-        enters
+        let Some(name) = add(room) else {
+            return false;
+        };
+        state.rooms.push(name);
+        if let (true, Phase::CatchingUp(missing)) = (behind, &mut state.phase) {
+            missing.fall_behind(room);
+        }
+        true
     }
 
     /// Forgets a room and runs `remove` with it, if it was noted.

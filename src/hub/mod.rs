@@ -73,13 +73,14 @@ impl Hub {
         member.enter(name, behind, |name| {
             let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
             if room.len() >= most {
-                return false;
+                return None;
             }
             if room.insert(member.clone()) {
                 self.occupied.fetch_add(1, Ordering::Relaxed);
                 self.users.fetch_add(usize::from(name.user().is_some()), Ordering::Relaxed);
             }
-            true
+            // One name for all: a thousand members need not have a thousand copies, and a comparison ends at once.
+            Some(room.name().clone())
         })
     }
 
@@ -113,7 +114,7 @@ impl Hub {
 
     /// The connections in a room, in no order.
     pub fn members(&self, name: &RoomName) -> Vec<Arc<Member>> {
-        self.rooms.get(name).map(|room| room.members()).unwrap_or_default()
+        self.rooms.get(name).map(|room| room.members().to_vec()).unwrap_or_default()
     }
 
     /// The connections of a user, in no order.

@@ -21,23 +21,28 @@ pub struct Flushers {
 /// The streams that one task writes for.
 #[derive(Default)]
 pub(super) struct Share {
-    /// Those whose outboxes have something new.
-    streams: Mutex<Vec<Arc<State>>>,
+    noted: Mutex<Noted>,
     something_new: Notify,
+}
+
+#[derive(Default)]
+struct Noted {
+    /// Those whose outboxes have something new.
+    streams: Vec<Arc<State>>,
+    /// There is no task any more.
+    is_over: bool,
 }
 
 /// After this many streams, others get a chance to run.
 const STRETCH: usize = 64;
 
 impl Flushers {
-    /// As many as there are processors. They end when that is asked for.
+    /// As many as there are processors. They end when that is asked for; from then on, who sends writes.
     pub fn start(lifecycle: &Lifecycle, done: &CancellationToken) -> Self {
         let flushers = Self::idle(std::thread::available_parallelism().map_or(1, usize::from));
         for share in &*flushers.shares {
             let (share, done) = (share.clone(), done.clone());
-            lifecycle.spawn(async move {
-                done.run_until_cancelled(share.flush()).await;
-            });
+            lifecycle.spawn(async move { share.flush_until(done).await });
         }
         flushers
     }
@@ -57,21 +62,35 @@ impl Flushers {
 impl Share {
     /// Takes note of a stream whose outbox has something new.
     pub(super) fn put(&self, stream: Arc<State>) {
-        let mut streams = self.streams.lock();
-        streams.push(stream);
-        if streams.len() == 1 {
-            drop(streams);
+        let mut noted = self.noted.lock();
+        if noted.is_over {
+            drop(noted);
+            stream.flush();
+            return;
+        }
+        noted.streams.push(stream);
+        if noted.streams.len() == 1 {
+            drop(noted);
             self.something_new.notify_one();
         }
     }
 
-    async fn flush(&self) {
+    async fn flush_until(&self, done: CancellationToken) {
         let mut batch = Vec::new();
         loop {
-            std::mem::swap(&mut batch, &mut *self.streams.lock());
+            {
+                let mut noted = self.noted.lock();
+                std::mem::swap(&mut batch, &mut noted.streams);
+                if batch.is_empty() && done.is_cancelled() {
+                    noted.is_over = true;
+                    return;
+                }
+            }
             if batch.is_empty() {
-                self.something_new.notified().await;
-                continue;
+                tokio::select! {
+                    () = self.something_new.notified() => {}
+                    () = done.cancelled() => {}
+                }
             }
             for (index, stream) in batch.drain(..).enumerate() {
                 if index % STRETCH == STRETCH - 1 {

@@ -11,8 +11,9 @@ enum Stage {
     /// HTTP, which is nobody's business here.
     #[default]
     Http,
-    /// The response that agrees to the upgrade: so much of its end has passed.
+    /// The response that agrees to the upgrade: so much of its beginning and of its end has passed.
     Response {
+        begun: usize,
         matched: usize,
     },
     /// A frame's header, and what the payload begins with.
@@ -25,16 +26,18 @@ enum Stage {
     },
 }
 
+const BEGIN_OF_RESPONSE: &[u8] = b"HTTP/1.1 101 ";
 const END_OF_RESPONSE: &[u8] = b"\r\n\r\n";
 /// What a payload begins with: the type of Engine.IO's packet and that of Socket.IO's.
 const TYPES: usize = 2;
 const LONGEST: usize = 10 + TYPES;
+const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 
 impl PacketCounter {
     /// What passes next is the response that agrees to an upgrade, and then frames.
     pub fn expect_upgrade(&mut self) {
-        *self = Self { stage: Stage::Response { matched: 0 }, count: 0 };
+        *self = Self { stage: Stage::Response { begun: 0, matched: 0 }, count: 0 };
     }
 
     /// Packets that have begun to pass: CONNECT, EVENT, ACK and the binary kinds of the latter two, and each attachment.
@@ -53,7 +56,13 @@ impl PacketCounter {
             let mut taken = 1;
             match &mut self.stage {
                 Stage::Http => return,
-                Stage::Response { matched } => {
+                // Another response, to an earlier request, or to one that is not agreed to.
+                Stage::Response { begun, .. } if BEGIN_OF_RESPONSE.get(*begun).is_some_and(|begin| *begin != byte) => {
+                    self.stage = Stage::Http;
+                    return;
+                }
+                Stage::Response { begun, matched } => {
+                    *begun += 1;
                     *matched = match byte {
                         byte if byte == END_OF_RESPONSE[*matched] => *matched + 1,
                         byte => usize::from(byte == END_OF_RESPONSE[0]),
@@ -107,12 +116,14 @@ impl Frame {
             127 => (10, u64::from_be_bytes(read.get(2..10)?.try_into().ok()?)),
             length => (2, u64::from(length)),
         };
-        let types = length.min(TYPES as u64);
-        let begun = &read[header..];
+        let opcode = first & 0x0f;
+        // A pong has what a device has chosen.
+        let types = if opcode == TEXT { length.min(TYPES as u64) } else { 0 };
+        let begun = read.get(header..)?;
         if (begun.len() as u64) < types {
             return None;
         }
-        let is_packet = first & 0x0f == BINARY || is_packet(begun);
+        let is_packet = opcode == BINARY || (opcode == TEXT && is_packet(begun));
         Some(Self { is_packet, left: length - types })
     }
 }
@@ -149,7 +160,7 @@ mod tests {
 
     fn session() -> Vec<u8> {
         let large = format!(r#"42["e","{}"]"#, "x".repeat(70_00));
-        let frames: [(u8, &[u8]); 9] = [
+        let frames: [(u8, &[u8]); 11] = [
             (1, br#"0{"sid":"1"}"#),
             (1, b"2"),
             (1, br#"40{"sid":"2"}"#),
@@ -158,7 +169,9 @@ mod tests {
             (1, br#"451-["e",{"_placeholder":true,"num":0}]"#),
             (2, b""),
             (1, b"430[]"),
-            (8, b""),
+            (10, b"42"),
+            (10, b"4"),
+            (8, b"42"),
         ];
         let response = b"HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n".to_vec();
         frames.iter().fold(response, |bytes, (opcode, payload)| [bytes, frame(*opcode, payload)].concat())
@@ -175,6 +188,15 @@ mod tests {
             assert_eq!(counter.count(), 6, "in pieces of {size}");
             assert!(counter.is_between_frames());
         }
+    }
+
+    #[test]
+    fn a_response_that_does_not_agree_is_followed_by_no_frames() {
+        let mut counter = PacketCounter::default();
+        counter.expect_upgrade();
+        counter.pass(b"HTTP/1.1 200 OK\r\n\r\n\x81\x0242");
+        assert!(!counter.is_between_frames());
+        assert_eq!(counter.count(), 0);
     }
 
     #[test]

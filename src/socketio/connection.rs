@@ -84,12 +84,12 @@ impl SocketConnection {
     /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
     pub(super) fn acknowledge(&self, ack: AckSender, answer: &serde_json::Value) {
         let mut outlet = self.outlet.lock();
-        let Some(socket) = outlet.socket.clone() else {
+        if outlet.socket.is_none() {
             // Not live yet, or gone.
             outlet.packets += u64::from(ack.send(&[answer]).is_ok());
             return;
-        };
-        if self.is_full(&mut outlet, &socket) {
+        }
+        if self.is_full(&mut outlet) {
             return;
         }
         // An error says that the device is gone.
@@ -103,24 +103,25 @@ impl SocketConnection {
     fn enqueue_by(
         &self,
         frame: &Frame,
-        send: impl FnOnce(&mut Outlet, &SocketRef, Option<&RawValue>) -> Result<(), QueueError>,
+        send: impl FnOnce(&mut Outlet, Option<&RawValue>) -> Result<(), QueueError>,
     ) -> Result<(), QueueError> {
         let mut outlet = self.outlet.lock();
-        let Some(socket) = outlet.socket.clone() else {
-            return Err(QueueError::Ended);
-        };
-        if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(&socket) {
-            return Err(QueueError::Unsupported);
+        match &outlet.socket {
+            None => return Err(QueueError::Ended),
+            Some(socket) if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(socket) => {
+                return Err(QueueError::Unsupported);
+            }
+            Some(_) => {}
         }
         // Looked at in any case: this is where what was written is taken note of.
-        let is_full = self.is_full(&mut outlet, &socket);
+        let is_full = self.is_full(&mut outlet);
         let meta = frame.kept.as_ref().filter(|_| self.resumes).map(|kept| &*kept.meta);
         let bytes = wire_size(frame, meta, outlet.stream.is_some());
         let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.edge.parameters.on_join_bytes);
         if is_full && !is_exempt {
             return Err(QueueError::Full);
         }
-        send(&mut outlet, &socket, meta)?;
+        send(&mut outlet, meta)?;
         if !is_exempt {
             outlet.backlog.add(bytes);
         }
@@ -129,7 +130,9 @@ impl SocketConnection {
 
     /// Writes a frame into the stream itself, past the library's queue and task, once the library has written all that it was given.
     fn write_through(&self, outlet: &Outlet, frame: &Frame, meta: Option<&RawValue>) -> Sent {
-        let (Some(stream), Some(polled)) = (&outlet.stream, self.wire.polled_packets()) else {
+        let is_stream = self.began_as == Transport::SocketIoWebSocket;
+        let polled = if is_stream { Some(0) } else { self.wire.polled_packets() };
+        let (Some(stream), Some(polled)) = (&outlet.stream, polled) else {
             return Sent::TooEarly;
         };
         let Some(packets) = outlet.packets.checked_sub(polled) else {
@@ -146,8 +149,11 @@ impl SocketConnection {
     }
 
     /// Whether too much waits for the device.
-    fn is_full(&self, outlet: &mut Outlet, socket: &SocketRef) -> bool {
-        if outlet.stream.is_none() && socket.transport_type() == TransportType::Websocket {
+    fn is_full(&self, outlet: &mut Outlet) -> bool {
+        if outlet.stream.is_none()
+            && let Some(socket) = &outlet.socket
+            && socket.transport_type() == TransportType::Websocket
+        {
             outlet.stream = self.edge.upgrades.get(&socket.id).map(|stream| stream.clone());
             if let Some(stream) = &outlet.stream {
                 outlet.backlog.move_to(self.wire.polled(), stream.written());
@@ -192,21 +198,21 @@ impl Connection for SocketConnection {
     }
 
     fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |outlet, socket, meta| match self.write_through(outlet, frame, meta) {
+        self.enqueue_by(frame, |outlet, meta| match self.write_through(outlet, frame, meta) {
             Sent::Yes => Ok(()),
             Sent::Ended => Err(QueueError::Ended),
-            Sent::TooEarly => {
-                let emitted = socket.emit(frame.event.as_str(), &Arguments(frame, meta));
-                outlet.given(frame, emitted)
-            }
+            Sent::TooEarly => outlet.give(frame, |socket| socket.emit(frame.event.as_str(), &Arguments(frame, meta))),
         })
     }
 
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |outlet, socket, meta| {
-            let asking = socket.timeout(ack::NEVER);
-            let emitted = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
-            outlet.given(frame, emitted.map(|reply| ack.expect(ack::outcome(reply))))
+        self.enqueue_by(frame, |outlet, meta| {
+            outlet.give(frame, |socket| {
+                let asking = socket.timeout(ack::NEVER);
+                let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta))?;
+                ack.expect(ack::outcome(reply));
+                Ok(())
+            })
         })
     }
 
@@ -216,9 +222,14 @@ impl Connection for SocketConnection {
 }
 
 impl Outlet {
-    /// Takes note of an event that the library was given.
-    fn given(&mut self, frame: &Frame, emitted: Result<(), SendError>) -> Result<(), QueueError> {
-        emitted.map_err(|error| queue_error(&error))?;
+    /// Gives an event to the library.
+    fn give(
+        &mut self,
+        frame: &Frame,
+        emit: impl FnOnce(&SocketRef) -> Result<(), SendError>,
+    ) -> Result<(), QueueError> {
+        let socket = self.socket.as_ref().ok_or(QueueError::Ended)?;
+        emit(socket).map_err(|error| queue_error(&error))?;
         // An attachment is a packet of its own.
         self.packets += 1 + u64::from(matches!(frame.payload, Payload::Binary(_)));
         Ok(())

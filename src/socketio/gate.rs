@@ -110,9 +110,13 @@ impl Gate {
             return self.answer(request).await;
         }
         let is_poll = parts.method == Method::GET;
-        let wire = self.wire_of(sid).filter(|_| is_poll);
-        let response = self.answer(request).await;
-        match wire {
+        if !is_poll {
+            return self.answer(request).await;
+        }
+        let before = self.wire_of(sid);
+        let response = self.clone().answer(request).await;
+        // The poll that brings the answer to CONNECT begins before there is a socket; the last one ends after it.
+        match before.or_else(|| self.wire_of(sid)) {
             Some(wire) => count_polled(&wire, response).await,
             None => response,
         }

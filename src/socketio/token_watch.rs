@@ -36,6 +36,13 @@ struct Standing {
     has_left: bool,
 }
 
+/// What is to be done about a token now.
+enum Due {
+    Later,
+    Notice(Timestamp),
+    Now,
+}
+
 impl TokenWatch {
     /// Watches until a stop is asked for: then all are sent away.
     pub(super) async fn run(&self, lifecycle: &Lifecycle) {
@@ -73,41 +80,43 @@ impl TokenWatch {
 impl Device {
     /// Has the watch look at the device when there is something to be done about its token, and does what is to be done now.
     pub(super) fn watch_token(self: &Arc<Self>) {
-        let expiry = &self.edge.parameters.expiry;
-        if expiry.on_expiry != OnExpiry::Close || self.admission.member().is_gone() {
+        if self.edge.parameters.expiry.on_expiry != OnExpiry::Close || self.admission.member().is_gone() {
             return;
+        }
+        match self.look_again() {
+            Due::Later => {}
+            Due::Notice(expires_at) => self.tell(expires_at),
+            Due::Now => self.admission.close(&CloseCode::Expired.into()),
+        }
+    }
+
+    /// Whoever looks last has seen the newest token: it is read under the locks under which the next look is set.
+    fn look_again(self: &Arc<Self>) -> Due {
+        let expiry = &self.edge.parameters.expiry;
+        let mut queue = self.edge.token_watch.0.lock();
+        let mut standing = self.watched.0.lock();
+        if standing.has_left {
+            return Due::Later;
         }
         // With the leeway, as when the token was verified: else a device would be closed and let in again with it.
         let expires_at = self.identity.lock().expires_at;
         let to_end = self.edge.parameters.clock.until(expires_at);
         if to_end.is_zero() {
-            self.admission.close(&CloseCode::Expired.into());
-            return;
+            return Due::Now;
         }
         let to_notice = to_end.saturating_sub(expiry.leeway).saturating_sub(expiry.notice);
-        let is_to_be_told = !expiry.notice.is_zero() && self.watched.0.lock().told_of != Some(expires_at);
-        let next = match is_to_be_told {
-            true if to_notice.is_zero() => {
-                self.watched.0.lock().told_of = Some(expires_at);
-                self.tell(expires_at);
-                to_end
-            }
-            true => to_notice,
-            false => to_end,
-        };
-        self.look_again(next.min(LONGEST_SLEEP));
-    }
-
-    fn look_again(self: &Arc<Self>, after: Duration) {
-        let mut queue = self.edge.token_watch.0.lock();
-        let mut standing = self.watched.0.lock();
-        if standing.has_left {
-            return;
+        let is_to_be_told = !expiry.notice.is_zero() && standing.told_of != Some(expires_at);
+        let tells_now = is_to_be_told && to_notice.is_zero();
+        if tells_now {
+            standing.told_of = Some(expires_at);
         }
+        let next = if is_to_be_told && !tells_now { to_notice } else { to_end };
+        let next = next.min(LONGEST_SLEEP);
         match &standing.key {
-            Some(key) => queue.reset(key, after),
-            None => standing.key = Some(queue.insert(Arc::downgrade(self), after)),
+            Some(key) => queue.reset(key, next),
+            None => standing.key = Some(queue.insert(Arc::downgrade(self), next)),
         }
+        if tells_now { Due::Notice(expires_at) } else { Due::Later }
     }
 
     /// The device has left, or is leaving.

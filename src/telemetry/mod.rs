@@ -46,6 +46,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Adds up what was measured, until a stop is asked for: it would be kept, each emit's time by itself, until somebody asks for the metrics.
 pub async fn keep_up(metrics: PrometheusHandle, stopping: impl Future<Output = ()>) {
     let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stopping);
     loop {
         tokio::select! {
