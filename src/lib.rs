@@ -55,7 +55,7 @@
 //! | [`http`] | edge: REST for devices; the console, health and metrics for operators | `message`, `limits`, `auth`, `command`, `listener` |
 //! | [`config`] | every module's `Config`, read at one place | the `Config`s, `message` |
 //! | [`client`] | how a backend reaches a server: an API key in each call | none |
-//! | [`bench`] | the load generator: devices, calls, a server as a child process, and what it all takes up | `auth`, `client`, `proto` |
+//! | [`mod@bench`] | the load generator: devices, calls, a server as a child process, and what it all takes up | `auth`, `client`, `proto` |
 //! | [`cli`] | the command line | `app`, `config`, `auth`, `message`, `client`, `bench`, `proto` |
 //! | [`app`] | the composition root: it wires, and does nothing else | everything |
 //!
@@ -84,7 +84,7 @@
 //! - Each task runs under [`lifecycle::Lifecycle`]: a stop waits for it, and the death of a vital one stops the
 //!   server with failure.
 //! - The time of day comes from [`clock::Clock`], the environment from [`config`], and from nowhere
-//!   else. Only [`bench`] asks the system where temporary files go.
+//!   else. Only [`mod@bench`] asks the system where temporary files go.
 
 pub mod app;
 pub mod auth;
