@@ -68,7 +68,7 @@ pub struct Common {
     #[arg(long)]
     json: bool,
     /// Where the server listens for gRPC. None: a server is started for the bench alone, in the temporary directory.
-    #[arg(long, value_name = "URL", requires_all = ["devices_url", "api_key", "secret"])]
+    #[arg(long, value_name = "URL", requires = "devices_url")]
     server: Option<String>,
     /// Where devices connect to that server, such as <http://127.0.0.1:3000>.
     #[arg(long, value_name = "URL", requires = "server")]
@@ -76,11 +76,11 @@ pub struct Common {
     /// Where the metrics of its process are, such as <http://127.0.0.1:9090>. None: no figures of the server.
     #[arg(long, value_name = "URL", requires = "server")]
     admin: Option<String>,
-    /// The API key to call that server with, and of no use without it; better given as the variable, which other users of the machine cannot see.
-    #[arg(long, value_name = "KEY", env = "BUGLE_API_KEY", hide_env_values = true)]
+    /// The API key to call that server with. None: that of the variable `BUGLE_API_KEY`, which other users of the machine cannot see.
+    #[arg(long, value_name = "KEY", requires = "server")]
     api_key: Option<SecretString>,
-    /// That server's secret (HS256), to mint devices' tokens with, and of no use without it; better given as the variable, likewise.
-    #[arg(long, value_name = "SECRET", env = "BUGLE_BENCH_SECRET", hide_env_values = true)]
+    /// That server's secret (HS256), to mint devices' tokens with. None: that of the variable `BUGLE_BENCH_SECRET`, likewise.
+    #[arg(long, value_name = "SECRET", requires = "server")]
     secret: Option<SecretString>,
 }
 
@@ -154,11 +154,11 @@ impl Common {
 
     /// The server that is there already.
     async fn given(&self) -> Result<Option<Target>, Failure> {
-        let (Some(server), Some(devices), Some(api_key), Some(secret)) =
-            (&self.server, &self.devices_url, &self.api_key, &self.secret)
-        else {
+        let (Some(server), Some(devices)) = (&self.server, &self.devices_url) else {
             return Ok(None);
         };
+        let api_key = &given_or_variable(self.api_key.as_ref(), "--api-key", "BUGLE_API_KEY")?;
+        let secret = &given_or_variable(self.secret.as_ref(), "--secret", "BUGLE_BENCH_SECRET")?;
         let devices = bench::place(devices, "devices").await?;
         let admin = match &self.admin {
             Some(admin) => Some(Admin::new(bench::place(admin, "metrics").await?)),
@@ -169,6 +169,20 @@ impl Common {
         let backend = Backend::connect(server, api_key).await?;
         Ok(Some(Target { backend, devices, admin, secret: secret.clone() }))
     }
+}
+
+/// An option's value, or the variable's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "clap takes an exported variable for the option itself, and would refuse it where no server is given"
+)]
+fn given_or_variable(
+    given: Option<&SecretString>,
+    option: &'static str,
+    variable: &'static str,
+) -> Result<SecretString, Failure> {
+    let given = given.cloned().or_else(|| std::env::var(variable).ok().map(SecretString::from));
+    given.ok_or(Failure::Missing { option, variable })
 }
 
 /// Waits for SIGINT or SIGTERM: what was started is to be stopped then, too.
@@ -253,6 +267,8 @@ mod tests {
             "bench user --devices-url http://127.0.0.1:1",
             "bench user --admin http://127.0.0.1:1",
             "bench user --server http://127.0.0.1:1",
+            "bench user --api-key k3y",
+            "bench user --secret a-secret-of-thirty-two-bytes-or-more",
         ] {
             assert!(parsed(line).is_none(), "{line}");
         }

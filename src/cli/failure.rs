@@ -41,6 +41,14 @@ pub enum Failure {
     /// There is no connection to the server.
     #[error(transparent)]
     Client(#[from] client::Error),
+    /// A server was given without what it takes to use it.
+    #[error("--server takes {option} too, or the variable {variable}")]
+    Missing {
+        /// What is missing.
+        option: &'static str,
+        /// Where it can stand as well.
+        variable: &'static str,
+    },
     /// The payload is not JSON.
     #[error("the payload {0}")]
     Payload(Invalid),
@@ -97,7 +105,7 @@ impl Failure {
                 client::Error::Unreachable { .. } => FAILED,
             },
             Self::Bench(error) => bench_code(error),
-            Self::User(_) | Self::Ttl(_) | Self::NoSigningKey | Self::Payload(_) => USAGE,
+            Self::User(_) | Self::Ttl(_) | Self::NoSigningKey | Self::Payload(_) | Self::Missing { .. } => USAGE,
             Self::TokenRefused(_)
             | Self::Lost(_)
             | Self::Program(_)

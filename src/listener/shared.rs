@@ -25,7 +25,7 @@ pub(super) struct State {
     pub(super) share: Arc<Share>,
     /// The share knows that the outbox has something new.
     pub(super) is_noted: AtomicBool,
-    /// The kernel does not take what waits in the outbox: whoever reads from the stream sees to it that it goes out.
+    /// The kernel does not take what waits in the outbox: whoever reads from the stream, or writes into it next, sees to it that it goes out.
     pub(super) is_held_up: AtomicBool,
     // Reader and writer are different tasks: a cut has to wake both, above all a writer that waits for a device that
     // has stopped reading.
@@ -91,11 +91,12 @@ impl State {
     /// Writes what waits in the outbox.
     pub(super) fn flush(&self) {
         self.is_noted.store(false, Ordering::Release);
-        // The reader finds out, too, if the stream has failed.
+        // The owner finds out, too, if the stream has failed.
         let _ = self.write_or_hold_up(&mut self.outbox.lock());
     }
 
-    /// Writes what waits in the outbox, unless the owner is in the middle of a frame; what cannot be written now is left to the reader.
+    /// Writes what waits in the outbox, unless the owner is in the middle of a frame; what cannot be written now is left to the
+    /// stream's owner.
     /// Says whether the owner may write.
     pub(super) fn write_or_hold_up(&self, outbox: &mut Outbox) -> io::Result<bool> {
         if !outbox.is_waiting() {

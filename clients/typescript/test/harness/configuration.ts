@@ -34,10 +34,11 @@ export class Configuration {
     writeFileSync(this.path, Object.entries(all).map(([key, value]) => `${key} = ${toml(value)}\n`).join(''));
   }
 
-  /** A token as an application's own login service signs it; good for an hour, or so many seconds. */
+  /** A token as an application's own login service signs it; good for an hour, or so many seconds and what is left of this one. */
   token(user: string, seconds = 3_600): string {
     const jti = randomBytes(8).toString('hex');
-    return jwt.sign({ sub: user, jti }, this.#secret, { algorithm: 'HS256', expiresIn: seconds });
+    const exp = Math.ceil(Date.now() / 1_000) + seconds;
+    return jwt.sign({ sub: user, jti, exp }, this.#secret, { algorithm: 'HS256' });
   }
 
   remove(): void {
