@@ -10,6 +10,8 @@ use tokio::time::MissedTickBehavior;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// From so many connections on that have ended, a look at the whole heap pays off.
 const WORTH_A_LOOK: usize = 500;
+/// So often it waits for no more of them to end.
+const MOST_PUT_OFF: u32 = 30;
 
 /// Watches how many connections there are, and when it is worth a look.
 #[derive(Debug, Default)]
@@ -17,19 +19,25 @@ struct Watch {
     /// The most since the last look.
     most: usize,
     last: usize,
+    /// How often it was put off since it became worth it.
+    put_off: u32,
 }
 
 impl Watch {
-    /// Whether now is the time: many have ended, and no more of them at the moment.
+    /// Whether now is the time: many have ended, and no more of them at the moment, or it has waited long for that.
     fn is_time(&mut self, connections: usize) -> bool {
         self.most = self.most.max(connections);
         let has_settled = connections >= self.last;
         self.last = connections;
-        let is_time = has_settled && self.most - connections >= WORTH_A_LOOK;
-        if is_time {
-            self.most = connections;
+        if self.most - connections < WORTH_A_LOOK {
+            return false;
         }
-        is_time
+        if !has_settled && self.put_off < MOST_PUT_OFF {
+            self.put_off += 1;
+            return false;
+        }
+        (self.most, self.put_off) = (connections, 0);
+        true
     }
 }
 
@@ -75,5 +83,13 @@ mod tests {
             [0, 5_000, 5_000, 3_000, 1_000, 1_000, 1_000, 900, 900, 600, 400, 400].map(|count| watch.is_time(count));
         let expected = [false, false, false, false, false, true, false, false, false, false, false, true];
         assert_eq!(times, expected);
+    }
+
+    #[test]
+    fn while_they_go_on_leaving_it_is_time_all_the_same_now_and_then() {
+        let mut watch = Watch::default();
+        let times: Vec<_> = (0..100).map(|tick| watch.is_time(20_000 - tick * 100)).collect();
+        let looks: Vec<_> = times.iter().enumerate().filter(|(_, is_time)| **is_time).map(|(tick, _)| tick).collect();
+        assert_eq!(looks, [35, 70]);
     }
 }

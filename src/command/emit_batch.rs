@@ -19,6 +19,7 @@ impl Commands {
         for request in requests {
             let sent = match request {
                 Ok(mut request) => {
+                    request.emit.alone = false;
                     request.emit.ack = request.emit.ack.map(|ack| ack.one_of(asking).into());
                     let kind = Kind::of(&request.emit);
                     if !kind.is_stored && std::mem::take(&mut some_are_placed) {

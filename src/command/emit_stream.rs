@@ -118,7 +118,8 @@ where
     }
 
     /// Sends an event at once, or after the one before it in its room. Gives the answer if there was nothing to wait for.
-    async fn begin(&mut self, tag: T, request: EmitRequest) -> Option<Answer<T>> {
+    async fn begin(&mut self, tag: T, mut request: EmitRequest) -> Option<Answer<T>> {
+        request.emit.alone = false;
         let room = request.emit.audience.room();
         let is_stored = request.emit.store;
         // Those that are stored are written together, and keep the order in which they began.

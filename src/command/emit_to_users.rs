@@ -42,6 +42,7 @@ impl Commands {
         };
         self.delivery.check_capacity(&request.emit, &users).map_err(refusal).inspect_err(audit_whole)?;
         self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX)).inspect_err(audit_whole)?;
+        request.emit.alone = false;
         request.emit.ack = request.emit.ack.map(|ack| ack.one_of(users.len()).into());
         let mut all = Vec::with_capacity(users.len());
         for user in users {

@@ -202,7 +202,7 @@ impl Delivery {
         };
         let kept = stored.or(in_history.as_ref()).map(|position| Kept::new(message_id, &room, position));
         let number = stored.map(|position| position.number);
-        let frame = Frame { volatile: emit.volatile, kept, ..Frame::new(emit.event, payload) };
+        let frame = Frame { volatile: emit.volatile, prompt: emit.alone, kept, ..Frame::new(emit.event, payload) };
         let (counts, asking) = match (turn, emit.ack) {
             (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.
@@ -255,6 +255,7 @@ pub(super) fn example(json: &str) -> Emit {
         ttl: None,
         collapse_key: None,
         ack: None,
+        alone: true,
     }
 }
 

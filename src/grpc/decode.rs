@@ -168,6 +168,7 @@ impl EmitParts {
             ttl,
             collapse_key,
             ack: ack.map(Box::new),
+            alone: true,
         });
         fields.finish(emit.map(|emit| EmitRequest { emit, idempotency_key, received: self.received }))
     }

@@ -17,6 +17,8 @@ pub struct Frame {
     pub volatile: bool,
     /// It was there before the device: that it waits does not make the device slow.
     pub on_join: bool,
+    /// Whoever sends it writes it: it is for few, and there is nothing else to write along with it.
+    pub prompt: bool,
     /// Where the message stands in its room's sequence, if it is kept.
     pub kept: Option<Kept>,
     /// What edges write for it.
@@ -72,7 +74,7 @@ impl Kept {
 impl Frame {
     /// A frame that must arrive.
     pub fn new(event: EventName, payload: Payload) -> Self {
-        Self { event, payload, volatile: false, on_join: false, kept: None, written: Written::default() }
+        Self { event, payload, volatile: false, on_join: false, prompt: false, kept: None, written: Written::default() }
     }
 
     /// A frame for whoever has just joined.

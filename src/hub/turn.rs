@@ -18,6 +18,9 @@ use crate::message::{CloseCode, ConnectionId, Exceptions, RoomName, UserId};
 /// After this many deliveries, others get a chance to run.
 const STRETCH: usize = 128;
 
+/// To so many a frame is written by whoever sends it: to wake another for that takes longer. For more, others share the work.
+const FEW: usize = 8;
+
 /// What became of a frame at a room's connections: each counts once as matched, and once as enqueued or dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -164,7 +167,7 @@ impl Turn<'_> {
         let hub = self.held.hub;
         let deliver =
             |member: &_, frame: &_, room: &_, may_be_left| hub.deliver(member, frame, Some(room), may_be_left, None);
-        self.fan_out_by(Arc::new(frame), except, deliver)
+        self.fan_out_by(frame, except, deliver)
     }
 
     /// The same with a frame that asks for acknowledgements, and those who are matched and so asked.
@@ -180,20 +183,23 @@ impl Turn<'_> {
             }
             delivery
         };
-        let counts = self.fan_out_by(Arc::new(frame), except, deliver).await;
+        let counts = self.fan_out_by(frame, except, deliver).await;
         (counts, all)
     }
 
     async fn fan_out_by(
         &self,
-        frame: Arc<Frame>,
+        mut frame: Frame,
         except: &Exceptions,
         mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, &RoomName, bool) -> Delivery,
     ) -> Counts {
         let excepted = Excepted::new(self.held.hub, except);
         let mut counts = Counts::default();
         let (room, may_be_left) = (self.room(), self.may_be_left());
-        for (index, member) in self.held.members().iter().enumerate() {
+        let members = self.held.members();
+        frame.prompt &= members.len() <= FEW;
+        let frame = Arc::new(frame);
+        for (index, member) in members.iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
             }

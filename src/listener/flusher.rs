@@ -65,7 +65,7 @@ impl Share {
         let mut noted = self.noted.lock();
         if noted.is_over {
             drop(noted);
-            stream.flush();
+            stream.flush_noted();
             return;
         }
         noted.streams.push(stream);
@@ -96,7 +96,7 @@ impl Share {
                 if index % STRETCH == STRETCH - 1 {
                     tokio::task::yield_now().await;
                 }
-                stream.flush();
+                stream.flush_noted();
             }
         }
     }

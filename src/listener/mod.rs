@@ -5,7 +5,7 @@ mod accept;
 pub use accept::Acceptor;
 
 mod stream;
-pub use stream::{DeviceStream, Sent, StreamHandle};
+pub use stream::{By, DeviceStream, Sent, StreamHandle};
 
 mod shared;
 

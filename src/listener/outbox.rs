@@ -12,8 +12,11 @@ use super::packets::PacketCounter;
 pub(super) struct Outbox {
     /// None: the stream is no more.
     tcp: Option<OwnedWriteHalf>,
-    /// Frames that the kernel has not taken yet; it may have a part of the first.
-    waiting: VecDeque<Bytes>,
+    /// The first frame that the kernel has not taken yet; it may have a part of it. Nearly always there is one at most, for which a
+    /// queue would have to be allocated.
+    first: Option<Bytes>,
+    /// Those behind it.
+    others: VecDeque<Bytes>,
     /// What the owner has written.
     pub(super) owners: PacketCounter,
 }
@@ -23,7 +26,7 @@ const MOST_SLICES: usize = 64;
 
 impl Outbox {
     pub(super) fn new(tcp: OwnedWriteHalf) -> Self {
-        Self { tcp: Some(tcp), waiting: VecDeque::new(), owners: PacketCounter::default() }
+        Self { tcp: Some(tcp), first: None, others: VecDeque::new(), owners: PacketCounter::default() }
     }
 
     /// Lets go of the stream.
@@ -31,7 +34,8 @@ impl Outbox {
         if let Some(tcp) = self.tcp.take() {
             tcp.forget();
         }
-        self.waiting = VecDeque::new();
+        self.first = None;
+        self.others = VecDeque::new();
     }
 
     /// Writes what is the owner's.
@@ -52,7 +56,7 @@ impl Outbox {
 
     /// Whether something waits, so that the owner must.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.first.is_some()
     }
 
     /// Whether what waits may go out: the owner is not in the middle of a frame.
@@ -62,35 +66,45 @@ impl Outbox {
 
     /// Puts a frame behind all that waits. False: the stream is no more.
     pub(super) fn put(&mut self, frame: Bytes) -> bool {
-        if self.tcp.is_some() {
-            self.waiting.push_back(frame);
+        if self.tcp.is_none() {
+            return false;
         }
-        self.tcp.is_some()
+        if self.first.is_none() {
+            self.first = Some(frame);
+        } else {
+            self.others.push_back(frame);
+        }
+        true
     }
 
     /// Writes of what waits as much as the kernel takes now, and says how much that was.
     pub(super) fn flush(&mut self) -> io::Result<usize> {
         let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let written = match self.waiting.front() {
-            Some(only) if self.waiting.len() == 1 => taken(tcp.try_write(only))?,
-            _ => {
-                let slices: Vec<_> = self.waiting.iter().take(MOST_SLICES).map(|frame| IoSlice::new(frame)).collect();
-                taken(tcp.try_write_vectored(&slices))?
-            }
+        let Some(first) = &self.first else {
+            return Ok(0);
         };
-        let mut left = written;
-        while let Some(first) = self.waiting.front_mut() {
-            if left < first.len() {
-                first.advance(left);
-                break;
-            }
-            left -= first.len();
-            self.waiting.pop_front();
-        }
-        if self.waiting.is_empty() {
-            self.waiting = VecDeque::new();
-        }
+        let written = if self.others.is_empty() {
+            taken(tcp.try_write(first))?
+        } else {
+            let frames = std::iter::once(first).chain(&self.others).take(MOST_SLICES);
+            let slices: Vec<_> = frames.map(|frame| IoSlice::new(frame)).collect();
+            taken(tcp.try_write_vectored(&slices))?
+        };
+        self.forget(written);
         Ok(written)
+    }
+
+    /// The kernel has taken so many bytes.
+    fn forget(&mut self, mut taken: usize) {
+        while let Some(first) = &mut self.first {
+            if taken < first.len() {
+                first.advance(taken);
+                return;
+            }
+            taken -= first.len();
+            self.first = self.others.pop_front();
+        }
+        self.others = VecDeque::new();
     }
 }
 

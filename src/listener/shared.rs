@@ -88,11 +88,16 @@ impl State {
         self.written.fetch_add(written as u64, Ordering::AcqRel);
     }
 
-    /// Writes what waits in the outbox.
-    pub(super) fn flush(&self) {
+    /// Writes what waits in the outbox, which was noted.
+    pub(super) fn flush_noted(&self) {
         self.is_noted.store(false, Ordering::Release);
+        self.flush(&mut self.outbox.lock());
+    }
+
+    /// Writes what waits in the outbox.
+    pub(super) fn flush(&self, outbox: &mut Outbox) {
         // The owner finds out, too, if the stream has failed.
-        let _ = self.write_or_hold_up(&mut self.outbox.lock());
+        let _ = self.write_or_hold_up(outbox);
     }
 
     /// Writes what waits in the outbox, unless the owner is in the middle of a frame; what cannot be written now is left to the

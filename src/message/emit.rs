@@ -71,7 +71,7 @@ impl Exceptions {
 
 /// One instruction to send an event to an audience.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "the API has as many")]
+#[expect(clippy::struct_excessive_bools, reason = "the API has nearly as many")]
 pub struct Emit {
     /// Whom it is for.
     pub audience: Audience,
@@ -95,6 +95,8 @@ pub struct Emit {
     pub collapse_key: Option<Arc<str>>,
     /// The devices are asked for acknowledgements. Most emits ask for none, and are to be small.
     pub ack: Option<Box<AckRequest>>,
+    /// No others come along with it, in whose company it could be written.
+    pub alone: bool,
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ impl RoomName {
 
     /// The room of all connections of a user.
     pub fn of_user(user: &UserId) -> Self {
-        Self(format!("{}{user}", Self::USER).into())
+        // Each emit to a user asks for it, and formatting takes ten times as long.
+        Self([Self::USER, user.as_str()].concat().into())
     }
 
     /// The room of all connections with a role.

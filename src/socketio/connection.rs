@@ -11,7 +11,7 @@ use socketioxide::{
 
 use super::{Edge, ack, encoding::event_frame, session::Wire};
 use crate::hub::{AckSink, Connection, Form, Frame, QueueError};
-use crate::listener::{Backlog, Sent, StreamHandle, websocket_frame_size};
+use crate::listener::{Backlog, By, Sent, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
 /// What has been missed may take up so much of the queue: the rest is for what is live.
@@ -145,7 +145,8 @@ impl SocketConnection {
         };
         let form = if meta.is_some() { Form::EventAndPosition } else { Form::Event };
         let written = frame.written.get_or_write(form, || event_frame(frame.event.as_str(), payload, meta));
-        stream.send_after(packets, written)
+        let by = if frame.prompt { By::Sender } else { By::Flusher };
+        stream.send_after(packets, written, by)
     }
 
     /// Whether too much waits for the device.

@@ -131,6 +131,7 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
             collapse_key: key.map(Into::into),
             store: false,
             ttl: None,
+            alone: true,
         };
         delivery.emit(emit, None, tokio::time::Instant::now(), None, |_| ())
     };

@@ -189,6 +189,7 @@ impl Commands {
             ttl: None,
             collapse_key: None,
             ack: None,
+            alone: true,
         };
         self.wrap_as_configured(&mut emit);
         // Refused is only what is to be kept, collapsed or sent once.

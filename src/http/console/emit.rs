@@ -45,7 +45,9 @@ impl EmitBody {
         };
         let except = Exceptions::default();
         let (ttl, ack) = (None, None);
-        let emit = Emit { audience, except, event, payload, volatile, envelope, retain, store, ttl, collapse_key, ack };
+        let alone = true;
+        let emit =
+            Emit { audience, except, event, payload, volatile, envelope, retain, store, ttl, collapse_key, ack, alone };
         Ok(EmitRequest { emit, idempotency_key: None, received })
     }
 

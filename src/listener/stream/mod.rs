@@ -29,6 +29,15 @@ pub struct DeviceStream {
 #[derive(Clone)]
 pub struct StreamHandle(Arc<State>);
 
+/// Who writes a frame into a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Whoever sends it, at once.
+    Sender,
+    /// A task that writes for many, together with what else was sent.
+    Flusher,
+}
+
 /// What became of a frame that was to go into a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -65,7 +74,7 @@ impl StreamHandle {
     }
 
     /// Sends a whole frame, once the owner has written so many packets since the upgrade.
-    pub fn send_after(&self, packets: u64, frame: &Bytes) -> Sent {
+    pub fn send_after(&self, packets: u64, frame: &Bytes, by: By) -> Sent {
         let state = &self.0;
         if state.check().is_err() {
             return Sent::Ended;
@@ -77,8 +86,13 @@ impl StreamHandle {
         if !outbox.put(frame.clone()) {
             return Sent::Ended;
         }
-        drop(outbox);
-        state.note();
+        match by {
+            By::Sender => state.flush(&mut outbox),
+            By::Flusher => {
+                drop(outbox);
+                state.note();
+            }
+        }
         Sent::Yes
     }
 

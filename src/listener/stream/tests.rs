@@ -89,27 +89,44 @@ async fn upgraded() -> (DeviceStream, TcpStream) {
     (stream, peer)
 }
 
+const ALL: [By; 2] = [By::Sender, By::Flusher];
+
 #[tokio::test]
 async fn a_frame_goes_out_once_the_owner_has_written_what_comes_before_it() {
+    for by in ALL {
+        goes_out_after_the_owners(by).await;
+    }
+}
+
+async fn goes_out_after_the_owners(by: By) {
     let (mut stream, mut peer) = upgraded().await;
     let (handle, frame) = (stream.handle(), Bytes::from_static(b"\x81\x0542[1]"));
-    assert_eq!(handle.send_after(2, &frame), Sent::TooEarly);
+    assert_eq!(handle.send_after(2, &frame, by), Sent::TooEarly);
     stream.write_all(b"\x81\x0543[2]").await.unwrap();
-    assert_eq!(handle.send_after(2, &frame), Sent::Yes);
+    assert_eq!(handle.send_after(2, &frame, by), Sent::Yes);
+    if by == By::Sender {
+        assert_eq!(handle.written(), (RESPONSE.len() + ACCEPTED.len() + 14) as u64, "nobody else had a chance to run");
+    }
     let mut got = [0; 14];
     peer.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"\x81\x0543[2]\x81\x0542[1]");
     assert_eq!(handle.written(), (RESPONSE.len() + ACCEPTED.len() + got.len()) as u64);
     drop(stream);
-    assert_eq!(handle.send_after(2, &frame), Sent::Ended);
+    assert_eq!(handle.send_after(2, &frame, by), Sent::Ended);
 }
 
 #[tokio::test]
 async fn a_frame_waits_for_the_end_of_the_one_that_the_owner_is_at() {
+    for by in ALL {
+        waits_for_the_owners_frame(by).await;
+    }
+}
+
+async fn waits_for_the_owners_frame(by: By) {
     let (mut stream, mut peer) = upgraded().await;
     let handle = stream.handle();
     stream.write_all(b"\x81\x042").await.unwrap();
-    assert_eq!(handle.send_after(1, &Bytes::from_static(b"\x81\x0542[1]")), Sent::Yes);
+    assert_eq!(handle.send_after(1, &Bytes::from_static(b"\x81\x0542[1]"), by), Sent::Yes);
     tokio::task::yield_now().await;
     stream.write_all(b"abc").await.unwrap();
     let (mut reader, _writer) = tokio::io::split(stream);
@@ -124,11 +141,17 @@ async fn a_frame_waits_for_the_end_of_the_one_that_the_owner_is_at() {
 
 #[tokio::test]
 async fn what_the_kernel_does_not_take_waits_and_the_owner_waits_behind_it() {
+    for by in ALL {
+        waits_for_the_kernel(by).await;
+    }
+}
+
+async fn waits_for_the_kernel(by: By) {
     let (stream, mut peer) = upgraded().await;
     let handle = stream.handle();
     let frame = |number: u8| [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &vec![number; 1 << 16]].concat();
     for number in 0..200 {
-        assert_eq!(handle.send_after(1, &frame(number).into()), Sent::Yes);
+        assert_eq!(handle.send_after(1, &frame(number).into(), by), Sent::Yes);
     }
     let (mut reader, mut writer) = tokio::io::split(stream);
     let hearing = async {
@@ -150,7 +173,7 @@ async fn what_waits_goes_out_though_nobody_reads_from_the_stream_any_more() {
     let handle = stream.handle();
     let frame = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &vec![7; 1 << 16]].concat();
     for _ in 0..200 {
-        assert_eq!(handle.send_after(1, &frame.clone().into()), Sent::Yes);
+        assert_eq!(handle.send_after(1, &frame.clone().into(), By::Flusher), Sent::Yes);
     }
     let leaving = async {
         stream.write_all(&[0x88, 0]).await.unwrap();
@@ -169,7 +192,7 @@ async fn what_waits_goes_out_though_nobody_reads_from_the_stream_any_more() {
 #[tokio::test]
 async fn what_was_sent_before_the_end_goes_out_unless_it_is_thrown_away() {
     let (stream, mut peer) = upgraded().await;
-    assert_eq!(stream.handle().send_after(1, &Bytes::from_static(b"\x81\x0542[1]")), Sent::Yes);
+    assert_eq!(stream.handle().send_after(1, &Bytes::from_static(b"\x81\x0542[1]"), By::Flusher), Sent::Yes);
     stream.handle().cut();
     drop(stream);
     let mut got = Vec::new();
