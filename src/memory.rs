@@ -30,6 +30,7 @@ impl Watch {
         let has_settled = connections >= self.last;
         self.last = connections;
         if self.most - connections < WORTH_A_LOOK {
+            self.put_off = 0;
             return false;
         }
         if !has_settled && self.put_off < MOST_PUT_OFF {

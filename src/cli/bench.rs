@@ -181,8 +181,8 @@ fn given_or_variable(
     option: &'static str,
     variable: &'static str,
 ) -> Result<SecretString, Failure> {
-    let given = given.cloned().or_else(|| std::env::var(variable).ok().map(SecretString::from));
-    given.ok_or(Failure::Missing { option, variable })
+    let of_variable = || std::env::var(variable).ok().filter(|value| !value.is_empty()).map(SecretString::from);
+    given.cloned().or_else(of_variable).ok_or(Failure::Missing { option, variable })
 }
 
 /// Waits for SIGINT or SIGTERM: what was started is to be stopped then, too.

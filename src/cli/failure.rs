@@ -42,7 +42,7 @@ pub enum Failure {
     #[error(transparent)]
     Client(#[from] client::Error),
     /// A server was given without what it takes to use it.
-    #[error("--server takes {option} too, or the variable {variable}")]
+    #[error("--server takes {option} too, or the variable {variable}, which is missing, empty or not UTF-8")]
     Missing {
         /// What is missing.
         option: &'static str,

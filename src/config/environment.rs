@@ -10,7 +10,7 @@ const PREFIX: &str = "BUGLE_";
 /// What a dot is in a variable's name.
 const SEPARATOR: &str = "__";
 /// The command line's own, see [`crate::cli`].
-const NOT_KEYS: [&str; 2] = ["BUGLE_API_KEY", "BUGLE_SERVER"];
+const NOT_KEYS: [&str; 3] = ["BUGLE_API_KEY", "BUGLE_SERVER", "BUGLE_BENCH_SECRET"];
 const FILE: &str = "BUGLE_CONFIG";
 
 /// What the variables that begin with `BUGLE_` say.
@@ -317,6 +317,7 @@ mod tests {
         let found = faults(&[
             ("BUGLE_API_KEY", "k3y"),
             ("BUGLE_SERVER", "http://127.0.0.1:1"),
+            ("BUGLE_BENCH_SECRET", "s3cret"),
             ("BUGLE_SERVICE_HOST", "10.0.0.1"),
             ("BUGLE_SERVICE_PORT_GRPC", "50051"),
             ("BUGLE_PORT", "tcp://10.0.0.1:3000"),

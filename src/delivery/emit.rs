@@ -5,7 +5,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped};
 use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
-use crate::hub::{Counts, Frame, Kept, Turn};
+use crate::hub::{Counts, Frame, Haste, Kept, Turn};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
 use crate::telemetry;
 
@@ -202,7 +202,8 @@ impl Delivery {
         };
         let kept = stored.or(in_history.as_ref()).map(|position| Kept::new(message_id, &room, position));
         let number = stored.map(|position| position.number);
-        let frame = Frame { volatile: emit.volatile, prompt: emit.alone, kept, ..Frame::new(emit.event, payload) };
+        let haste = if emit.alone { Haste::Now } else { Haste::Soon };
+        let frame = Frame { volatile: emit.volatile, haste, kept, ..Frame::new(emit.event, payload) };
         let (counts, asking) = match (turn, emit.ack) {
             (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.

@@ -101,5 +101,7 @@ mod tests {
         let fingerprints: std::collections::HashSet<_> = emits.iter().map(fingerprint).collect();
         assert_eq!(fingerprints.len(), emits.len());
         assert_eq!(fingerprint(&emit("1")), fingerprint(&emit("1")));
+        let streamed = Emit { alone: false, ..emit("1") };
+        assert_eq!(fingerprint(&streamed), fingerprint(&emit("1")), "how it comes is not what it is");
     }
 }

@@ -130,7 +130,9 @@ impl Delivery {
             self.send_uncertain(&turn, store).await;
         }
         let mut appended = appended.into_iter();
-        for Pending { accepted, answer, .. } in pending {
+        let is_one = pending.len() == 1;
+        for Pending { mut accepted, answer, .. } in pending {
+            accepted.emit.alone &= is_one;
             let receipt = match appended.next() {
                 Some(appended) => self.send_stored(&turn, accepted, appended).await,
                 None => Err(Refused::StoreUnavailable),

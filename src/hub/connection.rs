@@ -37,17 +37,26 @@ pub trait Connection: Send + Sync + 'static {
     fn has_room(&self) -> bool;
 
     /// Puts a frame into the device's queue.
-    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError>;
+    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError>;
 
     /// The same for a frame that asks the device for an acknowledgement, which goes to `ack`.
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
-        self.enqueue(frame)?;
+        self.enqueue(frame, Haste::Soon)?;
         ack.unsupported();
         Ok(())
     }
 
     /// Ends it: tells the device if the queue has room, and cuts the transport soon after.
     fn close(&self, reason: &CloseReason);
+}
+
+/// Whether a frame is written by whoever enqueues it. A transport that always has another task write need not heed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// At once: it is for few, and there is nothing else to write along with it.
+    Now,
+    /// By another task, together with what comes along with it.
+    Soon,
 }
 
 /// Why a queue did not take a frame.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::Haste;
 use crate::message::{EventName, MessageId, Payload, Position, RoomName};
 
 /// An event on its way: made once for an emit, shared by all who get it.
@@ -17,8 +18,8 @@ pub struct Frame {
     pub volatile: bool,
     /// It was there before the device: that it waits does not make the device slow.
     pub on_join: bool,
-    /// Whoever sends it writes it: it is for few, and there is nothing else to write along with it.
-    pub prompt: bool,
+    /// Who writes it to those who are live.
+    pub haste: Haste,
     /// Where the message stands in its room's sequence, if it is kept.
     pub kept: Option<Kept>,
     /// What edges write for it.
@@ -74,7 +75,15 @@ impl Kept {
 impl Frame {
     /// A frame that must arrive.
     pub fn new(event: EventName, payload: Payload) -> Self {
-        Self { event, payload, volatile: false, on_join: false, prompt: false, kept: None, written: Written::default() }
+        Self {
+            event,
+            payload,
+            volatile: false,
+            on_join: false,
+            haste: Haste::Soon,
+            kept: None,
+            written: Written::default(),
+        }
     }
 
     /// A frame for whoever has just joined.

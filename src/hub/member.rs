@@ -3,7 +3,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 
 use super::{
-    AckSink, Connection, Frame, QueueError,
+    AckSink, Connection, Frame, Haste, QueueError,
     ack::{Asking, Lifelines},
     catching_up::{CatchingUp, Fate, Waiting},
 };
@@ -108,7 +108,7 @@ impl Member {
             return false;
         };
         let mut waiting = missing.open().into_iter();
-        let taken = greeting.is_none_or(|frame| !is_fatal(self.enqueue(frame, None), frame))
+        let taken = greeting.is_none_or(|frame| !is_fatal(self.enqueue(frame, Haste::Soon, None), frame))
             && waiting.all(|waiting| self.give(waiting).is_ok());
         state.settle();
         taken
@@ -134,7 +134,7 @@ impl Member {
         if !self.connection.listens_to(&frame.event) {
             return Ok(Replayed::NotForIt);
         }
-        match self.enqueue(frame, ack) {
+        match self.enqueue(frame, Haste::Soon, ack) {
             Ok(()) => Ok(Replayed::Given),
             Err(QueueError::Unsupported) => Ok(Replayed::NotForIt),
             Err(QueueError::Full) => Ok(Replayed::Later),
@@ -178,7 +178,7 @@ impl Member {
         };
         let frame = frame(&missing.told());
         state.settle();
-        if self.connection.listens_to(&frame.event) { self.connection.enqueue(&frame) } else { Ok(()) }
+        if self.connection.listens_to(&frame.event) { self.connection.enqueue(&frame, Haste::Soon) } else { Ok(()) }
     }
 
     /// It can be read again.
@@ -190,7 +190,8 @@ impl Member {
 
     /// An error is one with which the connection cannot go on.
     fn give(&self, Waiting { frame, ack, .. }: Waiting) -> Result<(), QueueError> {
-        let answer = self.enqueue(&frame, ack);
+        // It has company.
+        let answer = self.enqueue(&frame, Haste::Soon, ack);
         if is_fatal(answer, &frame) { answer } else { Ok(()) }
     }
 
@@ -223,7 +224,7 @@ impl Member {
             Phase::Gone => return Delivery::Gone,
         };
         match fate {
-            Fate::Send(ack) => match self.enqueue(frame, ack) {
+            Fate::Send(ack) => match self.enqueue(frame, frame.haste, ack) {
                 Ok(()) => Delivery::Enqueued,
                 Err(QueueError::Ended) => Delivery::Ended,
                 Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
@@ -234,9 +235,9 @@ impl Member {
         }
     }
 
-    fn enqueue(&self, frame: &Frame, ack: Option<AckSink>) -> Result<(), QueueError> {
+    fn enqueue(&self, frame: &Frame, haste: Haste, ack: Option<AckSink>) -> Result<(), QueueError> {
         match ack {
-            None => self.connection.enqueue(frame),
+            None => self.connection.enqueue(frame, haste),
             Some(ack) => self.connection.enqueue_ack(frame, ack),
         }
     }

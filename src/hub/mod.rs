@@ -4,7 +4,7 @@
 //! other rooms as it joins; a room exists while a connection is in it.
 
 mod connection;
-pub use connection::{Connection, QueueError};
+pub use connection::{Connection, Haste, QueueError};
 
 mod ack;
 pub use ack::{AckSink, Asked};

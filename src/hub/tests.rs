@@ -17,6 +17,7 @@ struct Fake {
     /// What the names of the events begin with that it listens for.
     listens_to: &'static str,
     got: Mutex<Vec<String>>,
+    hastes: Mutex<Vec<Haste>>,
     closed: Mutex<Option<CloseReason>>,
     ended: AtomicBool,
 }
@@ -32,6 +33,7 @@ impl Fake {
             room,
             listens_to: "",
             got: Mutex::default(),
+            hastes: Mutex::default(),
             closed: Mutex::default(),
             ended: AtomicBool::new(false),
         }
@@ -71,7 +73,7 @@ impl Connection for Fake {
         self.got.lock().len() < self.room
     }
 
-    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
+    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
         let mut got = self.got.lock();
         if self.ended.load(Ordering::SeqCst) {
             return Err(QueueError::Ended);
@@ -80,6 +82,7 @@ impl Connection for Fake {
             return Err(QueueError::Full);
         }
         got.push(frame.event.to_string());
+        self.hastes.lock().push(haste);
         Ok(())
     }
 
@@ -181,6 +184,28 @@ async fn exceptions_are_not_matched() {
     let counts = send_except(&hub, "everyone", frame("e"), &except).await;
     assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0, behind: 0 });
     assert_eq!(fakes[1].got(), ["e"]);
+}
+
+#[tokio::test]
+async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
+    let hub = Hub::new(1000);
+    let hasty = || Frame { haste: Haste::Now, ..frame("e") };
+    let devices: Vec<_> = (0..9).map(|_| Fake::new(9)).collect();
+    for (number, device) in devices.iter().enumerate() {
+        let member = live(&hub, &number.to_string(), device).await;
+        join(&hub, &member, "r").await;
+        if number >= 7 {
+            send(&hub, "r", hasty()).await;
+        }
+    }
+    assert_eq!(*devices[0].hastes.lock(), [Haste::Now, Haste::Soon]);
+    let late = Fake::new(9);
+    let member = admit(&hub, "late", late.clone(), usize::MAX).await.unwrap();
+    join(&hub, &member, "other").await;
+    send(&hub, "other", hasty()).await;
+    member.go_live(None);
+    send(&hub, "other", hasty()).await;
+    assert_eq!(*late.hastes.lock(), [Haste::Soon, Haste::Now]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Asked, Frame, Hub, Member, QueueError,
+    Asked, Frame, Haste, Hub, Member, QueueError,
     ack::Asking,
     member::{Delivery, Replayed, is_fatal},
     room::Room,
@@ -197,7 +197,9 @@ impl Turn<'_> {
         let mut counts = Counts::default();
         let (room, may_be_left) = (self.room(), self.may_be_left());
         let members = self.held.members();
-        frame.prompt &= members.len() <= FEW;
+        if members.len() > FEW {
+            frame.haste = Haste::Soon;
+        }
         let frame = Arc::new(frame);
         for (index, member) in members.iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {

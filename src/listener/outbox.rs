@@ -15,7 +15,7 @@ pub(super) struct Outbox {
     /// The first frame that the kernel has not taken yet; it may have a part of it. Nearly always there is one at most, for which a
     /// queue would have to be allocated.
     first: Option<Bytes>,
-    /// Those behind it.
+    /// Those behind it; none, if there is no first.
     others: VecDeque<Bytes>,
     /// What the owner has written.
     pub(super) owners: PacketCounter,
@@ -86,22 +86,24 @@ impl Outbox {
         let written = if self.others.is_empty() {
             taken(tcp.try_write(first))?
         } else {
-            let frames = std::iter::once(first).chain(&self.others).take(MOST_SLICES);
-            let slices: Vec<_> = frames.map(|frame| IoSlice::new(frame)).collect();
-            taken(tcp.try_write_vectored(&slices))?
+            let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+            let frames = std::iter::once(first).chain(&self.others);
+            slices.iter_mut().zip(frames).for_each(|(slice, frame)| *slice = IoSlice::new(frame));
+            let count = (1 + self.others.len()).min(MOST_SLICES);
+            taken(tcp.try_write_vectored(&slices[..count]))?
         };
         self.forget(written);
         Ok(written)
     }
 
     /// The kernel has taken so many bytes.
-    fn forget(&mut self, mut taken: usize) {
+    fn forget(&mut self, mut count: usize) {
         while let Some(first) = &mut self.first {
-            if taken < first.len() {
-                first.advance(taken);
+            if count < first.len() {
+                first.advance(count);
                 return;
             }
-            taken -= first.len();
+            count -= first.len();
             self.first = self.others.pop_front();
         }
         self.others = VecDeque::new();

@@ -25,7 +25,8 @@ pub(super) struct State {
     pub(super) share: Arc<Share>,
     /// The share knows that the outbox has something new.
     pub(super) is_noted: AtomicBool,
-    /// The kernel does not take what waits in the outbox: whoever reads from the stream, or writes into it next, sees to it that it goes out.
+    /// The kernel does not take what waits in the outbox: whoever reads from the stream, or writes into it next, sees to it that it
+    /// goes out.
     pub(super) is_held_up: AtomicBool,
     // Reader and writer are different tasks: a cut has to wake both, above all a writer that waits for a device that
     // has stopped reading.

@@ -10,7 +10,7 @@ use socketioxide::{ProtocolVersion, TransportType, extract::SocketRef, socket::S
 use tower::ServiceExt;
 
 use super::{Edge, connection::SocketConnection, session::Wire};
-use crate::hub::{Connection, Frame};
+use crate::hub::{Connection, Frame, Haste};
 use crate::listener::StreamHandle;
 use crate::message::{CloseCode, CloseReason, EventName, Payload};
 use crate::telemetry;
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_millis(500);
 impl SocketConnection {
     /// Tells the device why, if its queue has room, and ends the transport soon after; at once if it has none.
     pub(super) fn end(&self, reason: &CloseReason) {
-        let told = reason.code != CloseCode::Unready && self.enqueue(&farewell(reason)).is_ok();
+        let told = reason.code != CloseCode::Unready && self.enqueue(&farewell(reason), Haste::Soon).is_ok();
         let Some(socket) = self.detach_for(reason) else {
             return;
         };

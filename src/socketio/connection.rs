@@ -10,7 +10,7 @@ use socketioxide::{
 };
 
 use super::{Edge, ack, encoding::event_frame, session::Wire};
-use crate::hub::{AckSink, Connection, Form, Frame, QueueError};
+use crate::hub::{AckSink, Connection, Form, Frame, Haste, QueueError};
 use crate::listener::{Backlog, By, Sent, StreamHandle, websocket_frame_size};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
@@ -129,7 +129,7 @@ impl SocketConnection {
     }
 
     /// Writes a frame into the stream itself, past the library's queue and task, once the library has written all that it was given.
-    fn write_through(&self, outlet: &Outlet, frame: &Frame, meta: Option<&RawValue>) -> Sent {
+    fn write_through(&self, outlet: &Outlet, frame: &Frame, haste: Haste, meta: Option<&RawValue>) -> Sent {
         let is_stream = self.began_as == Transport::SocketIoWebSocket;
         let polled = if is_stream { Some(0) } else { self.wire.polled_packets() };
         let (Some(stream), Some(polled)) = (&outlet.stream, polled) else {
@@ -145,7 +145,10 @@ impl SocketConnection {
         };
         let form = if meta.is_some() { Form::EventAndPosition } else { Form::Event };
         let written = frame.written.get_or_write(form, || event_frame(frame.event.as_str(), payload, meta));
-        let by = if frame.prompt { By::Sender } else { By::Flusher };
+        let by = match haste {
+            Haste::Now => By::Sender,
+            Haste::Soon => By::Flusher,
+        };
         stream.send_after(packets, written, by)
     }
 
@@ -198,8 +201,8 @@ impl Connection for SocketConnection {
         !self.waits_more_than(self.edge.parameters.config.queue_bytes / REPLAY_SHARE, &mut self.outlet.lock())
     }
 
-    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |outlet, meta| match self.write_through(outlet, frame, meta) {
+    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
+        self.enqueue_by(frame, |outlet, meta| match self.write_through(outlet, frame, haste, meta) {
             Sent::Yes => Ok(()),
             Sent::Ended => Err(QueueError::Ended),
             Sent::TooEarly => outlet.give(frame, |socket| socket.emit(frame.event.as_str(), &Arguments(frame, meta))),

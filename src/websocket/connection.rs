@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{Endpoint, gate::Visitor};
-use crate::hub::{Connection, Frame, QueueError};
+use crate::hub::{Connection, Frame, Haste, QueueError};
 use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, Transport};
 
@@ -133,7 +133,7 @@ impl Connection for PlainConnection {
         !self.outlet.lock().backlog.is_past(bound, self.stream.written())
     }
 
-    fn enqueue(&self, frame: &Frame) -> Result<(), QueueError> {
+    fn enqueue(&self, frame: &Frame, _: Haste) -> Result<(), QueueError> {
         let mut outlet = self.outlet.lock();
         if !matches!(outlet.condition, Condition::Open) {
             return Err(QueueError::Ended);

@@ -168,13 +168,21 @@ impl Commands {
             }
         };
         let payload = message.payload(values);
+        let alone = audiences.len() == 1;
         for audience in audiences {
-            self.send_on(admission, audience, message, payload.clone()).await;
+            self.send_on(admission, audience, message, payload.clone(), alone).await;
         }
         Ok(())
     }
 
-    async fn send_on(&self, admission: &Admission, audience: Audience, message: &Message, payload: Payload) {
+    async fn send_on(
+        &self,
+        admission: &Admission,
+        audience: Audience,
+        message: &Message,
+        payload: Payload,
+        alone: bool,
+    ) {
         let except = Exceptions { connections: vec![admission.member().id()], ..Exceptions::default() };
         let event = message.event.clone();
         let mut emit = Emit {
@@ -189,7 +197,7 @@ impl Commands {
             ttl: None,
             collapse_key: None,
             ack: None,
-            alone: true,
+            alone,
         };
         self.wrap_as_configured(&mut emit);
         // Refused is only what is to be kept, collapsed or sent once.

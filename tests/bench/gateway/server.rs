@@ -1,6 +1,6 @@
 //! The release binary as a child process, and what it takes up.
 
-use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fs, io, net::IpAddr, path::PathBuf, time::Duration};
 
 use bugle::bench::{Admin, Backend, Fleet, Place, Setup, Speech, token, user};
 use serde_json::{Value, json};
@@ -74,10 +74,15 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
 
-    /// Open file descriptors.
-    pub fn descriptors(&self) -> usize {
+    /// Open sockets. The store opens and closes files meanwhile, which say nothing of devices.
+    pub fn sockets(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.running.process()));
-        entries.expect("the server runs").count()
+        let is_socket = |entry: io::Result<fs::DirEntry>| {
+            // It may be closed by now.
+            let target = entry.and_then(|entry| fs::read_link(entry.path())).unwrap_or_default();
+            target.as_os_str().as_encoded_bytes().starts_with(b"socket:")
+        };
+        entries.expect("the server runs").map(is_socket).filter(|is_socket| *is_socket).count()
     }
 
     /// How many connections were closed for this reason.

@@ -22,7 +22,7 @@ pub async fn run(report: &mut Report) {
     };
     let server = Server::start_at(Namespace::HERE.into()).await;
     let mut backend = server.backend().await;
-    let descriptors = server.descriptors();
+    let sockets = server.sockets();
     let mut device = start_device(&namespace, &server);
     let user = user(0);
     assert!(backend.is_online(&user).await.expect("presence answers"));
@@ -33,9 +33,7 @@ pub async fn run(report: &mut Report) {
     let receipt = backend.emit_to_user(&user, ordinary(0)).await.expect("the emit is accepted");
     assert_eq!(receipt.enqueued, 1, "nobody knows yet");
     let is_late = || emitted.elapsed() > Duration::from_mins(1);
-    while (backend.is_online(&user).await.expect("presence answers") || server.descriptors() > descriptors)
-        && !is_late()
-    {
+    while (backend.is_online(&user).await.expect("presence answers") || server.sockets() > sockets) && !is_late() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let forgotten = emitted.elapsed().as_secs_f64();

@@ -92,7 +92,7 @@ impl Arena {
 
     /// Also says after how many seconds the device was forgotten.
     async fn stalled_round(&mut self) -> ((f64, f64), f64) {
-        let descriptors = self.server.descriptors();
+        let sockets = self.server.sockets();
         let options = Options { receive_buffer: Some(4 << 10), ..Options::default() };
         let stalled = Device::connect(self.server.devices().address, &self.one_more(), options)
             .await
@@ -115,7 +115,7 @@ impl Arena {
         drop(filling);
         self.all_others_alone().await;
         let begun = Instant::now();
-        while self.server.descriptors() > descriptors {
+        while self.server.sockets() > sockets {
             assert!(begun.elapsed() < Duration::from_secs(2), "the file descriptor stays open");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
