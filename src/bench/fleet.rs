@@ -50,7 +50,7 @@ pub struct Tally {
 /// How many devices connect at one time.
 const CONNECTING: usize = 64;
 /// How many devices share a source address: well below the number of its ports.
-const PER_SOURCE: usize = 4_000;
+const PER_SOURCE: usize = 250;
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 1, 1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -205,8 +205,8 @@ mod tests {
     fn sources_change_before_their_ports_run_out() {
         let place = Place::from(SocketAddr::from(([127, 0, 0, 1], 3000)));
         let source = |number| place.source(number).unwrap().to_string();
-        assert_eq!((source(3_999), source(4_000)), ("127.1.1.1".to_owned(), "127.1.1.2".to_owned()));
-        assert_eq!(source(4_000 * 300), "127.1.2.45");
+        assert_eq!((source(249), source(250)), ("127.1.1.1".to_owned(), "127.1.1.2".to_owned()));
+        assert_eq!(source(250 * 300), "127.1.2.45");
         let elsewhere = Place::from(SocketAddr::from(([192, 0, 2, 1], 3000)));
         assert_eq!(elsewhere.source(0), None);
     }

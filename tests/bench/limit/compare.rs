@@ -89,7 +89,7 @@ fn json() -> f64 {
 
 pub async fn room(table: &mut Table) {
     let event = event().await;
-    for devices in [1_000, 5_000] {
+    for devices in [1_000, 5_000, 9_000] {
         let server = Server::start().await;
         let mut backend = server.backend().await;
         let fleet = server.counting(server.tokens(devices, &["room"])).await;
