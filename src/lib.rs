@@ -41,7 +41,7 @@
 //! | [`clock`], [`lifecycle`], [`telemetry`] | leaves: the time of day; tasks and stops; logs and metrics | none |
 //! | [`memory`] | giving memory back to the system when many connections have ended | none |
 //! | [`proto`] | the generated code | none |
-//! | [`listener`] | accepting, the peer's address, bytes written, the cut of a stream | none |
+//! | [`listener`] | accepting, the peer's address, frames into a stream, bytes written, its cut | none |
 //! | [`limits`] | counts and rates, by whom and of what | `message` |
 //! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
 //! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message` |
