@@ -1,0 +1,250 @@
+//! The engine: its sessions, and what a server can add to the registry's API.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Once, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use engineioxide_core::{Sid, Str};
+use http::request::Parts;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use transport::{Flushers, QueuedBytes, Spawn};
+
+use crate::{
+    config::EngineIoConfig,
+    handler::EngineIoHandler,
+    session::Session,
+    socket::{DisconnectReason, Socket},
+    wheel::Wheel,
+};
+
+/// The sessions of a server. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    config: EngineIoConfig,
+    sessions: DashMap<Sid, Arc<Session>>,
+    open: AtomicUsize,
+    wheel: Wheel,
+    has_started: Once,
+    linker: Box<dyn Linker>,
+    attachment: OnceLock<Attachment>,
+    /// Used when nothing is attached.
+    inline: OnceLock<Flushers>,
+}
+
+/// What a server adds to the engine.
+pub struct Attachment {
+    /// Sees what the sessions do.
+    pub observer: Arc<dyn Observer>,
+    /// The time from the opening of a session to its first message. `None`: any.
+    pub speak_within: Option<Duration>,
+    /// While more bytes than this wait for a device, nothing is read from its WebSocket.
+    pub max_unread_backlog: usize,
+    /// Write queues.
+    pub flushers: Flushers,
+    /// Runs a task per WebSocket.
+    pub spawn: Spawn,
+    /// Runs a task without which no session can go on.
+    pub spawn_vital: Spawn,
+    /// Sessions end when this is cancelled.
+    pub done: CancellationToken,
+}
+
+/// Sees what sessions do before the library above does. No lock of the engine is held meanwhile.
+pub trait Observer: Send + Sync + 'static {
+    /// A device has sent a text message, without the packet's type.
+    fn text(&self, session: &Session, text: &Str) -> Verdict;
+
+    /// A device has sent a binary message.
+    fn binary(&self, session: &Session, data: &Bytes) -> Verdict;
+
+    /// The device has all packets up to the one with this number.
+    fn proven(&self, session: &Session, upto: u64);
+
+    /// A session has ended. It is called once for each.
+    fn closed(&self, session: &Session, reason: &DisconnectReason);
+}
+
+/// What becomes of a message.
+#[derive(Clone, Debug, Default)]
+pub enum Verdict {
+    /// The library above gets it.
+    #[default]
+    Pass,
+    /// The library above gets this text instead.
+    Replace(Str),
+    /// Nobody gets it.
+    Drop,
+    /// The session ends.
+    Close(DisconnectReason),
+}
+
+/// A session's connection to the library above, whatever that keeps of it.
+pub(crate) trait Link: Send + Sync {
+    fn message(&self, text: Str);
+    fn binary(&self, data: Bytes);
+    fn disconnect(&self, reason: DisconnectReason);
+}
+
+/// Makes links.
+trait Linker: Send + Sync {
+    fn link(&self, session: Arc<Session>, parts: Parts) -> Arc<dyn Link>;
+}
+
+struct LinkTo<H: EngineIoHandler> {
+    handler: Arc<H>,
+    socket: Arc<Socket<H::Data>>,
+}
+
+struct LinkerTo<H>(Arc<H>);
+
+impl<H: EngineIoHandler> Linker for LinkerTo<H> {
+    fn link(&self, session: Arc<Session>, parts: Parts) -> Arc<dyn Link> {
+        let socket = Arc::new(Socket::new(session, parts));
+        self.0.clone().on_connect(socket.clone());
+        Arc::new(LinkTo { handler: self.0.clone(), socket })
+    }
+}
+
+impl<H: EngineIoHandler> Link for LinkTo<H> {
+    fn message(&self, text: Str) {
+        self.handler.on_message(text, self.socket.clone());
+    }
+
+    fn binary(&self, data: Bytes) {
+        self.handler.on_binary(data, self.socket.clone());
+    }
+
+    fn disconnect(&self, reason: DisconnectReason) {
+        self.handler.on_disconnect(self.socket.clone(), reason);
+    }
+}
+
+impl Engine {
+    pub(crate) fn new<H: EngineIoHandler>(handler: Arc<H>, config: EngineIoConfig) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            sessions: DashMap::new(),
+            open: AtomicUsize::new(0),
+            wheel: Wheel::new(),
+            has_started: Once::new(),
+            linker: Box::new(LinkerTo(handler)),
+            attachment: OnceLock::new(),
+            inline: OnceLock::new(),
+        }))
+    }
+
+    /// Attaches a server, before the first request. False: there is one already.
+    pub fn attach(&self, attachment: Attachment) -> bool {
+        self.0.attachment.set(attachment).is_ok()
+    }
+
+    /// A session that has not ended.
+    pub fn session(&self, id: Sid) -> Option<Arc<Session>> {
+        self.0.sessions.get(&id).map(|session| session.clone())
+    }
+
+    /// Sessions that have not ended.
+    pub fn sessions(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn config(&self) -> &EngineIoConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn wheel(&self) -> &Wheel {
+        &self.0.wheel
+    }
+
+    pub(crate) fn observer<T: Default>(&self, see: impl FnOnce(&dyn Observer) -> T) -> T {
+        self.0.attachment.get().map(|attachment| see(&*attachment.observer)).unwrap_or_default()
+    }
+
+    pub(crate) fn speak_within(&self) -> Option<Duration> {
+        self.0.attachment.get()?.speak_within
+    }
+
+    pub(crate) fn max_unread_backlog(&self) -> usize {
+        self.0.attachment.get().map_or(usize::MAX, |attachment| attachment.max_unread_backlog)
+    }
+
+    pub(crate) fn flushers(&self) -> &Flushers {
+        match self.0.attachment.get() {
+            Some(attachment) => &attachment.flushers,
+            None => self.0.inline.get_or_init(|| Flushers::inline(QueuedBytes::new(u64::MAX))),
+        }
+    }
+
+    pub(crate) fn queued(&self) -> &Arc<QueuedBytes> {
+        self.flushers().queued()
+    }
+
+    /// Runs a task.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
+        match self.0.attachment.get() {
+            Some(attachment) => (attachment.spawn)(task),
+            None => spawn_untracked(task),
+        }
+    }
+
+    /// Registers a session.
+    pub(crate) fn admit(&self, session: Arc<Session>) {
+        let engine = self.clone();
+        self.0.has_started.call_once(|| {
+            let driven = engine.clone();
+            let wheel = Box::pin(async move { driven.drive_wheel().await });
+            match engine.0.attachment.get() {
+                Some(attachment) => (attachment.spawn_vital)(wheel),
+                None => spawn_untracked(wheel),
+            }
+        });
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        self.0.sessions.insert(session.id(), session);
+    }
+
+    pub(crate) fn forget(&self, id: Sid) {
+        if self.0.sessions.remove(&id).is_some() {
+            self.0.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn link(&self, session: Arc<Session>, parts: Parts) -> Arc<dyn Link> {
+        self.0.linker.link(session, parts)
+    }
+
+    /// Does what is due, until the server is done; then the sessions that are left end.
+    async fn drive_wheel(&self) {
+        let done = self.0.attachment.get().map(|attachment| attachment.done.clone()).unwrap_or_default();
+        loop {
+            let due = tokio::select! {
+                () = done.cancelled() => break,
+                due = self.0.wheel.due() => due,
+            };
+            let ((tick, due), now) = (due, Instant::now());
+            for session in due.into_iter().filter_map(|id| self.session(id)) {
+                session.fire(tick, now);
+            }
+        }
+        let left: Vec<_> = self.0.sessions.iter().map(|session| session.clone()).collect();
+        for session in left {
+            session.close(DisconnectReason::ClosingServer);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a server that wants its tasks tracked attaches a way to spawn")]
+fn spawn_untracked(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    tokio::spawn(task);
+}

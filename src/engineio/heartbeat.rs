@@ -1,0 +1,100 @@
+//! What happens to a session in time: deadlines, and pings.
+
+use std::time::Duration;
+
+use engineioxide_core::ProtocolVersion;
+use tokio::time::Instant;
+use transport::{
+    WriteMode,
+    websocket::{Opcode, frame},
+};
+
+use crate::{
+    frame::packet,
+    session::{Carrier, Ending, Session, State},
+    socket::DisconnectReason,
+    timers::Due,
+};
+
+/// The time that a session which has never spoken has after an attempt to upgrade, and how often is looked whether that is over.
+const SPEAKS_AFTER_UPGRADE: Duration = Duration::from_secs(2);
+
+impl Session {
+    /// Does what is due.
+    pub(crate) fn fire(&self, tick: u64, now: Instant) {
+        if !self.entry.take(tick) {
+            return;
+        }
+        loop {
+            let mut state = self.lock();
+            let Some(due) = state.timers.take_due(now) else {
+                self.arm_locked(&state);
+                return;
+            };
+            let reason = match due {
+                // Some clients send nothing else while they try to upgrade, and that has a deadline of its own.
+                Due::NeverSpoke if state.is_upgrading => {
+                    state.timers.speak_by = Some(now + SPEAKS_AFTER_UPGRADE);
+                    continue;
+                }
+                Due::NeverSpoke | Due::NoPoll | Due::Idle => DisconnectReason::TransportClose,
+                Due::Deadline => DisconnectReason::PacketParsingError,
+                Due::Release => {
+                    state.release_poll();
+                    continue;
+                }
+                Due::Beat if self.beat(&mut state, now) => continue,
+                Due::Beat => DisconnectReason::HeartbeatTimeout,
+                Due::End(how, reason) => {
+                    state.abort_if(how);
+                    reason
+                }
+            };
+            drop(state);
+            self.close(reason);
+            return;
+        }
+    }
+
+    /// False: the peer is gone.
+    fn beat(&self, state: &mut State, now: Instant) -> bool {
+        let config = self.engine.config();
+        if self.protocol() == ProtocolVersion::V3 {
+            state.abort_if(Ending::Abort);
+            return false;
+        }
+        if !state.proof.has_ping() {
+            self.ping(state, now);
+            return true;
+        }
+        let is_slow = matches!(&state.carrier, Carrier::WebSocket(stream) if state.proof.is_ping_on_its_way(stream));
+        state.timers.beat = Some(now + config.ping_timeout);
+        if !is_slow {
+            state.abort_if(Ending::Abort);
+        }
+        is_slow
+    }
+
+    /// Sends a ping on a WebSocket if something is to be proven and no ping is on its way.
+    pub(crate) fn ping_if_wanted(&self, state: &mut State, now: Instant) {
+        if state.proof.needs_ping() && matches!(state.carrier, Carrier::WebSocket(_)) {
+            self.ping(state, now);
+        }
+    }
+
+    fn ping(&self, state: &mut State, now: Instant) {
+        let id = state.proof.ping();
+        let ping = match self.protocol() {
+            ProtocolVersion::V4 => packet("2"),
+            ProtocolVersion::V3 => frame(Opcode::Ping, &id.to_be_bytes()),
+        };
+        // A transport that has failed ends the session by itself.
+        let _ = state.push(&[ping], WriteMode::Inline);
+        if let Carrier::WebSocket(stream) = &state.carrier {
+            state.proof.ping_queued(stream);
+        }
+        if self.protocol() == ProtocolVersion::V4 {
+            state.timers.beat = Some(now + self.engine.config().ping_timeout);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+#![doc = include_str!("README.md")]
+
+pub mod config;
+
+pub mod handler;
+
+pub mod frame;
+
+pub mod payload;
+
+mod reply;
+
+mod request;
+
+mod timers;
+
+mod wheel;
+
+mod polling;
+
+pub mod session;
+
+mod heartbeat;
+
+mod receive;
+
+pub mod socket;
+
+pub mod engine;
+
+mod poll;
+
+mod post;
+
+mod websocket;
+
+mod probe;
+
+mod response;
+
+pub mod service;
+
+pub use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
+pub use socket::{DisconnectReason, Socket};

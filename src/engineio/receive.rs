@@ -1,0 +1,123 @@
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use engineioxide_core::{ProtocolVersion, Str};
+use tokio::time::Instant;
+use transport::WriteMode;
+
+use crate::{
+    engine::{Link, Verdict},
+    frame::packet,
+    payload::Inbound,
+    session::{LinkState, Session},
+    socket::DisconnectReason,
+};
+
+impl Session {
+    /// Takes a packet of the device. An error ends the session with this reason.
+    pub(crate) fn receive(self: &Arc<Self>, packet: Inbound) -> Result<(), DisconnectReason> {
+        match packet {
+            Inbound::Message(text) => self.receive_text(text),
+            Inbound::Binary(data) => self.receive_binary(data),
+            Inbound::Close => Err(DisconnectReason::TransportClose),
+            Inbound::Ping(data) => self.receive_ping(&data),
+            Inbound::Pong(_) => self.receive_pong(None),
+            // They mean something during an upgrade alone, and Node's server passes over them, too.
+            Inbound::Open | Inbound::Upgrade | Inbound::Noop => Ok(()),
+        }
+    }
+
+    fn receive_text(self: &Arc<Self>, text: Str) -> Result<(), DisconnectReason> {
+        let text = match self.engine.observer(|observer| observer.text(self, &text)) {
+            Verdict::Pass => text,
+            Verdict::Replace(text) => text,
+            Verdict::Drop => return Ok(()),
+            Verdict::Close(reason) => return Err(reason),
+        };
+        if let Some(link) = self.link() {
+            link.message(text);
+        }
+        Ok(())
+    }
+
+    fn receive_binary(self: &Arc<Self>, data: Bytes) -> Result<(), DisconnectReason> {
+        match self.engine.observer(|observer| observer.binary(self, &data)) {
+            Verdict::Pass | Verdict::Replace(_) => {}
+            Verdict::Drop => return Ok(()),
+            Verdict::Close(reason) => return Err(reason),
+        }
+        if let Some(link) = self.link() {
+            link.binary(data);
+        }
+        Ok(())
+    }
+
+    /// Only clients of Engine.IO 3 ping.
+    fn receive_ping(&self, data: &str) -> Result<(), DisconnectReason> {
+        if self.protocol() == ProtocolVersion::V4 {
+            return Err(DisconnectReason::TransportError);
+        }
+        let mut state = self.lock();
+        let config = self.engine.config();
+        state.timers.beat = Some(Instant::now() + config.ping_interval + config.ping_timeout);
+        // What answers the device must not pile up for one that does not read.
+        if state.backlog() <= self.engine.max_unread_backlog() {
+            let _ = state.push(&[packet(&format!("3{data}"))], WriteMode::Inline);
+        }
+        self.arm_locked(&state);
+        Ok(())
+    }
+
+    /// `id`: the ping that a pong of the WebSocket names. Some clients send a pong before the first ping: it means nothing.
+    pub(crate) fn receive_pong(&self, id: Option<u64>) -> Result<(), DisconnectReason> {
+        if self.protocol() == ProtocolVersion::V3 && id.is_none() {
+            return Err(DisconnectReason::TransportError);
+        }
+        let mut state = self.lock();
+        let had_ping = state.proof.has_ping();
+        let proven = state.proof.pong(id);
+        if !had_ping || state.proof.has_ping() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.protocol() == ProtocolVersion::V4 {
+            state.timers.beat = Some(now + self.engine.config().ping_interval);
+        }
+        self.ping_if_wanted(&mut state, now);
+        self.arm_locked(&state);
+        drop(state);
+        self.tell_proven(proven);
+        Ok(())
+    }
+
+    pub(crate) fn tell_proven(&self, upto: Option<u64>) {
+        if let Some(upto) = upto {
+            self.engine.observer(|observer| observer.proven(self, upto));
+        }
+    }
+
+    /// The connection to the library above, which hears of the session now if it has not before.
+    pub(crate) fn link(self: &Arc<Self>) -> Option<Arc<dyn Link>> {
+        let mut state = self.lock();
+        state.timers.speak_by = None;
+        match &mut state.link {
+            LinkState::Up(link) => return Some(link.clone()),
+            LinkState::Gone => return None,
+            LinkState::Waits(_) => {}
+        }
+        // The packets of a session come one after the other, so nobody else makes a link meanwhile; a close may come.
+        let LinkState::Waits(parts) = mem::replace(&mut state.link, LinkState::Gone) else {
+            return None;
+        };
+        drop(state);
+        let link = self.engine.link(self.clone(), *parts);
+        let mut state = self.lock();
+        if let Some(reason) = state.closed.clone() {
+            drop(state);
+            link.disconnect(reason);
+            return None;
+        }
+        state.link = LinkState::Up(link.clone());
+        Some(link)
+    }
+}

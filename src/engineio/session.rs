@@ -1,0 +1,327 @@
+//! A session: from the request that opens it to its end, over a change of transport.
+
+use std::{any::Any, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use engineioxide_core::{ProtocolVersion, Sid, TransportType};
+use http::request::Parts;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::{sync::Notify, time::Instant};
+use transport::{Handle, Proof, WriteMode};
+
+pub use crate::timers::Ending;
+use crate::{
+    engine::{Engine, Link},
+    polling::Polling,
+    socket::DisconnectReason,
+    timers::Timers,
+    wheel::Entry,
+};
+
+/// A session of Engine.IO.
+pub struct Session {
+    id: Sid,
+    protocol: ProtocolVersion,
+    /// Binary packets need not be in base64 (Engine.IO 3).
+    pub(crate) supports_binary: bool,
+    pub(crate) engine: Engine,
+    context: Option<Context>,
+    state: Mutex<State>,
+    closed: Notify,
+    pub(crate) entry: Entry,
+}
+
+/// An extension of the request that opens a session: what its server keeps of the session.
+#[derive(Clone)]
+pub struct Context(pub Arc<dyn Any + Send + Sync>);
+
+/// Why a session accepts no packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// As many packets wait as may.
+    #[error("the queue is full")]
+    Full,
+    /// The session has ended.
+    #[error("the session has ended")]
+    Closed,
+}
+
+pub(crate) struct State {
+    pub(crate) carrier: Carrier,
+    /// An upgrade is under way.
+    pub(crate) is_upgrading: bool,
+    /// The device's probe was answered: polls are released so that it can leave polling.
+    pub(crate) is_probed: bool,
+    /// The stream of the upgrade, once there is one.
+    pub(crate) probe: Option<Handle>,
+    pub(crate) link: LinkState,
+    pub(crate) proof: Proof,
+    pub(crate) timers: Timers,
+    /// Polls that were released for the upgrade that is under way.
+    pub(crate) releases: u32,
+    pub(crate) closed: Option<DisconnectReason>,
+}
+
+/// What carries a session's packets.
+pub(crate) enum Carrier {
+    Polling(Polling),
+    WebSocket(Handle),
+}
+
+/// The connection to the library above.
+pub(crate) enum LinkState {
+    /// It has not heard of the session yet. The request is kept for it.
+    Waits(Box<Parts>),
+    Up(Arc<dyn Link>),
+    Gone,
+}
+
+impl Session {
+    pub(crate) fn open(engine: &Engine, opening: Opening, mut parts: Parts) -> Arc<Self> {
+        let Opening { protocol, supports_binary, stream } = opening;
+        let context = parts.extensions.remove::<Context>();
+        // The request is kept for as long as the session, and must not keep the connection that brought it.
+        parts.extensions.remove::<Handle>();
+        let carrier = match stream {
+            Some(stream) => Carrier::WebSocket(stream),
+            None => Carrier::Polling(Polling::new(engine.queued().clone())),
+        };
+        let state = State {
+            carrier,
+            is_upgrading: false,
+            is_probed: false,
+            probe: None,
+            link: LinkState::Waits(Box::new(parts)),
+            proof: Proof::default(),
+            timers: Timers::default(),
+            releases: 0,
+            closed: None,
+        };
+        let session = Arc::new(Self {
+            id: Sid::new(),
+            protocol,
+            supports_binary,
+            engine: engine.clone(),
+            context,
+            state: Mutex::new(state),
+            closed: Notify::new(),
+            entry: Entry::default(),
+        });
+        let config = engine.config();
+        let beat = match protocol {
+            ProtocolVersion::V4 => config.ping_interval,
+            ProtocolVersion::V3 => config.ping_interval + config.ping_timeout,
+        };
+        let now = Instant::now();
+        let mut state = session.lock();
+        state.timers.beat = Some(now + beat);
+        state.timers.speak_by = engine.speak_within().map(|within| now + within);
+        drop(state);
+        session.arm();
+        session
+    }
+
+    /// The session's id: a bearer secret.
+    pub fn id(&self) -> Sid {
+        self.id
+    }
+
+    /// The version of Engine.IO that it speaks.
+    pub fn protocol(&self) -> ProtocolVersion {
+        self.protocol
+    }
+
+    /// What the server keeps of it, if that is a `T`.
+    pub fn context<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.context.clone()?.0.downcast().ok()
+    }
+
+    /// The transport that it uses now.
+    pub fn transport_type(&self) -> TransportType {
+        match self.lock().carrier {
+            Carrier::Polling(_) => TransportType::Polling,
+            Carrier::WebSocket(_) => TransportType::Websocket,
+        }
+    }
+
+    /// Queues whole frames (see [`crate::frame`]) with nothing between them, behind all that was queued before, whatever it was. Gives
+    /// the number of the last one. `wants_proof`: [`crate::engine::Observer::proven`] will tell when the device has them.
+    pub fn send(&self, frames: &[Bytes], mode: WriteMode, wants_proof: bool) -> Result<u64, SendError> {
+        let mut state = self.lock();
+        let number = state.push(frames, mode)?;
+        if wants_proof {
+            state.proof.want();
+            self.ping_if_wanted(&mut state, Instant::now());
+            self.arm_locked(&state);
+        }
+        Ok(number)
+    }
+
+    /// Bytes that were queued and that the kernel, or a poll, has not taken.
+    pub fn backlog(&self) -> usize {
+        self.lock().backlog()
+    }
+
+    pub(crate) fn has_room(&self) -> Result<(), SendError> {
+        let state = self.lock();
+        match &state.carrier {
+            _ if state.closed.is_some() => Err(SendError::Closed),
+            Carrier::Polling(polling) if polling.len() >= self.engine.config().max_buffer_size => Err(SendError::Full),
+            Carrier::Polling(_) | Carrier::WebSocket(_) => Ok(()),
+        }
+    }
+
+    /// Ends the session's transport after a delay, and then the session. It is safe to call with any lock held: what it leads to
+    /// happens in a task of its own, even if the delay is zero. Of two calls the earlier time counts.
+    pub fn end_after(&self, delay: Duration, how: Ending, reason: DisconnectReason) {
+        let mut state = self.lock();
+        let at = Instant::now() + delay;
+        if state.closed.is_none() && state.timers.end.as_ref().is_none_or(|(other, ..)| at < *other) {
+            state.timers.end = Some((at, how, reason));
+        }
+        if how == Ending::Abort
+            && delay.is_zero()
+            && let Carrier::WebSocket(stream) = &state.carrier
+        {
+            stream.abort();
+        }
+        self.arm_locked(&state);
+    }
+
+    /// Ends the session after a delay unless this is called again with `None`: for one that nobody uses. It takes nothing back that
+    /// [`Session::end_after`] has planned.
+    pub fn end_if_idle(&self, within: Option<Duration>) {
+        let mut state = self.lock();
+        state.timers.idle_by = within.map(|within| Instant::now() + within);
+        self.arm_locked(&state);
+    }
+
+    /// Wants the last packet that was queued proven, and gives its number.
+    pub fn want_proof(&self) -> u64 {
+        let mut state = self.lock();
+        state.proof.want();
+        self.ping_if_wanted(&mut state, Instant::now());
+        self.arm_locked(&state);
+        state.proof.queued()
+    }
+
+    /// Sets or clears the one deadline that the server may have for a session: when it passes, the session ends with
+    /// [`DisconnectReason::PacketParsingError`].
+    pub fn set_deadline(&self, within: Option<Duration>) {
+        let mut state = self.lock();
+        state.timers.deadline = within.map(|within| Instant::now() + within);
+        self.arm_locked(&state);
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    /// Waits until the session has ended. Cancel safe.
+    pub async fn closed(&self) {
+        let closed = self.closed.notified();
+        tokio::pin!(closed);
+        closed.as_mut().enable();
+        if !self.is_closed() {
+            closed.await;
+        }
+    }
+
+    /// Ends the session. The server and the library above hear of it before this returns, so no lock of theirs may be held.
+    pub fn close(&self, reason: DisconnectReason) {
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        state.closed = Some(reason.clone());
+        state.timers = Timers::default();
+        let link = std::mem::replace(&mut state.link, LinkState::Gone);
+        if let Some(probe) = state.probe.take() {
+            probe.cut();
+        }
+        match &mut state.carrier {
+            // The poll that is held is answered with what waits.
+            Carrier::Polling(polling) if polling.is_answering => polling.wake(),
+            Carrier::Polling(polling) => drop(polling.drain()),
+            Carrier::WebSocket(stream) => stream.cut(),
+        }
+        drop(state);
+        self.engine.forget(self.id);
+        self.closed.notify_waiters();
+        self.engine.observer(|observer| observer.closed(self, &reason));
+        if let LinkState::Up(link) = link {
+            link.disconnect(reason);
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn arm(&self) {
+        self.arm_locked(&self.lock());
+    }
+
+    pub(crate) fn arm_locked(&self, state: &State) {
+        if let Some(at) = state.timers.next() {
+            self.engine.wheel().arm(self.id, &self.entry, at);
+        }
+    }
+}
+
+/// How a session begins.
+pub(crate) struct Opening {
+    pub(crate) protocol: ProtocolVersion,
+    pub(crate) supports_binary: bool,
+    /// The stream of a session that begins as a WebSocket.
+    pub(crate) stream: Option<Handle>,
+}
+
+impl State {
+    /// Bytes that were queued and that the kernel, or a poll, has not taken.
+    pub(crate) fn backlog(&self) -> usize {
+        match &self.carrier {
+            Carrier::Polling(polling) => polling.bytes(),
+            Carrier::WebSocket(stream) => stream.backlog(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, frames: &[Bytes], mode: WriteMode) -> Result<u64, SendError> {
+        if self.closed.is_some() {
+            return Err(SendError::Closed);
+        }
+        match &mut self.carrier {
+            Carrier::Polling(polling) => {
+                for frame in frames {
+                    polling.push(frame.clone());
+                }
+                polling.wake();
+            }
+            Carrier::WebSocket(stream) if stream.enqueue(frames, mode) => {}
+            Carrier::WebSocket(_) => return Err(SendError::Closed),
+        }
+        Ok(self.proof.queue(frames.len()))
+    }
+
+    /// Has the held poll answered, with nothing if nothing waits.
+    pub(crate) fn release_poll(&mut self) {
+        if let Carrier::Polling(polling) = &mut self.carrier {
+            polling.is_released = true;
+            polling.wake();
+        }
+    }
+
+    pub(crate) fn abort_if(&self, how: Ending) {
+        if let (Ending::Abort, Carrier::WebSocket(stream)) = (how, &self.carrier) {
+            stream.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The id is a bearer secret.
+        f.debug_struct("Session").field("protocol", &self.protocol).finish_non_exhaustive()
+    }
+}

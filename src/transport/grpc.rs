@@ -1,0 +1,305 @@
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::{
+    Stream, StreamExt,
+    stream::{FuturesUnordered, unfold},
+    task::AtomicWaker,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{Accepted, Acceptor, FIRST_BYTE_WITHIN, Place, PlaceHandle, accept::report_silent};
+
+/// What a client that speaks HTTP/2 sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection of a gRPC listener that has begun to speak HTTP. It holds its place in the listener's share.
+///
+/// It may be closed in favour of a new connection until [`PlaceHandle::known`] is called, on the first call with a valid key.
+pub struct GrpcStream {
+    stream: TcpStream,
+    beginning: Beginning,
+    cut: Arc<Cut>,
+    place: Place,
+}
+
+/// The first bytes, which were read before anyone asked for them.
+struct Beginning {
+    bytes: [u8; PREFACE.len()],
+    /// `bytes[start..end]` remain to be read.
+    start: usize,
+    end: usize,
+}
+
+/// Makes a stream fail from outside, and wakes its task for that.
+#[derive(Default)]
+struct Cut {
+    is_cut: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Acceptor {
+    /// Returns the connections that have sent the whole preface of HTTP/2, or bytes that are not its beginning, within
+    /// [`FIRST_BYTE_WITHIN`]; others are closed. Those that take their time do not hold up others. The stream has no end and no
+    /// errors.
+    pub fn into_stream(self) -> impl Stream<Item = io::Result<GrpcStream>> {
+        // The share bounds how many are starting.
+        unfold((self, FuturesUnordered::new()), async |(mut acceptor, mut starting)| {
+            loop {
+                tokio::select! {
+                    accepted = acceptor.accept() => starting.push(start(accepted)),
+                    Some(started) = starting.next() => {
+                        if let Some(stream) = started {
+                            return Some((Ok(stream), (acceptor, starting)));
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Waits until the connection has begun. Returns `None` if it does not in time, or ends.
+async fn start(accepted: Accepted) -> Option<GrpcStream> {
+    let Accepted { stream, place, .. } = accepted;
+    let cut = Arc::new(Cut::default());
+    let handle = Arc::clone(&cut);
+    place.on_displaced(move || handle.cut());
+    let beginning = Beginning { bytes: [0; PREFACE.len()], start: 0, end: 0 };
+    let mut stream = GrpcStream { stream, beginning, cut, place };
+    let begun = tokio::time::timeout(FIRST_BYTE_WITHIN, stream.read_beginning()).await;
+    if begun.is_err() {
+        report_silent(&stream.place);
+    }
+    matches!(begun, Ok(Ok(true))).then_some(stream)
+}
+
+impl GrpcStream {
+    /// Returns the TCP stream, for its addresses and options. Reading from it loses bytes.
+    pub fn get_ref(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Returns a handle that marks the connection as known.
+    pub fn place(&self) -> PlaceHandle {
+        self.place.handle()
+    }
+
+    /// Reads until the preface is complete or cannot become complete. Returns `false` if the stream ends before.
+    async fn read_beginning(&mut self) -> io::Result<bool> {
+        while self.beginning.end < PREFACE.len() {
+            let mut bytes = [0; PREFACE.len()];
+            let mut buffer = ReadBuf::new(&mut bytes[self.beginning.end..]);
+            poll_fn(|cx| self.poll_stream(cx, &mut buffer)).await?;
+            let read = buffer.filled();
+            if read.is_empty() {
+                return Ok(false);
+            }
+            let end = self.beginning.end + read.len();
+            self.beginning.bytes[self.beginning.end..end].copy_from_slice(read);
+            self.beginning.end = end;
+            if !PREFACE.starts_with(&self.beginning.bytes[..end]) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_unless_cut(cx, |stream, cx| stream.poll_read(cx, buffer))
+    }
+
+    /// Polls the TCP stream. It fails as soon as the stream is cut, also one that always has something to read.
+    fn poll_unless_cut<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if !self.cut.is_cut() {
+            if let ready @ Poll::Ready(_) = poll(Pin::new(&mut self.stream), cx) {
+                return ready;
+            }
+            self.cut.waker.register(cx.waker());
+            // The cut may have come before the waker was there.
+            if !self.cut.is_cut() {
+                return Poll::Pending;
+            }
+        }
+        // What is in the send buffer is discarded. It fails if the peer has gone, which does not matter.
+        let _ = self.stream.set_zero_linger();
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+}
+
+impl AsyncRead for GrpcStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Beginning { bytes, start, end } = &mut self.beginning;
+        if start < end {
+            let read = buffer.remaining().min(*end - *start);
+            buffer.put_slice(&bytes[*start..*start + read]);
+            *start += read;
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_stream(cx, buffer)
+    }
+}
+
+impl AsyncWrite for GrpcStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_unless_cut(cx, |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_unless_cut(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Cut {
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, pin::pin};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::{AcceptorConfig, Proxies, Share};
+
+    async fn acceptor(max: usize) -> (Acceptor, std::net::SocketAddr, Share) {
+        let share = Share::new(max);
+        let config =
+            AcceptorConfig { listener: "test", share: share.clone(), per_address: None, proxies: Proxies::default() };
+        let acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into(), config).await.unwrap();
+        let address = acceptor.local_addr().unwrap();
+        (acceptor, address, share)
+    }
+
+    async fn client(address: std::net::SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client
+    }
+
+    #[tokio::test]
+    async fn the_preface_and_what_follows_is_read_from_the_stream() {
+        let (acceptor, address, _) = acceptor(10).await;
+        let mut client = client(address, &PREFACE[..10]).await;
+        let mut streams = pin!(acceptor.into_stream());
+        assert!(futures_util::poll!(streams.next()).is_pending());
+        client.write_all(&PREFACE[10..]).await.unwrap();
+        client.write_all(b"settings").await.unwrap();
+        let mut stream = streams.next().await.unwrap().unwrap();
+        let mut bytes = [0; 32];
+        stream.read_exact(&mut bytes).await.unwrap();
+        assert_eq!((&bytes[..24], &bytes[24..]), (&PREFACE[..], &b"settings"[..]));
+        stream.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+    }
+
+    #[tokio::test]
+    async fn http_1_begins_with_its_first_bytes() {
+        let (acceptor, address, _) = acceptor(10).await;
+        // "P" may become the preface; "PO" may not.
+        let _client = client(address, b"PO").await;
+        let mut stream = pin!(acceptor.into_stream()).next().await.unwrap().unwrap();
+        let mut bytes = [0; 2];
+        stream.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"PO");
+    }
+
+    #[tokio::test]
+    async fn a_slow_beginning_does_not_hold_up_others() {
+        let (acceptor, address, share) = acceptor(10).await;
+        let _slow = client(address, &PREFACE[..3]).await;
+        let quick = client(address, PREFACE).await;
+        let mut streams = pin!(acceptor.into_stream());
+        let stream = streams.next().await.unwrap().unwrap();
+        assert_eq!(stream.get_ref().peer_addr().unwrap(), quick.local_addr().unwrap());
+        assert_eq!(share.taken(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unfinished_preface_is_closed_after_5_s() {
+        let (acceptor, address, share) = acceptor(10).await;
+        let mut slow = client(address, &PREFACE[..23]).await;
+        let mut streams = pin!(acceptor.into_stream());
+        let (start, mut byte) = (Instant::now(), [0]);
+        tokio::select! {
+            _ = streams.next() => panic!("no connection has begun"),
+            read = slow.read(&mut byte) => assert_eq!(read.unwrap_or_default(), 0),
+        }
+        assert_eq!(start.elapsed().as_secs(), 5);
+        assert_eq!(share.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_connection_is_cut_for_a_new_one() {
+        let (acceptor, address, share) = acceptor(1).await;
+        let _first = client(address, PREFACE).await;
+        let mut streams = pin!(acceptor.into_stream());
+        let mut unknown = streams.next().await.unwrap().unwrap();
+        let mut bytes = [0; 24];
+        unknown.read_exact(&mut bytes).await.unwrap();
+        let _second = client(address, PREFACE).await;
+        let (read, known) = tokio::join!(unknown.read(&mut bytes), streams.next());
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        drop(unknown);
+        known.unwrap().unwrap().place().known();
+        assert_eq!(share.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_known_connection_keeps_its_place() {
+        let (acceptor, address, _) = acceptor(1).await;
+        let _first = client(address, PREFACE).await;
+        let mut streams = pin!(acceptor.into_stream());
+        let stream = streams.next().await.unwrap().unwrap();
+        stream.place().known();
+        let (mut second, mut byte) = (TcpStream::connect(address).await.unwrap(), [0]);
+        tokio::select! {
+            _ = streams.next() => panic!("a connection was accepted"),
+            read = second.read(&mut byte) => assert!(read.is_err()),
+        }
+    }
+}

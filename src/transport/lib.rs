@@ -1,0 +1,48 @@
+//! Connections of strangers: accepting them, their addresses, HTTP/1 with upgrades, streams that can be cut, write queues, WebSocket
+//! frames. It knows nothing of Bugle.
+
+mod config;
+pub use config::Config;
+
+mod throttle;
+
+mod address;
+pub use address::{ClientAddress, Proxies, TcpPeer, counted_address, user_agent};
+
+mod place;
+pub use place::{Place, PlaceHandle, Share};
+
+mod descriptors;
+pub use descriptors::{Descriptors, Shares, open_descriptors};
+
+mod accept;
+pub use accept::{Accepted, Acceptor, AcceptorConfig, FIRST_BYTE_WITHIN, has_begun};
+
+mod grpc;
+pub use grpc::GrpcStream;
+
+mod strangers;
+pub use strangers::{Stranger, StrangerLimits, Strangers};
+
+mod stream;
+pub use stream::{AnswerFate, Duplex, Flushers, Handle, QueuedBytes, Spawn, Stream, WriteMode};
+
+mod body;
+pub use body::{BODY_WITHIN, BYTE_WITHIN, Body, BodyError};
+
+mod serve;
+pub use serve::{ReportFate, Serving, Upgrade, serve};
+
+pub mod websocket;
+
+mod proof;
+pub use proof::Proof;
+
+mod origin;
+pub use origin::Origins;
+
+mod pages;
+pub use pages::Pages;
+
+mod compress;
+pub use compress::compression;

@@ -1,0 +1,150 @@
+use crate::stream::Handle;
+
+/// What is known of what a device has received, by the pongs of pings that were sent behind it. Packets are counted from 1, in the order in which they were queued.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// Packets that were queued.
+    queued: u64,
+    /// The device has all packets up to this one.
+    proven: u64,
+    /// The last packet that its sender wants proven.
+    wanted: u64,
+    ping: Option<Ping>,
+    /// Numbers the pings of a WebSocket.
+    pings: u64,
+}
+
+/// A ping that waits for its pong. There is one at most, whatever it was sent for.
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    id: u64,
+    /// Its pong proves the packets up to this one.
+    covers: u64,
+    /// Where it ends in the bytes that were ever queued on the stream.
+    end: u64,
+    /// Bytes of the stream that the kernel had taken when this was looked at last.
+    taken: u64,
+}
+
+impl Proof {
+    /// Counts packets that were queued, and gives the number of the last one.
+    pub fn queue(&mut self, count: usize) -> u64 {
+        self.queued += count as u64;
+        self.queued
+    }
+
+    /// Packets that were queued.
+    pub fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// The last packet that was queued is to be proven.
+    pub fn want(&mut self) {
+        self.wanted = self.queued;
+    }
+
+    /// Whether a ping is to be sent for what is wanted.
+    pub fn needs_ping(&self) -> bool {
+        self.wanted > self.proven && self.ping.is_none()
+    }
+
+    /// Whether a ping waits for its pong.
+    pub fn has_ping(&self) -> bool {
+        self.ping.is_some()
+    }
+
+    /// Registers the ping that is queued next, and gives its id.
+    pub fn ping(&mut self) -> u64 {
+        self.pings += 1;
+        self.ping = Some(Ping { id: self.pings, covers: self.queued, end: u64::MAX, taken: 0 });
+        self.pings
+    }
+
+    /// The ping has been queued on this stream.
+    pub fn ping_queued(&mut self, stream: &Handle) {
+        if let Some(ping) = &mut self.ping {
+            let (queued, taken) = stream.offsets();
+            *ping = Ping { end: queued, taken, ..*ping };
+        }
+    }
+
+    /// Whether the ping has not left for the device yet, and bytes before it have since this was asked last: a slow line, not a
+    /// device that is gone.
+    pub fn is_ping_on_its_way(&mut self, stream: &Handle) -> bool {
+        let (_, taken) = stream.offsets();
+        self.ping.as_mut().is_some_and(|ping| {
+            let before = std::mem::replace(&mut ping.taken, taken);
+            taken < ping.end && taken > before
+        })
+    }
+
+    /// Takes the pong of the ping with this id; of any if the pong names none. Gives what is newly proven.
+    pub fn pong(&mut self, id: Option<u64>) -> Option<u64> {
+        let ping = self.ping.take_if(|ping| id.is_none_or(|id| id == ping.id))?;
+        self.prove(ping.covers)
+    }
+
+    /// The device has the packets up to this one.
+    pub fn prove(&mut self, upto: u64) -> Option<u64> {
+        (upto > self.proven).then(|| {
+            self.proven = upto;
+            upto
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pong_proves_what_was_queued_before_its_ping_and_no_more() {
+        let mut proof = Proof::default();
+        assert_eq!(proof.queue(2), 2);
+        proof.want();
+        assert!(proof.needs_ping());
+        let first = proof.ping();
+        assert_eq!(proof.queue(1), 3, "behind the ping");
+        proof.want();
+        assert!(!proof.needs_ping(), "one ping is on its way");
+        assert_eq!(proof.pong(Some(first)), Some(2));
+        assert!(proof.needs_ping(), "the third packet is not proven");
+        proof.ping();
+        assert_eq!(proof.pong(None), Some(3));
+        assert!(!proof.needs_ping());
+    }
+
+    #[test]
+    fn a_pong_that_answers_no_ping_proves_nothing() {
+        let mut proof = Proof::default();
+        proof.queue(1);
+        proof.want();
+        assert_eq!(proof.pong(None), None);
+        let id = proof.ping();
+        assert_eq!(proof.pong(Some(id + 1)), None);
+        assert!(proof.has_ping());
+        assert_eq!(proof.pong(Some(id)), Some(1));
+        assert_eq!(proof.pong(Some(id)), None);
+    }
+
+    #[test]
+    fn a_heartbeat_is_a_ping_for_the_proof_too() {
+        let mut proof = Proof::default();
+        proof.ping();
+        proof.queue(1);
+        proof.want();
+        assert!(!proof.needs_ping());
+        assert_eq!(proof.pong(None), None, "the heartbeat went before the packet");
+        assert!(proof.needs_ping());
+    }
+
+    #[test]
+    fn a_poll_proves_what_earlier_answers_carried() {
+        let mut proof = Proof::default();
+        proof.queue(5);
+        assert_eq!(proof.prove(3), Some(3));
+        assert_eq!(proof.prove(3), None);
+        assert_eq!(proof.prove(2), None);
+        assert_eq!(proof.prove(5), Some(5));
+    }
+}
