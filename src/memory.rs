@@ -16,7 +16,7 @@ const MOST_PUT_OFF: u32 = 30;
 /// Watches how many connections there are, and when it is worth a look.
 #[derive(Debug, Default)]
 struct Watch {
-    /// The most since the last look.
+    /// The most since the last look. Devices and their TCP connections count, so that strangers do, too.
     most: usize,
     last: usize,
     /// How often it was put off since it became worth it.

@@ -28,7 +28,6 @@ use crate::grpc;
 use crate::http;
 use crate::lifecycle;
 use crate::limits;
-use crate::listener;
 use crate::message::Fault;
 use crate::socketio;
 use crate::store;
@@ -40,7 +39,7 @@ use crate::websocket;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where devices connect.
-    pub clients: listener::Config,
+    pub clients: transport::Config,
     /// Where backends call.
     pub grpc: grpc::Config,
     /// Where operators ask.

@@ -3,7 +3,7 @@ use std::{convert::Infallible, future::poll_fn, sync::atomic::Ordering, task::Po
 use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped};
+use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped, proof::Publishing};
 use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
 use crate::hub::{Counts, Frame, Haste, Kept, Turn};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
@@ -201,17 +201,18 @@ impl Delivery {
             None
         };
         let kept = stored.or(in_history.as_ref()).map(|position| Kept::new(message_id, &room, position));
-        let number = stored.map(|position| position.number);
+        let publishing = stored.and_then(|position| self.begin_publishing(&room, position.number, false));
+        let unproven = publishing.as_ref().map(Publishing::unproven);
         let haste = if emit.alone { Haste::Now } else { Haste::Soon };
-        let frame = Frame { volatile: emit.volatile, haste, kept, ..Frame::new(emit.event, payload) };
+        let frame = Frame { volatile: emit.volatile, haste, kept, unproven, ..Frame::new(emit.event, payload) };
         let (counts, asking) = match (turn, emit.ack) {
             (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.
             (Some(turn), Some(ack)) => Box::pin(Asking::send(turn, frame, &emit.except, *ack)).await,
             (None, _) => (Counts::default(), None),
         };
-        if let Some(number) = number {
-            self.note_sent(&room, number, &counts);
+        if let Some(publishing) = publishing {
+            publishing.done(&counts);
         }
         let Counts { matched, enqueued, dropped, .. } = counts;
         telemetry::fanned_out(enqueued, dropped, received.elapsed());
@@ -279,6 +280,7 @@ mod tests {
             history: config.history,
             store: None,
             waiting_bytes: config.socketio.queue_bytes,
+            queued: transport::QueuedBytes::new(config.clients.queue_bytes_total),
             clock: Clock::system(),
             lifecycle: Lifecycle::new(),
         });

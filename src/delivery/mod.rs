@@ -25,6 +25,8 @@ pub use history::{HistoryConfig, RoomConfig, RoomHistory};
 
 mod stored;
 
+mod proof;
+
 mod unread;
 pub use unread::Deletion;
 
@@ -39,6 +41,8 @@ mod replay;
 
 mod newcomers;
 
+mod overload;
+
 mod devices;
 pub use devices::Admission;
 
@@ -50,6 +54,8 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
+
+use transport::QueuedBytes;
 
 use self::{collapse::Collapse, devices::Expected, newcomers::Newcomers, stored::ToBeStored};
 use crate::clock::Clock;
@@ -79,6 +85,8 @@ pub struct Parameters<'a> {
     pub store: Option<Store>,
     /// What comes for a connection that is not live yet waits, up to so many bytes.
     pub waiting_bytes: usize,
+    /// The bytes in the write queues of all connections.
+    pub queued: Arc<QueuedBytes>,
     /// The time of day.
     pub clock: Clock,
     /// Runs tasks.
@@ -115,7 +123,7 @@ struct Inner {
 impl Delivery {
     /// Delivery on one node.
     pub fn new(parameters: Parameters<'_>) -> Self {
-        let Parameters { limits, retain, collapse, rooms, history, store, waiting_bytes, clock, lifecycle } =
+        let Parameters { limits, retain, collapse, rooms, history, store, waiting_bytes, queued, clock, lifecycle } =
             parameters;
         let inner = Inner {
             hub: Hub::new(waiting_bytes),
@@ -135,6 +143,7 @@ impl Delivery {
             connections_per_user: limits.connections_per_user as usize,
         };
         let delivery = Self { inner: Arc::new(inner) };
+        lifecycle.spawn(delivery.clone().bound_queues(queued));
         let sweeper = delivery.clone();
         lifecycle.clone().spawn(async move {
             let mut tick = tokio::time::interval(SWEEP_INTERVAL);

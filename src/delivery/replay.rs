@@ -6,8 +6,9 @@ use super::{
     Delivery,
     catch_up::{Origin, Resumed},
     newcomers::COMES_BACK_WITHIN,
+    proof::OwnMessage,
 };
-use crate::hub::{Frame, Kept, Member, Replayed, Turn};
+use crate::hub::{Frame, Kept, Member, Replayed, Turn, Unproven};
 use crate::message::{KeptMessage, Position, RoomName};
 use crate::store::{self, Mailbox, Store, Undelivered, Window};
 
@@ -26,8 +27,10 @@ pub(super) struct Replay<'a> {
     origin: &'a Origin,
     /// Up to here all was given; none: nothing was looked at yet.
     cursor: Option<u64>,
-    /// Before that these were given to no device of the user, either.
-    passed_over: Vec<u64>,
+    /// Up to the cursor these are still to be given: no device of the user has proven them.
+    skipped: Vec<u64>,
+    /// The last message that was given; 0: none.
+    last_given: u64,
     count: u64,
 }
 
@@ -63,7 +66,7 @@ enum Page {
 
 impl<'a> Replay<'a> {
     pub(super) fn new(delivery: &'a Delivery, member: &'a Arc<Member>, room: &'a RoomName, origin: &'a Origin) -> Self {
-        Self { delivery, member, room, origin, cursor: None, passed_over: Vec::new(), count: 0 }
+        Self { delivery, member, room, origin, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
     }
 
     /// Waits for the store if need be. None: the connection has gone, or left the room.
@@ -106,11 +109,11 @@ impl<'a> Replay<'a> {
                 Page::Next { messages, more, last } => (messages, more, last),
                 Page::Gap { last } => return self.give_up(turn, last).await,
             };
-            let given = self.give_passed_over(&last, turn.is_none()).await?
-                && self.give(messages, &last, turn.is_none()).await?;
+            let given =
+                self.give_skipped(&last, turn.is_none()).await? && self.give(messages, &last, turn.is_none()).await?;
             match turn.take() {
                 Some(turn) if given && !more => {
-                    self.note_given(last.number);
+                    self.note_settled(last.number);
                     turn.caught_up(self.member);
                     return Ok(Resumed { recovered: true, count: self.count, position: Some(last.to_string()) });
                 }
@@ -167,16 +170,18 @@ impl<'a> Replay<'a> {
             (Some(cursor), _) => cursor,
             (None, Origin::Undelivered) => {
                 let user = self.member.user();
-                let Undelivered { after, passed_over } =
+                let Undelivered { after, skipped } =
                     if mailbox.last == 0 { Undelivered::default() } else { store.undelivered(user).await? };
-                self.passed_over = passed_over;
-                if self.member.connection().resumes() {
+                let begin = if self.member.connection().resumes() {
                     // Until it knows where it stands, what it was given may not have arrived.
-                    store.hold_mark(user, COMES_BACK_WITHIN);
+                    store.freeze_watermark(user, COMES_BACK_WITHIN);
                     self.delivery.inner.newcomers.begin(user, after)
                 } else {
                     after
-                }
+                };
+                // Later ones come in their turn.
+                self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect();
+                begin
             }
             (None, Origin::Seen(seen)) => {
                 let begin = store.position(seen.number).await?;
@@ -192,37 +197,35 @@ impl<'a> Replay<'a> {
     async fn give(&mut self, messages: Vec<KeptMessage>, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
         for message in messages {
             let number = message.number;
-            if !message.except_users.contains(self.member.user()) {
+            if message.except_users.contains(self.member.user()) {
+                self.note_settled(number);
+            } else {
                 match self.give_one(message, last, may_wait).await? {
                     Replayed::Later => return Ok(false),
-                    Replayed::Given => self.note_given_after_all(number).await?,
-                    Replayed::NotForIt => self.note_passed_over(number),
+                    Replayed::Given => self.last_given = number,
+                    Replayed::NotForIt => self.note_not_for_it(number),
                 }
             }
             self.cursor = Some(number);
-            self.note_given(number);
         }
         Ok(true)
     }
 
-    /// What no device was given before the mark.
-    async fn give_passed_over(&mut self, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
+    /// The skipped messages, which come before the rest.
+    async fn give_skipped(&mut self, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
         let Some(store) = self.delivery.store() else {
             return Ok(true);
         };
-        let begin = self.cursor.unwrap_or_default();
-        while let Some(number) = self.passed_over.first().copied().filter(|number| *number <= begin) {
+        while let Some(number) = self.skipped.first().copied() {
             let window = Window { after: number - 1, most: 1 };
             let (listed, _) = store.list(self.room, window, None).await?;
             let message = listed.into_iter().map(|listed| listed.message).find(|message| message.number == number);
-            if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user())) {
-                match self.give_one(message, last, may_wait).await? {
-                    Replayed::Later => return Ok(false),
-                    Replayed::Given => store.note_given_after_all(self.member.user(), number).await?,
-                    Replayed::NotForIt => {}
-                }
+            if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user()))
+                && self.give_one(message, last, may_wait).await? == Replayed::Later
+            {
+                return Ok(false);
             }
-            self.passed_over.remove(0);
+            self.skipped.remove(0);
         }
         Ok(true)
     }
@@ -230,7 +233,8 @@ impl<'a> Replay<'a> {
     async fn give_one(&mut self, message: KeptMessage, last: &Position, may_wait: bool) -> Result<Replayed, Stopped> {
         let position = Position::new(last.epoch.clone(), message.number);
         let kept = Kept::new(message.id, self.room, &position);
-        let frame = Frame { kept: Some(kept), ..Frame::new(message.event, message.payload) };
+        let unproven = self.unproven(message.number);
+        let frame = Frame { kept: Some(kept), unproven, ..Frame::new(message.event, message.payload) };
         loop {
             let replayed = self.delivery.hub().replay(self.member, self.room, &frame).ok_or(Stopped::Gone)?;
             if replayed == Replayed::Later && may_wait {
@@ -249,37 +253,35 @@ impl<'a> Replay<'a> {
             None => self.delivery.hub().turn(self.room).await,
         };
         if let (Some(last), Some(store)) = (&last, self.notes()) {
-            store.pass_over_to(self.member.user(), last.number).await?;
+            store.skip_to(self.member.user(), last.number).await?;
         }
         turn.caught_up(self.member);
         Ok(Resumed { recovered: false, count: 0, position: last.map(|last| last.to_string()) })
     }
 
-    /// The store, if this is the user's own mailbox: there it is noted what was given.
+    /// The store, if this is the user's own mailbox: it notes what the user's devices have proven.
     fn notes(&self) -> Option<&Store> {
         self.delivery.store().filter(|_| self.delivery.is_users_mailbox(self.room))
     }
 
-    /// What was given to one connection of a user need not be given to another that does not resume.
-    fn note_given(&self, number: u64) {
+    fn unproven(&self, number: u64) -> Option<Arc<dyn Unproven>> {
+        let (store, user) = (self.notes()?.clone(), self.member.user().clone());
+        Some(Arc::new(OwnMessage { store, user, number, may_be_skipped: true }))
+    }
+
+    /// Messages up to this one that were not given need no proof: the device has seen them, or they are not for the user.
+    fn note_settled(&self, number: u64) {
         if let Some(store) = self.notes().filter(|_| number > 0) {
-            store.note_delivered(self.member.user(), number);
+            store.note_settled(self.member.user(), self.last_given, number);
         }
     }
 
-    fn note_passed_over(&self, number: u64) {
+    /// The device does not listen for a message, or cannot receive it: the next one may.
+    fn note_not_for_it(&self, number: u64) {
         if let Some(store) = self.notes() {
-            store.note_passed_over(self.member.user(), number);
+            store.note_skipped(self.member.user(), number);
+            self.note_settled(number);
         }
-    }
-
-    async fn note_given_after_all(&mut self, number: u64) -> Result<(), Stopped> {
-        // Rare: it was noted before the mark came to it.
-        if let (Ok(index), Some(store)) = (self.passed_over.binary_search(&number), self.delivery.store()) {
-            self.passed_over.remove(index);
-            store.note_given_after_all(self.member.user(), number).await?;
-        }
-        Ok(())
     }
 
     async fn wait_for_room(&self) {

@@ -7,9 +7,10 @@ use super::{
     Delivery, Once,
     acks::Asking,
     emit::{Accepted, Refused},
+    proof::Publishing,
 };
-use crate::hub::{Counts, Frame, Kept, Turn};
-use crate::message::{Exceptions, MessageId, Position, Receipt, RoomName, UserId};
+use crate::hub::{Frame, Kept, Turn};
+use crate::message::{Exceptions, MessageId, Position, Receipt, RoomName};
 use crate::store::{Appended, NewMessage, Store};
 
 /// Emits that are to be stored, by their room. Those that come while others of the room are written are written together, next.
@@ -157,21 +158,13 @@ impl Delivery {
             let position = Position { number: message.number, ..begin.clone() };
             let kept = Some(Kept::new(message.id, turn.room(), &position));
             let except = Exceptions { users: message.except_users, ..Exceptions::default() };
-            let counts = turn.fan_out(Frame { kept, ..Frame::new(message.event, message.payload) }, &except).await;
-            self.note_sent(turn.room(), position.number, &counts);
-        }
-    }
-
-    /// Notes whether a stored message was given to a device of the user whose mailbox it is in.
-    pub(super) fn note_sent(&self, room: &RoomName, number: u64, counts: &Counts) {
-        let user = room.user().and_then(|user| UserId::new(user).ok());
-        let (Some(user), Some(store)) = (user, self.store()) else {
-            return;
-        };
-        if counts.enqueued > counts.behind {
-            store.note_delivered(&user, number);
-        } else if counts.behind == 0 && !self.hub().of_user(&user).is_empty() {
-            store.note_passed_over(&user, number);
+            let publishing = self.begin_publishing(turn.room(), position.number, true);
+            let unproven = publishing.as_ref().map(Publishing::unproven);
+            let frame = Frame { kept, unproven, ..Frame::new(message.event, message.payload) };
+            let counts = turn.fan_out(frame, &except).await;
+            if let Some(publishing) = publishing {
+                publishing.done(&counts);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::{
 };
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
+use transport::PlaceHandle;
 
 use super::status::promised;
 use crate::auth::{ApiKeys, Caller, KeyRefused};
@@ -60,7 +61,11 @@ impl GuardLayer {
     /// Whose a request is.
     fn authenticate(&self, request: &Request<Body>) -> Result<Arc<Caller>, Error> {
         let key = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        Ok(self.api_keys.authenticate(key).inspect_err(|refused| log_refusal(*refused))?)
+        let caller = self.api_keys.authenticate(key).inspect_err(|refused| log_refusal(*refused))?;
+        if let Some(place) = request.extensions().get::<PlaceHandle>() {
+            place.known();
+        }
+        Ok(caller)
     }
 
     /// Marks a request as its caller's, or says why not.

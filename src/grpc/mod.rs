@@ -2,6 +2,8 @@
 
 mod guard;
 
+mod incoming;
+
 mod services;
 
 mod status;
@@ -24,13 +26,13 @@ mod mailbox;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use transport::GrpcStream;
 
-use self::services::Services;
+use self::{incoming::Incoming, services::Services};
 use crate::auth::{ApiKeyConfig, ApiKeys, Caller};
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
@@ -130,7 +132,7 @@ impl Edge {
     }
 
     /// Serves until a stop is asked for; then nothing new is taken, health says `NOT_SERVING`, and what runs is finished.
-    pub async fn serve(self, incoming: impl Stream<Item = io::Result<TcpStream>>) -> Result<(), Error> {
+    pub async fn serve(self, incoming: impl Stream<Item = io::Result<GrpcStream>>) -> Result<(), Error> {
         let Self { services, guard, mut health, lifecycle } = self;
         let stopping = async move {
             lifecycle.stopping().await;
@@ -146,7 +148,7 @@ impl Edge {
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(MAX_STREAMS)
             .layer(guard)
-            .serve_with_incoming_shutdown(services, incoming, stopping)
+            .serve_with_incoming_shutdown(services, incoming.map_ok(Incoming), stopping)
             .await?;
         Ok(())
     }

@@ -40,6 +40,7 @@ pub const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// `/livez`: the process answers. `/readyz`: it takes devices and calls, and reaches its store; 503 if not. `/metrics`: in the Prometheus text format.
 pub fn admin_routes(parameters: Parameters) -> Router {
     Router::new()
+        .route("/", get(async || "Bugle, for operators: /livez, /readyz, /metrics\n"))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

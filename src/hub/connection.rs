@@ -36,10 +36,18 @@ pub trait Connection: Send + Sync + 'static {
     /// Whether so little waits for the device that it can be given what it has missed.
     fn has_room(&self) -> bool;
 
+    /// The bytes that wait for the device in its write queue.
+    fn backlog(&self) -> u64;
+
     /// Puts a frame into the device's queue.
+    ///
+    /// If the frame was accepted and `frame.unproven` is `Some`, the implementor makes an [`InFlight`](super::InFlight) of it, keeps it
+    /// until the device has proven that it received the frame (the pong of a ping that was sent after it, or the next poll), and
+    /// then calls `proven`. It drops the `InFlight` when the connection ends without a proof. A frame that was rejected is not in flight.
     fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError>;
 
-    /// The same for a frame that asks the device for an acknowledgement, which goes to `ack`.
+    /// The same for a frame that asks the device for an acknowledgement, which goes to `ack`. `frame.unproven` is treated as in
+    /// `enqueue`.
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
         self.enqueue(frame, Haste::Soon)?;
         ack.unsupported();

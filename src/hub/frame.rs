@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::Haste;
+use super::{Haste, Unproven};
 use crate::message::{EventName, MessageId, Payload, Position, RoomName};
 
 /// An event on its way: made once for an emit, shared by all who get it.
@@ -22,13 +22,15 @@ pub struct Frame {
     pub haste: Haste,
     /// Where the message stands in its room's sequence, if it is kept.
     pub kept: Option<Kept>,
+    /// Where connections report that the device has received it: set on stored messages of a user's own mailbox, live and replayed.
+    pub unproven: Option<Arc<dyn Unproven>>,
     /// What edges write for it.
     pub written: Written,
 }
 
 /// A frame as an edge writes it, made once for all devices that get it in this form.
 #[derive(Debug, Default)]
-pub struct Written([OnceLock<Bytes>; 2]);
+pub struct Written([OnceLock<Bytes>; Form::COUNT]);
 
 /// What devices are told by a frame.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +39,22 @@ pub enum Form {
     Event,
     /// The event, and where the message stands.
     EventAndPosition,
+    /// The event's binary payload, as Engine.IO 4 has it.
+    Attachment,
+    /// The same, as Engine.IO 3 has it.
+    AttachmentV3,
+    /// The payload alone.
+    Payload,
+}
+
+impl Form {
+    const COUNT: usize = 5;
 }
 
 impl Written {
     /// The bytes in this form; `write` makes them the first time.
-    pub fn get_or_write(&self, form: Form, write: impl FnOnce() -> Vec<u8>) -> &Bytes {
-        self.0[form as usize].get_or_init(|| write().into())
+    pub fn get_or_write(&self, form: Form, write: impl FnOnce() -> Bytes) -> &Bytes {
+        self.0[form as usize].get_or_init(write)
     }
 }
 
@@ -82,6 +94,7 @@ impl Frame {
             on_join: false,
             haste: Haste::Soon,
             kept: None,
+            unproven: None,
             written: Written::default(),
         }
     }

@@ -12,6 +12,9 @@ pub use ack::{AckSink, Asked};
 mod frame;
 pub use frame::{Form, Frame, Kept};
 
+mod proof;
+pub use proof::{InFlight, Unproven};
+
 mod catching_up;
 
 mod member;
@@ -122,9 +125,14 @@ impl Hub {
         self.members(&RoomName::of_user(user))
     }
 
+    /// The number of connections in a room.
+    pub fn connections_in(&self, name: &RoomName) -> usize {
+        self.rooms.get(name).map_or(0, |room| room.len())
+    }
+
     /// How many connections there are.
     pub fn connections(&self) -> usize {
-        self.rooms.get(&RoomName::everyone()).map_or(0, |room| room.len())
+        self.connections_in(&RoomName::everyone())
     }
 
     /// How many users have a connection.

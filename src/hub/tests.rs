@@ -73,6 +73,10 @@ impl Connection for Fake {
         self.got.lock().len() < self.room
     }
 
+    fn backlog(&self) -> u64 {
+        self.got.lock().len() as u64
+    }
+
     fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
         let mut got = self.got.lock();
         if self.ended.load(Ordering::SeqCst) {

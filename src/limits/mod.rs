@@ -10,6 +10,7 @@ mod client_events;
 pub use client_events::{ClientEvents, ConnectionEvents, Excess};
 
 use serde::{Deserialize, Serialize};
+use transport::StrangerLimits;
 
 /// `[limits]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub grants: usize,
     /// Rooms that one connection joins by its device's events.
     pub rooms_per_connection: u32,
+    /// Connections from which no token was accepted.
+    pub unauthenticated: StrangerLimits,
 }
 
 #[cfg(test)]
@@ -67,6 +70,7 @@ mod tests {
             memberships: 0,
             grants: 0,
             rooms_per_connection: 0,
+            unauthenticated: StrangerLimits::UNLIMITED,
         }
     }
 }

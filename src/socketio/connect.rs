@@ -1,24 +1,21 @@
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
+use engineioxide::{
+    DisconnectReason,
+    session::{Ending, Session as EngineSession},
+};
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use socketioxide::{
-    extract::{SocketRef, TryData},
-    socket::DisconnectReason,
-};
+use socketioxide::extract::{SocketRef, TryData};
 
 use super::{
     Edge,
-    closing::{Leaving, own_event},
+    closing::{IDLE_GRACE, own_event},
     connection::SocketConnection,
     inbound::{InboundHandler, Inbox},
     resume::resume,
-    session::{Session, Wire},
+    session::{Attempt, Session},
     token_watch::Watched,
 };
 use crate::auth::{Identity, InvalidToken, TokenRefused};
@@ -27,11 +24,6 @@ use crate::hub::{Connection, Frame};
 use crate::limits::ConnectionEvents;
 use crate::message::{CloseCode, EventName};
 use crate::telemetry;
-
-/// How long a device that was refused, or has left, has to end its transport by itself.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
-/// Longer than it takes the library to close a session that was cut.
-const CUT_SETTLES: Duration = Duration::from_millis(200);
 
 /// An authenticated device.
 pub(super) struct Device {
@@ -65,70 +57,80 @@ impl fmt::Display for Refusal {
 /// The connect middleware: authenticates a device and makes it ready to go live. Nothing can be emitted to the device before
 /// it has returned.
 pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryData<Value>) -> Result<(), Refusal> {
-    let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>().cloned() else {
+    let session = edge.engine().and_then(|engine| engine.session(socket.id));
+    let Some((session, kept)) = session.and_then(|session| Some((session.clone(), session.context::<Session>()?)))
+    else {
         return Err(Refusal::TurnedAway);
     };
-    if edge.parameters.lifecycle.is_stopping() {
-        return Err(edge.turn_away(&session, &socket, "draining").await);
+    let attempt = Connect { edge, session, kept };
+    if attempt.edge.parameters.lifecycle.is_stopping() {
+        return Err(attempt.turn_away("draining").await);
     }
-    if let Some(refused) = session.refused.get() {
-        return Err(Refusal::Token(*refused));
+    match attempt.kept.attempt() {
+        Attempt::First => attempt.run(&socket, auth).await,
+        Attempt::Refused(refused) => Err(Refusal::Token(refused)),
+        Attempt::TooLate => Err(attempt.turn_away("second_connect").await),
     }
-    if session.accepted.load(Ordering::Acquire) {
-        return Err(edge.turn_away(&session, &socket, "second_connect").await);
-    }
-    let mut said = auth.0.ok();
-    let identity = match edge.identify(&session, said.as_ref()) {
-        Ok(identity) => identity,
-        Err(refused) => return Err(edge.refuse_token(&session, &socket, refused)),
-    };
-    let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take));
-    let resume = resume.or_else(|| session.resume.lock().take());
-    let connection = SocketConnection::new(edge.clone(), session.wire.clone(), &socket, resume.is_some());
-    let connecting = edge.parameters.commands.connect_device(&identity, connection.clone(), resume.as_ref());
-    let admission = match connecting.await {
-        Ok(admission) => admission,
-        Err(limit) => return Err(edge.turn_away(&session, &socket, limit.as_str()).await),
-    };
-    let events = edge.parameters.commands.events_of(&identity.user);
-    let device = Arc::new(Device {
-        edge,
-        admission,
-        connection,
-        identity: Mutex::new(Arc::new(identity)),
-        inbox: Inbox::default(),
-        events,
-        watched: Watched::default(),
-    });
-    let leaving = device.clone();
-    socket
-        .on_disconnect(move |socket: SocketRef, reason: DisconnectReason| async move { leaving.left(&socket, reason) });
-    socket.on_fallback(InboundHandler(device.clone()));
-    session.accepted.store(true, Ordering::Release);
-    if session.keep(device.clone()) {
-        return Ok(());
-    }
-    device.admission.ended("transport_close");
-    Err(Refusal::TurnedAway)
 }
 
 /// The connect handler.
-pub(super) async fn go_live(socket: SocketRef) {
-    let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>().cloned() else {
-        return;
-    };
-    if let Some(device) = session.take() {
-        device.go_live(socket);
+pub(super) fn go_live(edge: &Edge, socket: &SocketRef) {
+    let session = edge.engine().and_then(|engine| engine.session(socket.id));
+    if let Some(device) = session.and_then(|session| session.context::<Session>()?.device()) {
+        device.go_live(socket.clone());
     }
 }
 
-impl Edge {
-    fn identify(&self, session: &Session, auth: Option<&Value>) -> Result<Identity, TokenRefused> {
-        let commands = &self.parameters.commands;
+/// A CONNECT that is being answered.
+struct Connect {
+    edge: Arc<Edge>,
+    session: Arc<EngineSession>,
+    kept: Arc<Session>,
+}
+
+impl Connect {
+    async fn run(self, socket: &SocketRef, auth: TryData<Value>) -> Result<(), Refusal> {
+        let mut said = auth.0.ok();
+        let identity = match self.identify(said.as_ref()) {
+            Ok(identity) => identity,
+            Err(refused) => return Err(self.refuse_token(refused)),
+        };
+        let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take));
+        let resume = resume.or_else(|| self.kept.resume.lock().take());
+        let Self { edge, session, kept } = &self;
+        let connection = SocketConnection::new(edge.clone(), kept.clone(), session.clone(), resume.is_some());
+        let connecting = edge.parameters.commands.connect_device(&identity, connection.clone(), resume.as_ref());
+        let admission = match connecting.await {
+            Ok(admission) => admission,
+            Err(limit) => return Err(self.turn_away(limit.as_str()).await),
+        };
+        let events = edge.parameters.commands.events_of(&identity.user);
+        let device = Arc::new(Device {
+            edge: edge.clone(),
+            admission,
+            connection,
+            identity: Mutex::new(Arc::new(identity)),
+            inbox: Inbox::default(),
+            events,
+            watched: Watched::default(),
+        });
+        socket.on_fallback(InboundHandler(device.clone()));
+        if kept.keep(device.clone()) {
+            return Ok(());
+        }
+        device.ended("transport_close");
+        // A refusal that may pass is never told.
+        self.session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
+        self.session.closed().await;
+        Err(Refusal::TurnedAway)
+    }
+
+    fn identify(&self, auth: Option<&Value>) -> Result<Identity, TokenRefused> {
+        let commands = &self.edge.parameters.commands;
         match auth.and_then(|auth| auth.get("token")) {
             Some(Value::String(token)) if !token.is_empty() => commands.identify_device(Some(token)),
             None | Some(Value::Null | Value::String(_)) => {
-                commands.identify_device(session.token.as_ref().map(ExposeSecret::expose_secret))
+                commands.identify_device(self.kept.token.as_ref().map(ExposeSecret::expose_secret))
             }
             Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
                 Err(InvalidToken::Malformed.into())
@@ -137,37 +139,27 @@ impl Edge {
     }
 
     /// Official clients stop at this. Those that do not are cut off.
-    fn refuse_token(self: &Arc<Self>, session: &Session, socket: &SocketRef, refused: TokenRefused) -> Refusal {
-        // The first refusal stands.
-        let _ = session.refused.set(refused);
-        log_refusal(session, refused.reason());
-        self.cut_later(&session.wire, socket);
+    fn refuse_token(&self, refused: TokenRefused) -> Refusal {
+        self.kept.refuse(refused);
+        log_refusal(&self.kept, refused.reason());
+        self.session.end_after(IDLE_GRACE, Ending::Cut, DisconnectReason::ClosingServer);
         Refusal::Token(refused)
-    }
-
-    /// Cuts a transport that has no device, unless its client ends it before.
-    fn cut_later(self: &Arc<Self>, wire: &Arc<Wire>, socket: &SocketRef) {
-        let leaving = Leaving::new(self.clone(), wire.clone(), socket);
-        self.parameters.lifecycle.spawn(async move {
-            tokio::time::sleep(IDLE_GRACE).await;
-            leaving.cut();
-        });
     }
 
     /// Cuts a device off without a word, since an official client that is refused gives up for good. Returns when a
     /// refusal cannot reach it any more.
-    async fn turn_away(self: &Arc<Self>, session: &Session, socket: &SocketRef, reason: &'static str) -> Refusal {
-        log_refusal(session, reason);
-        Leaving::new(self.clone(), session.wire.clone(), socket).abort();
-        tokio::time::sleep(CUT_SETTLES).await;
+    async fn turn_away(&self, reason: &'static str) -> Refusal {
+        log_refusal(&self.kept, reason);
+        self.session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
+        self.session.closed().await;
         Refusal::TurnedAway
     }
 }
 
-fn log_refusal(session: &Session, reason: &'static str) {
-    tracing::info!(client.address = %session.wire.address, refusal.reason = reason, "refused a device");
+pub(super) fn log_refusal(session: &Session, reason: &'static str) {
+    tracing::info!(client.address = %session.address, refusal.reason = reason, "refused a device");
     telemetry::refused("socketio", reason);
-    telemetry::audit::device_refused("socketio", Some(session.wire.address), reason);
+    telemetry::audit::device_refused("socketio", Some(session.address), reason);
 }
 
 impl Device {
@@ -221,30 +213,10 @@ impl Device {
         Ok(())
     }
 
-    fn left(&self, socket: &SocketRef, reason: DisconnectReason) {
-        self.admission.ended(reason_name(reason));
-        self.connection.detach();
+    /// The device has left, or its session has ended.
+    pub(super) fn ended(&self, how: &'static str) {
+        self.admission.ended(how);
+        self.connection.ended();
         self.forget_token();
-        let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else {
-            return;
-        };
-        session.take();
-        if reason == DisconnectReason::ClientNSDisconnect {
-            // Official clients end the transport right away. Those that do not are cut off: it has no use any more.
-            self.edge.cut_later(&session.wire, socket);
-        }
-    }
-}
-
-fn reason_name(reason: DisconnectReason) -> &'static str {
-    match reason {
-        DisconnectReason::TransportClose => "transport_close",
-        DisconnectReason::TransportError => "transport_error",
-        DisconnectReason::MultipleHttpPollingError => "several_polls",
-        DisconnectReason::PacketParsingError => "malformed_packet",
-        DisconnectReason::HeartbeatTimeout => "ping_timeout",
-        DisconnectReason::ClientNSDisconnect => "left",
-        DisconnectReason::ServerNSDisconnect => "disconnected",
-        DisconnectReason::ClosingServer => "draining",
     }
 }

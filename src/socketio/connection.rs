@@ -1,67 +1,64 @@
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
+use engineioxide::session::{SendError as EngineError, Session as EngineSession};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer, ser::SerializeTuple};
 use serde_json::value::RawValue;
 use socketioxide::{
-    ProtocolVersion, SendError, SocketError, TransportType,
+    SendError, SocketError, TransportType,
     extract::{AckSender, SocketRef},
 };
+use transport::WriteMode;
 
-use super::{Edge, ack, encoding::event_frame, session::Wire};
-use crate::hub::{AckSink, Connection, Form, Frame, Haste, QueueError};
-use crate::listener::{Backlog, By, Sent, StreamHandle, websocket_frame_size};
+use super::{Edge, ack, encoding::event_frames, session::Session};
+use crate::hub::{AckSink, Connection, Frame, Haste, InFlight, QueueError};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
-/// What has been missed may take up so much of the queue: the rest is for what is live.
+/// What a device has missed may take up this part of its queue: the rest is for live events.
 const REPLAY_SHARE: usize = 4;
 
 /// A Socket.IO connection, as the hub knows it.
 pub(super) struct SocketConnection {
     id: ConnectionId,
     connected_at: Timestamp,
-    pub(super) wire: Arc<Wire>,
-    pub(super) edge: Arc<Edge>,
-    began_as: Transport,
-    /// The device tells what it has seen when it comes back.
+    edge: Arc<Edge>,
+    kept: Arc<Session>,
+    pub(super) session: Arc<EngineSession>,
+    /// The device tells the positions that it has seen when it comes back.
     resumes: bool,
     outlet: Mutex<Outlet>,
 }
 
-/// The way out, from going live until the end. Socket and connection hold on to each other through it, so it is closed at the
-/// end whatever happens.
+/// The way out, from going live until the end. Socket and connection hold on to each other through it, so it is closed at the end
+/// whatever happens.
+#[derive(Default)]
 struct Outlet {
     socket: Option<SocketRef>,
-    /// The stream, once it is known; none: the bytes go out with polls.
-    stream: Option<StreamHandle>,
-    backlog: Backlog,
-    /// Packets that the library was given: CONNECT's answer is the first.
-    packets: u64,
-    /// It was closed before it opened.
+    /// Of the backlog, at most this many bytes were retained values, which do not count against `queue_bytes`.
+    exempt: usize,
+    /// Messages whose receipt is not proven, each with the number of its last packet in the session.
+    in_flight: VecDeque<(u64, InFlight)>,
+    /// The reason of a close that came before the way out was opened.
     closed: Option<CloseReason>,
 }
 
 impl SocketConnection {
-    pub(super) fn new(edge: Arc<Edge>, wire: Arc<Wire>, socket: &SocketRef, resumes: bool) -> Arc<Self> {
-        let outlet = Outlet { socket: None, stream: None, backlog: Backlog::default(), packets: 1, closed: None };
+    pub(super) fn new(edge: Arc<Edge>, kept: Arc<Session>, session: Arc<EngineSession>, resumes: bool) -> Arc<Self> {
         Arc::new(Self {
             id: ConnectionId::random(),
             connected_at: edge.parameters.clock.now(),
-            wire,
             edge,
-            began_as: transport_of(socket),
+            kept,
+            session,
             resumes,
-            outlet: Mutex::new(outlet),
+            outlet: Mutex::default(),
         })
     }
 
     /// Opens the way out. If the connection was closed before that, the reason: it is to be closed once more.
     pub(super) fn attach(&self, socket: SocketRef) -> Option<CloseReason> {
         let mut outlet = self.outlet.lock();
-        outlet.stream.clone_from(&self.wire.stream);
-        let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
-        outlet.backlog = Backlog::new(written);
         outlet.socket = Some(socket);
         outlet.closed.take()
     }
@@ -81,94 +78,65 @@ impl SocketConnection {
         socket
     }
 
-    /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
-    pub(super) fn acknowledge(&self, ack: AckSender, answer: &serde_json::Value) {
+    /// The device has all packets of its session up to this one.
+    pub(super) fn proven(&self, upto: u64) {
         let mut outlet = self.outlet.lock();
-        if outlet.socket.is_none() {
-            // Not live yet, or gone.
-            outlet.packets += u64::from(ack.send(&[answer]).is_ok());
-            return;
-        }
-        if self.is_full(&mut outlet) {
-            return;
-        }
-        // An error says that the device is gone.
-        if ack.send(&[answer]).is_ok() {
-            outlet.packets += 1;
-            outlet.backlog.add("430[]".len() + answer.to_string().len());
+        while let Some((_, message)) = outlet.in_flight.pop_front_if(|(number, _)| *number <= upto) {
+            message.proven();
         }
     }
 
-    /// Puts a frame into the device's queue, by this.
+    /// The session has ended: what is not proven never will be.
+    pub(super) fn ended(&self) {
+        let mut outlet = self.outlet.lock();
+        outlet.socket = None;
+        let in_flight = std::mem::take(&mut outlet.in_flight);
+        drop(outlet);
+        drop(in_flight);
+    }
+
+    /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
+    pub(super) fn acknowledge(&self, ack: AckSender, answer: &serde_json::Value) {
+        if self.session.backlog() <= self.edge.parameters.config.queue_bytes {
+            // An error says that the device is gone.
+            let _ = ack.send(&[answer]);
+        }
+    }
+
+    fn has_at_most(&self, bytes: usize) -> bool {
+        let exempt = self.outlet.lock().exempt;
+        self.session.backlog() <= bytes.saturating_add(exempt)
+    }
+
+    /// Puts a frame into the device's queue, by `send`, which gives the number of its last packet.
     fn enqueue_by(
         &self,
         frame: &Frame,
-        send: impl FnOnce(&mut Outlet, Option<&RawValue>) -> Result<(), QueueError>,
+        bytes: usize,
+        send: impl FnOnce(&SocketRef) -> Result<u64, QueueError>,
     ) -> Result<(), QueueError> {
         let mut outlet = self.outlet.lock();
-        match &outlet.socket {
-            None => return Err(QueueError::Ended),
-            Some(socket) if matches!(frame.payload, Payload::Binary(_)) && throws_on_binary(socket) => {
-                return Err(QueueError::Unsupported);
-            }
-            Some(_) => {}
-        }
-        // Looked at in any case: this is where what was written is taken note of.
-        let is_full = self.is_full(&mut outlet);
-        let meta = frame.kept.as_ref().filter(|_| self.resumes).map(|kept| &*kept.meta);
-        let bytes = wire_size(frame, meta, outlet.stream.is_some());
-        let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.edge.parameters.on_join_bytes);
-        if is_full && !is_exempt {
+        let Outlet { socket, exempt, in_flight, .. } = &mut *outlet;
+        let socket = socket.as_ref().ok_or(QueueError::Ended)?;
+        let backlog = self.session.backlog();
+        *exempt = (*exempt).min(backlog);
+        let parameters = &self.edge.parameters;
+        let is_exempt = frame.on_join && *exempt + bytes <= parameters.on_join_bytes;
+        if !is_exempt && backlog > parameters.config.queue_bytes.saturating_add(*exempt) {
             return Err(QueueError::Full);
         }
-        send(&mut outlet, meta)?;
-        if !is_exempt {
-            outlet.backlog.add(bytes);
+        let number = send(socket)?;
+        if is_exempt {
+            *exempt += bytes;
+        }
+        if let Some(unproven) = &frame.unproven {
+            in_flight.push_back((number, InFlight::new(unproven.clone())));
         }
         Ok(())
     }
 
-    /// Writes a frame into the stream itself, past the library's queue and task, once the library has written all that it was given.
-    fn write_through(&self, outlet: &Outlet, frame: &Frame, haste: Haste, meta: Option<&RawValue>) -> Sent {
-        let is_stream = self.began_as == Transport::SocketIoWebSocket;
-        let polled = if is_stream { Some(0) } else { self.wire.polled_packets() };
-        let (Some(stream), Some(polled)) = (&outlet.stream, polled) else {
-            return Sent::TooEarly;
-        };
-        let Some(packets) = outlet.packets.checked_sub(polled) else {
-            return Sent::TooEarly;
-        };
-        let payload = match &frame.payload {
-            Payload::None => None,
-            Payload::Json(raw) => Some(&**raw),
-            Payload::Binary(_) => return Sent::TooEarly,
-        };
-        let form = if meta.is_some() { Form::EventAndPosition } else { Form::Event };
-        let written = frame.written.get_or_write(form, || event_frame(frame.event.as_str(), payload, meta));
-        let by = match haste {
-            Haste::Now => By::Sender,
-            Haste::Soon => By::Flusher,
-        };
-        stream.send_after(packets, written, by)
-    }
-
-    /// Whether too much waits for the device.
-    fn is_full(&self, outlet: &mut Outlet) -> bool {
-        if outlet.stream.is_none()
-            && let Some(socket) = &outlet.socket
-            && socket.transport_type() == TransportType::Websocket
-        {
-            outlet.stream = self.edge.upgrades.get(&socket.id).map(|stream| stream.clone());
-            if let Some(stream) = &outlet.stream {
-                outlet.backlog.move_to(self.wire.polled(), stream.written());
-            }
-        }
-        self.waits_more_than(self.edge.parameters.config.queue_bytes, outlet)
-    }
-
-    fn waits_more_than(&self, bytes: usize, outlet: &mut Outlet) -> bool {
-        let written = outlet.stream.as_ref().map_or_else(|| self.wire.polled(), StreamHandle::written);
-        outlet.backlog.is_past(bytes, written)
+    fn meta<'a>(&self, frame: &'a Frame) -> Option<&'a RawValue> {
+        frame.kept.as_ref().filter(|_| self.resumes).map(|kept| &*kept.meta)
     }
 }
 
@@ -178,15 +146,18 @@ impl Connection for SocketConnection {
     }
 
     fn transport(&self) -> Transport {
-        self.outlet.lock().socket.as_ref().map_or(self.began_as, transport_of)
+        match self.session.transport_type() {
+            TransportType::Websocket => Transport::SocketIoWebSocket,
+            TransportType::Polling => Transport::SocketIoPolling,
+        }
     }
 
     fn address(&self) -> IpAddr {
-        self.wire.address
+        self.kept.address
     }
 
     fn user_agent(&self) -> &str {
-        &self.wire.user_agent
+        &self.kept.user_agent
     }
 
     fn connected_at(&self) -> Timestamp {
@@ -198,58 +169,41 @@ impl Connection for SocketConnection {
     }
 
     fn has_room(&self) -> bool {
-        !self.waits_more_than(self.edge.parameters.config.queue_bytes / REPLAY_SHARE, &mut self.outlet.lock())
+        self.has_at_most(self.edge.parameters.config.queue_bytes / REPLAY_SHARE)
+    }
+
+    fn backlog(&self) -> u64 {
+        self.session.backlog() as u64
     }
 
     fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |outlet, meta| match self.write_through(outlet, frame, haste, meta) {
-            Sent::Yes => Ok(()),
-            Sent::Ended => Err(QueueError::Ended),
-            Sent::TooEarly => outlet.give(frame, |socket| socket.emit(frame.event.as_str(), &Arguments(frame, meta))),
+        let frames = event_frames(frame, self.session.protocol(), self.meta(frame));
+        let mode = match haste {
+            Haste::Now => WriteMode::Inline,
+            Haste::Soon => WriteMode::Batched,
+        };
+        let bytes = frames.iter().map(bytes::Bytes::len).sum();
+        self.enqueue_by(frame, bytes, |_| {
+            self.session.send(&frames, mode, frame.unproven.is_some()).map_err(|error| match error {
+                EngineError::Full => QueueError::Full,
+                EngineError::Closed => QueueError::Ended,
+            })
         })
     }
 
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
-        self.enqueue_by(frame, |outlet, meta| {
-            outlet.give(frame, |socket| {
-                let asking = socket.timeout(ack::NEVER);
-                let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta))?;
-                ack.expect(ack::outcome(reply));
-                Ok(())
-            })
+        let meta = self.meta(frame);
+        self.enqueue_by(frame, frame.size(), |socket| {
+            let asking = socket.timeout(ack::NEVER);
+            let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
+            ack.expect(ack::outcome(reply.map_err(|error| queue_error(&error))?));
+            Ok(if frame.unproven.is_some() { self.session.want_proof() } else { 0 })
         })
     }
 
     fn close(&self, reason: &CloseReason) {
         self.end(reason);
     }
-}
-
-impl Outlet {
-    /// Gives an event to the library.
-    fn give(
-        &mut self,
-        frame: &Frame,
-        emit: impl FnOnce(&SocketRef) -> Result<(), SendError>,
-    ) -> Result<(), QueueError> {
-        let socket = self.socket.as_ref().ok_or(QueueError::Ended)?;
-        emit(socket).map_err(|error| queue_error(&error))?;
-        // An attachment is a packet of its own.
-        self.packets += 1 + u64::from(matches!(frame.payload, Payload::Binary(_)));
-        Ok(())
-    }
-}
-
-fn transport_of(socket: &SocketRef) -> Transport {
-    match socket.transport_type() {
-        TransportType::Websocket => Transport::SocketIoWebSocket,
-        TransportType::Polling => Transport::SocketIoPolling,
-    }
-}
-
-/// A 2.x client fails on a binary attachment that a poll brings.
-fn throws_on_binary(socket: &SocketRef) -> bool {
-    socket.protocol() == ProtocolVersion::V4 && socket.transport_type() == TransportType::Polling
 }
 
 fn queue_error(error: &SendError) -> QueueError {
@@ -263,7 +217,7 @@ fn queue_error(error: &SendError) -> QueueError {
 
 /// An event's arguments. A tuple is what the library spreads. Where a message stands is an argument of its own, and the payload then
 /// always the first.
-struct Arguments<'a>(&'a Frame, Option<&'a RawValue>);
+pub(super) struct Arguments<'a>(pub(super) &'a Frame, pub(super) Option<&'a RawValue>);
 
 impl Serialize for Arguments<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -288,20 +242,5 @@ struct Attachment<'a>(&'a [u8]);
 impl Serialize for Attachment<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(self.0)
-    }
-}
-
-/// What a frame takes at least on the wire of a stream, or in the answer to a poll. Too much would count as waiting for ever;
-/// too little is set right when nothing waits.
-fn wire_size(frame: &Frame, meta: Option<&RawValue>, is_stream: bool) -> usize {
-    // A poll that fetches one packet has nothing around it.
-    let framed = if is_stream { websocket_frame_size } else { |length| length };
-    let event = frame.event.as_str().len() + meta.map_or(0, |meta| meta.get().len() + ",".len());
-    match &frame.payload {
-        Payload::None => framed(event + r#"42[""]"#.len()),
-        Payload::Json(raw) => framed(event + r#"42["",]"#.len() + raw.get().len()),
-        Payload::Binary(bytes) => {
-            framed(event + r#"451-["",{"_placeholder":true,"num":0}]"#.len()) + framed(bytes.len())
-        }
     }
 }

@@ -100,7 +100,11 @@ impl<'de> Deserialize<'de> for Parts {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts, A::Error> {
-                let name = list.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let mut name: String = list.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                if name.is_empty() {
+                    // The mark of a name that the library cannot read (`packet::Rewrite`): the name itself is next.
+                    name = list.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+                }
                 let argument = list.next_element()?;
                 while list.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(Parts { name, argument })

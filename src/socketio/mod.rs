@@ -7,11 +7,17 @@
 mod config;
 pub use config::{Config, TransportName};
 
+mod attachments;
+
 mod session;
+
+mod observer;
 
 mod resume;
 
 mod gate;
+
+mod packet;
 
 mod connect;
 
@@ -32,9 +38,17 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::any};
-use dashmap::DashMap;
-use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService, socket::Sid};
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+    middleware::map_response,
+    response::Response,
+    routing::any,
+};
+use engineioxide::engine::{Attachment, Engine};
+use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService};
+use tokio_util::sync::CancellationToken;
+use transport::{Flushers, Pages, Spawn};
 
 use self::token_watch::TokenWatch;
 use crate::auth::OnExpiry;
@@ -42,7 +56,6 @@ use crate::clock::Clock;
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
-use crate::listener::{Pages, StreamHandle};
 
 /// What happens to live connections when their tokens expire.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +86,14 @@ pub struct Parameters {
     pub clock: Clock,
     /// Runs tasks.
     pub lifecycle: Lifecycle,
+    /// Write the queues of all WebSocket connections.
+    pub flushers: Flushers,
+    /// Runs the engine's tasks.
+    pub spawn: Spawn,
+    /// Runs the task of the engine's timers.
+    pub spawn_vital: Spawn,
+    /// Sessions end when this is cancelled.
+    pub done: CancellationToken,
 }
 
 /// The inner service answers what is not Socket.IO's: never reached, since the router asks for the exact path.
@@ -80,32 +101,58 @@ type Service = SocketIoService<Router>;
 
 struct Edge {
     parameters: Parameters,
-    /// The streams of sessions that upgraded from polling: the session itself knows its first request alone.
-    upgrades: DashMap<Sid, StreamHandle>,
-    service: OnceLock<Service>,
+    engine: OnceLock<Engine>,
     token_watch: TokenWatch,
+}
+
+impl Edge {
+    /// The engine; none before the first request.
+    fn engine(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
 }
 
 /// The routes of `socketio.path`.
 pub fn routes(parameters: Parameters) -> Router {
     let path = parameters.config.path.clone();
-    let token_watch = TokenWatch::default();
-    let edge = Arc::new(Edge { parameters, upgrades: DashMap::new(), service: OnceLock::new(), token_watch });
+    let edge = Arc::new(Edge { parameters, engine: OnceLock::new(), token_watch: TokenWatch::default() });
     let watching = edge.clone();
     edge.parameters.lifecycle.spawn(async move { watching.token_watch.run(&watching.parameters.lifecycle).await });
     let (service, io) = builder(&edge.parameters.config).build_with_inner_svc(Router::new());
-    let authenticating = edge.clone();
+    let engine = service.clone().into_make_service().engine().clone();
+    engine.attach(attachment(&edge));
+    // The handlers hold the edge, and the edge the engine with its handlers: all of them live as long as the process.
+    let _ = edge.engine.set(engine);
+    let (authenticating, going_live) = (edge.clone(), edge.clone());
     let authenticate = move |socket, auth| connect::authenticate(authenticating, socket, auth);
-    io.ns("/", connect::go_live.with(authenticate));
-    let gate = gate::Gate::new(edge.clone(), service.clone(), io);
-    // The edge closes polling sessions through the service, which holds the edge in its handlers: both live as long as
-    // the process.
-    let _ = edge.service.set(service);
+    let go_live = async move |socket| connect::go_live(&going_live, &socket);
+    io.ns("/", go_live.with(authenticate));
+    let gate = gate::Gate::new(edge.clone(), service);
     Router::new()
         .route(&path, any(gate::pass))
         .route(&format!("{path}/"), any(gate::pass))
         .with_state(gate)
         .layer(edge.parameters.pages.cors())
+        .layer(map_response(forbid_storing))
+}
+
+/// Answers are of one device alone, the browsers' preflights included.
+async fn forbid_storing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn attachment(edge: &Arc<Edge>) -> Attachment {
+    let parameters = &edge.parameters;
+    Attachment {
+        observer: Arc::new(observer::Watch(edge.clone())),
+        speak_within: Some(parameters.config.connect_timeout),
+        max_unread_backlog: parameters.config.queue_bytes / 2,
+        flushers: parameters.flushers.clone(),
+        spawn: parameters.spawn.clone(),
+        spawn_vital: parameters.spawn_vital.clone(),
+        done: parameters.done.clone(),
+    }
 }
 
 fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
@@ -117,8 +164,6 @@ fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
         .max_payload(config.max_message as u64)
         .ws_max_message_size(config.max_message)
         .ws_max_frame_size(config.max_message)
-        // Most messages of devices are small, and each connection has a buffer of its own. Larger ones take several reads.
-        .ws_read_buffer_size(512)
         .max_buffer_size(config.queue_packets());
     let polling = config.transports.contains(&TransportName::Polling);
     let websocket = config.transports.contains(&TransportName::WebSocket);

@@ -1,129 +1,210 @@
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+use std::{net::IpAddr, sync::Arc};
 
+use engineioxide::DisconnectReason;
 use parking_lot::Mutex;
 use secrecy::SecretString;
+use transport::Stranger;
 
-use super::connect::Device;
+use super::{attachments::Attachments, connect::Device};
 use crate::auth::TokenRefused;
 use crate::command::Resume;
 use crate::limits::AddressSlot;
-use crate::listener::{StreamHandle, polled_packets};
 
-/// What is known of a transport from its first request on. It is an extension of that request, and so lives exactly as long as
-/// the library's own session.
+/// What is kept of a session of the engine, from its first request to its end.
 pub(super) struct Session {
-    /// Shared with the connection.
-    pub(super) wire: Arc<Wire>,
-    /// The token of the query or of the `Authorization` header.
-    pub(super) token: Option<SecretString>,
-    /// What the device says in the query that it has seen; it is asked for once.
-    pub(super) resume: Mutex<Option<Resume>>,
-    pending: Mutex<Pending>,
-    /// Why a CONNECT was refused: there is no second attempt.
-    pub(super) refused: OnceLock<TokenRefused>,
-    /// A CONNECT was accepted. There is one for each transport: when a device leaves, the library forgets it by the session's id,
-    /// late enough to forget its successor on the same transport instead.
-    pub(super) accepted: AtomicBool,
-    _slot: AddressSlot,
-}
-
-/// A device between its accepted CONNECT and going live.
-#[derive(Default)]
-struct Pending {
-    device: Option<Arc<Device>>,
-    /// The transport has ended: no device will go live on it. The library says so of live devices alone, and keeps the
-    /// session of others for a while.
-    has_ended: bool,
-}
-
-/// Where a transport's bytes go, and who is at the other end.
-pub(super) struct Wire {
     pub(super) address: IpAddr,
     pub(super) user_agent: Box<str>,
-    /// The stream of a session that began as a WebSocket.
-    pub(super) stream: Option<StreamHandle>,
-    polled: AtomicU64,
-    /// Packets that polls have fetched; none: they cannot be counted.
-    polled_packets: Option<AtomicU64>,
+    /// The token of the query or of the `Authorization` header.
+    pub(super) token: Option<SecretString>,
+    /// The positions in the query; they are used once.
+    pub(super) resume: Mutex<Option<Resume>>,
+    state: Mutex<State>,
+}
+
+/// Connections of a session that are remembered until a token is accepted: of its first request, and of attempts to upgrade.
+const MAX_STRANGERS: usize = 4;
+/// CONNECTs that are looked at after one was refused: the refusal stands, and the answer is the same.
+const MAX_REPETITIONS: u32 = 3;
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    /// The device of the accepted CONNECT.
+    device: Option<Arc<Device>>,
+    attachments: Attachments,
+    /// Packets to namespaces other than `/`.
+    foreign_packets: u32,
+    /// CONNECTs after a refused one.
+    repetitions: u32,
+    /// Connections that count as strangers' until a token is accepted.
+    strangers: Vec<Arc<Stranger>>,
+    /// Its place among the transports, until the end.
+    slot: Option<AddressSlot>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// No CONNECT has come.
+    #[default]
+    Opening,
+    /// A CONNECT has come.
+    Announced,
+    /// A CONNECT was refused: there is no second attempt.
+    Refused(TokenRefused),
+    /// A CONNECT is being answered, or was accepted.
+    Connecting,
+    /// The device has left the namespace, and may connect again.
+    Left,
+    Ended,
+}
+
+/// What becomes of a CONNECT.
+pub(super) enum Attempt {
+    /// It is looked at.
+    First,
+    /// An earlier one was refused, for this reason.
+    Refused(TokenRefused),
+    /// An earlier one was accepted, or the session has ended.
+    TooLate,
+}
+
+/// The first request of a session.
+pub(super) struct Opening {
+    pub(super) address: IpAddr,
+    pub(super) user_agent: Box<str>,
+    pub(super) token: Option<SecretString>,
+    pub(super) resume: Option<Resume>,
+    pub(super) stranger: Option<Arc<Stranger>>,
+    pub(super) slot: AddressSlot,
 }
 
 impl Session {
-    pub(super) fn new(wire: Wire, token: Option<SecretString>, resume: Option<Resume>, slot: AddressSlot) -> Arc<Self> {
-        let stream = wire.stream.clone();
-        let session = Arc::new(Self {
-            wire: Arc::new(wire),
+    pub(super) fn new(opening: Opening) -> Arc<Self> {
+        let Opening { address, user_agent, token, resume, stranger, slot } = opening;
+        Arc::new(Self {
+            address,
+            user_agent,
             token,
             resume: Mutex::new(resume),
-            pending: Mutex::default(),
-            refused: OnceLock::new(),
-            accepted: AtomicBool::new(false),
-            _slot: slot,
-        });
-        if let Some(stream) = stream {
-            let session = Arc::downgrade(&session);
-            stream.at_end(move || {
-                if let Some(session) = session.upgrade() {
-                    session.transport_ended();
-                }
-            });
-        }
-        session
+            state: Mutex::new(State {
+                strangers: stranger.into_iter().collect(),
+                slot: Some(slot),
+                ..State::default()
+            }),
+        })
     }
 
-    /// Keeps a device until it goes live. False if it is too late.
+    /// A CONNECT has come. False: it is one too many.
+    pub(super) fn announce(&self) -> bool {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Opening | Phase::Left => {
+                state.phase = Phase::Announced;
+                true
+            }
+            Phase::Refused(_) => {
+                state.repetitions += 1;
+                state.repetitions <= MAX_REPETITIONS
+            }
+            Phase::Announced | Phase::Connecting | Phase::Ended => false,
+        }
+    }
+
+    /// Begins to answer a CONNECT. In Socket.IO 4 there is none: the device is connected at once.
+    pub(super) fn attempt(&self) -> Attempt {
+        let phase = &mut self.state.lock().phase;
+        match *phase {
+            Phase::Opening | Phase::Announced => {
+                *phase = Phase::Connecting;
+                Attempt::First
+            }
+            Phase::Refused(refused) => Attempt::Refused(refused),
+            Phase::Connecting | Phase::Left | Phase::Ended => Attempt::TooLate,
+        }
+    }
+
+    /// A CONNECT was refused. The first refusal stands.
+    pub(super) fn refuse(&self, refused: TokenRefused) {
+        let phase = &mut self.state.lock().phase;
+        if *phase == Phase::Connecting {
+            *phase = Phase::Refused(refused);
+        }
+    }
+
+    /// Keeps the device of an accepted CONNECT. False: the session has ended, or the device has left already.
     pub(super) fn keep(&self, device: Arc<Device>) -> bool {
-        let mut pending = self.pending.lock();
-        if !pending.has_ended {
-            pending.device = Some(device);
+        let mut state = self.state.lock();
+        if state.phase != Phase::Connecting {
+            return false;
         }
-        !pending.has_ended
+        state.device = Some(device);
+        let strangers = std::mem::take(&mut state.strangers);
+        drop(state);
+        for stranger in strangers {
+            stranger.known();
+        }
+        true
     }
 
-    /// The device that was kept. If nobody takes it, it goes with the session, and takes the connection out of the hub.
-    pub(super) fn take(&self) -> Option<Arc<Device>> {
-        self.pending.lock().device.take()
+    /// A connection carries a request of the session. It counts as a stranger's until a token is accepted. `may_stay`: it may become
+    /// the session's WebSocket, and make no other request.
+    pub(super) fn meet(&self, stranger: &Arc<Stranger>, may_stay: bool) {
+        let mut state = self.state.lock();
+        if state.device.is_some() {
+            drop(state);
+            stranger.known();
+        } else if may_stay && state.strangers.len() < MAX_STRANGERS {
+            state.strangers.push(stranger.clone());
+        }
     }
 
-    fn transport_ended(&self) {
-        let device = {
-            let mut pending = self.pending.lock();
-            pending.has_ended = true;
-            pending.device.take()
-        };
-        if let Some(device) = device {
-            device.admission.ended("transport_close");
+    /// The device of the accepted CONNECT.
+    pub(super) fn device(&self) -> Option<Arc<Device>> {
+        self.state.lock().device.clone()
+    }
+
+    /// The device has left the namespace.
+    pub(super) fn leave(&self) -> Option<Arc<Device>> {
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Announced | Phase::Connecting) {
+            state.phase = Phase::Left;
         }
+        state.device.take()
+    }
+
+    /// The session has ended.
+    pub(super) fn end(&self) -> Option<Arc<Device>> {
+        let mut state = self.state.lock();
+        state.phase = Phase::Ended;
+        // The library may keep the session for a while.
+        let held = (std::mem::take(&mut state.strangers), state.slot.take());
+        let device = state.device.take();
+        drop(state);
+        drop(held);
+        device
+    }
+
+    /// Looks at the attachments of a binary packet.
+    pub(super) fn attachments<T>(&self, look: impl FnOnce(&mut Attachments) -> T) -> T {
+        look(&mut self.state.lock().attachments)
+    }
+
+    /// Counts a packet to another namespace than `/`. False: there were too many.
+    pub(super) fn allows_foreign_packet(&self, max: u32) -> bool {
+        let mut state = self.state.lock();
+        state.foreign_packets += 1;
+        state.foreign_packets <= max
     }
 }
 
-impl Wire {
-    /// `counts_polls`: a poll's answer shows how many packets it has.
-    pub(super) fn new(address: IpAddr, user_agent: Box<str>, stream: Option<StreamHandle>, counts_polls: bool) -> Self {
-        let polled_packets = counts_polls.then(AtomicU64::default);
-        Self { address, user_agent, stream, polled: AtomicU64::new(0), polled_packets }
-    }
-
-    /// Bytes that polls have fetched so far.
-    pub(super) fn polled(&self) -> u64 {
-        self.polled.load(Ordering::Acquire)
-    }
-
-    /// Packets that they have fetched, if that is known.
-    pub(super) fn polled_packets(&self) -> Option<u64> {
-        self.polled_packets.as_ref().map(|packets| packets.load(Ordering::Acquire))
-    }
-
-    /// A poll has fetched this.
-    pub(super) fn add_polled(&self, body: &[u8]) {
-        self.polled.fetch_add(body.len() as u64, Ordering::AcqRel);
-        if let Some(packets) = &self.polled_packets {
-            packets.fetch_add(polled_packets(body), Ordering::AcqRel);
-        }
+/// A reason's name in logs and metrics.
+pub(super) fn reason_name(reason: &DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::TransportClose => "transport_close",
+        DisconnectReason::TransportError => "transport_error",
+        DisconnectReason::MultipleHttpPollingError => "several_polls",
+        DisconnectReason::PacketParsingError => "malformed_packet",
+        DisconnectReason::HeartbeatTimeout => "ping_timeout",
+        DisconnectReason::ClosingServer => "draining",
     }
 }

@@ -1,7 +1,4 @@
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::Row;
 use tokio::time::Instant;
@@ -9,32 +6,37 @@ use tokio::time::Instant;
 use super::{
     Error, Store,
     append::{chunks, rows, statement},
+    watermark::Watermark,
 };
 use crate::message::{RoomName, UserId};
 
-/// How often marks are written: after a crash, what was given to devices since may come twice.
+/// How often watermarks are written: after a crash, what devices have proven since comes again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Up to which position the messages of users' own mailboxes were given to a device of theirs, and those of them that were given to none:
-/// what is not written yet.
+/// The watermarks of users' own mailboxes, as far as the database does not know them.
 #[derive(Default)]
 pub(super) struct Delivered {
-    marks: HashMap<UserId, u64>,
-    passed_over: HashSet<(UserId, u64)>,
-    /// Until then these users' marks are not written: their devices may not have got what they were given.
-    held: HashMap<UserId, Instant>,
+    users: HashMap<UserId, Watermark>,
 }
 
-/// What a user's own devices were not given.
+/// What no device of a user has proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Undelivered {
-    /// All after this position.
+    /// All messages after this position.
     pub after: u64,
-    /// And of those before it these, in order.
-    pub passed_over: Vec<u64>,
+    /// Of those up to it, the skipped ones, in order.
+    pub skipped: Vec<u64>,
 }
 
-/// Writes the marks now and then, and at the end.
+/// What is to be written, seen at one moment: a watermark among it passes no message that is neither proven nor among the skipped.
+#[derive(Default)]
+struct Unwritten {
+    skipped: Vec<(UserId, u64)>,
+    watermarks: Vec<(UserId, u64)>,
+    cleared: Vec<(UserId, u64)>,
+}
+
+/// Writes the watermarks now and then, and at the end.
 pub(super) async fn run(store: Store) {
     let mut tick = tokio::time::interval(INTERVAL);
     loop {
@@ -42,7 +44,8 @@ pub(super) async fn run(store: Store) {
             _ = tick.tick() => false,
             () = store.inner.closed.cancelled() => true,
         };
-        store.write_marks().await;
+        // What could not be written is tried again the next time.
+        let _ = store.write_watermarks().await;
         if closed {
             return;
         }
@@ -50,53 +53,78 @@ pub(super) async fn run(store: Store) {
 }
 
 impl Store {
-    /// Notes that a user's own messages were given to a device up to this position. Marks only move on. They are on disk within a
-    /// second or so.
-    pub fn note_delivered(&self, user: &UserId, position: u64) {
-        let mut delivered = self.inner.delivered.lock();
-        match delivered.marks.get_mut(user) {
-            Some(mark) => *mark = position.max(*mark),
-            None => {
-                delivered.marks.insert(user.clone(), position);
-            }
-        }
+    /// Notes that a connection of a user was sent a message of the user's own mailbox. `may_be_skipped`: it was
+    /// published before, and may be noted as skipped. One call of `note_proven` or `note_lost` follows for each connection.
+    pub fn note_in_flight(&self, user: &UserId, number: u64, may_be_skipped: bool) {
+        self.watermark(user, |watermark| watermark.sent(number, may_be_skipped));
     }
 
-    /// Notes that a message of a user's own mailbox was given to none of their devices, though later ones may be.
-    pub fn note_passed_over(&self, user: &UserId, position: u64) {
-        self.inner.delivered.lock().passed_over.insert((user.clone(), position));
+    /// Notes that a device has proven a message, and so all up to it that are not in flight. The watermark moves there. The database has it
+    /// within a second or so.
+    pub fn note_proven(&self, user: &UserId, number: u64) {
+        self.watermark(user, |watermark| watermark.proven(number));
     }
 
-    /// Leaves a user's mark as it stands on disk for a while: after a crash, what was given since comes again.
-    pub fn hold_mark(&self, user: &UserId, how_long: Duration) {
-        self.inner.delivered.lock().held.insert(user.clone(), Instant::now() + how_long);
+    /// Notes that a connection ended without a proof.
+    pub fn note_lost(&self, user: &UserId, number: u64) {
+        self.watermark(user, |watermark| watermark.lost(number));
     }
 
-    /// What a user's own devices were not given.
+    /// Ends what `note_in_flight` began for the publisher of a message. `is_partial`: a live connection of the user was not sent it.
+    pub fn note_published(&self, user: &UserId, number: u64, is_partial: bool) {
+        self.watermark(user, |watermark| watermark.published(number, is_partial));
+    }
+
+    /// Notes that a message goes to the user's next device, though a connection could prove later ones.
+    pub fn note_skipped(&self, user: &UserId, number: u64) {
+        self.watermark(user, |watermark| watermark.skip(number));
+    }
+
+    /// Notes that messages up to `to` need no proof: they are not for the user, or are gone, or the device has seen them. The watermark
+    /// moves there once it has reached `after`, the last message that the connection was sent (0: none), and nothing before is in flight.
+    pub fn note_settled(&self, user: &UserId, after: u64, to: u64) {
+        self.watermark(user, |watermark| watermark.settle(after, to));
+    }
+
+    /// Leaves a user's watermark in the database as it is for a while: after a crash, what was proven since comes again.
+    pub fn freeze_watermark(&self, user: &UserId, how_long: Duration) {
+        self.watermark(user, |watermark| watermark.freeze(how_long));
+    }
+
+    /// What no device of a user has proven.
     pub async fn undelivered(&self, user: &UserId) -> Result<Undelivered, Error> {
-        self.write_passed_over().await?;
-        let unwritten = self.inner.delivered.lock().marks.get(user).copied();
-        let user = user.clone();
+        let known = |delivered: &Delivered| {
+            delivered.users.get(user).map(|w| (w.position, w.skipped.clone(), w.cleared.clone()))
+        };
+        // Before the database is read: what the writer moves there meanwhile is found in both places, not in none.
+        let (position, skipped, mut cleared) = known(&self.inner.delivered.lock()).unwrap_or_default();
+        let owner = user.clone();
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
-                let query = sqlx::query("SELECT position FROM delivered_marks WHERE user_id = $1").bind(user.as_str());
-                let mark = query.fetch_optional(&mut *connection).await?;
+                let query = sqlx::query("SELECT position FROM delivered_marks WHERE user_id = $1").bind(owner.as_str());
+                let watermark = query.fetch_optional(&mut *connection).await?;
                 let sql = "SELECT position FROM passed_over WHERE user_id = $1 ORDER BY position LIMIT 10000";
-                Ok((mark, sqlx::query(sql).bind(user.as_str()).fetch_all(connection).await?))
+                Ok((watermark, sqlx::query(sql).bind(owner.as_str()).fetch_all(connection).await?))
             })
         });
-        let (mark, passed_over) = read.await?;
-        let written = mark.map(|row| row.try_get::<i64, _>(0)).transpose()?.unwrap_or_default();
-        let mut undelivered =
-            Undelivered { after: unwritten.unwrap_or_default().max(written.cast_unsigned()), passed_over: Vec::new() };
-        for row in passed_over {
-            undelivered.passed_over.push(row.try_get::<i64, _>(0)?.cast_unsigned());
+        let (watermark, rows) = read.await?;
+        let written = watermark.map(|row| row.try_get::<i64, _>(0)).transpose()?.unwrap_or_default().cast_unsigned();
+        // Up to there the database knows best.
+        let mut all: std::collections::BTreeSet<u64> = skipped.into_iter().filter(|number| *number > written).collect();
+        for row in rows {
+            all.insert(row.try_get::<i64, _>(0)?.cast_unsigned());
         }
-        Ok(undelivered)
+        cleared.extend(known(&self.inner.delivered.lock()).unwrap_or_default().2);
+        let after = position.max(written);
+        let skipped = all.into_iter().filter(|number| *number <= after && !cleared.contains(number)).collect();
+        Ok(Undelivered { after, skipped })
     }
 
-    /// Moves a user's mark on to this position: what is between was given to none of their devices.
-    pub async fn pass_over_to(&self, user: &UserId, position: u64) -> Result<(), Error> {
+    /// Moves a user's watermark on to this position. All messages that it passes are skipped.
+    pub async fn skip_to(&self, user: &UserId, position: u64) -> Result<(), Error> {
+        // The writer must not delete what was proven meanwhile before it is inserted.
+        let _writing = self.inner.writing_watermarks.lock().await;
+        self.watermark(user, |watermark| watermark.expect_skips(position));
         let Undelivered { after, .. } = self.undelivered(user).await?;
         let owner = user.clone();
         let write = self.inner.database.write(move |connection| {
@@ -109,89 +137,109 @@ impl Store {
             })
         });
         write.await?;
-        self.note_delivered(user, position);
+        self.watermark(user, |watermark| watermark.advance(position));
         Ok(())
     }
 
-    /// Forgets that this message was given to none of a user's devices.
-    pub async fn note_given_after_all(&self, user: &UserId, position: u64) -> Result<(), Error> {
-        let user = user.clone();
-        let write = self.inner.database.write(move |connection| {
-            Box::pin(async move {
-                let sql = "DELETE FROM passed_over WHERE user_id = $1 AND position = $2";
-                sqlx::query(sql).bind(user.as_str()).bind(position.cast_signed()).execute(connection).await.map(|_| ())
-            })
-        });
-        write.await
+    fn watermark(&self, user: &UserId, change: impl FnOnce(&mut Watermark)) {
+        let mut delivered = self.inner.delivered.lock();
+        match delivered.users.get_mut(user) {
+            Some(watermark) => change(watermark),
+            None => change(delivered.users.entry(user.clone()).or_default()),
+        }
     }
 
     /// In small transactions: messages are not to wait for all of them.
-    async fn write_marks(&self) {
-        // First: what a mark has passed must not be forgotten by a crash.
-        if self.write_passed_over().await.is_err() {
-            return;
-        }
-        let marks: Vec<_> = {
-            let mut delivered = self.inner.delivered.lock();
-            let Delivered { marks, held, .. } = &mut *delivered;
-            held.retain(|_, until| *until > Instant::now());
-            let free = marks.iter().filter(|(user, _)| !held.contains_key(*user));
-            free.map(|(user, mark)| (user.clone(), *mark)).collect()
-        };
-        for chunk in chunks(&marks) {
-            // What could not be written is tried again the next time.
-            if self.write_some(chunk.to_vec()).await.is_err() {
-                return;
-            }
-            let mut delivered = self.inner.delivered.lock();
-            for (user, position) in chunk {
-                if delivered.marks.get(user) == Some(position) {
-                    delivered.marks.remove(user);
-                }
-            }
-        }
-    }
-
-    async fn write_passed_over(&self) -> Result<(), Error> {
-        let passed_over: Vec<_> = self.inner.delivered.lock().passed_over.iter().cloned().collect();
-        for chunk in chunks(&passed_over) {
-            let written = chunk.to_vec();
-            let write = self.inner.database.write(move |connection| {
-                Box::pin(async move {
-                    let sql = format!(
-                        "INSERT INTO passed_over (user_id, position) VALUES {} ON CONFLICT (user_id, position) DO NOTHING",
-                        rows(connection, 1, written.len(), 2)
-                    );
-                    let mut query = statement(sql);
-                    for (user, position) in &written {
-                        query = query.bind(user.as_str()).bind(position.cast_signed());
-                    }
-                    query.execute(connection).await.map(|_| ())
-                })
+    async fn write_watermarks(&self) -> Result<(), Error> {
+        let _writing = self.inner.writing_watermarks.lock().await;
+        let Unwritten { skipped, watermarks, cleared } = self.inner.delivered.lock().unwritten();
+        // First: a crash must not lose what a watermark has passed.
+        for chunk in chunks(&skipped) {
+            self.insert_skipped(chunk.to_vec()).await?;
+            self.inner.delivered.lock().each(chunk, |watermark, number| {
+                watermark.skipped.remove(&number);
             });
-            write.await?;
-            let mut delivered = self.inner.delivered.lock();
-            delivered.passed_over.retain(|passed_over| !chunk.contains(passed_over));
         }
+        for chunk in chunks(&watermarks) {
+            self.upsert_watermarks(chunk.to_vec()).await?;
+            self.inner.delivered.lock().each(chunk, Watermark::written);
+        }
+        for chunk in chunks(&cleared) {
+            self.delete_skipped(chunk.to_vec()).await?;
+            self.inner.delivered.lock().each(chunk, |watermark, number| {
+                watermark.cleared.remove(&number);
+            });
+        }
+        let now = Instant::now();
+        self.inner.delivered.lock().users.retain(|_, watermark| !watermark.is_idle(now));
         Ok(())
     }
 
-    async fn write_some(&self, marks: Vec<(UserId, u64)>) -> Result<(), Error> {
+    /// What the watermark in the database has passed is not skipped anew: it was proven, or is skipped already.
+    async fn insert_skipped(&self, skipped: Vec<(UserId, u64)>) -> Result<(), Error> {
+        let sql = |rows: String| {
+            format!(
+                "WITH skipped (user_id, position) AS (VALUES {rows}) \
+                 INSERT INTO passed_over (user_id, position) SELECT user_id, position FROM skipped \
+                 WHERE NOT EXISTS (SELECT 1 FROM delivered_marks WHERE delivered_marks.user_id = skipped.user_id \
+                 AND delivered_marks.position >= skipped.position) ON CONFLICT (user_id, position) DO NOTHING"
+            )
+        };
+        self.execute_with(skipped, sql).await
+    }
+
+    async fn upsert_watermarks(&self, watermarks: Vec<(UserId, u64)>) -> Result<(), Error> {
+        let sql = |rows: String| {
+            format!(
+                "INSERT INTO delivered_marks (user_id, position) VALUES {rows} \
+                 ON CONFLICT (user_id) DO UPDATE SET position = excluded.position \
+                 WHERE excluded.position > delivered_marks.position"
+            )
+        };
+        self.execute_with(watermarks, sql).await
+    }
+
+    async fn delete_skipped(&self, proven: Vec<(UserId, u64)>) -> Result<(), Error> {
+        let sql = |rows: String| format!("DELETE FROM passed_over WHERE (user_id, position) IN (VALUES {rows})");
+        self.execute_with(proven, sql).await
+    }
+
+    /// Executes a statement that these rows are the parameters of.
+    async fn execute_with(
+        &self,
+        values: Vec<(UserId, u64)>,
+        sql: impl FnOnce(String) -> String + Send + 'static,
+    ) -> Result<(), Error> {
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                let sql = format!(
-                    "INSERT INTO delivered_marks (user_id, position) VALUES {} \
-                     ON CONFLICT (user_id) DO UPDATE SET position = excluded.position \
-                     WHERE excluded.position > delivered_marks.position",
-                    rows(connection, 1, marks.len(), 2)
-                );
-                let mut query = statement(sql);
-                for (user, position) in &marks {
+                let mut query = statement(sql(rows(connection, 1, values.len(), 2)));
+                for (user, position) in &values {
                     query = query.bind(user.as_str()).bind(position.cast_signed());
                 }
                 query.execute(connection).await.map(|_| ())
             })
         });
         write.await
+    }
+}
+
+impl Delivered {
+    fn unwritten(&self) -> Unwritten {
+        let (mut unwritten, now) = (Unwritten::default(), Instant::now());
+        for (user, watermark) in &self.users {
+            let of_user = |number: &u64| (user.clone(), *number);
+            unwritten.skipped.extend(watermark.skipped.iter().map(of_user));
+            unwritten.watermarks.extend(watermark.unwritten(now).as_ref().map(of_user));
+            unwritten.cleared.extend(watermark.cleared.iter().map(of_user));
+        }
+        unwritten
+    }
+
+    fn each(&mut self, chunk: &[(UserId, u64)], mut change: impl FnMut(&mut Watermark, u64)) {
+        for (user, number) in chunk {
+            if let Some(watermark) = self.users.get_mut(user) {
+                change(watermark, *number);
+            }
+        }
     }
 }

@@ -31,6 +31,8 @@ mod count;
 
 mod delete;
 
+mod watermark;
+
 mod delivered;
 pub use delivered::Undelivered;
 
@@ -57,6 +59,8 @@ struct Inner {
     database: Database,
     writer: mpsc::Sender<Request>,
     delivered: Mutex<Delivered>,
+    /// Held while watermarks or skipped messages are written.
+    writing_watermarks: tokio::sync::Mutex<()>,
     clock: Clock,
     config: Config,
     closed: CancellationToken,
@@ -81,6 +85,7 @@ impl Store {
                 database,
                 writer,
                 delivered: Mutex::default(),
+                writing_watermarks: tokio::sync::Mutex::default(),
                 clock,
                 config: config.clone(),
                 closed,

@@ -110,10 +110,10 @@ impl Store {
                      (SELECT 1 FROM messages WHERE messages.room = read_messages.room \
                      AND messages.position = read_messages.position) LIMIT $1";
         self.forget(reads, "DELETE FROM read_messages WHERE room = $1 AND user_id = $2 AND position = $3").await?;
-        let passed_over = "SELECT '', user_id, position FROM passed_over WHERE NOT EXISTS \
+        let skipped = "SELECT '', user_id, position FROM passed_over WHERE NOT EXISTS \
                            (SELECT 1 FROM messages WHERE messages.room = 'user:' || passed_over.user_id \
                            AND messages.position = passed_over.position) LIMIT $1";
-        self.forget(passed_over, "DELETE FROM passed_over WHERE $1 = '' AND user_id = $2 AND position = $3").await
+        self.forget(skipped, "DELETE FROM passed_over WHERE $1 = '' AND user_id = $2 AND position = $3").await
     }
 
     async fn forget(&self, orphans: &'static str, delete: &'static str) -> Result<(), Error> {

@@ -163,8 +163,8 @@ fn is_logged(metadata: &Metadata<'_>) -> bool {
 
 /// Libraries may warn; what they say below that holds headers, tokens and payloads.
 pub fn is_ours_or_grave(metadata: &Metadata<'_>) -> bool {
-    let ours = metadata.target().split("::").next() == Some("bugle");
-    ours || *metadata.level() <= Level::WARN
+    let is_ours = matches!(metadata.target().split("::").next(), Some("bugle" | "transport" | "engineioxide"));
+    is_ours || *metadata.level() <= Level::WARN
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ const ROOMS: &str = "bugle_rooms";
 const CONNECTS: &str = "bugle_connects_total";
 const CLOSES: &str = "bugle_closes_total";
 const CLOSES_UNANNOUNCED: &str = "bugle_closes_unannounced_total";
+const QUEUES_TRIMMED: &str = "bugle_queues_trimmed_total";
 const REFUSALS: &str = "bugle_refusals_total";
 const CLIENT_EVENTS_REFUSED: &str = "bugle_client_events_refused_total";
 const EMITS: &str = "bugle_emits_total";
@@ -88,6 +89,7 @@ fn describe() {
     describe_counter!(CONNECTS, "Connections that were let in, by the transport that they began with");
     describe_counter!(CLOSES, "Connections that ended, by reason");
     describe_counter!(CLOSES_UNANNOUNCED, "Connections closed without telling the device why, for want of room");
+    describe_counter!(QUEUES_TRIMMED, "Connections closed as slow since all write queues together were too large");
     describe_counter!(REFUSALS, "What was refused, by edge and reason");
     describe_counter!(CLIENT_EVENTS_REFUSED, "Events from devices that no rule allows, by reason");
     describe_counter!(EMITS, "Emits, by audience and outcome");
@@ -127,6 +129,11 @@ pub fn connection_closed(reason: &'static str) {
 /// A connection was closed whose queue had no room to be told why.
 pub fn closed_unannounced() {
     counter!(CLOSES_UNANNOUNCED).increment(1);
+}
+
+/// So many connections were closed since all write queues together were too large.
+pub fn queues_trimmed(connections: u64) {
+    counter!(QUEUES_TRIMMED).increment(connections);
 }
 
 /// Somebody was refused at an edge (`socketio`, `grpc`).

@@ -1,33 +1,25 @@
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Message,
-        protocol::{CloseFrame, Role, WebSocketConfig},
-    },
+use transport::{
+    Upgrade,
+    websocket::{CloseFrame, Ended, Message, Violation, WebSocket},
 };
 
 use super::{
-    Parameters, Socket, closing,
+    closing,
     connection::PlainConnection,
     device::{Device, Session},
     gate::Visitor,
     inbound::ClientMessage,
 };
 use crate::auth::TokenRefused;
-use crate::listener::Upgrade;
 use crate::message::{CloseCode, CloseReason};
 use crate::telemetry;
 
-/// Each connection has buffers of its own, and most messages are small.
-const BUFFER: usize = 1024;
-
-/// What a stranger may send before the token is accepted, in bytes: a token of the longest kind, and as much again around it.
-const MOST_BEFORE_AUTH: u64 = 16 * 1024;
+/// The largest message before the token is accepted, in bytes: a token of the longest kind, and as much again around it.
+const MAX_BEFORE_AUTH: usize = 16 * 1024;
 
 /// Why a device gets no further.
 enum Refusal {
@@ -40,38 +32,36 @@ enum Refusal {
 /// Receives a device that was let through the gate: from the upgrade to the end of its connection.
 pub(super) async fn receive(mut visitor: Visitor, upgrade: Upgrade) {
     let endpoint = visitor.endpoint.clone();
+    let parameters = &endpoint.parameters;
     let deadline = Instant::now() + endpoint.config.auth_timeout;
-    let Ok(Some((stream, read))) = timeout_at(deadline, upgrade.stream()).await else {
+    let Ok(Some((stream, read))) = timeout_at(deadline, upgrade.stream(&parameters.flushers)).await else {
         return;
     };
-    visitor.stream.limit_reading(MOST_BEFORE_AUTH);
-    let config = socket_config(&endpoint.parameters);
-    let mut socket = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
+    let mut socket =
+        WebSocket::new(stream, read, MAX_BEFORE_AUTH.min(parameters.max_message), parameters.queue_bytes / 2);
     match authenticate(&mut visitor, &mut socket, deadline).await {
-        Ok(session) => Device::new(&mut socket, session).live().await,
+        Ok(session) => {
+            socket.set_max_message(parameters.max_message);
+            if let Some(stranger) = &visitor.stranger {
+                stranger.known();
+            }
+            Device::new(&mut socket, session).live().await;
+        }
         Err(Refusal::Gone) => {}
         Err(Refusal::Told { reason, frame }) => {
             tracing::info!(client.address = %visitor.address, refusal.reason = reason, "refused a device");
             telemetry::refused("websocket", reason);
             telemetry::audit::device_refused("websocket", Some(visitor.address), reason);
-            closing::leave(&mut socket, [].into(), frame).await;
+            closing::leave(&mut socket, &frame).await;
         }
     }
 }
 
-fn socket_config(parameters: &Parameters) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
-        .max_message_size(Some(parameters.max_message))
-        .max_frame_size(Some(parameters.max_message))
-}
-
-async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Instant) -> Result<Session, Refusal> {
+async fn authenticate(visitor: &mut Visitor, socket: &mut WebSocket, deadline: Instant) -> Result<Session, Refusal> {
     let endpoint = visitor.endpoint.clone();
     let parameters = &endpoint.parameters;
     let token = tokio::select! {
-        token = first_message(visitor, socket) => token?,
+        token = first_message(socket) => token?,
         () = sleep_until(deadline) => {
             return Err(Refusal::Told { reason: "no_auth_in_time", frame: closing::no_auth_in_time() });
         }
@@ -79,13 +69,12 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
     };
     let token = token.as_ref().map(ExposeSecret::expose_secret);
     let identity = parameters.commands.identify_device(token).map_err(refused)?;
-    let connection = PlainConnection::new(visitor);
+    let connection = PlainConnection::new(visitor, socket.handle().clone());
     let admission = parameters
         .commands
         .connect_device(&identity, connection.clone(), None)
         .await
         .map_err(|limit| Refusal::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
-    visitor.stream.limit_reading(u64::MAX);
     if !admission.go_live(None) {
         return Err(Refusal::Gone);
     }
@@ -101,33 +90,31 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut Socket, deadline: Inst
         client.address = %visitor.address,
         "connected"
     );
-    let stream = visitor.stream.clone();
     let events = parameters.commands.events_of(&identity.user);
-    Ok(Session { parameters: Arc::clone(parameters), connection, admission, identity, stream, events })
+    Ok(Session { parameters: Arc::clone(parameters), connection, admission, identity, events })
 }
 
 /// The token of the first message.
-async fn first_message(visitor: &Visitor, socket: &mut Socket) -> Result<Option<SecretString>, Refusal> {
+async fn first_message(socket: &mut WebSocket) -> Result<Option<SecretString>, Refusal> {
     loop {
         return match socket.next().await {
-            Some(Ok(Message::Text(text))) => match ClientMessage::parse(&text) {
+            Ok(Message::Text(text)) => match ClientMessage::parse(&text) {
                 ClientMessage::Auth(token) => Ok(token),
                 ClientMessage::Other => Ok(None),
             },
-            Some(Ok(Message::Binary(_))) => Ok(None),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-            Some(Ok(Message::Close(_))) => {
-                closing::part(socket).await;
+            Ok(Message::Binary(_)) => Ok(None),
+            Ok(Message::Ping | Message::Pong(_)) => continue,
+            Err(Ended::Closed(close)) => {
+                closing::part(socket, close.as_ref()).await;
                 Err(Refusal::Gone)
             }
-            Some(Err(_)) if visitor.stream.is_read_up() => {
+            Err(Ended::Violation(Violation::TooLarge)) => {
                 Err(Refusal::Told { reason: "too_much_before_auth", frame: closing::too_large() })
             }
-            Some(Err(error)) => match closing::complaint(&error) {
+            Err(ended) => match closing::complaint(&ended) {
                 Some(frame) => Err(Refusal::Told { reason: "malformed", frame }),
                 None => Err(Refusal::Gone),
             },
-            None => Err(Refusal::Gone),
         };
     }
 }

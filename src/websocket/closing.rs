@@ -1,26 +1,18 @@
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
-use tokio::time::{Instant, timeout_at};
-use tokio_tungstenite::tungstenite::{
-    Error,
-    error::{CapacityError, ProtocolError},
-    protocol::CloseFrame,
-};
+use transport::websocket::{CloseFrame, Ended, Opcode, Violation, WebSocket, close_frame, frame as control_frame};
 
-use super::{Socket, connection::message};
 use crate::auth::{InvalidToken, TokenRefused};
 use crate::limits::Refused;
-use crate::message::{CloseCode, CloseReason, Payload};
+use crate::message::{CloseCode, CloseReason};
 
 /// How long a device has to take leave by itself.
 const GRACE: Duration = Duration::from_millis(500);
-/// What a close frame has room for besides its code (RFC 6455, section 5.5).
-const MAX_REASON: usize = 123;
 
 const DRAINING: u16 = 1001;
 const PROTOCOL: u16 = 1002;
 const NOT_UTF8: u16 = 1007;
+const POLICY: u16 = 1008;
 const TOO_LARGE: u16 = 1009;
 const TRY_AGAIN_LATER: u16 = 1013;
 const TOKEN: u16 = 4401;
@@ -72,55 +64,30 @@ pub(super) fn too_large() -> CloseFrame {
 }
 
 /// Tells a device what is wrong with what it sent; nothing if the stream itself has failed.
-pub(super) fn complaint(error: &Error) -> Option<CloseFrame> {
-    match error {
+pub(super) fn complaint(ended: &Ended) -> Option<CloseFrame> {
+    match ended {
         // Devices that go away without a word, as apps do that are killed, are among these.
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
-        | Error::ConnectionClosed
-        | Error::AlreadyClosed
-        | Error::Io(_)
-        | Error::Tls(_)
-        | Error::WriteBufferFull(_)
-        | Error::Url(_)
-        | Error::Http(_)
-        | Error::HttpFormat(_) => None,
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(too_large()),
-        Error::Utf8(_) => Some(frame(NOT_UTF8, "the text is not UTF-8")),
-        Error::Capacity(CapacityError::TooManyHeaders) | Error::Protocol(_) | Error::AttackAttempt => {
-            Some(frame(PROTOCOL, "the message is malformed"))
-        }
+        Ended::Failed(_) | Ended::Cut | Ended::Closed(_) => None,
+        Ended::Violation(Violation::TooLarge) => Some(too_large()),
+        Ended::Violation(Violation::NotUtf8) => Some(frame(NOT_UTF8, "the text is not UTF-8")),
+        Ended::Violation(violation @ Violation::Protocol(_)) => Some(frame(PROTOCOL, &violation.to_string())),
+        Ended::ControlFlood => Some(frame(POLICY, &ended.to_string())),
     }
 }
 
 fn frame(code: u16, reason: &str) -> CloseFrame {
-    let end = (0..=reason.len().min(MAX_REASON)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-    CloseFrame { code: code.into(), reason: reason[..end].into() }
+    CloseFrame { code, reason: reason.to_owned() }
 }
 
-/// Sends what is left and the close frame, and waits a moment for the device's. False if the device did not even take ours.
-pub(super) async fn leave(socket: &mut Socket, rest: VecDeque<Payload>, frame: CloseFrame) -> bool {
-    let deadline = Instant::now() + GRACE;
-    let told = timeout_at(deadline, async {
-        for payload in rest {
-            socket.feed(message(payload)).await?;
-        }
-        socket.close(Some(frame)).await
-    });
-    let told = matches!(told.await, Ok(Ok(())));
-    if told {
-        finish(socket, deadline).await;
-    }
-    told
+/// Sends what is queued and the close frame, and waits a moment for the device's. False if the device did not even take ours.
+pub(super) async fn leave(socket: &mut WebSocket, frame: &CloseFrame) -> bool {
+    socket.leave(Some(close_frame(frame.code, &frame.reason)), GRACE).await
 }
 
 /// Answers the close frame that the device has sent.
-pub(super) async fn part(socket: &mut Socket) {
-    finish(socket, Instant::now() + GRACE).await;
-}
-
-/// Reads on until the device is done: a stream that is closed with something unread loses what is on its way out.
-async fn finish(socket: &mut Socket, deadline: Instant) {
-    let _ = timeout_at(deadline, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+pub(super) async fn part(socket: &mut WebSocket, close: Option<&CloseFrame>) {
+    let answer = close.map_or_else(|| control_frame(Opcode::Close, &[]), |close| close_frame(close.code, ""));
+    socket.leave(Some(answer), GRACE).await;
 }
 
 #[cfg(test)]
@@ -128,7 +95,7 @@ mod tests {
     use super::*;
 
     fn told(reason: &CloseReason) -> Option<(u16, String)> {
-        farewell(reason).map(|frame| (frame.code.into(), frame.reason.as_str().to_owned()))
+        farewell(reason).map(|frame| (frame.code, frame.reason))
     }
 
     #[test]
@@ -145,13 +112,5 @@ mod tests {
         }
         assert_eq!(told(&CloseCode::Unready.into()), None);
         assert_eq!(told(&CloseCode::Expired.into()).unwrap().1, "Invalid or expired token");
-    }
-
-    #[test]
-    fn a_long_reason_is_cut_between_characters() {
-        let reason = |text: String| told(&CloseReason::new(CloseCode::Disconnected, text)).unwrap().1;
-        assert_eq!(reason("a".repeat(200)).len(), 123);
-        assert_eq!(reason("é".repeat(100)), "é".repeat(61));
-        assert_eq!(reason("short".to_owned()), "short");
     }
 }

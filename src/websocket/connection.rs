@@ -1,28 +1,21 @@
-use std::{collections::VecDeque, net::IpAddr, sync::Arc, task::Waker};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
-use futures_util::task::AtomicWaker;
+use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::value::RawValue;
-use tokio_tungstenite::tungstenite::{
-    Bytes, Message,
-    protocol::frame::{
-        Frame as WebSocketFrame,
-        coding::{Data, OpCode},
-    },
+use transport::{
+    Handle, Proof, WriteMode,
+    websocket::{Opcode, frame},
 };
 
 use super::{Endpoint, gate::Visitor};
-use crate::hub::{Connection, Frame, Haste, QueueError};
-use crate::listener::{Backlog, StreamHandle, websocket_frame_size};
+use crate::hub::{Connection, Form, Frame, Haste, InFlight, QueueError};
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, Transport};
 
-/// What an event without a payload is.
-const NULL: &str = "null";
-/// A queue that is empty keeps room for so many; what more a burst took is given back.
-const KEPT_CAPACITY: usize = 8;
+/// An event without a payload.
+const NULL: &[u8] = b"null";
 
-/// What has been missed may take up so much of the queue: the rest is for what is live.
+/// What a device has missed may take up this part of its queue: the rest is for live events.
 const REPLAY_SHARE: usize = 4;
 
 /// A plain WebSocket, as the hub knows it.
@@ -31,75 +24,95 @@ pub(super) struct PlainConnection {
     connected_at: Timestamp,
     address: IpAddr,
     user_agent: Box<str>,
-    stream: StreamHandle,
+    stream: Handle,
     endpoint: Arc<Endpoint>,
     outlet: Mutex<Outlet>,
-    /// The socket's task.
-    task: AtomicWaker,
 }
 
 struct Outlet {
-    queue: VecDeque<Payload>,
-    backlog: Backlog,
     condition: Condition,
+    /// Of the backlog, at most this many bytes were retained values, which do not count against `queue_bytes`.
+    exempt: usize,
+    proof: Proof,
+    /// Messages whose receipt is not proven, by their numbers in `proof`.
+    in_flight: VecDeque<(u64, InFlight)>,
 }
 
 enum Condition {
     Open,
-    /// The hub has let go of it, for this reason.
+    /// The hub has closed it, for this reason.
     Closing(CloseReason),
-    /// The socket is no more, or about to be.
+    /// The socket has ended, or is about to.
     Ended,
 }
 
 impl PlainConnection {
-    pub(super) fn new(visitor: &mut Visitor) -> Arc<Self> {
-        let backlog = Backlog::new(visitor.stream.written());
-        let outlet = Outlet { queue: VecDeque::new(), backlog, condition: Condition::Open };
+    pub(super) fn new(visitor: &mut Visitor, stream: Handle) -> Arc<Self> {
+        let outlet =
+            Outlet { condition: Condition::Open, exempt: 0, proof: Proof::default(), in_flight: VecDeque::new() };
         Arc::new(Self {
             id: ConnectionId::random(),
             connected_at: visitor.endpoint.parameters.clock.now(),
             address: visitor.address,
             user_agent: std::mem::take(&mut visitor.user_agent),
-            stream: visitor.stream.clone(),
+            stream,
             endpoint: visitor.endpoint.clone(),
             outlet: Mutex::new(outlet),
-            task: AtomicWaker::new(),
         })
     }
 
-    /// Wakes this task whenever there is something to do. To be called before looking.
-    pub(super) fn wakes(&self, task: &Waker) {
-        self.task.register(task);
-    }
-
-    /// Whether the hub has let go of it.
-    pub(super) fn is_closing(&self) -> bool {
-        matches!(self.outlet.lock().condition, Condition::Closing(_))
-    }
-
-    /// What goes out next.
-    pub(super) fn next(&self) -> Option<Payload> {
+    /// Asks the device whether it is there, unless a ping is on its way already.
+    pub(super) fn ping(&self) {
         let mut outlet = self.outlet.lock();
-        let next = outlet.queue.pop_front();
-        if next.is_none() && outlet.queue.capacity() > KEPT_CAPACITY {
-            outlet.queue = VecDeque::new();
+        if !outlet.proof.has_ping() {
+            self.send_ping(&mut outlet.proof);
         }
-        next
     }
 
-    /// Takes no more. Gives what has not gone out yet, and why the hub let go of it if it did.
-    pub(super) fn end(&self) -> (VecDeque<Payload>, Option<CloseReason>) {
+    fn send_ping(&self, proof: &mut Proof) {
+        let id = proof.ping();
+        self.stream.enqueue(&[frame(Opcode::Ping, &id.to_be_bytes())], WriteMode::Inline);
+        proof.ping_queued(&self.stream);
+    }
+
+    /// Whether the last ping has not left for the device, though bytes before it do.
+    pub(super) fn is_ping_on_its_way(&self) -> bool {
+        self.outlet.lock().proof.is_ping_on_its_way(&self.stream)
+    }
+
+    /// Takes a pong of the device.
+    pub(super) fn pong(&self, payload: &[u8]) {
+        let Ok(id) = payload.try_into().map(u64::from_be_bytes) else {
+            return;
+        };
         let mut outlet = self.outlet.lock();
-        let reason = match std::mem::replace(&mut outlet.condition, Condition::Ended) {
+        // The pong of a heartbeat may prove nothing, and a message behind it still needs its ping.
+        let upto = outlet.proof.pong(Some(id)).unwrap_or_default();
+        while let Some((_, message)) = outlet.in_flight.pop_front_if(|(number, _)| *number <= upto) {
+            message.proven();
+        }
+        if outlet.proof.needs_ping() {
+            self.send_ping(&mut outlet.proof);
+        }
+    }
+
+    /// Accepts no more. Gives the reason if the hub has closed it.
+    pub(super) fn end(&self) -> Option<CloseReason> {
+        let mut outlet = self.outlet.lock();
+        let condition = std::mem::replace(&mut outlet.condition, Condition::Ended);
+        let in_flight = std::mem::take(&mut outlet.in_flight);
+        drop(outlet);
+        // What is not proven never will be.
+        drop(in_flight);
+        match condition {
             Condition::Closing(reason) => Some(reason),
             Condition::Open | Condition::Ended => None,
-        };
-        (std::mem::take(&mut outlet.queue), reason)
+        }
     }
 
-    fn is_full(&self, outlet: &mut Outlet) -> bool {
-        outlet.backlog.is_past(self.endpoint.parameters.queue_bytes, self.stream.written())
+    /// Ends the stream and throws away what was not sent.
+    pub(super) fn abort(&self) {
+        self.stream.abort();
     }
 }
 
@@ -130,27 +143,43 @@ impl Connection for PlainConnection {
 
     fn has_room(&self) -> bool {
         let bound = self.endpoint.parameters.queue_bytes / REPLAY_SHARE;
-        !self.outlet.lock().backlog.is_past(bound, self.stream.written())
+        let exempt = self.outlet.lock().exempt;
+        self.stream.backlog() <= bound.saturating_add(exempt)
     }
 
-    fn enqueue(&self, frame: &Frame, _: Haste) -> Result<(), QueueError> {
+    fn backlog(&self) -> u64 {
+        self.stream.backlog() as u64
+    }
+
+    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
+        let bytes = frame.written.get_or_write(Form::Payload, || payload_frame(&frame.payload));
+        let parameters = &self.endpoint.parameters;
         let mut outlet = self.outlet.lock();
         if !matches!(outlet.condition, Condition::Open) {
             return Err(QueueError::Ended);
         }
-        // Looked at in any case: this is where what was written is taken note of.
-        let is_full = self.is_full(&mut outlet);
-        let bytes = websocket_frame_size(length(&frame.payload));
-        let is_exempt = frame.on_join && outlet.backlog.add_exempt(bytes, self.endpoint.parameters.on_join_bytes);
-        if is_full && !is_exempt {
+        let backlog = self.stream.backlog();
+        outlet.exempt = outlet.exempt.min(backlog);
+        let is_exempt = frame.on_join && outlet.exempt + bytes.len() <= parameters.on_join_bytes;
+        if !is_exempt && backlog > parameters.queue_bytes.saturating_add(outlet.exempt) {
             return Err(QueueError::Full);
         }
-        if !is_exempt {
-            outlet.backlog.add(bytes);
+        let mode = match haste {
+            Haste::Now => WriteMode::Inline,
+            Haste::Soon => WriteMode::Batched,
+        };
+        if !self.stream.enqueue(std::slice::from_ref(bytes), mode) {
+            return Err(QueueError::Ended);
         }
-        outlet.queue.push_back(frame.payload.clone());
-        drop(outlet);
-        self.task.wake();
+        outlet.exempt += if is_exempt { bytes.len() } else { 0 };
+        let number = outlet.proof.queue(1);
+        if let Some(unproven) = &frame.unproven {
+            outlet.in_flight.push_back((number, InFlight::new(unproven.clone())));
+            outlet.proof.want();
+            if outlet.proof.needs_ping() {
+                self.send_ping(&mut outlet.proof);
+            }
+        }
         Ok(())
     }
 
@@ -162,37 +191,21 @@ impl Connection for PlainConnection {
         outlet.condition = Condition::Closing(reason.clone());
         if reason.code == CloseCode::Unready {
             self.stream.abort();
+            return;
         }
-        if self.is_full(&mut outlet) {
-            // What waits would be cut off before the device has it. So that there is room to tell it why, it goes at once.
-            outlet.queue = VecDeque::new();
+        if self.stream.backlog() > self.endpoint.parameters.queue_bytes {
+            // The device would be cut off before it has all of it. So that there is room to tell it why, it goes at once.
+            self.stream.drop_unwritten();
         }
-        drop(outlet);
-        self.task.wake();
+        self.stream.cut();
     }
 }
 
-fn length(payload: &Payload) -> usize {
+/// A payload, alone in a frame.
+fn payload_frame(payload: &Payload) -> Bytes {
     match payload {
-        Payload::None => NULL.len(),
-        Payload::Json(_) | Payload::Binary(_) => payload.len(),
-    }
-}
-
-/// A payload, alone in a frame. Its bytes are shared with all other connections that get it.
-pub(super) fn message(payload: Payload) -> Message {
-    let (bytes, kind) = match payload {
-        Payload::None => (Bytes::from_static(NULL.as_bytes()), Data::Text),
-        Payload::Json(raw) => (Bytes::from_owner(Text(raw)), Data::Text),
-        Payload::Binary(bytes) => (bytes, Data::Binary),
-    };
-    Message::Frame(WebSocketFrame::message(bytes, OpCode::Data(kind), true))
-}
-
-struct Text(Arc<RawValue>);
-
-impl AsRef<[u8]> for Text {
-    fn as_ref(&self) -> &[u8] {
-        self.0.get().as_bytes()
+        Payload::None => frame(Opcode::Text, NULL),
+        Payload::Json(raw) => frame(Opcode::Text, raw.get().as_bytes()),
+        Payload::Binary(bytes) => frame(Opcode::Binary, bytes),
     }
 }

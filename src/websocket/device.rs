@@ -1,25 +1,18 @@
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{SinkExt, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio::time::{Instant, sleep_until};
+use transport::websocket::{CloseFrame, Ended, Message, WebSocket};
 
 use super::{
-    Parameters, Socket, closing,
-    connection::{PlainConnection, message},
+    Parameters, closing,
+    connection::PlainConnection,
     heartbeat::{Beat, Heartbeat},
     inbound::ClientMessage,
 };
 use crate::auth::{Identity, OnExpiry};
 use crate::command::{Admission, RefreshRefused};
 use crate::limits::{ConnectionEvents, Excess};
-use crate::listener::StreamHandle;
 use crate::message::{CloseCode, CloseReason};
 use crate::telemetry;
 
@@ -32,46 +25,32 @@ pub(super) struct Session {
     pub(super) connection: Arc<PlainConnection>,
     pub(super) admission: Arc<Admission>,
     pub(super) identity: Identity,
-    pub(super) stream: StreamHandle,
     pub(super) events: ConnectionEvents,
 }
 
 /// An authenticated device, and the one task that speaks with it.
 pub(super) struct Device<'a> {
-    socket: &'a mut Socket,
+    socket: &'a mut WebSocket,
     session: Session,
     heartbeat: Heartbeat,
-    is_ping_due: bool,
-    /// When the token is to be looked at again; none: never.
+    /// When the token is looked at again; none: never.
     token_due: Option<Instant>,
-}
-
-/// What there is to be done.
-enum Step {
-    Heard(Message),
-    /// The timer has run out.
-    Due,
-    /// The hub has let go of the connection.
-    Closing,
-    /// The transport has ended.
-    Ended,
-    Failed(Error),
 }
 
 /// How it came to an end.
 enum End {
+    /// The hub has closed it.
     Closed,
-    Left,
+    Left(Option<CloseFrame>),
     Silent,
-    Gone,
-    Failed(Error),
+    Failed(Ended),
 }
 
 impl<'a> Device<'a> {
-    pub(super) fn new(socket: &'a mut Socket, session: Session) -> Self {
+    pub(super) fn new(socket: &'a mut WebSocket, session: Session) -> Self {
         let parameters = &session.parameters;
         let heartbeat = Heartbeat::new(parameters.ping_interval, parameters.ping_timeout, Instant::now());
-        Self { socket, session, heartbeat, is_ping_due: false, token_due: None }
+        Self { socket, session, heartbeat, token_due: None }
     }
 
     /// Speaks with the device until the end.
@@ -83,25 +62,23 @@ impl<'a> Device<'a> {
             if timer.deadline() != due {
                 timer.as_mut().reset(due);
             }
-            match std::future::poll_fn(|cx| self.poll_step(timer.as_mut(), cx)).await {
-                Step::Heard(message) => {
-                    self.heartbeat.heard(Instant::now());
-                    if matches!(message, Message::Close(_)) {
-                        break End::Left;
+            let heard = tokio::select! {
+                heard = self.socket.next() => heard,
+                () = timer.as_mut() => {
+                    if self.is_silent() {
+                        break End::Silent;
                     }
+                    continue;
+                }
+            };
+            match heard {
+                Ok(message) => {
+                    self.heartbeat.heard(Instant::now());
                     self.hear(message).await;
                 }
-                Step::Due => {
-                    self.watch_token();
-                    match self.heartbeat.beat(Instant::now()) {
-                        Beat::Early => {}
-                        Beat::Ask => self.is_ping_due = true,
-                        Beat::Gone => break End::Silent,
-                    }
-                }
-                Step::Closing => break End::Closed,
-                Step::Ended => break End::Gone,
-                Step::Failed(error) => break End::Failed(error),
+                Err(Ended::Closed(close)) => break End::Left(close),
+                Err(Ended::Cut) => break End::Closed,
+                Err(ended) => break End::Failed(ended),
             }
         };
         self.end(end).await;
@@ -112,36 +89,20 @@ impl<'a> Device<'a> {
         self.token_due.map_or(heartbeat, |token| token.min(heartbeat))
     }
 
-    fn poll_step(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Step> {
-        self.session.connection.wakes(cx.waker());
-        if self.session.connection.is_closing() {
-            return Poll::Ready(Step::Closing);
-        }
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return Poll::Ready(Step::Failed(error));
-        }
-        // A device that does not read may still speak, and must be heard for its answers to pings.
-        match self.socket.poll_next_unpin(cx) {
-            Poll::Ready(Some(Ok(message))) => return Poll::Ready(Step::Heard(message)),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Step::Failed(error)),
-            Poll::Ready(None) => return Poll::Ready(Step::Ended),
-            Poll::Pending => {}
-        }
-        timer.poll(cx).map(|()| Step::Due)
-    }
-
-    /// Sends what waits, as far as the device takes it.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        loop {
-            ready!(self.socket.poll_ready_unpin(cx))?;
-            if std::mem::take(&mut self.is_ping_due) {
-                self.socket.start_send_unpin(Message::Ping(Bytes::new()))?;
-                continue;
+    /// Does what is due. True: the device has not answered.
+    fn is_silent(&mut self) -> bool {
+        self.watch_token();
+        match self.heartbeat.beat(Instant::now()) {
+            Beat::Early => false,
+            Beat::Ask => {
+                self.session.connection.ping();
+                false
             }
-            match self.session.connection.next() {
-                Some(payload) => self.socket.start_send_unpin(message(payload))?,
-                None => return self.socket.poll_flush_unpin(cx),
+            Beat::Gone if self.session.connection.is_ping_on_its_way() => {
+                self.heartbeat.extend(Instant::now());
+                false
             }
+            Beat::Gone => true,
         }
     }
 
@@ -161,7 +122,8 @@ impl<'a> Device<'a> {
                 ClientMessage::Other => self.ignore(),
             },
             Message::Binary(_) => self.ignore(),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+            Message::Pong(payload) => self.session.connection.pong(&payload),
+            Message::Ping => {}
         }
     }
 
@@ -224,42 +186,41 @@ impl<'a> Device<'a> {
 
     async fn end(self, end: End) {
         let Self { socket, session, .. } = self;
-        let (rest, reason) = session.connection.end();
+        let reason = session.connection.end();
         let how = match &end {
             End::Closed => "closed",
-            End::Left | End::Gone => "transport_close",
+            End::Left(_) => "transport_close",
             End::Silent => "ping_timeout",
-            End::Failed(error) if closing::complaint(error).is_some() => "malformed_message",
+            End::Failed(ended) if closing::complaint(ended).is_some() => "malformed_message",
             End::Failed(_) => "transport_error",
         };
-        // If the hub has let go of it, it knows better.
+        // If the hub has closed it, it knows better.
         session.admission.ended(how);
         match end {
             End::Closed => {
                 let Some(frame) = reason.as_ref().and_then(closing::farewell) else {
                     return;
                 };
-                if !closing::leave(socket, rest, frame).await {
+                if !closing::leave(socket, &frame).await {
                     telemetry::closed_unannounced();
-                    session.stream.abort();
+                    session.connection.abort();
                 }
             }
-            End::Left => closing::part(socket).await,
-            End::Silent => session.stream.abort(),
-            End::Gone => {}
-            End::Failed(error) => {
-                if let Some(frame) = closing::complaint(&error) {
-                    closing::leave(socket, [].into(), frame).await;
+            End::Left(close) => closing::part(socket, close.as_ref()).await,
+            End::Silent => session.connection.abort(),
+            End::Failed(ended) => {
+                if let Some(frame) = closing::complaint(&ended) {
+                    closing::leave(socket, &frame).await;
                 }
             }
         }
     }
 }
 
-/// Whether a message asks something of us, and so counts: an answer to a ping of ours does not.
+/// Whether a message asks something of the server, and so counts: an answer to its ping does not.
 fn is_asked(message: &Message) -> bool {
     match message {
-        Message::Text(_) | Message::Binary(_) | Message::Ping(_) => true,
-        Message::Pong(_) | Message::Close(_) | Message::Frame(_) => false,
+        Message::Text(_) | Message::Binary(_) | Message::Ping => true,
+        Message::Pong(_) => false,
     }
 }

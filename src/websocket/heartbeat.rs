@@ -38,6 +38,11 @@ impl Heartbeat {
         }
     }
 
+    /// The ping is still on its way: the device has the whole time once more.
+    pub(super) fn extend(&mut self, now: Instant) {
+        self.due = now + self.timeout;
+    }
+
     pub(super) fn beat(&mut self, now: Instant) -> Beat {
         if now < self.due {
             return Beat::Early;

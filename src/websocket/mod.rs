@@ -26,14 +26,13 @@ mod closing;
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::any};
-use tokio_tungstenite::WebSocketStream;
+use transport::{Flushers, Pages};
 
 use crate::auth::OnExpiry;
 use crate::clock::Clock;
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
-use crate::listener::{DeviceStream, Pages};
 
 /// What the edge works with.
 pub struct Parameters {
@@ -61,6 +60,8 @@ pub struct Parameters {
     pub clock: Clock,
     /// Runs tasks.
     pub lifecycle: Lifecycle,
+    /// Write the queues of sockets.
+    pub flushers: Flushers,
 }
 
 /// One path, and what is to be had there.
@@ -68,8 +69,6 @@ struct Endpoint {
     config: EndpointConfig,
     parameters: Arc<Parameters>,
 }
-
-type Socket = WebSocketStream<DeviceStream>;
 
 /// The routes of all `[[websocket]]` paths.
 pub fn routes(mut parameters: Parameters) -> Router {

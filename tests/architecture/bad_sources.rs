@@ -183,6 +183,95 @@ fn an_unknown_module_fails() {
     assert_one(&failures_of("src/hub/mod.rs", "use crate::helpers::x;"), "src/hub/mod.rs:1: ", "`crate::helpers`");
 }
 
+/// The failures of one file of the crates below `src/`, each of which has a module `inner`.
+fn failures_in_crates(path: &str, text: &str) -> Vec<String> {
+    let house = [
+        ("src/transport/lib.rs", "mod inner;"),
+        ("src/transport/inner.rs", ""),
+        ("src/engineio/lib.rs", "mod inner; pub use inner::X;"),
+        ("src/engineio/inner.rs", ""),
+        (path, text),
+    ];
+    failures_among(&house)
+}
+
+#[test]
+fn a_crate_imports_itself_and_what_its_fences_allow() {
+    let own = "use crate::{inner::X, payload};\nuse super::Stream;\nuse hyper::body::Incoming;\nuse hyper_util::rt;";
+    assert_none(&failures_in_crates("src/transport/inner.rs", own));
+    let below = "use transport::{Stream, websocket};\nuse engineioxide_core::Sid;\nuse hyper::Request;\nuse crate::X;";
+    assert_none(&failures_in_crates("src/engineio/inner.rs", below));
+}
+
+#[test]
+fn a_crate_that_names_bugle_or_a_crate_above_it_fails() {
+    for path in ["src/transport/inner.rs", "src/engineio/inner.rs"] {
+        for text in [
+            "use bugle::hub::Hub;",
+            "use {bugle::hub, bytes::Bytes};",
+            "fn x() { ::bugle::hub::x() }",
+            "use bugle as b;",
+        ] {
+            assert_one(&failures_in_crates(path, text), &format!("{path}:1: "), "names `bugle`");
+        }
+        for (text, named) in [("use axum::Router;", "axum"), ("use socketioxide::SocketIo;", "socketioxide")] {
+            assert_one(&failures_in_crates(path, text), &format!("{path}:1: "), &format!("uses `{named}"));
+        }
+    }
+    assert_one(
+        &failures_in_crates("src/transport/inner.rs", "use engineioxide::Socket;"),
+        "src/transport/inner.rs:1: ",
+        "`transport` uses `engineioxide",
+    );
+}
+
+#[test]
+fn a_crate_is_named_by_the_edges_alone_and_not_as_a_module() {
+    assert_none(&failures_of("src/http/mod.rs", "use transport::Stream;"));
+    assert_none(&failures_of("src/socketio/mod.rs", "use transport::Stream;\nuse engineioxide::Sid;"));
+    for text in ["use transport::Stream;", "fn x(_: transport::Stream) {}"] {
+        assert_one(
+            &failures_of("src/hub/mod.rs", &format!("mod inner;\n{text}")),
+            "src/hub/mod.rs:2: ",
+            "`hub` uses `transport",
+        );
+    }
+    assert_one(&failures_of("src/http/mod.rs", "use engineioxide::Sid;"), "src/http/mod.rs:1: ", "`engineioxide");
+    assert_one(&failures_of("src/http/mod.rs", "use crate::transport::Stream;"), "src/http/mod.rs:1: ", "is a crate");
+}
+
+#[test]
+fn a_module_may_have_the_name_of_a_fenced_crate() {
+    let of_another = "use tonic::{Status, transport::{self, Channel}};\nfn x(_: transport::Error) {}";
+    assert_none(&failures_of("src/grpc/mod.rs", of_another));
+    assert_none(&failures_of("src/cluster/mod.rs", of_another));
+    assert_one(
+        &failures_of("src/hub/mod.rs", "mod inner; use hyper::{self};"),
+        "src/hub/mod.rs:1: ",
+        "`hub` uses `hyper",
+    );
+    let house = [
+        ("src/lib.rs", "mod message;"),
+        ("src/message/mod.rs", "mod transport;\npub use transport::Transport;"),
+        ("src/message/transport.rs", ""),
+    ];
+    assert_none(&failures_among(&house));
+}
+
+#[test]
+fn the_files_of_a_crate_keep_the_limits_and_are_reached() {
+    let long = "\n".repeat(401);
+    assert_one(&failures_in_crates("src/engineio/inner.rs", &long), "src/engineio/inner.rs:401: ", "401 lines");
+    assert_one(&failures_in_crates("src/engineio/lost.rs", ""), "src/engineio/lost.rs:1: ", "src/engineio/lib.rs");
+    assert_one(
+        &failures_in_crates("src/transport/lost/mod.rs", ""),
+        "src/transport/lost/mod.rs:1: ",
+        "src/transport/lib.rs",
+    );
+    assert_none(&failures_in_crates("tests/fuzz/targets/x.rs", "fn main() {}"));
+    assert_one(&failures_in_crates("tests/fuzz/x.rs", ""), "tests/fuzz/x.rs:1: ", "no `mod`");
+}
+
 #[test]
 fn a_file_that_no_mod_line_names_fails() {
     let house = [("src/lib.rs", "mod hub;"), ("src/hub/mod.rs", "mod other {}"), ("src/hub/lost.rs", "")];

@@ -25,7 +25,9 @@ pub fn check(source: &Source, sources: &Sources) -> Vec<Failure> {
 
 fn unknown_domain(source: &Source) -> Option<Failure> {
     let domain = source.domain();
-    let is_known = matches!(domain, "main" | "lib") || MODULES.iter().any(|(module, _)| *module == domain);
+    let is_known = matches!(domain, "main" | "lib")
+        || source.is_of_a_crate_below()
+        || MODULES.iter().any(|(module, _)| *module == domain);
     (!is_known).then(|| {
         source.failure(
             1,

@@ -1,7 +1,7 @@
 //! Who imports whom.
 
 use super::{
-    Failure, LEAVES, MODULES,
+    CRATES, Failure, LEAVES, MODULES,
     paths::{NamedPath, paths},
     sources::Source,
 };
@@ -9,6 +9,7 @@ use super::{
 /// The imports of a file that the table doesn't allow.
 pub fn check(source: &Source) -> Vec<Failure> {
     let paths = paths(source.tokens.clone());
+    let fault = if source.is_of_a_crate_below() { fault_in_crate } else { fault };
     let faults = paths.iter().filter_map(|path| Some((path.line, fault(source, path)?)));
     faults.map(|(line, message)| source.failure(line, message)).collect()
 }
@@ -36,9 +37,23 @@ fn fault(source: &Source, path: &NamedPath) -> Option<String> {
     }
 }
 
+/// Inside a crate, `crate` is that crate: it imports itself as it likes.
+fn fault_in_crate(source: &Source, path: &NamedPath) -> Option<String> {
+    let is_path = path.segments.len() > 1 || path.is_use;
+    (is_path && path.segments.first().is_some_and(|segment| segment == "bugle")).then(|| {
+        format!(
+            "the crate in src/{} names `bugle`: pass what it needs in, as a value or a trait of its own",
+            source.domain()
+        )
+    })
+}
+
 fn import_fault(importer: &str, target: &str) -> Option<String> {
     if target == importer {
         return None;
+    }
+    if CRATES.contains(&target) {
+        return Some(format!("`crate::{target}` is no module: src/{target} is a crate, so name it without `crate::`"));
     }
     if !MODULES.iter().any(|(module, _)| *module == target) {
         return Some(format!(

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use proc_macro2::TokenStream;
 use syn::{Item, ItemMod};
 
-use super::Failure;
+use super::{CRATES, Failure};
+
+/// Each file there is a program for cargo-fuzz.
+const FUZZ_TARGETS: &str = "tests/fuzz/targets";
 
 /// All Rust files under some directories, by path.
 pub struct Sources {
@@ -93,7 +96,7 @@ impl Source {
         Ok(Self { path, text, tokens, syntax })
     }
 
-    /// Whether the file belongs to the crate itself, not to its tests.
+    /// Whether the file belongs to a crate itself, not to its tests.
     pub fn is_of_the_crate(&self) -> bool {
         self.path.starts_with("src/")
     }
@@ -108,13 +111,19 @@ impl Source {
         path
     }
 
-    /// The domain that the file belongs to: `hub`, `grpc`, …; `main` and `lib` for the crates' roots.
+    /// The domain that the file belongs to: `hub`, `grpc`, …, or the crate below `src/`: `transport`, …; `main` and `lib` for
+    /// the roots of `bugle`.
     pub fn domain(&self) -> &str {
         match self.path.as_str() {
             "src/main.rs" => "main",
             "src/lib.rs" => "lib",
             _ => self.module_path().first().copied().unwrap_or_default(),
         }
+    }
+
+    /// Whether the file is of one of the [`CRATES`](super::CRATES) and not of `bugle`.
+    pub fn is_of_a_crate_below(&self) -> bool {
+        CRATES.contains(&self.domain())
     }
 
     pub fn failure(&self, line: usize, message: String) -> Failure {
@@ -128,8 +137,8 @@ impl Source {
             "mod" => directory.rsplit_once('/')?,
             name => (directory, name),
         };
-        let is_a_test_binary = directory == "tests" && file != "mod.rs";
-        (!is_a_test_binary).then(|| Place {
+        let is_a_program = matches!(directory, "tests" | FUZZ_TARGETS) && file != "mod.rs";
+        (!is_a_program).then(|| Place {
             name: name.to_owned(),
             parents: ["/mod.rs", "/lib.rs", "/main.rs", ".rs"].map(|end| format!("{directory}{end}")).into(),
         })

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use bugle::proto::v1::{
-    Ack, AckOptions, EmitOptions, EmitToUserRequest, Receipt, ack::Outcome, ack_options::Mode, emit_to_user_request,
-};
+use bugle::proto::v1::{Ack, AckOptions, EmitOptions, EmitToUserRequest, Receipt, ack::Outcome, ack_options::Mode};
 use prost::Message;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
 use crate::harness::{
-    Backend, EVERY_WAY, PATIENCE, PlainDevice, PlainFrame, Protocol, RawGrpc, TestServer, Transport, counts, deadline,
+    Backend, EVERY_WAY, PATIENCE, PlainDevice, PlainFrame, RawGrpc, TestServer, Transport, counts, deadline,
     grpc_frame, named, refused, to_everyone, to_user, token, with_options,
 };
 use crate::websocket::endpoint;
@@ -171,12 +169,16 @@ async fn what_is_no_json_is_unsupported() {
 
 #[tokio::test]
 async fn what_a_queue_does_not_take_is_dropped() {
-    let server = TestServer::start().await;
+    let server = TestServer::start_with(|config| config.socketio.queue_bytes = 16 * 1024).await;
     let backend = server.backend().await;
-    let old = server.device("42").transport(Transport::Polling).protocol(Protocol::V3).connect().await;
-    let _old = old.expect("the device is let in");
-    let payload = Some(emit_to_user_request::Payload::Binary("bytes".into()));
-    let receipt = ended(begin(&backend, EmitToUserRequest { payload, ..asking("42", Mode::Any, LONG) })).await;
+    let device = server.device("42").transport(Transport::Polling).connect().await.expect("the device is let in");
+    device.stop_reading();
+    let block = format!("\"{}\"", "x".repeat(32 * 1024));
+    // The poll that is under way takes the first.
+    for _ in 0..2 {
+        assert_eq!(backend.emit_to_user("42", "block", &block).await.enqueued, 1);
+    }
+    let receipt = ended(begin(&backend, asking("42", Mode::Any, LONG))).await;
     assert_eq!((counts(&receipt), outcomes(&receipt)), ((1, 0, 1), vec![(Outcome::Dropped, "")]));
 }
 

@@ -5,6 +5,10 @@ mod harness;
 
 mod devices;
 
+mod engineio;
+mod rfc6455;
+mod strangers;
+
 mod logs;
 
 mod audit;
@@ -29,6 +33,8 @@ mod disconnect_user;
 mod presence;
 
 mod storm;
+
+mod watermark;
 
 mod fan_out;
 

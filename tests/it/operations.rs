@@ -39,14 +39,17 @@ async fn increases<const N: usize>(
 }
 
 #[tokio::test]
-async fn livez_and_readyz_answer_and_nothing_else_is_there() {
+async fn livez_and_readyz_answer_and_the_root_says_what_is_there() {
     let server = TestServer::start().await;
     for path in ["/livez", "/readyz"] {
         let (head, body) = get(&server, path).await;
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
         assert_eq!(body, "ok\n");
     }
-    for path in ["/", "/debug", "/livez/", "/socket.io/?EIO=4&transport=polling"] {
+    let (head, body) = get(&server, "/").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert_eq!(body, "Bugle, for operators: /livez, /readyz, /metrics\n");
+    for path in ["/debug", "/livez/", "/socket.io/?EIO=4&transport=polling"] {
         assert!(get(&server, path).await.0.starts_with("HTTP/1.1 404 "), "{path}");
     }
 }

@@ -11,8 +11,8 @@ use crate::harness::{deadline, new_database};
 
 const DAY: Duration = Duration::from_hours(24);
 
-struct Kind {
-    url: String,
+pub(crate) struct Kind {
+    pub(crate) url: String,
     _directory: Option<Directory>,
 }
 
@@ -24,7 +24,7 @@ impl Drop for Directory {
     }
 }
 
-fn kinds() -> [Kind; 3] {
+pub(crate) fn kinds() -> [Kind; 3] {
     let directory = std::env::temp_dir().join(format!("bugle-store-{}", MessageId::at(Clock::system().now())));
     std::fs::create_dir_all(&directory).expect("a directory can be made");
     [
@@ -39,15 +39,19 @@ fn open(kind: &Kind, clock: &Clock) -> Store {
 }
 
 fn open_for(kind: &Kind, clock: &Clock, max_messages: u32) -> Store {
+    open_with(kind, clock, max_messages, &Lifecycle::new())
+}
+
+pub(crate) fn open_with(kind: &Kind, clock: &Clock, max_messages: u32, lifecycle: &Lifecycle) -> Store {
     let config = Config { url: kind.url.clone().into(), max_age: 30 * DAY, max_messages };
-    Store::open(&config, clock.clone(), &Lifecycle::new()).expect("the store opens")
+    Store::open(&config, clock.clone(), lifecycle).expect("the store opens")
 }
 
 fn room(name: &str) -> RoomName {
     RoomName::new(name).expect("a name")
 }
 
-fn message(room_name: &str, json: &str) -> NewMessage {
+pub(crate) fn message(room_name: &str, json: &str) -> NewMessage {
     NewMessage {
         room: room(room_name),
         id: MessageId::at(Clock::system().now()),
@@ -63,7 +67,7 @@ async fn append(store: &Store, message: NewMessage) -> Result<Appended, bugle::s
     Ok(store.append(vec![message]).await?.remove(0))
 }
 
-async fn position(store: &Store, message: NewMessage) -> u64 {
+pub(crate) async fn position(store: &Store, message: NewMessage) -> u64 {
     match deadline("the append", append(store, message)).await.expect("it is kept") {
         Appended::New { position } => position.number,
         known @ (Appended::Known { .. } | Appended::KeyReused) => panic!("{known:?}"),

@@ -76,6 +76,7 @@ impl Found {
     }
 
     fn clients(&mut self, config: &Config) {
+        self.number("clients.queue_bytes_total", config.clients.queue_bytes_total, MIB as u64, u64::MAX);
         for (index, origin) in config.clients.cors_origins.iter().enumerate() {
             if let Some(problem) = origin::problem(origin) {
                 self.add(format!("clients.cors_origins[{index}]"), format!("{origin:?} {problem}"));
@@ -162,6 +163,15 @@ impl Found {
         self.number("limits.memberships", limits.memberships, 1, usize::MAX);
         self.number("limits.grants", limits.grants, 1, usize::MAX);
         self.number("limits.rooms_per_connection", limits.rooms_per_connection, 1, 10_000);
+        let unauthenticated = &limits.unauthenticated;
+        for (key, value) in [
+            ("limits.unauthenticated.connections", unauthenticated.connections),
+            ("limits.unauthenticated.connections_per_address", unauthenticated.connections_per_address),
+            ("limits.unauthenticated.body_bytes", unauthenticated.body_bytes),
+            ("limits.unauthenticated.body_bytes_per_address", unauthenticated.body_bytes_per_address),
+        ] {
+            self.number(key, value, 1, usize::MAX);
+        }
     }
 
     fn kept(&mut self, config: &Config) {

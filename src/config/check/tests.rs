@@ -12,6 +12,7 @@ fn faults(text: &str, dev: bool) -> Vec<String> {
 const NONSENSE: &str = r#"
 [clients]
 cors_origins = ["https://app.example.com", "*"]
+queue_bytes_total = 1_048_575
 [console]
 path = "/metrics"
 clients_url = "ws://example.com"
@@ -56,6 +57,7 @@ keep_days = 0
 
 /// How what is said of each of them begins.
 const FAULTS: &[&str] = &[
+    "clients.queue_bytes_total: is 1048575, but must be 1048576 to",
     "clients.cors_origins[1]: \"*\" would let every site",
     "console.path: \"/metrics\" is the operators' own path",
     "console.clients_url: \"ws://example.com\" must begin with http:// or https://",

@@ -7,10 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use transport::Origins;
+
 use super::{Console, refusal::Refused};
 use crate::auth::Caller;
 use crate::command::Error;
-use crate::listener::Origins;
 use crate::telemetry;
 
 /// Lets a request through to the endpoints, marked as its caller's, before any of its body is read.

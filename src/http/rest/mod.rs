@@ -4,6 +4,8 @@ mod retained;
 
 mod notifications;
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Router,
     extract::{Request, State},
@@ -14,9 +16,9 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use transport::{ClientAddress, Pages, Stranger};
 
 use crate::command::{Commands, DeviceRefused, Error};
-use crate::listener::{ClientAddress, Pages};
 use crate::telemetry::{self, audit};
 
 /// `[rest]`: what devices may ask for over HTTP.
@@ -46,12 +48,20 @@ pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages) -> 
 async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let address = pages.client_address(&parts).map(|ClientAddress(address)| address);
+    let stranger = parts.extensions.get::<Arc<Stranger>>().cloned();
+    if let (Some(stranger), Some(address)) = (&stranger, address) {
+        stranger.locate(address);
+    }
     let response = if pages.allow(&parts) {
         next.run(Request::from_parts(parts, body)).await
     } else {
         let message = "pages of this origin may not ask here (clients.cors_origins)";
         (Extension(Reason("origin")), error(StatusCode::FORBIDDEN, "origin", message)).into_response()
     };
+    if let Some(stranger) = stranger.filter(|_| response.status().is_success()) {
+        // Nothing is answered here without a token.
+        stranger.known();
+    }
     if let Some(Reason(reason)) = response.extensions().get().copied() {
         tracing::info!(
             client.address = address.map(tracing::field::display),

@@ -77,15 +77,19 @@ async fn a_device_that_leaves_the_namespace_and_stays_is_cut() {
 }
 
 #[tokio::test]
-async fn a_transport_has_one_device_and_a_second_one_is_cut_off() {
+async fn a_transport_has_one_device_at_a_time_and_a_second_one_is_cut_off() {
     let server = TestServer::start().await;
     let backend = server.backend().await;
     let mut socket = raw_device(&server, "42").await;
     socket.send_text("41").await;
     online(&backend, 0).await;
     socket.send_text(super::connect_packet("43")).await;
+    online(&backend, 1).await;
+    assert!(backend.get_user("43").await.online, "a device that has left may connect again");
+    socket.send_text(super::connect_packet("44")).await;
     end_of(&mut socket).await;
-    assert!(!backend.get_user("43").await.online);
+    assert!(!backend.get_user("44").await.online);
+    online(&backend, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -243,6 +243,6 @@ async fn a_websocket_is_not_agreed_to_without_the_headers_of_an_upgrade() {
     for target in [WEBSOCKET, &upgrade] {
         let answer = request(server.clients(), "GET", target, &headers, "").await;
         assert_eq!(status(&answer), 400, "{answer}");
-        assert!(answer.ends_with(r#"{"code":"3","message":"Bad request"}"#), "{answer}");
+        assert!(answer.ends_with(r#"{"code":3,"message":"Bad request"}"#), "{answer}");
     }
 }

@@ -18,6 +18,11 @@ pub use http::{Caller as HttpCaller, ConnectError, HttpClient, raw_http};
 mod device;
 pub use device::{Arg, Closed, ClosedBy, Device, DeviceBuilder, EVERY_WAY, Event, Protocol, Transport, Welcome};
 
+mod wire;
+pub use wire::{
+    ACCEPT, Answer, HANDSHAKE, KEY, Wire, WireFrame, announced, ask, ask_with, frame, http_request, request_head,
+};
+
 mod raw_socket;
 pub use raw_socket::{RawMessage, RawSocket};
 
@@ -26,6 +31,9 @@ pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message
 
 mod postgres;
 pub use postgres::new_database;
+
+mod process;
+pub use process::ServerProcess;
 
 mod server;
 pub use server::{API_KEY, SECRET, TestServer, api_key, token, token_with};

@@ -1,11 +1,20 @@
 //! The composition root: it wires the modules together, listens, and stops in order.
 
+mod listeners;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{HeaderName, StatusCode, header},
+    routing::get,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use transport::{Acceptor, Flushers, Origins, Pages, Proxies, QueuedBytes, Serving, Share, Spawn, Strangers};
+
+use self::listeners::Bound;
 
 use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
@@ -16,7 +25,6 @@ use crate::grpc;
 use crate::http::{self, console};
 use crate::lifecycle::{self, Lifecycle};
 use crate::limits::Connections;
-use crate::listener::{self, Acceptor, Origins, Pages, Proxies};
 use crate::memory;
 use crate::message::Fault;
 use crate::socketio;
@@ -125,15 +133,13 @@ impl App {
 
     /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
     pub async fn listen(self) -> Result<Listening, Error> {
-        raise_descriptor_limit();
         let Self { mut config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle } = self;
-        let clients = bind("clients", config.clients.listen).await?;
-        let calls = bind("grpc", config.grpc.listen).await?;
-        let admin = bind("admin", config.admin.listen).await?;
-        let addresses = Addresses { clients: clients.1, grpc: calls.1, admin: admin.1 };
-
+        let proxies = Proxies::new(config.clients.trusted_proxies.clone());
+        let Bound { clients, grpc: calls, admin, addresses, grpc_share, devices_share } =
+            Bound::bind(&config, &proxies).await?;
         let store = Some(&config.store).filter(|store| store.is_enabled());
         let store = store.map(|store| Store::open(store, clock.clone(), &lifecycle)).transpose()?;
+        let queued = QueuedBytes::new(config.clients.queue_bytes_total);
         let delivery = Delivery::new(delivery::Parameters {
             rooms: &config.rooms,
             history: config.history,
@@ -142,6 +148,7 @@ impl App {
             retain: config.retain,
             collapse: config.collapse,
             waiting_bytes: config.socketio.queue_bytes,
+            queued: queued.clone(),
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
@@ -162,8 +169,8 @@ impl App {
             commands: commands.clone(),
             lifecycle: lifecycle.clone(),
         };
-        listening.serve_calls(grpc::Edge::new(edge).await?, calls.0);
-        listening.keep_house(metrics.clone());
+        listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share);
+        listening.keep_house(metrics.clone(), devices_share);
         let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
         let mut operators = http::admin_routes(operators);
         if config.console.enabled {
@@ -177,11 +184,15 @@ impl App {
                 lifecycle: lifecycle.clone(),
             }));
         }
-        listening.serve_http("admin", operators, admin.0, &listening.admin_done);
+        // Whoever asks here has no token. The listener's share bounds them.
+        let serving = listening.serving(&listening.admin_done, &queued, Strangers::unlimited(), &proxies);
+        listening.serve_http("admin", operators, admin, serving);
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
-        let pages = Pages::new(origins, Proxies::new(config.clients.trusted_proxies.clone()));
-        let devices = device_routes(config, clock, pages, commands, &lifecycle);
-        listening.serve_http("clients", devices, clients.0, &listening.devices_done);
+        let pages = Pages::new(origins, proxies.clone());
+        let strangers = Strangers::new(config.limits.unauthenticated.clone());
+        let serving = listening.serving(&listening.devices_done, &queued, strangers, &proxies);
+        let devices = device_routes(config, clock, pages, commands, &lifecycle, &serving);
+        listening.serve_http("clients", devices, clients, serving);
         lifecycle.set_ready();
         tracing::info!(
             clients.listen = %addresses.clients,
@@ -193,8 +204,21 @@ impl App {
     }
 }
 
-fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands, lifecycle: &Lifecycle) -> Router {
-    let compression = listener::compression(config.clients.compress_from);
+/// A path may be added with the next configuration, so no cache may keep the answer.
+async fn not_found() -> (StatusCode, [(HeaderName, &'static str); 1]) {
+    (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-store")])
+}
+
+fn device_routes(
+    config: Config,
+    clock: Clock,
+    pages: Pages,
+    commands: Commands,
+    lifecycle: &Lifecycle,
+    serving: &Serving,
+) -> Router {
+    let compression = transport::compression(config.clients.compress_from);
+    let greeting = format!("Bugle, for devices: Socket.IO at {}\n", config.socketio.path);
     let connections = Connections::new(config.limits);
     let rest = http::device_routes(&config.rest, commands.clone(), &pages);
     let websocket = websocket::routes(websocket::Parameters {
@@ -210,6 +234,7 @@ fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands,
         pages: pages.clone(),
         clock: clock.clone(),
         lifecycle: lifecycle.clone(),
+        flushers: serving.flushers.clone(),
     });
     let socketio = socketio::routes(socketio::Parameters {
         on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
@@ -224,33 +249,22 @@ fn device_routes(config: Config, clock: Clock, pages: Pages, commands: Commands,
         commands,
         clock,
         lifecycle: lifecycle.clone(),
+        flushers: serving.flushers.clone(),
+        spawn: serving.spawn.clone(),
+        spawn_vital: vital(lifecycle, "engine"),
+        done: serving.done.clone(),
     });
-    let routes = socketio.merge(websocket).merge(rest);
+    let routes = socketio.merge(websocket).merge(rest).route("/", get(async || greeting)).fallback(not_found);
     match compression {
         Some(compression) => routes.layer(compression),
         None => routes,
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<(Acceptor, SocketAddr), Error> {
-    let bound = async {
-        let acceptor = Acceptor::bind(address).await?;
-        let address = acceptor.local_addr()?;
-        Ok((acceptor, address))
-    };
-    bound.await.map_err(|source| Error::Listen { key, address, source })
-}
-
-/// Each device takes a file descriptor, and the usual soft limit is far below what the hard one allows.
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => {
-            let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
-            let headroom = limit.saturating_sub(open);
-            tracing::info!(descriptors.limit = limit, descriptors.headroom = headroom, "file descriptors");
-        }
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
-    }
+/// Runs tasks without which the server is of no use.
+fn vital(lifecycle: &Lifecycle, name: &'static str) -> Spawn {
+    let lifecycle = lifecycle.clone();
+    Arc::new(move |task| lifecycle.spawn_vital(name, task))
 }
 
 impl Listening {
@@ -260,17 +274,23 @@ impl Listening {
     }
 
     /// Runs what nobody asks for.
-    fn keep_house(&self, metrics: PrometheusHandle) {
+    fn keep_house(&self, metrics: PrometheusHandle, sockets: Share) {
         let stopping = || {
             let lifecycle = self.lifecycle.clone();
             async move { lifecycle.stopping().await }
         };
         let delivery = self.delivery.clone();
         self.lifecycle.spawn(telemetry::keep_up(metrics, stopping()));
-        self.lifecycle.spawn(memory::give_back(move || delivery.hub().connections(), stopping()));
+        self.lifecycle.spawn(memory::give_back(move || delivery.hub().connections() + sockets.taken(), stopping()));
     }
 
-    fn serve_calls(&self, edge: grpc::Edge, acceptor: Acceptor) {
+    fn serve_calls(&self, edge: grpc::Edge, acceptor: Acceptor, share: Share) {
+        let stopping = self.lifecycle.clone();
+        self.lifecycle.spawn(async move {
+            stopping.stopping().await;
+            // The server waits for its connections, and one that has shown no key may never answer.
+            share.displace_all();
+        });
         let ended = self.calls_ended.clone();
         self.lifecycle.spawn_vital("grpc", async move {
             if let Err(error) = edge.serve(acceptor.into_stream()).await {
@@ -280,9 +300,22 @@ impl Listening {
         });
     }
 
-    fn serve_http(&self, name: &'static str, routes: Router, acceptor: Acceptor, done: &CancellationToken) {
-        let serving = listener::serve(acceptor, routes, self.lifecycle.clone(), done.clone());
-        self.lifecycle.spawn_vital(name, serving);
+    /// What serving HTTP needs, until `done`.
+    fn serving(
+        &self,
+        done: &CancellationToken,
+        queued: &Arc<QueuedBytes>,
+        strangers: Strangers,
+        proxies: &Proxies,
+    ) -> Serving {
+        let lifecycle = self.lifecycle.clone();
+        let spawn: Spawn = Arc::new(move |task| lifecycle.spawn(task));
+        let flushers = Flushers::start(&vital(&self.lifecycle, "flusher"), done, queued.clone());
+        Serving { spawn, flushers, strangers, proxies: proxies.clone(), done: done.clone() }
+    }
+
+    fn serve_http(&self, name: &'static str, routes: Router, acceptor: Acceptor, serving: Serving) {
+        self.lifecycle.spawn_vital(name, transport::serve(acceptor, routes, serving));
     }
 
     /// Turns SIGTERM and SIGINT into stops.

@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use super::Delivery;
+use crate::hub::{Counts, Unproven};
+use crate::message::{RoomName, UserId};
+use crate::store::Store;
+
+/// A message of a user's own mailbox: connections report to the store whether their devices have received it.
+pub(super) struct OwnMessage {
+    pub(super) store: Store,
+    pub(super) user: UserId,
+    pub(super) number: u64,
+    /// It may be noted as skipped: it is not sent for the first time.
+    pub(super) may_be_skipped: bool,
+}
+
+impl Unproven for OwnMessage {
+    fn sent(&self) {
+        self.store.note_in_flight(&self.user, self.number, self.may_be_skipped);
+    }
+
+    fn proven(&self) {
+        self.store.note_proven(&self.user, self.number);
+    }
+
+    fn lost(&self) {
+        self.store.note_lost(&self.user, self.number);
+    }
+}
+
+/// A message of a user's own mailbox that is being fanned out. It counts as in flight meanwhile.
+pub(super) struct Publishing {
+    message: Arc<OwnMessage>,
+    /// The user's connections before the fan-out. None can join during it.
+    connections: u64,
+    is_done: bool,
+}
+
+impl Delivery {
+    /// To be called with the room locked, before a stored message is fanned out. None: the room is not a user's own mailbox, or the user
+    /// has no connection. `is_late`: a connection may have come to the message before, by catching up.
+    pub(super) fn begin_publishing(&self, room: &RoomName, number: u64, is_late: bool) -> Option<Publishing> {
+        let connections = self.hub().connections_in(room) as u64;
+        let store = self.store().filter(|_| connections > 0 && self.is_users_mailbox(room))?.clone();
+        let user = UserId::new(room.user()?).ok()?;
+        let message = Arc::new(OwnMessage { store, user, number, may_be_skipped: is_late });
+        message.sent();
+        Some(Publishing { message, connections, is_done: false })
+    }
+}
+
+impl Publishing {
+    /// What the frame carries.
+    pub(super) fn unproven(&self) -> Arc<dyn Unproven> {
+        self.message.clone()
+    }
+
+    /// The message was fanned out. A connection that catches up counts as sent, since it comes to the message.
+    pub(super) fn done(mut self, counts: &Counts) {
+        self.is_done = true;
+        self.note(counts.enqueued < self.connections);
+    }
+
+    fn note(&self, is_partial: bool) {
+        let OwnMessage { store, user, number, .. } = &*self.message;
+        store.note_published(user, *number, is_partial);
+    }
+}
+
+impl Drop for Publishing {
+    /// The fan-out broke off: nobody knows how far it came.
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.note(true);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+use bytes::Bytes;
+use engineioxide::{
+    ProtocolVersion,
+    frame::{binary_message, text_message},
+};
+use serde_json::value::RawValue;
+
+use crate::hub::{Form, Frame};
+use crate::message::Payload;
+
+/// The frames of an event, byte for byte as the library would have them written: an EVENT packet of the main namespace,
+/// `42["event",payload,meta]`, or a `BINARY_EVENT` and its attachment. `meta` is the second argument; `null` stands before it if there
+/// is no payload. They are made once per emit and shared by all devices.
+pub(super) fn event_frames(frame: &Frame, protocol: ProtocolVersion, meta: Option<&RawValue>) -> Frames {
+    let form = if meta.is_some() { Form::EventAndPosition } else { Form::Event };
+    let event = frame.written.get_or_write(form, || event_frame(frame, meta)).clone();
+    let attachment = match &frame.payload {
+        Payload::None | Payload::Json(_) => return Frames::One([event]),
+        Payload::Binary(bytes) => bytes,
+    };
+    let form = match protocol {
+        ProtocolVersion::V3 => Form::AttachmentV3,
+        ProtocolVersion::V4 => Form::Attachment,
+    };
+    let attachment = frame.written.get_or_write(form, || binary_message(protocol, attachment)).clone();
+    Frames::Two([event, attachment])
+}
+
+/// The frames of one event.
+pub(super) enum Frames {
+    One([Bytes; 1]),
+    Two([Bytes; 2]),
+}
+
+impl std::ops::Deref for Frames {
+    type Target = [Bytes];
+
+    fn deref(&self) -> &[Bytes] {
+        match self {
+            Self::One(frames) => frames,
+            Self::Two(frames) => frames,
+        }
+    }
+}
+
+fn event_frame(frame: &Frame, meta: Option<&RawValue>) -> Bytes {
+    const EVENT: &str = "2[";
+    const BINARY_EVENT: &str = "51-[";
+    // Texts always serialise.
+    let event = serde_json::to_string(frame.event.as_str()).unwrap_or_default();
+    let (start, payload) = match &frame.payload {
+        Payload::None => (EVENT, meta.map(|_| "null")),
+        Payload::Json(raw) => (EVENT, Some(raw.get())),
+        Payload::Binary(_) => (BINARY_EVENT, Some(r#"{"_placeholder":true,"num":0}"#)),
+    };
+    let mut parts = vec![start.as_bytes(), event.as_bytes()];
+    for argument in payload.into_iter().chain(meta.map(RawValue::get)) {
+        parts.extend([b",".as_slice(), argument.as_bytes()]);
+    }
+    parts.push(b"]");
+    text_message(&parts)
+}
+
+#[cfg(test)]
+mod tests;

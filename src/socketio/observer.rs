@@ -1,0 +1,104 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engineioxide::{
+    DisconnectReason, Str,
+    engine::{Observer, Verdict},
+    session::Session as EngineSession,
+};
+
+use super::{
+    Edge,
+    attachments::{COMPLETE_WITHIN, Progress},
+    closing::IDLE_GRACE,
+    connect::log_refusal,
+    packet::{Inspected, Kind, Rewrite, inspect},
+    session::{Session, reason_name},
+};
+use crate::telemetry;
+
+/// Packets to other namespaces than `/` that one session may send: each is answered.
+const MAX_FOREIGN_PACKETS: u32 = 32;
+
+/// Sees each packet of a device before the library does, and the end of each session.
+pub(super) struct Watch(pub(super) Arc<Edge>);
+
+impl Observer for Watch {
+    fn text(&self, session: &EngineSession, text: &Str) -> Verdict {
+        let Some(kept) = session.context::<Session>() else {
+            return Verdict::Pass;
+        };
+        // The library ends the session for what is malformed.
+        let Ok(Inspected { kind, namespace, rewrite }) = inspect(text) else {
+            return Verdict::Pass;
+        };
+        if namespace != "/" && !kept.allows_foreign_packet(MAX_FOREIGN_PACKETS) {
+            return bound_exceeded("foreign_packets");
+        }
+        match kind {
+            Kind::BinaryEvent { attachments } | Kind::BinaryAck { attachments } => {
+                match kept.attachments(|pending| pending.announce(attachments, text.len())) {
+                    Progress::Incomplete => session.set_deadline(Some(COMPLETE_WITHIN)),
+                    Progress::Complete => {}
+                    Progress::TooMuch => return bound_exceeded("attachments"),
+                }
+            }
+            Kind::Connect if namespace == "/" => {
+                if !kept.announce() {
+                    log_refusal(&kept, "second_connect");
+                    return Verdict::Close(DisconnectReason::TransportError);
+                }
+                session.end_if_idle(None);
+            }
+            Kind::Disconnect if namespace == "/" => leave(session, &kept),
+            Kind::Connect | Kind::Disconnect | Kind::Event | Kind::Ack | Kind::ConnectError => {}
+        }
+        match rewrite {
+            Rewrite::Unneeded => Verdict::Pass,
+            Rewrite::Unescaped(text) | Rewrite::Marked(text) => Verdict::Replace(text.into()),
+        }
+    }
+
+    fn binary(&self, session: &EngineSession, data: &Bytes) -> Verdict {
+        let Some(kept) = session.context::<Session>() else {
+            return Verdict::Pass;
+        };
+        let max_bytes = self.0.parameters.config.max_message;
+        match kept.attachments(|pending| pending.take(data.len(), max_bytes)) {
+            Progress::Incomplete => {}
+            Progress::Complete => session.set_deadline(None),
+            Progress::TooMuch => return bound_exceeded("attachments"),
+        }
+        Verdict::Pass
+    }
+
+    fn proven(&self, session: &EngineSession, upto: u64) {
+        if let Some(device) = session.context::<Session>().and_then(|kept| kept.device()) {
+            device.connection.proven(upto);
+        }
+    }
+
+    fn closed(&self, session: &EngineSession, reason: &DisconnectReason) {
+        let Some(kept) = session.context::<Session>() else {
+            return;
+        };
+        if let Some(device) = kept.end() {
+            device.ended(reason_name(reason));
+        }
+    }
+}
+
+/// The device has left the namespace. Official clients then end the transport, or connect again; it is cut if neither happens.
+fn leave(session: &EngineSession, kept: &Session) {
+    session.end_if_idle(Some(IDLE_GRACE));
+    if let Some(device) = kept.leave() {
+        device.ended("left");
+    }
+}
+
+/// Ends a session that went past a bound.
+fn bound_exceeded(bound: &'static str) -> Verdict {
+    tracing::info!(bound.name = bound, "a device exceeded a bound: its session ends");
+    telemetry::refused("socketio", bound);
+    Verdict::Close(DisconnectReason::PacketParsingError)
+}

@@ -1,0 +1,115 @@
+//! The server as a process of its own, whose memory and descriptors are its own.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{API_KEY, Backend, SECRET, deadline};
+
+/// What a server needs besides what a test asks for.
+const CONFIG: &str = r#"
+[clients]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[store]
+url = "sqlite::memory:"
+[log]
+format = "json"
+[grpc]
+listen = "127.0.0.1:0"
+"#;
+
+/// `bugle serve`. It is killed with its value.
+pub struct ServerProcess {
+    child: Child,
+    pub clients: SocketAddr,
+    pub grpc: SocketAddr,
+    pub admin: SocketAddr,
+    _directory: TempDir,
+}
+
+impl ServerProcess {
+    /// With these further lines of the configuration, each a table of its own.
+    pub fn start(config: &str) -> Self {
+        Self::start_with_files(config, None)
+    }
+
+    /// The same with so many file descriptors.
+    pub fn start_with_files(config: &str, files: Option<u32>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("bugle.toml");
+        let keys = format!(
+            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\"]\n\
+             [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+        );
+        fs::write(&path, format!("{CONFIG}{keys}{config}")).expect("a file is written");
+        let limit = files.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit}exec \"$0\" serve --config \"$1\"")]);
+        command.arg(env!("CARGO_BIN_EXE_bugle")).arg(&path).env_clear();
+        command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a shell runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
+        let mut logged = String::new();
+        let listening = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("the server ended before it listened:\n{logged}") };
+            logged += &line;
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
+            if entry["message"] == "listening" {
+                break entry;
+            }
+        };
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
+        let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
+        Self { child, clients, grpc, admin, _directory: directory }
+    }
+
+    pub async fn backend(&self) -> Backend {
+        Backend::connect(self.grpc, API_KEY).await
+    }
+
+    /// Resident memory in MiB.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory is told");
+        let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes / 1024
+    }
+
+    /// How many file descriptors it holds.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process is there").count()
+    }
+
+    /// Stops it as a service manager does; how long that took, and whether it ended well.
+    #[track_caller]
+    pub fn stop(mut self) -> impl Future<Output = (Duration, bool)> {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(asked.expect("kill is there").success());
+        let begun = Instant::now();
+        deadline("the end of the process", async move {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("it is ours") {
+                    return (begun.elapsed(), status.success());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
