@@ -1,26 +1,17 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 
 import { counts } from './harness/backend.js';
-import { Arrivals } from './harness/deadline.js';
 import { Network } from './harness/network.js';
+import { PythonDevice } from './harness/python.js';
 import { Server } from './harness/server.js';
 
-const PYTHON = fileURLToPath(new URL('.venv/bin/python', import.meta.url));
-const DEVICE = fileURLToPath(new URL('python_device.py', import.meta.url));
 const TEXT = '{"b":1,"a":1.10,"large":12345678901234567890,"text":"\u{1F680}\u2028","_placeholder":true,"num":0}';
 const server = await Server.start({ after });
 
 /** What a device in Python tells. */
 function run(t, url, transport, token) {
-  const told = new Arrivals(`python-socketio by ${transport}`);
-  const device = spawn(PYTHON, [DEVICE, url, transport, token], { stdio: ['ignore', 'pipe', 'inherit'] });
-  t.after(() => device.kill());
-  createInterface({ input: device.stdout }).on('line', (line) => told.push(JSON.parse(line)));
-  return told;
+  return PythonDevice.run(t, url, transport, token).told;
 }
 
 async function ready(told, transport, first = told.next()) {

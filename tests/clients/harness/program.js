@@ -24,6 +24,10 @@ export class Program {
     });
   }
 
+  get pid() {
+    return this.#process.pid;
+  }
+
   /** The line that says where it listens. */
   async listening() {
     const exited = this.#exited.then(([code]) => Promise.reject(new Error(`exit code ${code}`)));
