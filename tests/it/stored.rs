@@ -34,6 +34,18 @@ async fn emit(backend: &Backend, request: EmitToUserRequest) -> Receipt {
     response.receipt.expect("there is a receipt")
 }
 
+/// Waits until the server has the device's proof of all that it was sent before: it answers the ping behind that, or polls again, before
+/// it acknowledges what comes later.
+async fn settled(backend: &Backend, user: &str, device: &mut Device) {
+    let mut notify = backend.notify();
+    let options = Some(crate::acks::acks(bugle::proto::v1::ack_options::Mode::Any, crate::acks::LONG));
+    let request = EmitToUserRequest { options, ..crate::harness::to_user(user, "settle", "1") };
+    let emit = crate::acks::in_background(async move { notify.emit_to_user(request).await });
+    let asked = device.expect_event("settle").await;
+    device.acknowledge(&asked, "[]");
+    emit.await.expect("the call ends").expect("the emit is accepted");
+}
+
 async fn expect_all(device: &mut Device, payloads: impl IntoIterator<Item = u32>) {
     for payload in payloads {
         assert_eq!(device.expect_event("e").await.json(), payload.to_string());
@@ -60,6 +72,7 @@ async fn what_was_stored_for_nobody_comes_once_and_in_order_to_the_first_device_
         let receipt = emit_stored(&backend, &user, "4").await;
         assert_eq!((receipt.matched, receipt.enqueued), (1, 1));
         expect_all(&mut first, [4]).await;
+        settled(&backend, &user, &mut first).await;
         let mut second = device().connect().await.unwrap();
         backend.emit_to_user(&user, "next", "5").await;
         assert_eq!(second.next_event().await.json(), "5", "nothing was missed");
@@ -257,7 +270,9 @@ async fn what_one_device_could_not_be_given_comes_to_the_next_that_can() {
     narrow.heard().await;
     let mut stale = server.device("42").resume(json!({ "user:42": "other.1" })).connect().await.unwrap();
     stale.expect_event("bugle:resumed").await;
-    expect_all(&mut server.connect("42").await, [1, 2]).await;
+    let mut next = server.connect("42").await;
+    expect_all(&mut next, [1, 2]).await;
+    settled(&backend, "42", &mut next).await;
     let mut later = server.connect("42").await;
     backend.emit_to_user("42", "next", "1").await;
     assert_eq!(later.next_event().await.name, "next", "once is enough");
