@@ -184,7 +184,7 @@ impl App {
                 lifecycle: lifecycle.clone(),
             }));
         }
-        // Whoever asks here has no token. The listener's share bounds them.
+        // Operators and probes send no token. The listener's share of the descriptors bounds their connections.
         let serving = listening.serving(&listening.admin_done, &queued, Strangers::unlimited(), &proxies);
         listening.serve_http("admin", operators, admin, serving);
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);

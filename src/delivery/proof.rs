@@ -68,7 +68,7 @@ impl Publishing {
 }
 
 impl Drop for Publishing {
-    /// The fan-out broke off: nobody knows how far it came.
+    /// The fan-out was cancelled or panicked: some connections may not have been sent the message.
     fn drop(&mut self) {
         if !self.is_done {
             self.note(true);

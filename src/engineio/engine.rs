@@ -83,13 +83,13 @@ pub enum Verdict {
     Pass,
     /// The library above gets this text instead.
     Replace(Str),
-    /// Nobody gets it.
+    /// The message is dropped.
     Drop,
     /// The session ends.
     Close(DisconnectReason),
 }
 
-/// A session's connection to the library above, whatever that keeps of it.
+/// A session's connection to the library above, without the type of what the library keeps.
 pub(crate) trait Link: Send + Sync {
     fn message(&self, text: Str);
     fn binary(&self, data: Bytes);

@@ -1,5 +1,5 @@
-//! Upgrades ("Upgrade" in the protocol): polling goes on until the device sends `5` on the WebSocket. Whatever ends the attempt before
-//! leaves the session as it was.
+//! Upgrades ("Upgrade" in the protocol): polling goes on until the device sends `5` on the WebSocket. An attempt that fails
+//! before leaves the session as it was.
 
 use std::{
     future::poll_fn,

@@ -105,7 +105,7 @@ impl Session {
             LinkState::Gone => return None,
             LinkState::Waits(_) => {}
         }
-        // The packets of a session come one after the other, so nobody else makes a link meanwhile; a close may come.
+        // The packets of a session arrive one at a time, so no other task makes a link meanwhile. The session may be closed meanwhile.
         let LinkState::Waits(parts) = mem::replace(&mut state.link, LinkState::Gone) else {
             return None;
         };
