@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// From so many connections on that have ended, a look at the whole heap pays off.
-const WORTH_A_LOOK: usize = 500;
-/// So often it waits for no more of them to end.
-const MOST_PUT_OFF: u32 = 30;
+/// From so many bytes on that are used no more, a look at the whole heap pays off.
+const WORTH_A_LOOK: usize = 4 * 1024 * 1024;
+/// So often it waits for no more of them to become free.
+const MOST_PUT_OFF: u32 = 10;
 
-/// Watches how many connections there are, and when it is worth a look.
+/// Watches how much memory is used, and when it is worth a look.
 #[derive(Debug, Default)]
 struct Watch {
-    /// The most since the last look. Devices and their TCP connections count, so that strangers do, too.
+    /// The most since the last look.
     most: usize,
     last: usize,
     /// How often it was put off since it became worth it.
@@ -24,12 +24,12 @@ struct Watch {
 }
 
 impl Watch {
-    /// Whether now is the time: many have ended, and no more of them at the moment, or it has waited long for that.
-    fn is_time(&mut self, connections: usize) -> bool {
-        self.most = self.most.max(connections);
-        let has_settled = connections >= self.last;
-        self.last = connections;
-        if self.most - connections < WORTH_A_LOOK {
+    /// Whether now is the time: much is free, and no more becomes free at the moment, or it has waited long for that.
+    fn is_time(&mut self, used: usize) -> bool {
+        self.most = self.most.max(used);
+        let has_settled = used >= self.last;
+        self.last = used;
+        if self.most - used < WORTH_A_LOOK {
             self.put_off = 0;
             return false;
         }
@@ -37,13 +37,13 @@ impl Watch {
             self.put_off += 1;
             return false;
         }
-        (self.most, self.put_off) = (connections, 0);
+        (self.most, self.put_off) = (used, 0);
         true
     }
 }
 
-/// Gives memory back after many connections have ended, until a stop is asked for.
-pub async fn give_back(connections: impl Fn() -> usize, stopping: impl Future<Output = ()>) {
+/// Gives memory back after much of it has become free, until a stop is asked for. `used`: about how many bytes what comes and goes takes.
+pub async fn give_back(used: impl Fn() -> usize, stopping: impl Future<Output = ()>) {
     let mut tick = tokio::time::interval(LOOK_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = Watch::default();
@@ -53,7 +53,7 @@ pub async fn give_back(connections: impl Fn() -> usize, stopping: impl Future<Ou
             () = &mut stopping => return,
             _ = tick.tick() => {}
         }
-        if watch.is_time(connections()) {
+        if watch.is_time(used()) {
             // It takes milliseconds, in which nobody else's work should wait for this thread.
             let _ = tokio::task::spawn_blocking(trim).await;
         }
@@ -77,20 +77,21 @@ fn trim() {}
 mod tests {
     use super::*;
 
+    const MIB: usize = 1024 * 1024;
+
     #[test]
-    fn the_time_is_when_many_have_left_and_no_more_are_leaving() {
+    fn the_time_is_when_much_has_become_free_and_no_more_does() {
         let mut watch = Watch::default();
-        let times =
-            [0, 5_000, 5_000, 3_000, 1_000, 1_000, 1_000, 900, 900, 600, 400, 400].map(|count| watch.is_time(count));
+        let times = [0, 50, 50, 30, 10, 10, 10, 9, 9, 7, 5, 5].map(|used| watch.is_time(used * MIB));
         let expected = [false, false, false, false, false, true, false, false, false, false, false, true];
         assert_eq!(times, expected);
     }
 
     #[test]
-    fn while_they_go_on_leaving_it_is_time_all_the_same_now_and_then() {
+    fn while_more_goes_on_becoming_free_it_is_time_all_the_same_now_and_then() {
         let mut watch = Watch::default();
-        let times: Vec<_> = (0..100).map(|tick| watch.is_time(20_000 - tick * 100)).collect();
+        let times: Vec<_> = (0..50).map(|tick| watch.is_time((200 - tick) * MIB)).collect();
         let looks: Vec<_> = times.iter().enumerate().filter(|(_, is_time)| **is_time).map(|(tick, _)| tick).collect();
-        assert_eq!(looks, [35, 70]);
+        assert_eq!(looks, [14, 28, 42]);
     }
 }

@@ -2,6 +2,8 @@
 
 mod listeners;
 
+mod footprint;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -12,9 +14,11 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use transport::{Acceptor, Flushers, Origins, Pages, Proxies, QueuedBytes, Serving, Share, Spawn, Strangers};
+use transport::{
+    Acceptor, Flushers, Origins, Pages, Proxies, QueuedBytes, Serving, Share, Spawn, Strangers, Unfinished,
+};
 
-use self::listeners::Bound;
+use self::{footprint::Footprint, listeners::Bound};
 
 use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
@@ -169,30 +173,24 @@ impl App {
             commands: commands.clone(),
             lifecycle: lifecycle.clone(),
         };
-        listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share);
-        listening.keep_house(metrics.clone(), devices_share);
-        let operators = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
-        let mut operators = http::admin_routes(operators);
-        if config.console.enabled {
-            config.clients.cors_origins.extend(console::origins(addresses.admin));
-            operators = operators.merge(console::routes(console::Parameters {
-                config: config.console.clone(),
-                api_keys,
-                clients: addresses.clients,
-                socketio_path: config.socketio.path.clone(),
-                commands: commands.clone(),
-                lifecycle: lifecycle.clone(),
-            }));
-        }
+        listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
+        listening.lifecycle.spawn(telemetry::keep_up(metrics.clone(), listening.stopping()));
+        let operators = operator_routes(&mut config, addresses, api_keys, &commands, &lifecycle, metrics);
+        let unfinished = Unfinished::new(config.clients.incoming_bytes_total);
         // Operators and probes send no token. The listener's share of the descriptors bounds their connections.
-        let serving = listening.serving(&listening.admin_done, &queued, Strangers::unlimited(), &proxies);
-        listening.serve_http("admin", operators, admin, serving);
+        let serving = |done, strangers| listening.serving(done, &queued, strangers, &unfinished, &proxies);
+        let for_operators = serving(&listening.admin_done, Strangers::unlimited());
+        listening.serve_http("admin", operators, admin, for_operators);
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
         let pages = Pages::new(origins, proxies.clone());
         let strangers = Strangers::new(config.limits.unauthenticated.clone());
-        let serving = listening.serving(&listening.devices_done, &queued, strangers, &proxies);
-        let devices = device_routes(config, clock, pages, commands, &lifecycle, &serving);
-        listening.serve_http("clients", devices, clients, serving);
+        let for_devices = serving(&listening.devices_done, strangers);
+        let (devices, connections) = device_routes(config, clock, pages, commands, &lifecycle, &for_devices);
+        listening.serve_http("clients", devices, clients, for_devices);
+        let delivery = listening.delivery.clone();
+        let shares = [devices_share, grpc_share];
+        let footprint = Footprint { shares, connections, delivery, queued, unfinished };
+        lifecycle.spawn(memory::give_back(move || footprint.bytes(), listening.stopping()));
         lifecycle.set_ready();
         tracing::info!(
             clients.listen = %addresses.clients,
@@ -209,6 +207,31 @@ async fn not_found() -> (StatusCode, [(HeaderName, &'static str); 1]) {
     (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-store")])
 }
 
+fn operator_routes(
+    config: &mut Config,
+    addresses: Addresses,
+    api_keys: ApiKeys,
+    commands: &Commands,
+    lifecycle: &Lifecycle,
+    metrics: PrometheusHandle,
+) -> Router {
+    let parameters = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
+    let routes = http::admin_routes(parameters);
+    if !config.console.enabled {
+        return routes;
+    }
+    config.clients.cors_origins.extend(console::origins(addresses.admin));
+    routes.merge(console::routes(console::Parameters {
+        config: config.console.clone(),
+        api_keys,
+        clients: addresses.clients,
+        socketio_path: config.socketio.path.clone(),
+        commands: commands.clone(),
+        lifecycle: lifecycle.clone(),
+    }))
+}
+
+/// The routes of the devices' port, and what counts their transports.
 fn device_routes(
     config: Config,
     clock: Clock,
@@ -216,7 +239,7 @@ fn device_routes(
     commands: Commands,
     lifecycle: &Lifecycle,
     serving: &Serving,
-) -> Router {
+) -> (Router, Arc<Connections>) {
     let compression = transport::compression(config.clients.compress_from);
     let greeting = format!("Bugle, for devices: Socket.IO at {}\n", config.socketio.path);
     let connections = Connections::new(config.limits);
@@ -238,7 +261,7 @@ fn device_routes(
     });
     let socketio = socketio::routes(socketio::Parameters {
         on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
-        connections,
+        connections: connections.clone(),
         pages,
         expiry: socketio::Expiry {
             on_expiry: config.auth.on_expiry,
@@ -250,15 +273,17 @@ fn device_routes(
         clock,
         lifecycle: lifecycle.clone(),
         flushers: serving.flushers.clone(),
+        unfinished: serving.unfinished.clone(),
         spawn: serving.spawn.clone(),
         spawn_vital: vital(lifecycle, "engine"),
         done: serving.done.clone(),
     });
     let routes = socketio.merge(websocket).merge(rest).route("/", get(async || greeting)).fallback(not_found);
-    match compression {
+    let routes = match compression {
         Some(compression) => routes.layer(compression),
         None => routes,
-    }
+    };
+    (routes, connections)
 }
 
 /// Runs tasks without which the server is of no use.
@@ -273,15 +298,9 @@ impl Listening {
         self.addresses
     }
 
-    /// Runs what nobody asks for.
-    fn keep_house(&self, metrics: PrometheusHandle, sockets: Share) {
-        let stopping = || {
-            let lifecycle = self.lifecycle.clone();
-            async move { lifecycle.stopping().await }
-        };
-        let delivery = self.delivery.clone();
-        self.lifecycle.spawn(telemetry::keep_up(metrics, stopping()));
-        self.lifecycle.spawn(memory::give_back(move || delivery.hub().connections() + sockets.taken(), stopping()));
+    fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let lifecycle = self.lifecycle.clone();
+        async move { lifecycle.stopping().await }
     }
 
     fn serve_calls(&self, edge: grpc::Edge, acceptor: Acceptor, share: Share) {
@@ -306,12 +325,20 @@ impl Listening {
         done: &CancellationToken,
         queued: &Arc<QueuedBytes>,
         strangers: Strangers,
+        unfinished: &Unfinished,
         proxies: &Proxies,
     ) -> Serving {
         let lifecycle = self.lifecycle.clone();
         let spawn: Spawn = Arc::new(move |task| lifecycle.spawn(task));
         let flushers = Flushers::start(&vital(&self.lifecycle, "flusher"), done, queued.clone());
-        Serving { spawn, flushers, strangers, proxies: proxies.clone(), done: done.clone() }
+        Serving {
+            spawn,
+            flushers,
+            strangers,
+            unfinished: unfinished.clone(),
+            proxies: proxies.clone(),
+            done: done.clone(),
+        }
     }
 
     fn serve_http(&self, name: &'static str, routes: Router, acceptor: Acceptor, serving: Serving) {

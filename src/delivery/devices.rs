@@ -191,8 +191,8 @@ impl Delivery {
         false
     }
 
-    /// Sends all connections away, `pace` of them per second, until none is left or the deadline has come. Says how many
-    /// that were.
+    /// Sends all connections away, until none is left or the deadline has come. Says how many that were. `pace`: so many per second of
+    /// those whose devices hear it at once, and come back at once.
     pub async fn drain(&self, pace: u32, deadline: Instant) -> usize {
         let mut closed = 0;
         let mut tick = tokio::time::interval(DRAIN_TICK);
@@ -206,13 +206,15 @@ impl Delivery {
                 break;
             }
             for member in members {
-                while due < 1.0 {
-                    if tokio::time::timeout_at(deadline, tick.tick()).await.is_err() {
-                        return closed;
+                if member.connection().listens_now() {
+                    while due < 1.0 {
+                        if tokio::time::timeout_at(deadline, tick.tick()).await.is_err() {
+                            return closed;
+                        }
+                        due += per_tick;
                     }
-                    due += per_tick;
+                    due -= 1.0;
                 }
-                due -= 1.0;
                 closed += usize::from(self.hub().close(&member, &CloseCode::Draining.into()));
             }
         }

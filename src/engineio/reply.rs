@@ -26,17 +26,35 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 impl Refusal {
     pub(crate) fn response(self) -> Response<Body> {
+        metrics::counter!("engineio_refusals_total", "reason" => self.reason()).increment(1);
         let (status, code, message) = match self {
             Self::UnknownTransport => (StatusCode::BAD_REQUEST, 0, "Transport unknown"),
             Self::UnknownSession => (StatusCode::BAD_REQUEST, 1, "Session ID unknown"),
             Self::Method => (StatusCode::BAD_REQUEST, 2, "Bad handshake method"),
-            Self::BadRequest => (StatusCode::BAD_REQUEST, 3, "Bad request"),
+            // Node's server answers a request that asks for no WebSocket as any other that it cannot read.
+            Self::BadRequest | Self::Handshake(handshake::Fault::NotAnUpgrade) => {
+                (StatusCode::BAD_REQUEST, 3, "Bad request")
+            }
             Self::UnknownVersion => (StatusCode::BAD_REQUEST, 5, "Unsupported protocol version"),
             Self::Handshake(fault) => return handshake_refused(fault),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 3, "The payload is larger than maxPayload"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, 3, "The body did not arrive in time"),
         };
         error(status, code, message)
+    }
+
+    /// Its name in metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownTransport => "unknown_transport",
+            Self::UnknownSession => "unknown_session",
+            Self::Method => "method",
+            Self::BadRequest => "bad_request",
+            Self::UnknownVersion => "unknown_version",
+            Self::Handshake(_) => "handshake",
+            Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
+        }
     }
 }
 
@@ -46,10 +64,6 @@ fn error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
 }
 
 fn handshake_refused(fault: handshake::Fault) -> Response<Body> {
-    // Node's server answers 400 to a request that asks for no WebSocket, as to any other that it cannot read.
-    if fault == handshake::Fault::NotAnUpgrade {
-        return Refusal::BadRequest.response();
-    }
     let (status, headers, message) = fault.response_parts();
     let mut response = error(status, 3, &message);
     response.headers_mut().extend(headers);

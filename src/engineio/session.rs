@@ -162,6 +162,14 @@ impl Session {
         self.lock().backlog()
     }
 
+    /// Whether the device hears at once what is sent now: it has a WebSocket, or a poll is being answered.
+    pub fn listens_now(&self) -> bool {
+        match &self.lock().carrier {
+            Carrier::Polling(polling) => polling.is_answering,
+            Carrier::WebSocket(_) => true,
+        }
+    }
+
     pub(crate) fn has_room(&self) -> Result<(), SendError> {
         let state = self.lock();
         match &state.carrier {

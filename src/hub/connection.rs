@@ -33,6 +33,11 @@ pub trait Connection: Send + Sync + 'static {
         false
     }
 
+    /// Whether the device hears at once what is sent now. One that polls does not between two polls, and may never poll again.
+    fn listens_now(&self) -> bool {
+        true
+    }
+
     /// Whether so little waits for the device that it can be given what it has missed.
     fn has_room(&self) -> bool;
 

@@ -85,6 +85,11 @@ impl Connections {
         Arc::new(Self { limits, total: AtomicU32::new(0), by_address: DashMap::new(), connects })
     }
 
+    /// How many transports there are.
+    pub fn total(&self) -> u32 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Takes a place for a transport from this address.
     pub fn admit_address(self: &Arc<Self>, address: IpAddr) -> Result<AddressSlot, Refused> {
         let address = site(address);

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use transport::Part;
+
 /// Attachments that one packet may announce. Bugle has no use for them: an event with attachments is handled without its argument.
 const MAX_ATTACHMENTS: usize = 16;
 /// The time in which all attachments of a packet have to arrive.
@@ -10,6 +12,8 @@ pub(super) const COMPLETE_WITHIN: Duration = Duration::from_mins(1);
 pub(super) struct Attachments {
     left: usize,
     bytes: usize,
+    /// Counts them among what has not arrived whole.
+    part: Option<Part>,
 }
 
 /// What is next after a packet or an attachment.
@@ -26,12 +30,17 @@ pub(super) enum Progress {
 impl Attachments {
     /// Begins a packet of `bytes` bytes that announces attachments.
     pub(super) fn announce(&mut self, count: usize, bytes: usize) -> Progress {
-        *self = Self { left: count, bytes };
+        *self = Self { left: count, bytes, part: None };
         match count {
             0 => Progress::Complete,
             count if count > MAX_ATTACHMENTS => Progress::TooMuch,
             _ => Progress::Incomplete,
         }
+    }
+
+    /// How many bytes there are of a packet whose attachments have not all arrived, and what counts them.
+    pub(super) fn held(&mut self) -> (usize, &mut Option<Part>) {
+        (if self.left == 0 { 0 } else { self.bytes }, &mut self.part)
     }
 
     /// Takes an attachment. `max_bytes`: of the packet with all its attachments. One that was not announced is left to the library, which

@@ -168,6 +168,10 @@ impl Connection for SocketConnection {
         self.resumes
     }
 
+    fn listens_now(&self) -> bool {
+        self.session.listens_now()
+    }
+
     fn has_room(&self) -> bool {
         self.has_at_most(self.edge.parameters.config.queue_bytes / REPLAY_SHARE)
     }

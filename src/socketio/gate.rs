@@ -50,15 +50,15 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(query)| query);
     let query = Parameters(query.unwrap_or_default());
     let edge = &gate.edge;
-    if !edge.parameters.pages.allow(&parts) {
-        return edge.refuse(&parts, Refusal::Origin);
-    }
     let Some(ClientAddress(address)) = edge.parameters.pages.client_address(&parts) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let stranger = parts.extensions.get::<Arc<Stranger>>().cloned();
     if let Some(stranger) = &stranger {
         stranger.locate(address);
+    }
+    if !edge.parameters.pages.allow(&parts) {
+        return edge.refuse(&parts, Refusal::Origin);
     }
     let mut extensions = Extensions::new();
     match query.get("sid").filter(|sid| !sid.is_empty()) {

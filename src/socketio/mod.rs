@@ -48,7 +48,7 @@ use axum::{
 use engineioxide::engine::{Attachment, Engine};
 use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService};
 use tokio_util::sync::CancellationToken;
-use transport::{Flushers, Pages, Spawn};
+use transport::{Flushers, Pages, Spawn, Unfinished};
 
 use self::token_watch::TokenWatch;
 use crate::auth::OnExpiry;
@@ -88,6 +88,8 @@ pub struct Parameters {
     pub lifecycle: Lifecycle,
     /// Write the queues of all WebSocket connections.
     pub flushers: Flushers,
+    /// Counts packets whose attachments have not all arrived.
+    pub unfinished: Unfinished,
     /// Runs the engine's tasks.
     pub spawn: Spawn,
     /// Runs the task of the engine's timers.

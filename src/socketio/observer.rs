@@ -1,15 +1,15 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use engineioxide::{
     DisconnectReason, Str,
     engine::{Observer, Verdict},
-    session::Session as EngineSession,
+    session::{Ending, Session as EngineSession},
 };
 
 use super::{
     Edge,
-    attachments::{COMPLETE_WITHIN, Progress},
+    attachments::{Attachments, COMPLETE_WITHIN, Progress},
     closing::IDLE_GRACE,
     connect::log_refusal,
     packet::{Inspected, Kind, Rewrite, inspect},
@@ -37,7 +37,7 @@ impl Observer for Watch {
         }
         match kind {
             Kind::BinaryEvent { attachments } | Kind::BinaryAck { attachments } => {
-                match kept.attachments(|pending| pending.announce(attachments, text.len())) {
+                match self.attachments(session, &kept, |pending| pending.announce(attachments, text.len())) {
                     Progress::Incomplete => session.set_deadline(Some(COMPLETE_WITHIN)),
                     Progress::Complete => {}
                     Progress::TooMuch => return bound_exceeded("attachments"),
@@ -64,7 +64,7 @@ impl Observer for Watch {
             return Verdict::Pass;
         };
         let max_bytes = self.0.parameters.config.max_message;
-        match kept.attachments(|pending| pending.take(data.len(), max_bytes)) {
+        match self.attachments(session, &kept, |pending| pending.take(data.len(), max_bytes)) {
             Progress::Incomplete => {}
             Progress::Complete => session.set_deadline(None),
             Progress::TooMuch => return bound_exceeded("attachments"),
@@ -85,6 +85,30 @@ impl Observer for Watch {
         if let Some(device) = kept.end() {
             device.ended(reason_name(reason));
         }
+    }
+}
+
+impl Watch {
+    /// Takes note of a packet or an attachment, and counts what its packet holds until it is complete.
+    fn attachments(
+        &self,
+        session: &EngineSession,
+        kept: &Session,
+        note: impl FnOnce(&mut Attachments) -> Progress,
+    ) -> Progress {
+        kept.attachments(|pending| {
+            let progress = note(pending);
+            let (bytes, part) = pending.held();
+            self.0.parameters.unfinished.hold(part, bytes, || {
+                let (edge, id) = (self.0.clone(), session.id());
+                move || {
+                    if let Some(session) = edge.engine().and_then(|engine| engine.session(id)) {
+                        session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::PacketParsingError);
+                    }
+                }
+            });
+            progress
+        })
     }
 }
 

@@ -177,7 +177,7 @@ impl Session {
         let mut state = self.state.lock();
         state.phase = Phase::Ended;
         // The library may keep the session for a while.
-        let held = (std::mem::take(&mut state.strangers), state.slot.take());
+        let held = (std::mem::take(&mut state.strangers), state.slot.take(), std::mem::take(&mut state.attachments));
         let device = state.device.take();
         drop(state);
         drop(held);

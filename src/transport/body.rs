@@ -1,7 +1,6 @@
 use std::{
     error::Error,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::Stranger;
+use crate::{Arriving, Part};
 
 /// How long a body that is being read may go without a byte.
 pub const BYTE_WITHIN: Duration = Duration::from_secs(10);
@@ -24,8 +23,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 pin_project! {
     /// A request's body that has to arrive in time: a byte every 10 s ([`BYTE_WITHIN`]), all of it in 60 s ([`BODY_WITHIN`]).
     ///
-    /// Only the time counts in which a reader waits for the body, so a reader that pauses does not end it. Its bytes count as those
-    /// of a [`Stranger`] from their arrival until the body is dropped.
+    /// Only the time counts in which a reader waits for the body, so a reader that pauses does not end it. Its bytes count as
+    /// [`Arriving`] until the body is dropped.
     pub struct Body<B = Incoming> {
         #[pin]
         inner: B,
@@ -35,7 +34,9 @@ pin_project! {
         waiting_since: Option<Instant>,
         waited: Duration,
         has_ended: bool,
-        stranger: Option<Counted>,
+        arriving: Option<Arriving>,
+        arrived: usize,
+        part: Option<Part>,
     }
 }
 
@@ -74,10 +75,18 @@ impl BodyError {
 }
 
 impl<B> Body<B> {
-    /// Wraps a body. Its bytes count as those of the stranger, if it is one's.
-    pub fn new(inner: B, stranger: Option<Arc<Stranger>>) -> Self {
-        let stranger = stranger.map(|stranger| Counted { stranger, bytes: 0 });
-        Self { inner, timer: None, waiting_since: None, waited: Duration::ZERO, has_ended: false, stranger }
+    /// Wraps a body. `arriving` counts its bytes.
+    pub fn new(inner: B, arriving: Option<Arriving>) -> Self {
+        Self {
+            inner,
+            timer: None,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            has_ended: false,
+            arriving,
+            arrived: 0,
+            part: None,
+        }
     }
 }
 
@@ -105,8 +114,9 @@ where
             *this.waited += since.elapsed();
         }
         *this.has_ended = !matches!(frame, Some(Ok(_)));
-        if let (Some(Ok(frame)), Some(counted)) = (&frame, this.stranger.as_mut()) {
-            counted.add(frame.data_ref().map_or(0, Bytes::len));
+        if let (Some(Ok(frame)), Some(arriving)) = (&frame, &*this.arriving) {
+            *this.arrived += frame.data_ref().map_or(0, Bytes::len);
+            arriving.hold(this.part, *this.arrived);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Read(error.into()))))
     }
@@ -136,34 +146,15 @@ fn poll_deadline(
     timer.as_mut().poll(cx).map(|()| if overdue < stalled { BodyError::Overdue } else { BodyError::Stalled })
 }
 
-/// The bytes of one body that count as a stranger's. Dropping it releases them.
-struct Counted {
-    stranger: Arc<Stranger>,
-    bytes: usize,
-}
-
-impl Counted {
-    fn add(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.stranger.add_body_bytes(bytes);
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.stranger.release_body_bytes(self.bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, future::poll_fn, io};
+    use std::{collections::VecDeque, future::poll_fn, io, sync::Arc};
 
     use http_body::Body as _;
     use tokio::time::sleep;
 
     use super::*;
-    use crate::{StrangerLimits, Strangers};
+    use crate::{Flushers, QueuedBytes, Strangers, Stream, Unfinished};
 
     /// A body that waits before each of its frames.
     struct Script {
@@ -278,21 +269,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_count_as_the_strangers_until_the_body_is_dropped() {
-        let limit = usize::MAX;
-        let strangers = Strangers::new(StrangerLimits {
-            connections: limit,
-            connections_per_address: limit,
-            body_bytes: limit,
-            body_bytes_per_address: limit,
-        });
+    async fn bytes_count_until_the_body_is_dropped() {
+        let (strangers, unfinished) = (Strangers::unlimited(), Unfinished::new(usize::MAX));
         let stranger = Arc::new(strangers.enter(None, || {}));
-        let frames = ["ab", "cde"].map(|data| (Duration::ZERO, Ok(Frame::data(Bytes::from(data)))));
+        let stream = Stream::other(tokio::io::duplex(1).0, &Flushers::inline(QueuedBytes::new(u64::MAX)));
+        let arriving = Arriving::new(unfinished.clone(), stranger, stream.handle());
+        let frames = [2_000, 3_000].map(|size| (Duration::ZERO, Ok(Frame::data(Bytes::from(vec![0; size])))));
         let script = Script { frames: frames.into(), timer: None };
-        let mut body = Box::pin(Body::new(script, Some(stranger)));
+        let mut body = Box::pin(Body::new(script, Some(arriving)));
         while next(&mut body).await.is_some() {}
-        assert_eq!(strangers.body_bytes(), 5);
+        assert_eq!((strangers.body_bytes(), unfinished.total()), (5_000, 5_000));
         drop(body);
-        assert_eq!(strangers.body_bytes(), 0);
+        assert_eq!((strangers.body_bytes(), unfinished.total()), (0, 0));
     }
 }

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{
@@ -17,12 +18,17 @@ use futures_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 
 use crate::{Accepted, Acceptor, FIRST_BYTE_WITHIN, Place, PlaceHandle, accept::report_silent};
 
 /// What a client that speaks HTTP/2 sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The preface, and the head of the SETTINGS frame that has to follow it at once.
+const BEGINNING: usize = PREFACE.len() + 9;
+/// A connection that speaks HTTP/1 has this long to show a key. Its first request has one.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection of a gRPC listener that has begun to speak HTTP. It holds its place in the listener's share.
 ///
@@ -32,11 +38,13 @@ pub struct GrpcStream {
     beginning: Beginning,
     cut: Arc<Cut>,
     place: Place,
+    /// The end of a connection that is not known by then.
+    known_by: Option<Pin<Box<Sleep>>>,
 }
 
 /// The first bytes, which were read before anyone asked for them.
 struct Beginning {
-    bytes: [u8; PREFACE.len()],
+    bytes: [u8; BEGINNING],
     /// `bytes[start..end]` remain to be read.
     start: usize,
     end: usize,
@@ -50,8 +58,9 @@ struct Cut {
 }
 
 impl Acceptor {
-    /// Returns the connections that have sent the whole preface of HTTP/2, or bytes that are not its beginning, within
-    /// [`FIRST_BYTE_WITHIN`]; others are closed. Those that take their time do not hold up others. The stream has no end and no
+    /// Returns the connections that have sent the whole preface of HTTP/2 and begun with its settings, or sent bytes that are not the
+    /// preface's beginning, within [`FIRST_BYTE_WITHIN`]; others are closed. Of those that do not speak HTTP/2, those are closed later
+    /// that are not known within 10 s. Those that take their time do not hold up others. The stream has no end and no
     /// errors.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<GrpcStream>> {
         // The share bounds how many are starting.
@@ -76,11 +85,14 @@ async fn start(accepted: Accepted) -> Option<GrpcStream> {
     let cut = Arc::new(Cut::default());
     let handle = Arc::clone(&cut);
     place.on_displaced(move || handle.cut());
-    let beginning = Beginning { bytes: [0; PREFACE.len()], start: 0, end: 0 };
-    let mut stream = GrpcStream { stream, beginning, cut, place };
+    let beginning = Beginning { bytes: [0; BEGINNING], start: 0, end: 0 };
+    let mut stream = GrpcStream { stream, beginning, cut, place, known_by: None };
     let begun = tokio::time::timeout(FIRST_BYTE_WITHIN, stream.read_beginning()).await;
     if begun.is_err() {
         report_silent(&stream.place);
+    }
+    if !stream.speaks_http2() {
+        stream.known_by = Some(Box::pin(sleep(KNOWN_WITHIN)));
     }
     matches!(begun, Ok(Ok(true))).then_some(stream)
 }
@@ -96,10 +108,16 @@ impl GrpcStream {
         self.place.handle()
     }
 
-    /// Reads until the preface is complete or cannot become complete. Returns `false` if the stream ends before.
+    /// Whether what was read is the preface of HTTP/2, or its beginning.
+    fn speaks_http2(&self) -> bool {
+        let read = &self.beginning.bytes[..self.beginning.end];
+        read.starts_with(PREFACE) || PREFACE.starts_with(read)
+    }
+
+    /// Reads until the beginning is complete or cannot become complete. Returns `false` if the stream ends before.
     async fn read_beginning(&mut self) -> io::Result<bool> {
-        while self.beginning.end < PREFACE.len() {
-            let mut bytes = [0; PREFACE.len()];
+        while self.beginning.end < BEGINNING {
+            let mut bytes = [0; BEGINNING];
             let mut buffer = ReadBuf::new(&mut bytes[self.beginning.end..]);
             poll_fn(|cx| self.poll_stream(cx, &mut buffer)).await?;
             let read = buffer.filled();
@@ -109,7 +127,7 @@ impl GrpcStream {
             let end = self.beginning.end + read.len();
             self.beginning.bytes[self.beginning.end..end].copy_from_slice(read);
             self.beginning.end = end;
-            if !PREFACE.starts_with(&self.beginning.bytes[..end]) {
+            if !self.speaks_http2() {
                 break;
             }
         }
@@ -126,7 +144,7 @@ impl GrpcStream {
         cx: &mut Context<'_>,
         poll: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if !self.cut.is_cut() {
+        if !self.cut.is_cut() && !self.is_overdue(cx) {
             if let ready @ Poll::Ready(_) = poll(Pin::new(&mut self.stream), cx) {
                 return ready;
             }
@@ -139,6 +157,20 @@ impl GrpcStream {
         // What is in the send buffer is discarded. It fails if the peer has gone, which does not matter.
         let _ = self.stream.set_zero_linger();
         Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+}
+
+impl GrpcStream {
+    /// Whether the time is up in which the connection had to become known.
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(known_by) = &mut self.known_by else {
+            return false;
+        };
+        if self.place.is_known() {
+            self.known_by = None;
+            return false;
+        }
+        known_by.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -204,6 +236,12 @@ mod tests {
     use super::*;
     use crate::{AcceptorConfig, Proxies, Share};
 
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    fn begun() -> Vec<u8> {
+        [PREFACE, SETTINGS].concat()
+    }
+
     async fn acceptor(max: usize) -> (Acceptor, std::net::SocketAddr, Share) {
         let share = Share::new(max);
         let config =
@@ -226,11 +264,12 @@ mod tests {
         let mut streams = pin!(acceptor.into_stream());
         assert!(futures_util::poll!(streams.next()).is_pending());
         client.write_all(&PREFACE[10..]).await.unwrap();
-        client.write_all(b"settings").await.unwrap();
+        assert!(futures_util::poll!(streams.next()).is_pending());
+        client.write_all(SETTINGS).await.unwrap();
         let mut stream = streams.next().await.unwrap().unwrap();
-        let mut bytes = [0; 32];
+        let mut bytes = [0; BEGINNING];
         stream.read_exact(&mut bytes).await.unwrap();
-        assert_eq!((&bytes[..24], &bytes[24..]), (&PREFACE[..], &b"settings"[..]));
+        assert_eq!((&bytes[..24], &bytes[24..]), (&PREFACE[..], SETTINGS));
         stream.write_all(b"answer").await.unwrap();
         let mut answer = [0; 6];
         client.read_exact(&mut answer).await.unwrap();
@@ -252,7 +291,7 @@ mod tests {
     async fn a_slow_beginning_does_not_hold_up_others() {
         let (acceptor, address, share) = acceptor(10).await;
         let _slow = client(address, &PREFACE[..3]).await;
-        let quick = client(address, PREFACE).await;
+        let quick = client(address, &begun()).await;
         let mut streams = pin!(acceptor.into_stream());
         let stream = streams.next().await.unwrap().unwrap();
         assert_eq!(stream.get_ref().peer_addr().unwrap(), quick.local_addr().unwrap());
@@ -260,9 +299,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unfinished_preface_is_closed_after_5_s() {
+    async fn a_preface_without_settings_is_closed_after_5_s() {
         let (acceptor, address, share) = acceptor(10).await;
-        let mut slow = client(address, &PREFACE[..23]).await;
+        let mut slow = client(address, PREFACE).await;
         let mut streams = pin!(acceptor.into_stream());
         let (start, mut byte) = (Instant::now(), [0]);
         tokio::select! {
@@ -273,15 +312,34 @@ mod tests {
         assert_eq!(share.taken(), 0);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_speaks_http_1_is_closed_after_10_s_unless_it_is_known() {
+        for is_known in [false, true] {
+            let (acceptor, address, _) = acceptor(10).await;
+            let _client = client(address, b"POST /x HTTP/1.1\r\n").await;
+            let mut stream = pin!(acceptor.into_stream()).next().await.unwrap().unwrap();
+            let mut bytes = [0; 18];
+            stream.read_exact(&mut bytes).await.unwrap();
+            if is_known {
+                stream.place().known();
+            }
+            let read = tokio::time::timeout(Duration::from_mins(1), stream.read(&mut bytes)).await;
+            assert_eq!(
+                read.map(|read| read.unwrap_err().kind()).ok(),
+                (!is_known).then_some(io::ErrorKind::ConnectionAborted)
+            );
+        }
+    }
+
     #[tokio::test]
     async fn an_unknown_connection_is_cut_for_a_new_one() {
         let (acceptor, address, share) = acceptor(1).await;
-        let _first = client(address, PREFACE).await;
+        let _first = client(address, &begun()).await;
         let mut streams = pin!(acceptor.into_stream());
         let mut unknown = streams.next().await.unwrap().unwrap();
-        let mut bytes = [0; 24];
+        let mut bytes = [0; BEGINNING];
         unknown.read_exact(&mut bytes).await.unwrap();
-        let _second = client(address, PREFACE).await;
+        let _second = client(address, &begun()).await;
         let (read, known) = tokio::join!(unknown.read(&mut bytes), streams.next());
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
         drop(unknown);
@@ -292,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn a_known_connection_keeps_its_place() {
         let (acceptor, address, _) = acceptor(1).await;
-        let _first = client(address, PREFACE).await;
+        let _first = client(address, &begun()).await;
         let mut streams = pin!(acceptor.into_stream());
         let stream = streams.next().await.unwrap().unwrap();
         stream.place().known();

@@ -27,6 +27,9 @@ pub use strangers::{Stranger, StrangerLimits, Strangers};
 mod stream;
 pub use stream::{AnswerFate, Duplex, Flushers, Handle, QueuedBytes, Spawn, Stream, WriteMode};
 
+mod unfinished;
+pub use unfinished::{Arriving, Part, Unfinished};
+
 mod body;
 pub use body::{BODY_WITHIN, BYTE_WITHIN, Body, BodyError};
 

@@ -140,6 +140,11 @@ impl Place {
         self.share.keep(self.number);
     }
 
+    /// Returns whether a token or a key of the connection was accepted.
+    pub fn is_known(&self) -> bool {
+        !self.share.0.places.lock().displaceable.contains_key(&self.number)
+    }
+
     /// Returns a handle that can mark the connection as known.
     pub fn handle(&self) -> PlaceHandle {
         PlaceHandle { share: self.share.clone(), number: self.number }

@@ -23,10 +23,12 @@ use crate::{
     body::Body,
     strangers::{Stranger, Strangers},
     stream::{AnswerFate, Flushers, Handle, Spawn, Stream},
+    unfinished::{Arriving, Unfinished},
 };
 
-/// A request line and headers beyond this are answered 431. Large enough for a token that is refused for its length.
-const MAX_HEAD: usize = 64 * 1024;
+/// A request line and headers beyond this are answered 431, as by Node: twice the longest token. It is also the most that waits of a body,
+/// which a stranger can fill without a limit in bytes of its own.
+const MAX_HEAD: usize = 16 * 1024;
 /// The time for a request's head, and the time that a connection may be idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,8 @@ pub struct Serving {
     pub flushers: Flushers,
     /// Counts connections without a token.
     pub strangers: Strangers,
+    /// Counts what has not arrived whole.
+    pub unfinished: Unfinished,
     /// Their connections are of clients whose addresses they name.
     pub proxies: Proxies,
     /// Connections end after the request that they are at once this is cancelled.
@@ -114,8 +118,12 @@ where
     place.on_displaced(move || displaced.abort());
     let stranger = serving.strangers.enter(serving.address(peer), move || abort.abort()).at(place.handle());
     let stranger = Arc::new(stranger);
-    let stream = stream.holding((place, stranger.clone()));
-    let respond = service_fn(move |request| answer(request, &service, &handle, peer, &stranger));
+    let arriving = Arriving::new(serving.unfinished.clone(), stranger.clone(), handle.clone());
+    let stream = stream.holding((place, stranger.clone())).counted(arriving.clone());
+    let respond = service_fn(move |request| {
+        let request = detach(request, arriving.clone());
+        answer(request, &service, &handle, peer, &stranger)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -158,7 +166,7 @@ impl Serving {
 }
 
 fn answer<S, B>(
-    request: Request<Incoming>,
+    mut request: Request<Body>,
     service: &S,
     handle: &Handle,
     peer: SocketAddr,
@@ -167,7 +175,6 @@ fn answer<S, B>(
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
 {
-    let mut request = detach(request, stranger);
     request.extensions_mut().insert(handle.clone());
     request.extensions_mut().insert(TcpPeer(peer));
     request.extensions_mut().insert(stranger.clone());
@@ -186,7 +193,7 @@ where
 
 /// Copies a request's headers and URI. As hyper gives them, they are slices of its read buffer and keep all of it alive for as long as
 /// they live, which for a WebSocket is its whole life.
-fn detach(request: Request<Incoming>, stranger: &Arc<Stranger>) -> Request<Body> {
+fn detach(request: Request<Incoming>, arriving: Arriving) -> Request<Body> {
     let (mut parts, body) = request.into_parts();
     let headers = parts.headers.iter().map(|(name, value)| (detached_name(name), detached_value(value)));
     let headers: HeaderMap = headers.collect();
@@ -194,7 +201,7 @@ fn detach(request: Request<Incoming>, stranger: &Arc<Stranger>) -> Request<Body>
     if let Ok(uri) = parts.uri.to_string().parse::<Uri>() {
         parts.uri = uri;
     }
-    Request::from_parts(parts, Body::new(body, Some(stranger.clone())))
+    Request::from_parts(parts, Body::new(body, Some(arriving)))
 }
 
 fn detached_name(name: &HeaderName) -> HeaderName {

@@ -6,6 +6,7 @@ mod harness;
 mod devices;
 
 mod engineio;
+mod hostile_devices;
 mod rfc6455;
 mod strangers;
 

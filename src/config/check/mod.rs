@@ -77,6 +77,17 @@ impl Found {
 
     fn clients(&mut self, config: &Config) {
         self.number("clients.queue_bytes_total", config.clients.queue_bytes_total, MIB as u64, u64::MAX);
+        let incoming = config.clients.incoming_bytes_total;
+        self.number("clients.incoming_bytes_total", incoming, MIB, usize::MAX);
+        if (MIB..config.socketio.max_message).contains(&incoming) {
+            self.add(
+                "clients.incoming_bytes_total",
+                format!(
+                    "is {incoming}, but one message may have {} bytes (socketio.max_message)",
+                    config.socketio.max_message
+                ),
+            );
+        }
         for (index, origin) in config.clients.cors_origins.iter().enumerate() {
             if let Some(problem) = origin::problem(origin) {
                 self.add(format!("clients.cors_origins[{index}]"), format!("{origin:?} {problem}"));

@@ -9,9 +9,9 @@ pub struct StrangerLimits {
     pub connections: usize,
     /// How many of one client's address there may be. An IPv6 network of 64 bits counts as one address.
     pub connections_per_address: usize,
-    /// How many bytes of request bodies they may hold in memory, all together.
+    /// How many bytes of request bodies and of unfinished messages they may hold in memory, all together.
     pub body_bytes: usize,
-    /// How many bytes of request bodies those of one client's address may hold in memory.
+    /// How many such bytes those of one client's address may hold.
     pub body_bytes_per_address: usize,
 }
 

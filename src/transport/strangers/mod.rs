@@ -1,5 +1,5 @@
-//! Connections from which no accepted token has been seen: how many there may be, and how many bytes of request bodies they
-//! may hold.
+//! Connections from which no accepted token has been seen: how many there may be, and how many bytes of request bodies and
+//! messages they may hold.
 
 mod limits;
 pub use limits::StrangerLimits;
@@ -9,11 +9,17 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 
-use self::registry::{Ended, Registry};
+use self::registry::{Abort, Ended, Registry};
 use crate::{PlaceHandle, address::counted_address, throttle::Throttle};
 
 /// The registry of the connections from which no accepted token has been seen.
@@ -32,7 +38,9 @@ struct Inner {
 /// A connection from which no accepted token has been seen. Dropping it removes the connection from the registry.
 pub struct Stranger {
     strangers: Arc<Inner>,
-    number: u64,
+    number: AtomicU64,
+    /// Of a trusted proxy's connection: each of its requests may be another client's.
+    abort_of_proxy: Option<Abort>,
     place: Option<PlaceHandle>,
 }
 
@@ -52,9 +60,10 @@ impl Strangers {
     /// `abort` closes the connection without waiting. It is called at most once, from the task that exceeds a limit (even this
     /// one, before `enter` returns) and without any lock of the registry; the connection has left the registry by then.
     pub fn enter(&self, address: Option<IpAddr>, abort: impl Fn() + Send + Sync + 'static) -> Stranger {
-        let address = address.map(counted_address);
-        let number = self.0.update(|registry, limits, ended| registry.enter(address, Box::new(abort), limits, ended));
-        Stranger { strangers: Arc::clone(&self.0), number, place: None }
+        let (address, abort) = (address.map(counted_address), Arc::new(abort) as Abort);
+        let abort_of_proxy = address.is_none().then(|| abort.clone());
+        let number = self.0.update(|registry, limits, ended| registry.enter(address, abort, limits, ended));
+        Stranger { strangers: Arc::clone(&self.0), number: AtomicU64::new(number), abort_of_proxy, place: None }
     }
 
     /// Returns how many connections are registered.
@@ -67,7 +76,7 @@ impl Strangers {
         self.len() == 0
     }
 
-    /// Returns how many bytes of bodies the registered connections hold.
+    /// Returns how many bytes of bodies and messages the registered connections hold.
     pub fn body_bytes(&self) -> usize {
         self.0.registry.lock().body_bytes()
     }
@@ -81,35 +90,48 @@ impl Stranger {
         self
     }
 
-    /// Removes the connection from the registry, because a token was accepted. No limit of strangers applies to it any more.
+    /// Removes the connection from the registry, because a token was accepted. No limit of strangers applies to it any more; a trusted
+    /// proxy's is a stranger's again with its next request.
     pub fn known(&self) {
         if let Some(place) = &self.place {
             place.known();
         }
-        self.strangers.leave(self.number);
+        self.strangers.leave(self.number());
     }
 
-    /// Sets the client's address, once a trusted proxy has named it. If the connection had another address, it counts for the new
-    /// one only.
+    /// Sets the client's address, once a trusted proxy has named it with a request. If the connection had another address, it counts for
+    /// the new one only.
     pub fn locate(&self, address: IpAddr) {
-        let address = counted_address(address);
-        self.strangers.update(|registry, limits, ended| registry.locate(self.number, address, limits, ended));
+        let (address, number) = (counted_address(address), self.number());
+        self.strangers.update(|registry, limits, ended| {
+            if registry.locate(number, address, limits, ended) {
+                return;
+            }
+            if let Some(abort) = &self.abort_of_proxy {
+                let number = registry.enter(Some(address), abort.clone(), limits, ended);
+                self.number.store(number, Ordering::Relaxed);
+            }
+        });
     }
 
-    /// Counts bytes of a request body that have arrived.
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of a request body, or of a message, that have arrived.
     pub fn add_body_bytes(&self, bytes: usize) {
-        self.strangers.update(|registry, limits, ended| registry.add_body_bytes(self.number, bytes, limits, ended));
+        self.strangers.update(|registry, limits, ended| registry.add_body_bytes(self.number(), bytes, limits, ended));
     }
 
     /// Stops counting bytes that were added, because they are no longer in memory.
     pub fn release_body_bytes(&self, bytes: usize) {
-        self.strangers.registry.lock().release_body_bytes(self.number, bytes);
+        self.strangers.registry.lock().release_body_bytes(self.number(), bytes);
     }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.strangers.leave(self.number);
+        self.strangers.leave(self.number());
     }
 }
 

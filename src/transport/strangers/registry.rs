@@ -1,11 +1,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::limits::{Limit, StrangerLimits};
 
-pub(super) type Abort = Box<dyn Fn() + Send + Sync>;
+pub(super) type Abort = Arc<dyn Fn() + Send + Sync>;
 
 /// The connections by number, which is their age: the first is the oldest.
 #[derive(Default)]
@@ -86,15 +87,23 @@ impl Registry {
         Some(entry)
     }
 
-    /// Moves a connection to another address.
-    pub(super) fn locate(&mut self, number: u64, address: IpAddr, limits: &StrangerLimits, ended: &mut Vec<Ended>) {
-        if self.entries.get(&number).is_none_or(|entry| entry.address == Some(address)) {
-            return;
+    /// Moves a connection to another address. False: it is not here.
+    pub(super) fn locate(
+        &mut self,
+        number: u64,
+        address: IpAddr,
+        limits: &StrangerLimits,
+        ended: &mut Vec<Ended>,
+    ) -> bool {
+        if self.entries.get(&number).is_some_and(|entry| entry.address == Some(address)) {
+            return true;
         }
-        if let Some(entry) = self.leave(number) {
-            self.insert(number, Entry { address: Some(address), ..entry });
-            self.enforce(Some(address), limits, ended);
-        }
+        let Some(entry) = self.leave(number) else {
+            return false;
+        };
+        self.insert(number, Entry { address: Some(address), ..entry });
+        self.enforce(Some(address), limits, ended);
+        true
     }
 
     pub(super) fn add_body_bytes(

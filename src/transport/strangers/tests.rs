@@ -106,6 +106,24 @@ fn a_known_or_dropped_connection_no_longer_counts() {
 }
 
 #[test]
+fn a_proxys_connection_is_a_strangers_again_with_its_next_request() {
+    let lab = Lab::new(StrangerLimits { body_bytes: 100, ..UNLIMITED });
+    let own = lab.enter("own", Some("1.1.1.1"));
+    let proxys = lab.enter("proxys", None);
+    for stranger in [&own, &proxys] {
+        stranger.locate(address("1.1.1.1"));
+        stranger.known();
+    }
+    assert!(lab.strangers.is_empty());
+    own.locate(address("1.1.1.1"));
+    assert!(lab.strangers.is_empty());
+    proxys.locate(address("2.2.2.2"));
+    assert_eq!(lab.strangers.len(), 1);
+    proxys.add_body_bytes(101);
+    assert_eq!(lab.aborted(), ["proxys"]);
+}
+
+#[test]
 fn the_oldest_connection_that_holds_bytes_is_aborted_when_there_are_too_many() {
     let lab = Lab::new(StrangerLimits { body_bytes: 100, ..UNLIMITED });
     let _empty = lab.enter("empty", None);

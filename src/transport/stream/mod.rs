@@ -31,6 +31,7 @@ use self::{
     io::Io,
     shared::{ABORTED, CLOSED, CUT, OPEN, Shared},
 };
+use crate::{Arriving, Part};
 
 /// A stream, held by the task that reads it. The socket closes when it is dropped, whatever handles there are.
 pub struct Stream {
@@ -38,6 +39,8 @@ pub struct Stream {
     shared: Arc<Shared>,
     /// What ends with the stream.
     held: Option<Box<dyn Any + Send + Sync>>,
+    /// Counts messages that have not arrived whole.
+    arriving: Option<Arriving>,
 }
 
 /// Writes into a [`Stream`], watches it and ends it, from anywhere.
@@ -74,7 +77,7 @@ impl Stream {
     }
 
     fn over(io: Io, flushers: &Flushers) -> Self {
-        Self { shared: Arc::new(Shared::new(io.clone(), flushers)), io, held: None }
+        Self { shared: Arc::new(Shared::new(io.clone(), flushers)), io, held: None, arriving: None }
     }
 
     /// Keeps something until the stream is dropped.
@@ -82,6 +85,20 @@ impl Stream {
     pub fn holding(mut self, held: impl Send + Sync + 'static) -> Self {
         self.held = Some(Box::new(held));
         self
+    }
+
+    /// Has `arriving` count what has arrived of a message.
+    #[must_use]
+    pub(crate) fn counted(mut self, arriving: Arriving) -> Self {
+        self.arriving = Some(arriving);
+        self
+    }
+
+    /// Sets how many bytes there are of a message that has not arrived whole.
+    pub(crate) fn hold(&self, part: &mut Option<Part>, bytes: usize) {
+        if let Some(arriving) = &self.arriving {
+            arriving.hold(part, bytes);
+        }
     }
 
     /// The stream's handle.

@@ -14,10 +14,16 @@ use tokio::{
 };
 
 use super::{CloseFrame, Event, FrameReader, Opcode, Violation, frame};
-use crate::stream::{Handle, Stream, WriteMode};
+use crate::{
+    stream::{Handle, Stream, WriteMode},
+    unfinished::Part,
+};
 
 /// Control frames (RFC 6455, section 5.5) that a peer may send within a second. Official clients send one per heartbeat.
 pub const MAX_CONTROL_FRAMES_PER_SECOND: u32 = 200;
+
+/// Bytes that are read after the server's Close frame: more than a peer has on its way that takes leave.
+const MAX_READ_LEAVING: usize = 1024 * 1024;
 
 /// Bytes read with one call. The buffer belongs to the thread, so that an idle connection has none.
 const SCRATCH: usize = 16 * 1024;
@@ -37,6 +43,8 @@ pub struct WebSocket {
     pending_pong: Option<Bytes>,
     control: ControlRate,
     max_backlog: usize,
+    /// What has arrived of a message, while it is worth counting.
+    part: Option<Part>,
 }
 
 /// What a peer says.
@@ -94,6 +102,7 @@ impl WebSocket {
             pending_pong: None,
             control: ControlRate::default(),
             max_backlog,
+            part: None,
         }
     }
 
@@ -120,7 +129,9 @@ impl WebSocket {
                 return Poll::Ready(Err(if is_cut { Ended::Cut } else { Ended::Failed(error) }));
             }
             self.send_pending_pong();
-            if let Some(event) = self.parse().map_err(Ended::Violation)? {
+            let event = self.parse().map_err(Ended::Violation)?;
+            self.stream.hold(&mut self.part, self.reader.capacity());
+            if let Some(event) = event {
                 return Poll::Ready(self.receive(event));
             }
             if self.handle.is_blocked_beyond(self.max_backlog) {
@@ -186,8 +197,8 @@ impl WebSocket {
         })
     }
 
-    /// Writes what is queued and then `last`, a Close frame, and reads on until the peer closes or the time is over: a socket that is
-    /// closed with something unread loses what is on its way to the peer. False: the peer did not take all of it.
+    /// Writes what is queued and then `last`, a Close frame, and reads on until the peer closes, has sent 1 MiB, or the time is over: a
+    /// socket that is closed with something unread loses what is on its way to the peer. False: the peer did not take all of it.
     pub async fn leave(&mut self, last: Option<Bytes>, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         if let Some(last) = last {
@@ -197,12 +208,13 @@ impl WebSocket {
         if !matches!(written, Ok(Ok(()))) {
             return false;
         }
-        let _ = timeout_at(deadline, poll_fn(|cx| self.poll_until_closed(cx))).await;
+        let mut left = MAX_READ_LEAVING;
+        let _ = timeout_at(deadline, poll_fn(|cx| self.poll_until_closed(cx, &mut left))).await;
         true
     }
 
-    /// Waits for the peer's Close frame or the end of the stream, and drops what comes before.
-    fn poll_until_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits for the peer's Close frame or the end of the stream, and drops what comes before: `left` bytes at most.
+    fn poll_until_closed(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         loop {
             match self.parse() {
                 Ok(Some(Event::Close(_))) | Err(_) => {
@@ -212,9 +224,10 @@ impl WebSocket {
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
             }
-            if ready!(self.poll_fill(cx)).is_err() {
+            if ready!(self.poll_fill(cx)).is_err() || self.unread.len() >= *left {
                 return Poll::Ready(());
             }
+            *left -= self.unread.len();
         }
     }
 }
@@ -317,5 +330,17 @@ mod tests {
             }
         };
         assert!(matches!(ended, Ended::ControlFlood), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_stop_sending_does_not_hold_up_the_end() {
+        let (mut socket, mut peer) = pair().await;
+        let block = block();
+        let flooding = async { while peer.write_all(&block).await.is_ok() {} };
+        let leaving = socket.leave(None, Duration::from_hours(1));
+        tokio::select! {
+            () = flooding => panic!("the socket has ended while it is here"),
+            left = tokio::time::timeout(Duration::from_secs(5), leaving) => assert!(left.expect("it ends by itself")),
+        }
     }
 }

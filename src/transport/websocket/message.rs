@@ -28,6 +28,10 @@ impl Message {
         self.payload.len()
     }
 
+    pub(super) fn capacity(&self) -> usize {
+        self.payload.capacity()
+    }
+
     /// Counts a fragment of this length.
     pub(super) fn note_fragment(&mut self, length: u64) -> Result<(), Violation> {
         self.empty_fragments += u16::from(length == 0);

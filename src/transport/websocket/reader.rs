@@ -68,9 +68,8 @@ impl FrameReader {
     }
 
     /// Returns the capacity of its buffers, in bytes.
-    #[cfg(test)]
-    pub(super) fn capacity(&mut self) -> usize {
-        self.control.capacity() + self.message.as_mut().map_or(0, |message| message.payload().capacity())
+    pub(super) fn capacity(&self) -> usize {
+        self.control.capacity() + self.message.as_ref().map_or(0, Message::capacity)
     }
 
     fn advance(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {

@@ -32,12 +32,7 @@ export class Nginx {
     // Its workers are somebody else, if it is root.
     chmodSync(this.#directory, 0o711);
     const [port] = await freePorts(1);
-    let text = readFileSync(file, 'utf8');
-    for (const [written, real] of [[writtenPort, port], ...Object.entries(upstreams)]) {
-      const address = `127.0.0.1:${written}`;
-      if (!text.includes(address)) throw new Error(`${file} has no ${address}`);
-      text = text.replaceAll(address, `127.0.0.1:${real}`);
-    }
+    const text = withPorts(readFileSync(file, 'utf8'), { ...upstreams, [writtenPort]: port });
     const path = join(this.#directory, 'nginx.conf');
     writeFileSync(path, text);
     await this.#makeCertificate();
@@ -94,4 +89,15 @@ export class Nginx {
     await this.#exited;
     rmSync(this.#directory, { recursive: true });
   }
+}
+
+/** The text of a configuration with other ports of 127.0.0.1, each of which it must name. All change at once: one may be the beginning of another. */
+function withPorts(text, ports) {
+  const missing = new Set(Object.keys(ports));
+  const changed = text.replace(/127\.0\.0\.1:(\d+)/g, (address, written) => {
+    missing.delete(written);
+    return `127.0.0.1:${ports[written] ?? written}`;
+  });
+  if (missing.size > 0) throw new Error(`the configuration names no port ${[...missing].join(', ')}`);
+  return changed;
 }
