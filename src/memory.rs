@@ -8,8 +8,11 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// From so many bytes on that are used no more, a look at the whole heap pays off.
+/// From so many bytes on that are used no more, a look at the whole heap pays off; and from this part of what was used.
 const WORTH_A_LOOK: usize = 4 * 1024 * 1024;
+const PART_WORTH_A_LOOK: usize = 8;
+/// The next look is not for so long: meanwhile what comes and goes all the time has no part in it.
+const LOOK_AGAIN_AFTER: u32 = 10;
 /// So often it waits for no more of them to become free.
 const MOST_PUT_OFF: u32 = 10;
 
@@ -21,6 +24,8 @@ struct Watch {
     last: usize,
     /// How often it was put off since it became worth it.
     put_off: u32,
+    /// How often it does not look any more after the last look.
+    rests: u32,
 }
 
 impl Watch {
@@ -29,7 +34,11 @@ impl Watch {
         self.most = self.most.max(used);
         let has_settled = used >= self.last;
         self.last = used;
-        if self.most - used < WORTH_A_LOOK {
+        if self.rests > 0 {
+            self.rests -= 1;
+            return false;
+        }
+        if self.most - used < WORTH_A_LOOK.max(self.most / PART_WORTH_A_LOOK) {
             self.put_off = 0;
             return false;
         }
@@ -37,7 +46,7 @@ impl Watch {
             self.put_off += 1;
             return false;
         }
-        (self.most, self.put_off) = (used, 0);
+        *self = Self { most: used, last: used, put_off: 0, rests: LOOK_AGAIN_AFTER };
         true
     }
 }
@@ -79,19 +88,28 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
+    /// At which of these it looks, in MiB.
+    fn looks(used: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut watch = Watch::default();
+        let times = used.into_iter().enumerate().filter(|(_, used)| watch.is_time(used * MIB));
+        times.map(|(at, _)| at).collect()
+    }
+
     #[test]
     fn the_time_is_when_much_has_become_free_and_no_more_does() {
-        let mut watch = Watch::default();
-        let times = [0, 50, 50, 30, 10, 10, 10, 9, 9, 7, 5, 5].map(|used| watch.is_time(used * MIB));
-        let expected = [false, false, false, false, false, true, false, false, false, false, false, true];
-        assert_eq!(times, expected);
+        assert_eq!(looks([0, 50, 50, 30, 10, 10, 10]), [5]);
+        assert_eq!(looks([0, 50, 47, 47, 47]), [0; 0], "little");
+        assert_eq!(looks([0, 500, 450, 450, 450]), [0; 0], "little of it");
+    }
+
+    #[test]
+    fn what_comes_and_goes_all_the_time_is_looked_at_now_and_then() {
+        assert_eq!(looks([100, 50, 50].into_iter().cycle().take(30)), [2, 14, 26]);
     }
 
     #[test]
     fn while_more_goes_on_becoming_free_it_is_time_all_the_same_now_and_then() {
-        let mut watch = Watch::default();
-        let times: Vec<_> = (0..50).map(|tick| watch.is_time((200 - tick) * MIB)).collect();
-        let looks: Vec<_> = times.iter().enumerate().filter(|(_, is_time)| **is_time).map(|(tick, _)| tick).collect();
-        assert_eq!(looks, [14, 28, 42]);
+        let looks = looks((0..100).map(|tick| 400 - 3 * tick));
+        assert_eq!(looks.len(), 4, "{looks:?}");
     }
 }

@@ -176,15 +176,18 @@ impl App {
         listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
         listening.lifecycle.spawn(telemetry::keep_up(metrics.clone(), listening.stopping()));
         let operators = operator_routes(&mut config, addresses, api_keys, &commands, &lifecycle, metrics);
-        let unfinished = Unfinished::new(config.clients.incoming_bytes_total);
+        let unfinished = || Unfinished::new(config.clients.incoming_bytes_total);
+        let (for_operators, unfinished) = (unfinished(), unfinished());
         // Operators and probes send no token. The listener's share of the descriptors bounds their connections.
-        let serving = |done, strangers| listening.serving(done, &queued, strangers, &unfinished, &proxies);
-        let for_operators = serving(&listening.admin_done, Strangers::unlimited());
+        let serving = |done, strangers, unfinished: &Unfinished| {
+            listening.serving(done, &queued, strangers, unfinished, &proxies)
+        };
+        let for_operators = serving(&listening.admin_done, Strangers::unlimited(), &for_operators);
         listening.serve_http("admin", operators, admin, for_operators);
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
         let pages = Pages::new(origins, proxies.clone());
         let strangers = Strangers::new(config.limits.unauthenticated.clone());
-        let for_devices = serving(&listening.devices_done, strangers);
+        let for_devices = serving(&listening.devices_done, strangers, &unfinished);
         let (devices, connections) = device_routes(config, clock, pages, commands, &lifecycle, &for_devices);
         listening.serve_http("clients", devices, clients, for_devices);
         let delivery = listening.delivery.clone();

@@ -15,6 +15,8 @@ use crate::message::{CloseCode, CloseReason, EventName, Payload, RoomName, UserI
 /// How long a connection that was let in may take to go live.
 const READY_WITHIN: Duration = Duration::from_secs(5);
 const DRAIN_TICK: Duration = Duration::from_millis(10);
+/// Connections that are looked at before other tasks get a chance to run.
+pub(super) const STRETCH: usize = 1_024;
 
 /// A connection that was let in. The hub forgets the connection with it, at the latest.
 pub struct Admission {
@@ -192,7 +194,7 @@ impl Delivery {
     }
 
     /// Sends all connections away, until none is left or the deadline has come. Says how many that were. `pace`: so many per second of
-    /// those whose devices hear it at once, and come back at once.
+    /// those whose devices hear it, and come back at once.
     pub async fn drain(&self, pace: u32, deadline: Instant) -> usize {
         let mut closed = 0;
         let mut tick = tokio::time::interval(DRAIN_TICK);
@@ -205,8 +207,11 @@ impl Delivery {
             if members.is_empty() {
                 break;
             }
-            for member in members {
-                if member.connection().listens_now() {
+            for (index, member) in members.into_iter().enumerate() {
+                if index % STRETCH == STRETCH - 1 {
+                    tokio::task::yield_now().await;
+                }
+                if member.connection().is_listening() {
                     while due < 1.0 {
                         if tokio::time::timeout_at(deadline, tick.tick()).await.is_err() {
                             return closed;

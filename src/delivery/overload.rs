@@ -7,15 +7,13 @@ use std::{
 use tokio::time::sleep;
 use transport::QueuedBytes;
 
-use super::Delivery;
+use super::{Delivery, devices::STRETCH};
 use crate::message::{CloseCode, CloseReason, RoomName, UserId};
 use crate::telemetry;
 
 /// The transports of closed connections have this long to end and free their queues before the total is looked at again: longer than
 /// devices are given to take leave.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Connections that are looked at before other tasks get a chance to run.
-const STRETCH: usize = 1_024;
 
 impl Delivery {
     /// Closes the connections with the largest backlogs as slow whenever all queues together exceed their bound, until a stop is asked for.

@@ -98,3 +98,23 @@ impl Session {
         }
     }
 }
+
+impl State {
+    /// Whether the answer to an earlier ping of the device has not been taken by the kernel, or by a poll.
+    pub(crate) fn has_unsent_pong(&self) -> bool {
+        match (&self.carrier, self.pong) {
+            (_, None) => false,
+            (Carrier::Polling(polling), Some(number)) => number > polling.fetched,
+            (Carrier::WebSocket(stream), Some(end)) => stream.offsets().1 < end,
+        }
+    }
+
+    /// Answers a ping of the device.
+    pub(crate) fn send_pong(&mut self, data: &str) {
+        let number = self.push(&[packet(&format!("3{data}"))], WriteMode::Inline);
+        self.pong = number.ok().map(|number| match &self.carrier {
+            Carrier::Polling(_) => number,
+            Carrier::WebSocket(stream) => stream.offsets().0,
+        });
+    }
+}

@@ -143,6 +143,7 @@ impl Drop for HeldPoll {
         };
         polling.held = None;
         polling.is_answering = false;
+        polling.last_polled = Instant::now();
         polling.is_released = false;
         if !self.is_over {
             self.session.expect_poll(&mut state);

@@ -1,7 +1,8 @@
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use bytes::Bytes;
-use transport::QueuedBytes;
+use tokio::time::Instant;
+use transport::{FRAME_COST, QueuedBytes};
 
 /// The queue of a session that polls.
 pub(crate) struct Polling {
@@ -22,6 +23,8 @@ pub(crate) struct Polling {
     pub(crate) is_posting: bool,
     /// The held poll is to be answered though nothing waits.
     pub(crate) is_released: bool,
+    /// When the last poll ended, or the session began.
+    pub(crate) last_polled: Instant,
     total: Arc<QueuedBytes>,
 }
 
@@ -45,6 +48,7 @@ impl Polling {
             fetched: 0,
             is_posting: false,
             is_released: false,
+            last_polled: Instant::now(),
             total,
         }
     }
@@ -64,7 +68,7 @@ impl Polling {
 
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
-        self.total.add(frame.len());
+        self.total.add(frame.len() + FRAME_COST);
         self.waiting.push_back(frame);
     }
 
@@ -99,7 +103,7 @@ impl Polling {
         };
         if is_taken {
             self.fetched = answer.last;
-            self.forget(answer.frames.iter().map(Bytes::len).sum());
+            self.forget(&answer.frames);
         } else {
             answer.frames.into_iter().rev().for_each(|frame| self.waiting.push_front(frame));
         }
@@ -111,13 +115,14 @@ impl Polling {
     /// Takes all that was not fetched, in order.
     pub(crate) fn drain(&mut self) -> Vec<Bytes> {
         let frames: Vec<_> = std::mem::take(&mut self.waiting).into();
-        self.forget(frames.iter().map(Bytes::len).sum());
+        self.forget(&frames);
         frames
     }
 
-    fn forget(&mut self, bytes: usize) {
+    fn forget(&mut self, frames: &[Bytes]) {
+        let bytes = frames.iter().map(Bytes::len).sum::<usize>();
         self.bytes -= bytes;
-        self.total.remove(bytes);
+        self.total.remove(bytes + frames.len() * FRAME_COST);
     }
 
     pub(crate) fn wake_switching(&mut self) {
@@ -136,7 +141,8 @@ impl Polling {
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        self.total.remove(self.bytes);
+        let answered = self.answer.as_ref().map_or(0, |answer| answer.frames.len());
+        self.total.remove(self.bytes + (self.waiting.len() + answered) * FRAME_COST);
     }
 }
 

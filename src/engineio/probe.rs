@@ -128,6 +128,7 @@ impl Session {
         let frames = polling.drain();
         polling.wake();
         state.carrier = Carrier::WebSocket(stream.clone());
+        state.pong = None;
         state.timers.poll_by = None;
         state.timers.release = None;
         stream.enqueue(&frames, WriteMode::Inline);

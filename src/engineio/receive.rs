@@ -3,11 +3,9 @@ use std::{mem, sync::Arc};
 use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Str};
 use tokio::time::Instant;
-use transport::WriteMode;
 
 use crate::{
     engine::{Link, Verdict},
-    frame::packet,
     payload::Inbound,
     session::{LinkState, Session},
     socket::DisconnectReason,
@@ -60,9 +58,9 @@ impl Session {
         let mut state = self.lock();
         let config = self.engine.config();
         state.timers.beat = Some(Instant::now() + config.ping_interval + config.ping_timeout);
-        // What answers the device must not pile up for one that does not read.
-        if state.backlog() <= self.engine.max_unread_backlog() {
-            let _ = state.push(&[packet(&format!("3{data}"))], WriteMode::Inline);
+        // Answers must not pile up for a device that does not fetch them: one at a time is enough for it to know.
+        if !state.has_unsent_pong() {
+            state.send_pong(data);
         }
         self.arm_locked(&state);
         Ok(())

@@ -59,8 +59,13 @@ pub(crate) struct State {
     pub(crate) timers: Timers,
     /// Polls that were released for the upgrade that is under way.
     pub(crate) releases: u32,
+    /// The last answer to a ping of the device: the number of its packet, or where it ends in the bytes of the WebSocket.
+    pub(crate) pong: Option<u64>,
     pub(crate) closed: Option<DisconnectReason>,
 }
+
+/// The time between two polls of a device that listens: a round trip or two.
+const POLL_PAUSE: Duration = Duration::from_millis(500);
 
 /// What carries a session's packets.
 pub(crate) enum Carrier {
@@ -95,6 +100,7 @@ impl Session {
             proof: Proof::default(),
             timers: Timers::default(),
             releases: 0,
+            pong: None,
             closed: None,
         };
         let session = Arc::new(Self {
@@ -162,10 +168,10 @@ impl Session {
         self.lock().backlog()
     }
 
-    /// Whether the device hears at once what is sent now: it has a WebSocket, or a poll is being answered.
-    pub fn listens_now(&self) -> bool {
+    /// Whether the device hears soon what is sent now: it has a WebSocket, or a poll, or had one half a second ago.
+    pub fn is_listening(&self) -> bool {
         match &self.lock().carrier {
-            Carrier::Polling(polling) => polling.is_answering,
+            Carrier::Polling(polling) => polling.is_answering || polling.last_polled.elapsed() < POLL_PAUSE,
             Carrier::WebSocket(_) => true,
         }
     }

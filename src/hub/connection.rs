@@ -33,8 +33,8 @@ pub trait Connection: Send + Sync + 'static {
         false
     }
 
-    /// Whether the device hears at once what is sent now. One that polls does not between two polls, and may never poll again.
-    fn listens_now(&self) -> bool {
+    /// Whether the device hears soon what is sent now. One that has not polled for a while does not, and may never poll again.
+    fn is_listening(&self) -> bool {
         true
     }
 
@@ -46,9 +46,9 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Puts a frame into the device's queue.
     ///
-    /// If the frame was accepted and `frame.unproven` is `Some`, the implementor makes an [`InFlight`](super::InFlight) of it, keeps it
-    /// until the device has proven that it received the frame (the pong of a ping that was sent after it, or the next poll), and
-    /// then calls `proven`. It drops the `InFlight` when the connection ends without a proof. A frame that was rejected is not in flight.
+    /// If the frame was accepted and `frame.unproven` is `Some`, the implementor puts it into its [`InFlight`](super::InFlight), and
+    /// calls `prove` once the device has proven that it received the frame (the pong of a ping that was sent after it, or the next
+    /// poll). It drops the `InFlight` when the connection ends. A frame that was rejected is not in flight.
     fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError>;
 
     /// The same for a frame that asks the device for an acknowledgement, which goes to `ack`. `frame.unproven` is treated as in

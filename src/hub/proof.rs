@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 /// A message whose receipt is to be proven, as the connections that send it report it. Every method is called with locks held: it must
 /// not block, and must not call the hub.
@@ -19,26 +19,56 @@ impl fmt::Debug for dyn Unproven {
     }
 }
 
-/// A message that one connection has accepted and whose receipt is not proven. Dropping it reports the message as lost.
-#[derive(Debug)]
-pub struct InFlight(Option<Arc<dyn Unproven>>);
+/// The messages that one connection has accepted and whose receipt is not proven, by the numbers of their last packets. Dropping it
+/// reports them as lost.
+#[derive(Debug, Default)]
+pub struct InFlight(VecDeque<(u64, Sent)>);
 
 impl InFlight {
-    /// Reports the message as sent.
-    pub fn new(unproven: Arc<dyn Unproven>) -> Self {
+    /// So many there may be: a device that reads and proves nothing is not sent more for ever.
+    const MOST: usize = 65_536;
+
+    /// Reports a message as sent whose last packet has this number.
+    pub fn push(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
+        self.0.push_back((number, Sent::new(unproven.clone())));
+    }
+
+    /// Reports those as received whose packets have numbers up to this one.
+    pub fn prove(&mut self, upto: u64) {
+        while let Some((_, message)) = self.0.pop_front_if(|(number, _)| *number <= upto) {
+            message.proven();
+        }
+    }
+
+    /// Whether the device has to prove some before it is sent more.
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= Self::MOST
+    }
+
+    /// Whether so few are in flight that a device can be given what it has missed.
+    pub fn has_room(&self) -> bool {
+        self.0.len() < Self::MOST / 2
+    }
+}
+
+/// A message that one connection has accepted. Dropping it reports the message as lost.
+#[derive(Debug)]
+struct Sent(Option<Arc<dyn Unproven>>);
+
+impl Sent {
+    fn new(unproven: Arc<dyn Unproven>) -> Self {
         unproven.sent();
         Self(Some(unproven))
     }
 
-    /// Reports that the device has received the message.
-    pub fn proven(mut self) {
+    fn proven(mut self) {
         if let Some(unproven) = self.0.take() {
             unproven.proven();
         }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Sent {
     fn drop(&mut self) {
         if let Some(unproven) = self.0.take() {
             unproven.lost();
@@ -72,9 +102,26 @@ mod tests {
     #[test]
     fn a_message_in_flight_is_reported_once_as_sent_and_once_as_proven_or_lost() {
         let reports = Arc::new(Reports::default());
-        InFlight::new(reports.clone()).proven();
-        assert_eq!(*reports.0.lock(), ["sent", "proven"]);
-        drop(InFlight::new(reports.clone()));
-        assert_eq!(*reports.0.lock(), ["sent", "proven", "sent", "lost"]);
+        let unproven: Arc<dyn Unproven> = reports.clone();
+        let mut in_flight = InFlight::default();
+        in_flight.push(3, &unproven);
+        in_flight.push(5, &unproven);
+        in_flight.prove(4);
+        assert_eq!(*reports.0.lock(), ["sent", "sent", "proven"]);
+        drop(in_flight);
+        assert_eq!(*reports.0.lock(), ["sent", "sent", "proven", "lost"]);
+    }
+
+    #[test]
+    fn who_proves_nothing_is_sent_no_more() {
+        let unproven: Arc<dyn Unproven> = Arc::new(Reports::default());
+        let mut in_flight = InFlight::default();
+        for number in 0..InFlight::MOST as u64 {
+            assert!(!in_flight.is_full());
+            in_flight.push(number, &unproven);
+        }
+        assert!(in_flight.is_full() && !in_flight.has_room());
+        in_flight.prove(40_000);
+        assert!(!in_flight.is_full() && in_flight.has_room());
     }
 }

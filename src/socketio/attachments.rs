@@ -25,6 +25,8 @@ pub(super) enum Progress {
     Complete,
     /// The packet has too many attachments, or too large ones.
     TooMuch,
+    /// The attachment was not announced.
+    Unannounced,
 }
 
 impl Attachments {
@@ -43,10 +45,12 @@ impl Attachments {
         (if self.left == 0 { 0 } else { self.bytes }, &mut self.part)
     }
 
-    /// Takes an attachment. `max_bytes`: of the packet with all its attachments. One that was not announced is left to the library, which
-    /// ends the session.
+    /// Takes an attachment. `max_bytes`: of the packet with all its attachments.
     pub(super) fn take(&mut self, bytes: usize, max_bytes: usize) -> Progress {
-        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            return Progress::Unannounced;
+        }
+        self.left -= 1;
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > max_bytes {
             Progress::TooMuch
@@ -71,6 +75,7 @@ mod tests {
         assert_eq!(attachments.take(1, 1_000), Progress::TooMuch);
         assert_eq!(attachments.announce(1, 0), Progress::Incomplete);
         assert_eq!(attachments.take(1_000, 1_000), Progress::Complete);
+        assert_eq!(attachments.take(1, 1_000), Progress::Unannounced);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use engineioxide::session::{SendError as EngineError, Session as EngineSession};
 use jiff::Timestamp;
@@ -38,7 +38,7 @@ struct Outlet {
     /// Of the backlog, at most this many bytes were retained values, which do not count against `queue_bytes`.
     exempt: usize,
     /// Messages whose receipt is not proven, each with the number of its last packet in the session.
-    in_flight: VecDeque<(u64, InFlight)>,
+    in_flight: InFlight,
     /// The reason of a close that came before the way out was opened.
     closed: Option<CloseReason>,
 }
@@ -80,10 +80,7 @@ impl SocketConnection {
 
     /// The device has all packets of its session up to this one.
     pub(super) fn proven(&self, upto: u64) {
-        let mut outlet = self.outlet.lock();
-        while let Some((_, message)) = outlet.in_flight.pop_front_if(|(number, _)| *number <= upto) {
-            message.proven();
-        }
+        self.outlet.lock().in_flight.prove(upto);
     }
 
     /// The session has ended: what is not proven never will be.
@@ -103,11 +100,6 @@ impl SocketConnection {
         }
     }
 
-    fn has_at_most(&self, bytes: usize) -> bool {
-        let exempt = self.outlet.lock().exempt;
-        self.session.backlog() <= bytes.saturating_add(exempt)
-    }
-
     /// Puts a frame into the device's queue, by `send`, which gives the number of its last packet.
     fn enqueue_by(
         &self,
@@ -125,12 +117,15 @@ impl SocketConnection {
         if !is_exempt && backlog > parameters.config.queue_bytes.saturating_add(*exempt) {
             return Err(QueueError::Full);
         }
+        if frame.unproven.is_some() && in_flight.is_full() {
+            return Err(QueueError::Full);
+        }
         let number = send(socket)?;
         if is_exempt {
             *exempt += bytes;
         }
         if let Some(unproven) = &frame.unproven {
-            in_flight.push_back((number, InFlight::new(unproven.clone())));
+            in_flight.push(number, unproven);
         }
         Ok(())
     }
@@ -168,12 +163,14 @@ impl Connection for SocketConnection {
         self.resumes
     }
 
-    fn listens_now(&self) -> bool {
-        self.session.listens_now()
+    fn is_listening(&self) -> bool {
+        self.session.is_listening()
     }
 
     fn has_room(&self) -> bool {
-        self.has_at_most(self.edge.parameters.config.queue_bytes / REPLAY_SHARE)
+        let outlet = self.outlet.lock();
+        let bytes = (self.edge.parameters.config.queue_bytes / REPLAY_SHARE).saturating_add(outlet.exempt);
+        outlet.in_flight.has_room() && self.session.backlog() <= bytes
     }
 
     fn backlog(&self) -> u64 {

@@ -28,19 +28,18 @@ impl Observer for Watch {
         let Some(kept) = session.context::<Session>() else {
             return Verdict::Pass;
         };
-        // The library ends the session for what is malformed.
+        // The library ends the session for most of it, but waits for the attachments of a malformed event.
         let Ok(Inspected { kind, namespace, rewrite }) = inspect(text) else {
-            return Verdict::Pass;
+            return Verdict::Close(DisconnectReason::PacketParsingError);
         };
         if namespace != "/" && !kept.allows_foreign_packet(MAX_FOREIGN_PACKETS) {
             return bound_exceeded("foreign_packets");
         }
         match kind {
             Kind::BinaryEvent { attachments } | Kind::BinaryAck { attachments } => {
-                match self.attachments(session, &kept, |pending| pending.announce(attachments, text.len())) {
-                    Progress::Incomplete => session.set_deadline(Some(COMPLETE_WITHIN)),
-                    Progress::Complete => {}
-                    Progress::TooMuch => return bound_exceeded("attachments"),
+                let progress = self.attachments(session, &kept, |pending| pending.announce(attachments, text.len()));
+                if let Some(end) = follow(session, progress) {
+                    return end;
                 }
             }
             Kind::Connect if namespace == "/" => {
@@ -64,12 +63,8 @@ impl Observer for Watch {
             return Verdict::Pass;
         };
         let max_bytes = self.0.parameters.config.max_message;
-        match self.attachments(session, &kept, |pending| pending.take(data.len(), max_bytes)) {
-            Progress::Incomplete => {}
-            Progress::Complete => session.set_deadline(None),
-            Progress::TooMuch => return bound_exceeded("attachments"),
-        }
-        Verdict::Pass
+        let progress = self.attachments(session, &kept, |pending| pending.take(data.len(), max_bytes));
+        follow(session, progress).unwrap_or_default()
     }
 
     fn proven(&self, session: &EngineSession, upto: u64) {
@@ -95,21 +90,32 @@ impl Watch {
         session: &EngineSession,
         kept: &Session,
         note: impl FnOnce(&mut Attachments) -> Progress,
-    ) -> Progress {
+    ) -> Option<Progress> {
         kept.attachments(|pending| {
             let progress = note(pending);
             let (bytes, part) = pending.held();
-            self.0.parameters.unfinished.hold(part, bytes, || {
+            self.0.parameters.unfinished.hold(part, bytes, Some(kept.address), || {
                 let (edge, id) = (self.0.clone(), session.id());
                 move || {
                     if let Some(session) = edge.engine().and_then(|engine| engine.session(id)) {
-                        session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::PacketParsingError);
+                        session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::TransportError);
                     }
                 }
             });
             progress
         })
     }
+}
+
+/// Ends a session for what it sent as binary, or sees to it that the rest of that comes in time. `progress`: None without a device.
+fn follow(session: &EngineSession, progress: Option<Progress>) -> Option<Verdict> {
+    match progress {
+        Some(Progress::Incomplete) => session.set_deadline(Some(COMPLETE_WITHIN)),
+        Some(Progress::Complete) => session.set_deadline(None),
+        Some(Progress::TooMuch) => return Some(bound_exceeded("attachments")),
+        Some(Progress::Unannounced) | None => return Some(Verdict::Close(DisconnectReason::PacketParsingError)),
+    }
+    None
 }
 
 /// The device has left the namespace. Official clients then end the transport, or connect again; it is cut if neither happens.

@@ -3,7 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 use engineioxide::DisconnectReason;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use transport::Stranger;
+use transport::{Stranger, Visit};
 
 use super::{attachments::Attachments, connect::Device};
 use crate::auth::TokenRefused;
@@ -37,7 +37,7 @@ struct State {
     /// CONNECTs after a refused one.
     repetitions: u32,
     /// Connections that count as strangers' until a token is accepted.
-    strangers: Vec<Arc<Stranger>>,
+    strangers: Vec<Visit>,
     /// Its place among the transports, until the end.
     slot: Option<AddressSlot>,
 }
@@ -87,7 +87,7 @@ impl Session {
             token,
             resume: Mutex::new(resume),
             state: Mutex::new(State {
-                strangers: stranger.into_iter().collect(),
+                strangers: stranger.iter().map(Stranger::visit).collect(),
                 slot: Some(slot),
                 ..State::default()
             }),
@@ -154,7 +154,7 @@ impl Session {
             drop(state);
             stranger.known();
         } else if may_stay && state.strangers.len() < MAX_STRANGERS {
-            state.strangers.push(stranger.clone());
+            state.strangers.push(stranger.visit());
         }
     }
 
@@ -184,9 +184,11 @@ impl Session {
         device
     }
 
-    /// Looks at the attachments of a binary packet.
-    pub(super) fn attachments<T>(&self, look: impl FnOnce(&mut Attachments) -> T) -> T {
-        look(&mut self.state.lock().attachments)
+    /// Looks at the attachments of a binary packet. None: there is no device that may send any.
+    pub(super) fn attachments<T>(&self, look: impl FnOnce(&mut Attachments) -> T) -> Option<T> {
+        let mut state = self.state.lock();
+        state.device.as_ref()?;
+        Some(look(&mut state.attachments))
     }
 
     /// Counts a packet to another namespace than `/`. False: there were too many.

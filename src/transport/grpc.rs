@@ -91,10 +91,13 @@ async fn start(accepted: Accepted) -> Option<GrpcStream> {
     if begun.is_err() {
         report_silent(&stream.place);
     }
+    if !matches!(begun, Ok(Ok(true))) {
+        return None;
+    }
     if !stream.speaks_http2() {
         stream.known_by = Some(Box::pin(sleep(KNOWN_WITHIN)));
     }
-    matches!(begun, Ok(Ok(true))).then_some(stream)
+    Some(stream)
 }
 
 impl GrpcStream {

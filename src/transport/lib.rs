@@ -22,10 +22,10 @@ mod grpc;
 pub use grpc::GrpcStream;
 
 mod strangers;
-pub use strangers::{Stranger, StrangerLimits, Strangers};
+pub use strangers::{Stranger, StrangerLimits, Strangers, Visit};
 
 mod stream;
-pub use stream::{AnswerFate, Duplex, Flushers, Handle, QueuedBytes, Spawn, Stream, WriteMode};
+pub use stream::{AnswerFate, Duplex, FRAME_COST, Flushers, Handle, QueuedBytes, Spawn, Stream, WriteMode};
 
 mod unfinished;
 pub use unfinished::{Arriving, Part, Unfinished};

@@ -26,9 +26,9 @@ use crate::{
     unfinished::{Arriving, Unfinished},
 };
 
-/// A request line and headers beyond this are answered 431, as by Node: twice the longest token. It is also the most that waits of a body,
-/// which a stranger can fill without a limit in bytes of its own.
-const MAX_HEAD: usize = 16 * 1024;
+/// A request line and headers beyond this are answered 431. Large enough for a token that is refused for its length, and for the
+/// positions of many rooms beside one.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// The time for a request's head, and the time that a connection may be idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -73,7 +73,7 @@ impl Upgrade {
     pub async fn stream(self, flushers: &Flushers) -> Option<(Stream, Bytes)> {
         match self.0?.await.ok()?.downcast::<TokioIo<Stream>>() {
             // hyper's buffer is larger than what is in it.
-            Ok(parts) => Some((parts.io.into_inner(), Bytes::copy_from_slice(&parts.read_buf))),
+            Ok(parts) => Some((parts.io.into_inner().upgraded(), Bytes::copy_from_slice(&parts.read_buf))),
             Err(upgraded) => Some((Stream::other(TokioIo::new(upgraded), flushers), Bytes::new())),
         }
     }
@@ -175,6 +175,7 @@ fn answer<S, B>(
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
 {
+    handle.head_has_arrived();
     request.extensions_mut().insert(handle.clone());
     request.extensions_mut().insert(TcpPeer(peer));
     request.extensions_mut().insert(stranger.clone());

@@ -1,7 +1,8 @@
 //! What has arrived of requests and messages that are not complete: how many bytes of it a process may hold.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,8 +18,8 @@ const COUNTED_FROM: usize = 1_024;
 
 type Abort = Box<dyn Fn() + Send + Sync>;
 
-/// Counts the bytes that have arrived of everyone's incomplete requests and messages. When they exceed the bound, those that have been
-/// incomplete for longest are ended, so that what arrives swiftly always gets its chance.
+/// Counts the bytes that have arrived of everyone's incomplete requests and messages. When they exceed the bound, parts of the address
+/// that holds the most are ended, those first that have been incomplete for longest.
 #[derive(Clone)]
 pub struct Unfinished(Arc<Inner>);
 
@@ -29,24 +30,34 @@ struct Inner {
     log: Throttle,
 }
 
-/// The parts by number, which is their age: the first is the oldest.
 #[derive(Default)]
 struct Parts {
     next: u64,
-    held: BTreeMap<u64, Held>,
+    /// The parts by number, which is their age.
+    held: HashMap<u64, Held>,
+    by_address: HashMap<Option<IpAddr>, OfAddress>,
 }
 
 struct Held {
+    address: Option<IpAddr>,
     bytes: usize,
     abort: Abort,
+}
+
+#[derive(Default)]
+struct OfAddress {
+    bytes: usize,
+    /// The first is the oldest.
+    parts: BTreeSet<u64>,
 }
 
 /// What has arrived of one request or message. Dropping it stops counting it.
 pub struct Part {
     unfinished: Unfinished,
     number: u64,
-    /// Bytes that count as a stranger's, and whose.
-    stranger: Option<(Arc<Stranger>, usize)>,
+    bytes: usize,
+    /// Whose bytes they are for as long as no token was accepted.
+    stranger: Option<Arc<Stranger>>,
 }
 
 /// Counts what arrives on one connection, as a stranger's too for as long as it is one's. What exceeds a bound costs the connection.
@@ -69,61 +80,41 @@ impl Unfinished {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// Sets how many bytes `part` holds, which is made as soon as that is worth counting, and dropped when it no longer is.
+    /// Sets how many bytes `part` holds, which is made as soon as that is worth counting, and dropped when it no longer is. `address`:
+    /// whose they are.
     ///
     /// `abort` gives what ends the part without waiting: it is called at most once, from the task that exceeds the bound (even this
     /// one, before `hold` returns), without any lock of the count.
-    pub fn hold<A>(&self, part: &mut Option<Part>, bytes: usize, abort: impl FnOnce() -> A)
+    pub fn hold<A>(&self, part: &mut Option<Part>, bytes: usize, address: Option<IpAddr>, abort: impl FnOnce() -> A)
     where
         A: Fn() + Send + Sync + 'static,
     {
-        self.hold_for(None, part, bytes, abort);
+        hold(part, bytes, || self.begin(address, None, Box::new(abort())));
     }
 
-    fn hold_for<A>(
-        &self,
-        stranger: Option<&Arc<Stranger>>,
-        part: &mut Option<Part>,
-        bytes: usize,
-        abort: impl FnOnce() -> A,
-    ) where
-        A: Fn() + Send + Sync + 'static,
-    {
-        if bytes < COUNTED_FROM {
-            *part = None;
-            return;
-        }
-        let begin = || Part {
-            unfinished: self.clone(),
-            number: self.begin(Box::new(abort())),
-            stranger: stranger.map(|stranger| (stranger.clone(), 0)),
-        };
-        part.get_or_insert_with(begin).set(bytes);
-    }
-
-    fn begin(&self, abort: Abort) -> u64 {
+    fn begin(&self, address: Option<IpAddr>, stranger: Option<Arc<Stranger>>, abort: Abort) -> Part {
         let mut parts = self.0.parts.lock();
         let number = parts.next;
         parts.next += 1;
-        parts.held.insert(number, Held { bytes: 0, abort });
-        number
+        parts.held.insert(number, Held { address, bytes: 0, abort });
+        parts.by_address.entry(address).or_default().parts.insert(number);
+        Part { unfinished: self.clone(), number, bytes: 0, stranger }
     }
 
     fn set(&self, number: u64, bytes: usize) {
         let mut ended = Vec::new();
         {
             let mut parts = self.0.parts.lock();
-            let Some(held) = parts.held.get_mut(&number) else {
+            let Some(grown) = parts.set(number, bytes) else {
                 return;
             };
-            let mut total = self.total() - held.bytes + bytes;
-            held.bytes = bytes;
+            let mut total = self.total().saturating_add_signed(grown);
             while total > self.0.bound {
-                let Some((_, oldest)) = parts.held.pop_first() else {
+                let Some(held) = parts.largest_and_oldest().and_then(|number| parts.remove(number)) else {
                     break;
                 };
-                total -= oldest.bytes;
-                ended.push(oldest);
+                total -= held.bytes;
+                ended.push(held);
             }
             self.0.total.store(total, Ordering::Relaxed);
         }
@@ -136,6 +127,7 @@ impl Unfinished {
         metrics::counter!("transport_unfinished_ended_total").increment(1);
         if let Some(suppressed) = self.0.log.permit() {
             tracing::info!(
+                client.address = held.address.map(tracing::field::display),
                 part.size_bytes = held.bytes,
                 bound.size_bytes = self.0.bound,
                 suppressed,
@@ -147,7 +139,7 @@ impl Unfinished {
 
     fn forget(&self, number: u64) {
         let mut parts = self.0.parts.lock();
-        let held = parts.held.remove(&number);
+        let held = parts.remove(number);
         let bytes = held.as_ref().map_or(0, |held| held.bytes);
         self.0.total.fetch_sub(bytes, Ordering::Relaxed);
         drop(parts);
@@ -156,12 +148,57 @@ impl Unfinished {
     }
 }
 
+impl Parts {
+    /// Sets how many bytes a part holds. Returns by how much it has grown; None: it was ended.
+    fn set(&mut self, number: u64, bytes: usize) -> Option<isize> {
+        let held = self.held.get_mut(&number)?;
+        let grown = bytes.cast_signed() - held.bytes.cast_signed();
+        held.bytes = bytes;
+        if let Some(of_address) = self.by_address.get_mut(&held.address) {
+            of_address.bytes = of_address.bytes.saturating_add_signed(grown);
+        }
+        Some(grown)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Held> {
+        let held = self.held.remove(&number)?;
+        if let Entry::Occupied(mut of_address) = self.by_address.entry(held.address) {
+            of_address.get_mut().bytes -= held.bytes;
+            of_address.get_mut().parts.remove(&number);
+            if of_address.get().parts.is_empty() {
+                of_address.remove();
+            }
+        }
+        Some(held)
+    }
+
+    /// The oldest part of the address that holds the most.
+    fn largest_and_oldest(&self) -> Option<u64> {
+        let largest = self.by_address.values().max_by_key(|of_address| of_address.bytes)?;
+        largest.parts.first().copied()
+    }
+}
+
+fn hold(part: &mut Option<Part>, bytes: usize, begin: impl FnOnce() -> Part) {
+    if bytes < COUNTED_FROM {
+        *part = None;
+    } else {
+        part.get_or_insert_with(begin).set(bytes);
+    }
+}
+
 impl Part {
     fn set(&mut self, bytes: usize) {
-        if let Some((stranger, counted)) = &mut self.stranger {
-            stranger.add_body_bytes(bytes.saturating_sub(*counted));
-            stranger.release_body_bytes(counted.saturating_sub(bytes));
-            *counted = bytes;
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if before == bytes {
+            return;
+        }
+        if let Some(stranger) = &self.stranger {
+            if bytes > before {
+                stranger.add_body_bytes(bytes - before);
+            } else {
+                stranger.release_body_bytes(before - bytes);
+            }
         }
         self.unfinished.set(self.number, bytes);
     }
@@ -169,8 +206,8 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if let Some((stranger, counted)) = &self.stranger {
-            stranger.release_body_bytes(*counted);
+        if let Some(stranger) = &self.stranger {
+            stranger.release_body_bytes(self.bytes);
         }
         self.unfinished.forget(self.number);
     }
@@ -183,11 +220,10 @@ impl Arriving {
 
     /// The same as [`Unfinished::hold`].
     pub(crate) fn hold(&self, part: &mut Option<Part>, bytes: usize) {
-        let abort = || {
-            let handle = self.handle.clone();
-            move || handle.abort()
-        };
-        self.unfinished.hold_for(Some(&self.stranger), part, bytes, abort);
+        hold(part, bytes, || {
+            let (stranger, handle) = (self.stranger.clone(), self.handle.clone());
+            self.unfinished.begin(stranger.address(), Some(stranger), Box::new(move || handle.abort()))
+        });
     }
 }
 
@@ -211,7 +247,9 @@ mod tests {
 
         fn hold(&mut self, name: usize, bytes: usize) {
             let ended = self.ended.clone();
-            self.unfinished.hold(&mut self.parts[name], bytes, || move || ended.lock().push(name));
+            // The last two are of another address.
+            let address = Some([1, 1, 1, u8::from(name >= 2)].into());
+            self.unfinished.hold(&mut self.parts[name], bytes, address, || move || ended.lock().push(name));
         }
 
         fn ended(&self) -> Vec<usize> {
@@ -230,6 +268,17 @@ mod tests {
         lab.hold(0, 6_001);
         assert_eq!(lab.ended(), [1], "the other has begun anew");
         assert_eq!(lab.unfinished.total(), 6_001);
+    }
+
+    #[test]
+    fn an_address_that_holds_the_most_loses_its_own() {
+        let mut lab = Lab::new(10_000);
+        lab.hold(0, 4_000);
+        lab.hold(2, 3_000);
+        lab.hold(3, 3_001);
+        assert_eq!(lab.ended(), [2]);
+        lab.hold(1, 4_000);
+        assert_eq!(lab.ended(), [0]);
     }
 
     #[test]
@@ -254,9 +303,9 @@ mod tests {
         let unfinished = Unfinished::new(2_000);
         let own: Arc<Mutex<Option<Part>>> = Arc::default();
         let ended = own.clone();
-        unfinished.hold(&mut own.lock(), 2_000, || move || drop(ended.lock().take()));
+        unfinished.hold(&mut own.lock(), 2_000, None, || move || drop(ended.lock().take()));
         let mut other = None;
-        unfinished.hold(&mut other, 2_000, || || {});
+        unfinished.hold(&mut other, 2_000, None, || || {});
         assert!(own.lock().is_none());
         assert_eq!(unfinished.total(), 2_000);
     }
@@ -273,7 +322,8 @@ mod tests {
             }
             lab.parts = [const { None }; 4];
             prop_assert_eq!(lab.unfinished.total(), 0);
-            prop_assert!(lab.unfinished.0.parts.lock().held.is_empty());
+            let parts = lab.unfinished.0.parts.lock();
+            prop_assert!(parts.held.is_empty() && parts.by_address.is_empty());
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ struct Outlet {
     exempt: usize,
     proof: Proof,
     /// Messages whose receipt is not proven, by their numbers in `proof`.
-    in_flight: VecDeque<(u64, InFlight)>,
+    in_flight: InFlight,
 }
 
 enum Condition {
@@ -49,7 +49,7 @@ enum Condition {
 impl PlainConnection {
     pub(super) fn new(visitor: &mut Visitor, stream: Handle) -> Arc<Self> {
         let outlet =
-            Outlet { condition: Condition::Open, exempt: 0, proof: Proof::default(), in_flight: VecDeque::new() };
+            Outlet { condition: Condition::Open, exempt: 0, proof: Proof::default(), in_flight: InFlight::default() };
         Arc::new(Self {
             id: ConnectionId::random(),
             connected_at: visitor.endpoint.parameters.clock.now(),
@@ -88,9 +88,7 @@ impl PlainConnection {
         let mut outlet = self.outlet.lock();
         // The pong of a heartbeat may prove nothing, and a message behind it still needs its ping.
         let upto = outlet.proof.pong(Some(id)).unwrap_or_default();
-        while let Some((_, message)) = outlet.in_flight.pop_front_if(|(number, _)| *number <= upto) {
-            message.proven();
-        }
+        outlet.in_flight.prove(upto);
         if outlet.proof.needs_ping() {
             self.send_ping(&mut outlet.proof);
         }
@@ -142,9 +140,9 @@ impl Connection for PlainConnection {
     }
 
     fn has_room(&self) -> bool {
-        let bound = self.endpoint.parameters.queue_bytes / REPLAY_SHARE;
-        let exempt = self.outlet.lock().exempt;
-        self.stream.backlog() <= bound.saturating_add(exempt)
+        let outlet = self.outlet.lock();
+        let bytes = (self.endpoint.parameters.queue_bytes / REPLAY_SHARE).saturating_add(outlet.exempt);
+        outlet.in_flight.has_room() && self.stream.backlog() <= bytes
     }
 
     fn backlog(&self) -> u64 {
@@ -164,6 +162,9 @@ impl Connection for PlainConnection {
         if !is_exempt && backlog > parameters.queue_bytes.saturating_add(outlet.exempt) {
             return Err(QueueError::Full);
         }
+        if frame.unproven.is_some() && outlet.in_flight.is_full() {
+            return Err(QueueError::Full);
+        }
         let mode = match haste {
             Haste::Now => WriteMode::Inline,
             Haste::Soon => WriteMode::Batched,
@@ -174,7 +175,7 @@ impl Connection for PlainConnection {
         outlet.exempt += if is_exempt { bytes.len() } else { 0 };
         let number = outlet.proof.queue(1);
         if let Some(unproven) = &frame.unproven {
-            outlet.in_flight.push_back((number, InFlight::new(unproven.clone())));
+            outlet.in_flight.push(number, unproven);
             outlet.proof.want();
             if outlet.proof.needs_ping() {
                 self.send_ping(&mut outlet.proof);

@@ -50,6 +50,23 @@ async fn posts_that_never_end_are_ended_and_hold_little() {
 }
 
 #[tokio::test]
+async fn heads_that_never_end_hold_little() {
+    const CONNECTIONS: usize = 400;
+    let server = ServerProcess::start("");
+    let before = server.memory();
+    let heads = (0..CONNECTIONS).map(async |_| {
+        let mut wire = Wire::open(server.clients).await;
+        wire.send([&b"GET / HTTP/1.1\r\nx: "[..], &[b'x'; 60_000]].concat()).await;
+        wire
+    });
+    let wires = join_all(heads).await;
+    assert_eq!(livez(&server).await, 200);
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 16, "24 MB of which 4 may be held: {grown} MiB");
+    drop(wires);
+}
+
+#[tokio::test]
 async fn a_post_of_a_device_that_stops_in_its_middle_is_ended_too() {
     let server = ServerProcess::start("");
     let opened = ask(server.clients, "GET", POLLING, "").await;

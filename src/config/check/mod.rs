@@ -79,13 +79,11 @@ impl Found {
         self.number("clients.queue_bytes_total", config.clients.queue_bytes_total, MIB as u64, u64::MAX);
         let incoming = config.clients.incoming_bytes_total;
         self.number("clients.incoming_bytes_total", incoming, MIB, usize::MAX);
-        if (MIB..config.socketio.max_message).contains(&incoming) {
+        let message = config.socketio.max_message;
+        if (MIB..message.saturating_mul(2)).contains(&incoming) {
             self.add(
                 "clients.incoming_bytes_total",
-                format!(
-                    "is {incoming}, but one message may have {} bytes (socketio.max_message)",
-                    config.socketio.max_message
-                ),
+                format!("is {incoming}, but must be at least twice socketio.max_message, which is {message}"),
             );
         }
         for (index, origin) in config.clients.cors_origins.iter().enumerate() {

@@ -106,10 +106,10 @@ fn every_key_that_makes_no_sense_is_named_at_once() {
 
 #[test]
 fn the_largest_message_fits_into_what_may_arrive() {
-    let found = faults("clients.incoming_bytes_total = 2_000_000\nsocketio.max_message = 2_000_001", true);
+    let found = faults("clients.incoming_bytes_total = 4_000_000\nsocketio.max_message = 2_000_001", true);
     assert_eq!(
         found,
-        ["clients.incoming_bytes_total: is 2000000, but one message may have 2000001 bytes (socketio.max_message)"]
+        ["clients.incoming_bytes_total: is 4000000, but must be at least twice socketio.max_message, which is 2000001"]
     );
 }
 

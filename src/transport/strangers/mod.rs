@@ -9,13 +9,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -38,10 +32,23 @@ struct Inner {
 /// A connection from which no accepted token has been seen. Dropping it removes the connection from the registry.
 pub struct Stranger {
     strangers: Arc<Inner>,
-    number: AtomicU64,
-    /// Of a trusted proxy's connection: each of its requests may be another client's.
+    entered: Mutex<Entered>,
+    /// Of a trusted proxy's connection: each of its requests may be another client's, and enters anew.
     abort_of_proxy: Option<Abort>,
     place: Option<PlaceHandle>,
+}
+
+/// How a connection stands in the registry.
+#[derive(Clone, Copy)]
+struct Entered {
+    number: u64,
+    address: Option<IpAddr>,
+}
+
+/// One client's use of a connection: of a trusted proxy's, one request.
+pub struct Visit {
+    stranger: Arc<Stranger>,
+    number: u64,
 }
 
 impl Strangers {
@@ -63,7 +70,8 @@ impl Strangers {
         let (address, abort) = (address.map(counted_address), Arc::new(abort) as Abort);
         let abort_of_proxy = address.is_none().then(|| abort.clone());
         let number = self.0.update(|registry, limits, ended| registry.enter(address, abort, limits, ended));
-        Stranger { strangers: Arc::clone(&self.0), number: AtomicU64::new(number), abort_of_proxy, place: None }
+        let entered = Mutex::new(Entered { number, address });
+        Stranger { strangers: Arc::clone(&self.0), entered, abort_of_proxy, place: None }
     }
 
     /// Returns how many connections are registered.
@@ -102,20 +110,32 @@ impl Stranger {
     /// Sets the client's address, once a trusted proxy has named it with a request. If the connection had another address, it counts for
     /// the new one only.
     pub fn locate(&self, address: IpAddr) {
-        let (address, number) = (counted_address(address), self.number());
-        self.strangers.update(|registry, limits, ended| {
-            if registry.locate(number, address, limits, ended) {
-                return;
-            }
-            if let Some(abort) = &self.abort_of_proxy {
-                let number = registry.enter(Some(address), abort.clone(), limits, ended);
-                self.number.store(number, Ordering::Relaxed);
-            }
+        let address = counted_address(address);
+        let mut entered = self.entered.lock();
+        let Entered { number, .. } = *entered;
+        let number = self.strangers.update(|registry, limits, ended| {
+            let Some(abort) = &self.abort_of_proxy else {
+                registry.locate(number, address, limits, ended);
+                return number;
+            };
+            registry.leave(number);
+            registry.enter(Some(address), abort.clone(), limits, ended)
         });
+        *entered = Entered { number, address: Some(address) };
+    }
+
+    /// Returns the client's address as it is counted, once it is known.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.entered.lock().address
+    }
+
+    /// Returns the visit of the client whose request the connection carries now.
+    pub fn visit(self: &Arc<Self>) -> Visit {
+        Visit { stranger: self.clone(), number: self.number() }
     }
 
     fn number(&self) -> u64 {
-        self.number.load(Ordering::Relaxed)
+        self.entered.lock().number
     }
 
     /// Counts bytes of a request body, or of a message, that have arrived.
@@ -126,6 +146,15 @@ impl Stranger {
     /// Stops counting bytes that were added, because they are no longer in memory.
     pub fn release_body_bytes(&self, bytes: usize) {
         self.strangers.registry.lock().release_body_bytes(self.number(), bytes);
+    }
+}
+
+impl Visit {
+    /// The same as [`Stranger::known`], unless the connection carries another client's request by now.
+    pub fn known(&self) {
+        if self.stranger.number() == self.number {
+            self.stranger.known();
+        }
     }
 }
 

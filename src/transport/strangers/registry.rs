@@ -87,23 +87,15 @@ impl Registry {
         Some(entry)
     }
 
-    /// Moves a connection to another address. False: it is not here.
-    pub(super) fn locate(
-        &mut self,
-        number: u64,
-        address: IpAddr,
-        limits: &StrangerLimits,
-        ended: &mut Vec<Ended>,
-    ) -> bool {
-        if self.entries.get(&number).is_some_and(|entry| entry.address == Some(address)) {
-            return true;
+    /// Moves a connection to another address, if it is still here.
+    pub(super) fn locate(&mut self, number: u64, address: IpAddr, limits: &StrangerLimits, ended: &mut Vec<Ended>) {
+        if self.entries.get(&number).is_none_or(|entry| entry.address == Some(address)) {
+            return;
         }
-        let Some(entry) = self.leave(number) else {
-            return false;
-        };
-        self.insert(number, Entry { address: Some(address), ..entry });
-        self.enforce(Some(address), limits, ended);
-        true
+        if let Some(entry) = self.leave(number) {
+            self.insert(number, Entry { address: Some(address), ..entry });
+            self.enforce(Some(address), limits, ended);
+        }
     }
 
     pub(super) fn add_body_bytes(

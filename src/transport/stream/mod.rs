@@ -5,7 +5,7 @@ mod io;
 pub use io::Duplex;
 
 mod queue;
-pub use queue::QueuedBytes;
+pub use queue::{FRAME_COST, QueuedBytes};
 
 mod flusher;
 pub use flusher::{Flushers, Spawn};
@@ -16,7 +16,7 @@ use std::{
     any::Any,
     io::{Error, IoSlice, Result},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -31,7 +31,7 @@ use self::{
     io::Io,
     shared::{ABORTED, CLOSED, CUT, OPEN, Shared},
 };
-use crate::{Arriving, Part};
+use crate::{Arriving, Part, serve::MAX_HEAD};
 
 /// A stream, held by the task that reads it. The socket closes when it is dropped, whatever handles there are.
 pub struct Stream {
@@ -39,9 +39,21 @@ pub struct Stream {
     shared: Arc<Shared>,
     /// What ends with the stream.
     held: Option<Box<dyn Any + Send + Sync>>,
-    /// Counts messages that have not arrived whole.
+    /// Counts what has not arrived whole.
     arriving: Option<Arriving>,
+    head: Head,
 }
+
+/// What the HTTP server has read since the last request: the head of the next one, and more.
+#[derive(Default)]
+struct Head {
+    requests: u32,
+    bytes: usize,
+    part: Option<Part>,
+}
+
+/// Bytes of a head from which on it counts: the HTTP server has a buffer of this size anyway.
+const HEAD_COUNTED_FROM: usize = 8 * 1024;
 
 /// Writes into a [`Stream`], watches it and ends it, from anywhere.
 #[derive(Clone)]
@@ -77,7 +89,13 @@ impl Stream {
     }
 
     fn over(io: Io, flushers: &Flushers) -> Self {
-        Self { shared: Arc::new(Shared::new(io.clone(), flushers)), io, held: None, arriving: None }
+        Self {
+            shared: Arc::new(Shared::new(io.clone(), flushers)),
+            io,
+            held: None,
+            arriving: None,
+            head: Head::default(),
+        }
     }
 
     /// Keeps something until the stream is dropped.
@@ -98,6 +116,26 @@ impl Stream {
     pub(crate) fn hold(&self, part: &mut Option<Part>, bytes: usize) {
         if let Some(arriving) = &self.arriving {
             arriving.hold(part, bytes);
+        }
+    }
+
+    /// The HTTP server is done with the stream.
+    pub(crate) fn upgraded(mut self) -> Self {
+        self.head = Head::default();
+        self
+    }
+
+    /// Counts bytes that the HTTP server has read: as many as it keeps.
+    fn count_head(&mut self, bytes: usize) {
+        let requests = self.shared.requests.load(Ordering::Relaxed);
+        if self.head.requests != requests {
+            self.head = Head { requests, ..Head::default() };
+        }
+        self.head.bytes = self.head.bytes.saturating_add(bytes).min(MAX_HEAD);
+        if let Some(arriving) = &self.arriving
+            && self.head.bytes > HEAD_COUNTED_FROM
+        {
+            arriving.hold(&mut self.head.part, self.head.bytes);
         }
     }
 
@@ -125,7 +163,7 @@ impl Stream {
     /// Writes all that is queued, though the stream was cut. Ready when nothing waits any more.
     pub(crate) fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.shared.reader.register(cx.waker());
-        if self.shared.condition() > CUT {
+        if self.is_aborted() {
             return Poll::Ready(Err(std::io::ErrorKind::ConnectionAborted.into()));
         }
         let mut queue = self.shared.queue.lock();
@@ -136,6 +174,11 @@ impl Stream {
     /// Reads, whether the stream was cut or not.
     pub(crate) fn poll_read_on(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         self.io.poll_read(cx, buffer)
+    }
+
+    /// Whether the stream was aborted.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.shared.condition() > CUT
     }
 
     /// Ends the direction to the peer.
@@ -204,6 +247,11 @@ impl Handle {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The HTTP server has read the head of a request.
+    pub(crate) fn head_has_arrived(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Reports to `fate` when the kernel has all that was handed to the HTTP server so far.
     pub(crate) fn await_flush(&self, fate: Arc<dyn AnswerFate>) {
         if self.0.condition() == CLOSED {
@@ -218,7 +266,10 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         self.shared.reader.register(cx.waker());
         self.shared.check()?;
-        self.io.poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = self.io.poll_read(cx, buffer);
+        self.get_mut().count_head(buffer.filled().len() - before);
+        read
     }
 }
 

@@ -16,7 +16,10 @@ use super::io::Io;
 /// Frames that go into the kernel with one call.
 const MAX_SLICES: usize = 64;
 
-/// The bytes in all queues of a process, and the bound at which its owner has to make room.
+/// What a frame costs in a queue besides its bytes, in bytes: counted in the total, so that many small ones are no way around its bound.
+pub const FRAME_COST: usize = 64;
+
+/// The bytes in all queues of a process, what their frames cost among them, and the bound at which its owner has to make room.
 pub struct QueuedBytes {
     total: AtomicU64,
     bound: u64,
@@ -114,7 +117,7 @@ impl Queue {
         }
         self.waiting += frame.len();
         self.queued += frame.len() as u64;
-        self.total.add(frame.len());
+        self.total.add(frame.len() + FRAME_COST);
         if self.first.is_none() {
             self.first = Some(frame);
         } else {
@@ -179,6 +182,7 @@ impl Queue {
                 return;
             }
             count -= first.len();
+            self.total.remove(FRAME_COST);
             self.is_partial = false;
             self.first = self.others.pop_front();
         }
@@ -187,21 +191,24 @@ impl Queue {
 
     /// Drops the frames of which the kernel has nothing.
     pub(super) fn drop_unwritten(&mut self) {
-        let dropped: usize = self.others.iter().map(Bytes::len).sum();
-        self.others = VecDeque::new();
+        let others = std::mem::take(&mut self.others);
         let first = if self.is_partial { None } else { self.first.take() };
-        let dropped = dropped + first.map_or(0, |first| first.len());
-        self.waiting -= dropped;
-        self.queued -= dropped as u64;
-        self.total.remove(dropped);
+        let (mut frames, mut bytes) = (0, 0);
+        for frame in first.iter().chain(&others) {
+            frames += 1;
+            bytes += frame.len();
+        }
+        self.waiting -= bytes;
+        self.queued -= bytes as u64;
+        self.total.remove(bytes + frames * FRAME_COST);
     }
 
     /// Drops what waits and lets go of the stream.
     pub(super) fn close(&mut self) {
         self.io = None;
-        self.first = None;
+        let frames = usize::from(self.first.take().is_some()) + self.others.len();
         self.others = VecDeque::new();
-        self.total.remove(self.waiting);
+        self.total.remove(self.waiting + frames * FRAME_COST);
         self.waiting = 0;
     }
 }

@@ -2,7 +2,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) writer: AtomicWaker,
     /// Answers whose last byte was handed to the HTTP server, and is not known to be in the kernel.
     pub(super) answers: Mutex<Vec<Arc<dyn AnswerFate>>>,
+    /// Requests whose heads the HTTP server has read.
+    pub(super) requests: AtomicU32,
 }
 
 pub(super) const OPEN: u8 = 0;
@@ -44,6 +46,7 @@ impl Shared {
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             answers: Mutex::default(),
+            requests: AtomicU32::new(0),
         }
     }
 

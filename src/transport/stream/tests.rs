@@ -97,7 +97,8 @@ async fn frames_that_were_not_begun_can_be_dropped() {
     assert!(handle.enqueue(&[frame.clone(), frame.clone()], WriteMode::Inline));
     handle.drop_unwritten();
     assert!(handle.backlog() < frame.len(), "only the rest of a frame that was begun is left");
-    assert_eq!(flushers.queued().total(), handle.backlog() as u64);
+    let cost = flushers.queued().total() - handle.backlog() as u64;
+    assert!(cost <= FRAME_COST as u64, "one frame is left at most: {cost}");
     handle.cut();
     let leaving = async {
         stream.push_last(Bytes::from_static(b"end"));

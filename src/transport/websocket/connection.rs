@@ -224,7 +224,8 @@ impl WebSocket {
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
             }
-            if ready!(self.poll_fill(cx)).is_err() || self.unread.len() >= *left {
+            self.stream.hold(&mut self.part, self.reader.capacity());
+            if self.stream.is_aborted() || ready!(self.poll_fill(cx)).is_err() || self.unread.len() >= *left {
                 return Poll::Ready(());
             }
             *left -= self.unread.len();

@@ -145,9 +145,9 @@ fn take(payload: &mut Vec<u8>, header: &Header, arrived: &mut u64, input: &mut &
     let (taken, rest) = input.split_at(missing.min(input.len()));
     *input = rest;
     let start = payload.len();
-    if start == 0 {
-        // The usual case, a frame that arrives whole, gets exactly the memory that it needs.
-        payload.reserve_exact(taken.len());
+    if payload.capacity() - start < taken.len() {
+        // It grows in doubles, but never past the end of the frame: one that arrives whole gets exactly the memory that it needs.
+        payload.reserve_exact(taken.len().max(start.min(missing)));
     }
     payload.extend_from_slice(taken);
     unmask(&mut payload[start..], header.key, *arrived);
