@@ -51,6 +51,12 @@ export class Proxy {
     this.isTunnel = true;
   }
 
+  /** The connections of the tunnel end on both sides, and new ones pass. */
+  leaveTunnel() {
+    this.isTunnel = false;
+    this.cut();
+  }
+
   /** Passes the next bytes of an answer to a poll on until so many have passed, and then ends the poll's connection. */
   cutNextAnswer(bytes) {
     this.bytesBeforeCut = bytes;
