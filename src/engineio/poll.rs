@@ -145,19 +145,23 @@ impl Drop for HeldPoll {
         polling.is_answering = false;
         polling.last_polled = Instant::now();
         polling.is_released = false;
-        if !self.is_over {
-            self.session.expect_poll(&mut state);
-        }
+        let within = if self.is_over { self.session.polls_within() } else { POLLS_AGAIN_WITHIN };
+        self.session.expect_poll(&mut state, within);
     }
 }
 
 impl Session {
-    /// The device has lost a poll or its answer: the session ends unless it polls again soon.
-    fn expect_poll(&self, state: &mut State) {
+    /// The session ends unless the device polls in this time.
+    pub(crate) fn expect_poll(&self, state: &mut State, within: Duration) {
         if state.closed.is_none() {
-            state.timers.poll_by = Some(Instant::now() + POLLS_AGAIN_WITHIN);
+            state.timers.poll_by = Some(Instant::now() + within);
             self.arm_locked(state);
         }
+    }
+
+    /// The time from the answer to a poll to the next one: on a slow line the device may still be receiving it.
+    pub(crate) fn polls_within(&self) -> Duration {
+        self.engine.config().ping_timeout.max(POLLS_AGAIN_WITHIN)
     }
 }
 
@@ -188,7 +192,7 @@ impl Fate {
         };
         let is_waited_for = polling.is_answering;
         if polling.settle(self.id, is_taken) && !is_taken && !is_waited_for {
-            self.session.expect_poll(&mut state);
+            self.session.expect_poll(&mut state, POLLS_AGAIN_WITHIN);
         }
     }
 }

@@ -122,6 +122,9 @@ impl Session {
         let mut state = session.lock();
         state.timers.beat = Some(now + beat);
         state.timers.speak_by = engine.speak_within().map(|within| now + within);
+        if matches!(state.carrier, Carrier::Polling(_)) {
+            state.timers.poll_by = Some(now + session.polls_within());
+        }
         drop(state);
         session.arm();
         session

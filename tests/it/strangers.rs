@@ -56,7 +56,7 @@ async fn heads_that_never_end_hold_little() {
     let before = server.memory();
     let heads = (0..CONNECTIONS).map(async |_| {
         let mut wire = Wire::open(server.clients).await;
-        wire.send([&b"GET / HTTP/1.1\r\nx: "[..], &[b'x'; 60_000]].concat()).await;
+        wire.send([&b"GET / HTTP/1.1\r\nx: "[..], &vec![b'x'; 60_000]].concat()).await;
         wire
     });
     let wires = join_all(heads).await;

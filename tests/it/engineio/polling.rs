@@ -93,6 +93,19 @@ async fn a_cancelled_poll_ends_the_session_two_seconds_later() {
 }
 
 #[tokio::test]
+async fn a_session_ends_that_is_not_polled_again_within_the_ping_timeout() {
+    let server = TestServer::start_with(|config| config.socketio.ping_timeout = Duration::from_secs(3)).await;
+    let backend = server.backend().await;
+    for revision in REVISIONS {
+        let poller = Poller::connected(&server, revision, "42").await;
+        let begun = Instant::now();
+        online(&backend, 0).await;
+        assert!(begun.elapsed() > GRACE, "{revision:?}: {:?}", begun.elapsed());
+        poller.ended().await;
+    }
+}
+
+#[tokio::test]
 async fn who_polls_again_soon_stays_and_misses_nothing() {
     let server = TestServer::start().await;
     let backend = server.backend().await;
