@@ -191,8 +191,8 @@ impl App {
         let (devices, connections) = device_routes(config, clock, pages, commands, &lifecycle, &for_devices);
         listening.serve_http("clients", devices, clients, for_devices);
         let delivery = listening.delivery.clone();
-        let shares = [devices_share, grpc_share];
-        let footprint = Footprint { shares, connections, delivery, queued, unfinished };
+        let (devices, backends) = (devices_share, grpc_share);
+        let footprint = Footprint { devices, backends, connections, delivery, queued, unfinished };
         lifecycle.spawn(memory::give_back(move || footprint.bytes(), listening.stopping()));
         lifecycle.set_ready();
         tracing::info!(

@@ -7,7 +7,7 @@ mod config;
 pub use config::{ApiKeyConfig, Config, JwtConfig, KeyConfig, OnExpiry};
 
 mod tokens;
-pub use tokens::Tokens;
+pub use tokens::{MAX_TOKEN, Tokens};
 
 mod refusal;
 pub use refusal::{InvalidToken, TokenRefused};

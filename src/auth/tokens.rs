@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::message::{Fault, RoomPattern};
 
 /// The longest token that is read, in bytes.
-const MAX_TOKEN: usize = 8192;
+pub const MAX_TOKEN: usize = 8192;
 
 /// Verifies what devices show. Tokens are JSON web tokens (RFC 7519) with a signature (RFC 7515, compact).
 #[derive(Debug)]

@@ -90,13 +90,16 @@ struct Connect {
 
 impl Connect {
     async fn run(self, socket: &SocketRef, auth: TryData<Value>) -> Result<(), Refusal> {
+        if self.kept.has_lost_token() {
+            return Err(self.turn_away("unauthenticated_bytes").await);
+        }
         let mut said = auth.0.ok();
         let identity = match self.identify(said.as_ref()) {
             Ok(identity) => identity,
             Err(refused) => return Err(self.refuse_token(refused)),
         };
         let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take));
-        let resume = resume.or_else(|| self.kept.resume.lock().take());
+        let resume = resume.or_else(|| self.kept.take_resume());
         let Self { edge, session, kept } = &self;
         let connection = SocketConnection::new(edge.clone(), kept.clone(), session.clone(), resume.is_some());
         let connecting = edge.parameters.commands.connect_device(&identity, connection.clone(), resume.as_ref());
@@ -130,7 +133,8 @@ impl Connect {
         match auth.and_then(|auth| auth.get("token")) {
             Some(Value::String(token)) if !token.is_empty() => commands.identify_device(Some(token)),
             None | Some(Value::Null | Value::String(_)) => {
-                commands.identify_device(self.kept.token.as_ref().map(ExposeSecret::expose_secret))
+                let token = self.kept.token();
+                commands.identify_device(token.as_ref().map(ExposeSecret::expose_secret))
             }
             Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
                 Err(InvalidToken::Malformed.into())

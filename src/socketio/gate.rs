@@ -3,7 +3,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Query, Request, State},
-    http::{Extensions, HeaderMap, HeaderName, Response, StatusCode, Uri, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header, request::Parts},
     response::IntoResponse,
 };
 use engineioxide::{Sid, session::Context};
@@ -17,6 +17,7 @@ use super::{
     resume::resume_of_query,
     session::{Opening, Session},
 };
+use crate::auth::MAX_TOKEN;
 use crate::limits::Refused;
 use crate::telemetry;
 
@@ -29,6 +30,10 @@ pub(super) struct Gate {
 
 /// The time after which a device that was turned away by a server that stops may try again, in seconds.
 const RETRY_AFTER: u64 = 5;
+
+/// The longest value of a header that the engine is given, and how many there may be of one header: none that it knows is longer.
+const MAX_KEPT_VALUE: usize = 256;
+const MAX_KEPT_VALUES: usize = 4;
 
 impl Gate {
     pub(super) fn new(edge: Arc<Edge>, service: Service) -> Self {
@@ -78,10 +83,13 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
                 Err(limit) => return edge.refuse(&parts, Refusal::Limit(limit)),
             };
             let token = query.get("token").filter(|token| !token.is_empty()).map(str::to_owned);
-            let token = token.or_else(|| authorization(&parts.headers)).map(SecretString::from);
-            let resume = resume_of_query(query.get("resume"));
+            let token = token.or_else(|| authorization(&parts.headers)).map(without_excess);
+            let resume = query.get("resume");
+            let bytes = token.as_ref().map_or(0, String::len) + resume.map_or(0, str::len);
+            let (token, resume) = (token.map(SecretString::from), resume_of_query(resume));
             let user_agent = user_agent(&parts.headers);
-            let session = Session::new(Opening { address, user_agent, token, resume, stranger, slot });
+            let opening = Opening { address, user_agent, token, resume, bytes, stranger, slot };
+            let session = Session::new(opening, &edge.parameters.unfinished);
             extensions.insert(Context(session));
         }
     }
@@ -169,12 +177,22 @@ fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
     // Most have one of them. A map that grows by itself has room for six, for the session's life.
     *request.headers_mut() = HeaderMap::with_capacity(1);
     for name in KEPT_HEADERS {
-        for value in parts.headers.get_all(&name) {
+        let is_short = |value: &&HeaderValue| value.len() <= MAX_KEPT_VALUE;
+        for value in parts.headers.get_all(&name).iter().filter(is_short).take(MAX_KEPT_VALUES) {
             request.headers_mut().append(name.clone(), value.clone());
         }
     }
     *request.version_mut() = parts.version;
     request
+}
+
+/// A token that is too long, with no more of it than tells so.
+fn without_excess(mut token: String) -> String {
+    if token.len() > MAX_TOKEN {
+        token.truncate(token.ceil_char_boundary(MAX_TOKEN + 1));
+        token.shrink_to_fit();
+    }
+    token
 }
 
 fn authorization(headers: &HeaderMap) -> Option<String> {

@@ -3,7 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 use engineioxide::DisconnectReason;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use transport::{Stranger, Visit};
+use transport::{Part, Stranger, Unfinished, Visit};
 
 use super::{attachments::Attachments, connect::Device};
 use crate::auth::TokenRefused;
@@ -14,11 +14,21 @@ use crate::limits::AddressSlot;
 pub(super) struct Session {
     pub(super) address: IpAddr,
     pub(super) user_agent: Box<str>,
-    /// The token of the query or of the `Authorization` header.
-    pub(super) token: Option<SecretString>,
-    /// The positions in the query; they are used once.
-    pub(super) resume: Mutex<Option<Resume>>,
+    said: Mutex<Said>,
     state: Mutex<State>,
+}
+
+/// What the first request said.
+#[derive(Default)]
+struct Said {
+    /// The token of the query or of the `Authorization` header.
+    token: Option<SecretString>,
+    /// The positions in the query; they are used once.
+    resume: Option<Resume>,
+    /// Counts both until a token is accepted.
+    part: Option<Part>,
+    /// They were dropped, because too much was kept for sessions without an accepted token.
+    is_lost: bool,
 }
 
 /// Connections of a session that are remembered until a token is accepted: of its first request, and of attempts to upgrade.
@@ -74,24 +84,52 @@ pub(super) struct Opening {
     pub(super) user_agent: Box<str>,
     pub(super) token: Option<SecretString>,
     pub(super) resume: Option<Resume>,
+    /// Bytes of the token and of the positions.
+    pub(super) bytes: usize,
     pub(super) stranger: Option<Arc<Stranger>>,
     pub(super) slot: AddressSlot,
 }
 
 impl Session {
-    pub(super) fn new(opening: Opening) -> Arc<Self> {
-        let Opening { address, user_agent, token, resume, stranger, slot } = opening;
-        Arc::new(Self {
+    pub(super) fn new(opening: Opening, unfinished: &Unfinished) -> Arc<Self> {
+        let Opening { address, user_agent, token, resume, bytes, stranger, slot } = opening;
+        let session = Arc::new(Self {
             address,
             user_agent,
-            token,
-            resume: Mutex::new(resume),
+            said: Mutex::new(Said { token, resume, ..Said::default() }),
             state: Mutex::new(State {
                 strangers: stranger.iter().map(Stranger::visit).collect(),
                 slot: Some(slot),
                 ..State::default()
             }),
-        })
+        });
+        let mut part = None;
+        unfinished.hold(&mut part, bytes, Some(address), || {
+            let session = Arc::downgrade(&session);
+            move || {
+                let lost = session.upgrade().map(|session| {
+                    std::mem::replace(&mut *session.said.lock(), Said { is_lost: true, ..Said::default() })
+                });
+                drop(lost);
+            }
+        });
+        session.said.lock().part = part;
+        session
+    }
+
+    /// The token of the first request.
+    pub(super) fn token(&self) -> Option<SecretString> {
+        self.said.lock().token.clone()
+    }
+
+    /// The positions of the first request. They are used once.
+    pub(super) fn take_resume(&self) -> Option<Resume> {
+        self.said.lock().resume.take()
+    }
+
+    /// Whether what the first request said was dropped.
+    pub(super) fn has_lost_token(&self) -> bool {
+        self.said.lock().is_lost
     }
 
     /// A CONNECT has come. False: it is one too many.
@@ -138,6 +176,7 @@ impl Session {
             return false;
         }
         state.device = Some(device);
+        self.said.lock().part = None;
         let strangers = std::mem::take(&mut state.strangers);
         drop(state);
         for stranger in strangers {

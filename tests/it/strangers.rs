@@ -152,6 +152,29 @@ async fn sessions_that_are_opened_and_left_are_forgotten() {
     tokio::time::timeout(Duration::from_secs(3), last).await.expect("a session without a device ends");
 }
 
+#[tokio::test]
+async fn what_the_first_requests_of_sessions_say_holds_little() {
+    const SESSIONS: usize = 3_000;
+    let large = "x".repeat(50_000);
+    let headers = [("content-type", large.as_str()), ("authorization", large.as_str())];
+    for (what, target, headers) in [
+        ("a header", POLLING.to_owned(), &headers[..1]),
+        ("a token in a header", POLLING.to_owned(), &headers[1..]),
+        ("a token", format!("{POLLING}&token={}", &large[..8_000]), &[]),
+        ("positions", format!("{POLLING}&resume=%7B%22{large}%22:1%7D"), &[]),
+    ] {
+        let server = ServerProcess::start("");
+        let before = server.memory();
+        let mut wire = Wire::open(server.clients).await;
+        for _ in 0..SESSIONS {
+            wire.send(http_request("GET", &target, headers, b"")).await;
+            assert_eq!(wire.answer().await.status, 200);
+        }
+        let grown = server.memory().saturating_sub(before);
+        assert!(grown < 56, "{what}: {grown} MiB");
+    }
+}
+
 /// Sends for as long as the server reads, and reads nothing; how much memory that takes.
 async fn flood(server: &ServerProcess, wire: &mut Wire, bytes: &[u8]) -> usize {
     const MOST: usize = 60_000_000;
