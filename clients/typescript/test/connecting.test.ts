@@ -2,7 +2,7 @@ import { expect, onTestFinished, test, vi } from 'vitest';
 
 import { Backoff } from '../src/backoff.js';
 import { Arrivals } from './harness/deadline.js';
-import { Device } from './harness/device.js';
+import { Device, WEBSOCKET } from './harness/device.js';
 import { Network } from './harness/network.js';
 import { Server } from './harness/server.js';
 
@@ -136,7 +136,8 @@ test('a device that is cut off again and again comes back with the shortest dela
   const network = await Network.before(server.port);
   const resumed = new Arrivals<unknown>('bugle:resumed');
   const waited = delays();
-  const device = await Device.connected({ url: network.url, token: server.token('1'), onResumed: resumed.push, restAfter: false });
+  const options = { onResumed: resumed.push, restAfter: false as const, socketOptions: WEBSOCKET };
+  const device = await Device.connected({ url: network.url, token: server.token('1'), ...options });
   for (let losses = 0; losses < 4; losses += 1) {
     await resumed.next();
     network.drop();

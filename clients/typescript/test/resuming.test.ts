@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import type { PositionMap, RoomResumed } from '../src/index.js';
 import { Arrivals } from './harness/deadline.js';
-import { Device } from './harness/device.js';
+import { Device, WEBSOCKET } from './harness/device.js';
 import { Network } from './harness/network.js';
 import { Server } from './harness/server.js';
 
@@ -55,9 +55,8 @@ test('what was missed while the network was away comes in order, once, before wh
 test('a connection that is reset again and again loses nothing and gets nothing twice', async () => {
   const server = await Server.start(STORE);
   const network = await Network.before(server.port);
-  const socketOptions = { transports: ['websocket'] };
   // It may be reset before it is told where it stands.
-  const device = await Device.connected({ url: network.url, token: server.token('1'), socketOptions });
+  const device = await Device.connected({ url: network.url, token: server.token('1'), socketOptions: WEBSOCKET });
   for (let number = 1; number <= 60; number += 1) {
     await server.backend.emit('1', 'note', number, KEPT);
     if (number % 7 === 0) network.drop();
@@ -174,7 +173,7 @@ test('a room that was left and forgotten is not joined again', async () => {
   const server = await Server.start({ ...HISTORY, client_events: rules });
   const network = await Network.before(server.port);
   const { resumed, onResumed } = resumptions();
-  const device = await Device.connected({ url: network.url, token: server.token('1'), onResumed });
+  const device = await Device.connected({ url: network.url, token: server.token('1'), onResumed, socketOptions: WEBSOCKET });
   for (const listing of ['7', '8']) {
     await device.client.send('subscribe:listing', listing);
     await resumed.find((rooms) => `listing:${listing}` in rooms);

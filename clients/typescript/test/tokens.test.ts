@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { Arrivals } from './harness/deadline.js';
-import { Device } from './harness/device.js';
+import { Device, WEBSOCKET } from './harness/device.js';
 import { Network } from './harness/network.js';
 import { Server } from './harness/server.js';
 
@@ -38,7 +38,7 @@ test('a token function that fails before the token expires is asked again', asyn
 test('a token of another user is refused, and the connection and its token stay', async () => {
   const server = await Server.start();
   const network = await Network.before(server.port);
-  const device = await Device.connected({ url: network.url, token: server.token('1') });
+  const device = await Device.connected({ url: network.url, token: server.token('1'), socketOptions: WEBSOCKET });
   await expect(device.client.updateToken(server.token('2'))).rejects.toMatchObject({ code: 'wrong_user' });
   await expect(device.client.updateToken('no token')).rejects.toMatchObject({ code: 'invalid_token' });
   expect(device.client.isConnected).toBe(true);
@@ -53,7 +53,7 @@ test('a token that was given by hand outlives the one before', async () => {
   const server = await Server.start({ 'auth.expiring_notice': '0s', 'auth.jwt.leeway': '0s' });
   const network = await Network.before(server.port);
   const first = server.token('1', 2);
-  const device = await Device.connected({ url: network.url, token: first });
+  const device = await Device.connected({ url: network.url, token: first, socketOptions: WEBSOCKET });
   const other = await Device.connected({ url: server.url, token: first });
   await device.client.updateToken(server.token('1'));
   expect((await other.disconnected()).error?.code).toBe('expired');

@@ -3,6 +3,9 @@ import { onTestFinished } from 'vitest';
 import { type BugleError, type Client, connect, type ConnectionState, type Message, type Options } from '../../src/index.js';
 import { Arrivals } from './deadline.js';
 
+/** For a device that always has a connection, and notices when it is lost. */
+export const WEBSOCKET = { transports: ['websocket'] };
+
 /** A client, and what it has told its app. Closes with the test. */
 export class Device {
   readonly messages = new Arrivals<Message>('a message');

@@ -32,7 +32,7 @@ export class Network {
     await closed;
   }
 
-  /** Ends all connections with a reset; new ones are let through. */
+  /** Ends all connections with a reset; new ones are let through. A device between two polls has none, and notices nothing. */
   drop(): void {
     for (const stream of this.#streams) stream.resetAndDestroy();
   }
