@@ -176,7 +176,7 @@ impl App {
         listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
         listening.lifecycle.spawn(telemetry::keep_up(metrics.clone(), listening.stopping()));
         let operators = operator_routes(&mut config, addresses, api_keys, &commands, &lifecycle, metrics);
-        let unfinished = || Unfinished::new(config.clients.incoming_bytes_total);
+        let unfinished = || Unfinished::new(config.clients.unfinished_bytes_total);
         let (for_operators, unfinished) = (unfinished(), unfinished());
         // Operators and probes send no token. The listener's share of the descriptors bounds their connections.
         let serving = |done, strangers, unfinished: &Unfinished| {

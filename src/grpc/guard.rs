@@ -15,7 +15,7 @@ use tokio::{
 };
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
-use transport::PlaceHandle;
+use transport::{PlaceHandle, Throttle};
 
 use super::status::promised;
 use crate::auth::{ApiKeys, Caller, KeyRefused};
@@ -51,21 +51,30 @@ struct Admitted {
 pub(super) struct GuardLayer {
     api_keys: Arc<ApiKeys>,
     calls: Arc<Semaphore>,
+    log: Arc<Throttle>,
 }
 
 impl GuardLayer {
     pub(super) fn new(api_keys: ApiKeys, most_calls: usize) -> Self {
-        Self { api_keys: Arc::new(api_keys), calls: Arc::new(Semaphore::new(most_calls)) }
+        let calls = Arc::new(Semaphore::new(most_calls));
+        Self { api_keys: Arc::new(api_keys), calls, log: Arc::default() }
     }
 
     /// Whose a request is.
     fn authenticate(&self, request: &Request<Body>) -> Result<Arc<Caller>, Error> {
         let key = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let caller = self.api_keys.authenticate(key).inspect_err(|refused| log_refusal(*refused))?;
+        let caller = self.api_keys.authenticate(key).inspect_err(|refused| self.log_refusal(*refused))?;
         if let Some(place) = request.extensions().get::<PlaceHandle>() {
             place.known();
         }
         Ok(caller)
+    }
+
+    fn log_refusal(&self, refused: KeyRefused) {
+        if let Some(suppressed) = self.log.permit() {
+            tracing::warn!(refusal.reason = %refused, suppressed, "refused a gRPC call");
+        }
+        telemetry::refused("grpc", "api_key");
     }
 
     /// Marks a request as its caller's, or says why not.
@@ -115,11 +124,6 @@ fn audit_refusal(method: Method, caller: Option<&Caller>, status: &Status) {
         reason: status.message(),
         ..audit::Refused::default()
     });
-}
-
-fn log_refusal(refused: KeyRefused) {
-    tracing::warn!(refusal.reason = %refused, "refused a gRPC call");
-    telemetry::refused("grpc", "api_key");
 }
 
 impl<S> Layer<S> for GuardLayer {

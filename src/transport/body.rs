@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{Arriving, Part};
+use crate::{Part, UnderWay};
 
 /// How long a body that is being read may go without a byte.
 pub const BYTE_WITHIN: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pin_project! {
     /// A request's body that has to arrive in time: a byte every 10 s ([`BYTE_WITHIN`]), all of it in 60 s ([`BODY_WITHIN`]).
     ///
     /// Only the time counts in which a reader waits for the body, so a reader that pauses does not end it. Its bytes count as
-    /// [`Arriving`] until the body is dropped.
+    /// [`UnderWay`] until the body is dropped.
     pub struct Body<B = Incoming> {
         #[pin]
         inner: B,
@@ -34,7 +34,7 @@ pin_project! {
         waiting_since: Option<Instant>,
         waited: Duration,
         has_ended: bool,
-        arriving: Option<Arriving>,
+        under_way: Option<UnderWay>,
         arrived: usize,
         part: Option<Part>,
     }
@@ -75,15 +75,15 @@ impl BodyError {
 }
 
 impl<B> Body<B> {
-    /// Wraps a body. `arriving` counts its bytes.
-    pub fn new(inner: B, arriving: Option<Arriving>) -> Self {
+    /// Wraps a body. `under_way` counts its bytes.
+    pub fn new(inner: B, under_way: Option<UnderWay>) -> Self {
         Self {
             inner,
             timer: None,
             waiting_since: None,
             waited: Duration::ZERO,
             has_ended: false,
-            arriving,
+            under_way,
             arrived: 0,
             part: None,
         }
@@ -114,9 +114,9 @@ where
             *this.waited += since.elapsed();
         }
         *this.has_ended = !matches!(frame, Some(Ok(_)));
-        if let (Some(Ok(frame)), Some(arriving)) = (&frame, &*this.arriving) {
+        if let (Some(Ok(frame)), Some(under_way)) = (&frame, &*this.under_way) {
             *this.arrived += frame.data_ref().map_or(0, Bytes::len);
-            arriving.hold(this.part, *this.arrived);
+            under_way.hold(this.part, *this.arrived);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Read(error.into()))))
     }
@@ -273,10 +273,10 @@ mod tests {
         let (strangers, unfinished) = (Strangers::unlimited(), Unfinished::new(usize::MAX));
         let stranger = Arc::new(strangers.enter(None, || {}));
         let stream = Stream::other(tokio::io::duplex(1).0, &Flushers::inline(QueuedBytes::new(u64::MAX)));
-        let arriving = Arriving::new(unfinished.clone(), stranger, stream.handle());
+        let under_way = UnderWay::new(unfinished.clone(), stranger, stream.handle());
         let frames = [2_000, 3_000].map(|size| (Duration::ZERO, Ok(Frame::data(Bytes::from(vec![0; size])))));
         let script = Script { frames: frames.into(), timer: None };
-        let mut body = Box::pin(Body::new(script, Some(arriving)));
+        let mut body = Box::pin(Body::new(script, Some(under_way)));
         while next(&mut body).await.is_some() {}
         assert_eq!((strangers.body_bytes(), unfinished.total()), (5_000, 5_000));
         drop(body);

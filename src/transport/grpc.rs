@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{Accepted, Acceptor, FIRST_BYTE_WITHIN, Place, PlaceHandle, accept::report_silent};
+use crate::{Accepted, Acceptor, FIRST_BYTE_WITHIN, Place, PlaceHandle, accept::report_silent, pace::Pace};
 
 /// What a client that speaks HTTP/2 sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,12 +32,15 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection of a gRPC listener that has begun to speak HTTP. It holds its place in the listener's share.
 ///
-/// It may be closed in favour of a new connection until [`PlaceHandle::known`] is called, on the first call with a valid key.
+/// Until [`PlaceHandle::known`] is called, on the first call with a valid key, it may be closed in favour of a new connection, is read
+/// slowly, and not at all while it does not take what is written.
 pub struct GrpcStream {
     stream: TcpStream,
     beginning: Beginning,
     cut: Arc<Cut>,
     place: Place,
+    is_known: bool,
+    pace: Pace,
     /// The end of a connection that is not known by then.
     known_by: Option<Pin<Box<Sleep>>>,
 }
@@ -86,7 +89,8 @@ async fn start(accepted: Accepted) -> Option<GrpcStream> {
     let handle = Arc::clone(&cut);
     place.on_displaced(move || handle.cut());
     let beginning = Beginning { bytes: [0; BEGINNING], start: 0, end: 0 };
-    let mut stream = GrpcStream { stream, beginning, cut, place, known_by: None };
+    let mut stream =
+        GrpcStream { stream, beginning, cut, place, is_known: false, pace: Pace::default(), known_by: None };
     let begun = tokio::time::timeout(FIRST_BYTE_WITHIN, stream.read_beginning()).await;
     if begun.is_err() {
         report_silent(&stream.place);
@@ -138,17 +142,43 @@ impl GrpcStream {
     }
 
     fn poll_stream(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll_unless_cut(cx, |stream, cx| stream.poll_read(cx, buffer))
+        if self.is_known() {
+            return self.poll_unless_cut(cx, |stream, _, cx| stream.poll_read(cx, buffer));
+        }
+        let before = buffer.filled().len();
+        let read = self.poll_unless_cut(cx, |stream, pace, cx| {
+            ready!(pace.poll(cx));
+            stream.poll_read(cx, buffer)
+        });
+        self.pace.count(buffer.filled().len() - before);
+        read
+    }
+
+    fn is_known(&mut self) -> bool {
+        self.is_known = self.is_known || self.place.is_known();
+        self.is_known
+    }
+
+    fn poll_written(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_unless_cut(cx, |stream, pace, cx| {
+            let written = write(stream, cx);
+            pace.written(written.is_ready());
+            written
+        })
     }
 
     /// Polls the TCP stream. It fails as soon as the stream is cut, also one that always has something to read.
     fn poll_unless_cut<T>(
         &mut self,
         cx: &mut Context<'_>,
-        poll: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        poll: impl FnOnce(Pin<&mut TcpStream>, &mut Pace, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if !self.cut.is_cut() && !self.is_overdue(cx) {
-            if let ready @ Poll::Ready(_) = poll(Pin::new(&mut self.stream), cx) {
+            if let ready @ Poll::Ready(_) = poll(Pin::new(&mut self.stream), &mut self.pace, cx) {
                 return ready;
             }
             self.cut.waker.register(cx.waker());
@@ -166,14 +196,7 @@ impl GrpcStream {
 impl GrpcStream {
     /// Whether the time is up in which the connection had to become known.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(known_by) = &mut self.known_by else {
-            return false;
-        };
-        if self.place.is_known() {
-            self.known_by = None;
-            return false;
-        }
-        known_by.as_mut().poll(cx).is_ready()
+        !self.is_known() && self.known_by.as_mut().is_some_and(|known_by| known_by.as_mut().poll(cx).is_ready())
     }
 }
 
@@ -192,7 +215,7 @@ impl AsyncRead for GrpcStream {
 
 impl AsyncWrite for GrpcStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_unless_cut(cx, |stream, cx| stream.poll_write(cx, bytes))
+        self.poll_written(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -200,7 +223,7 @@ impl AsyncWrite for GrpcStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_unless_cut(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
+        self.poll_written(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

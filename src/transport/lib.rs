@@ -5,6 +5,7 @@ mod config;
 pub use config::Config;
 
 mod throttle;
+pub use throttle::Throttle;
 
 mod address;
 pub use address::{ClientAddress, Proxies, TcpPeer, counted_address, user_agent};
@@ -19,6 +20,7 @@ mod accept;
 pub use accept::{Accepted, Acceptor, AcceptorConfig, FIRST_BYTE_WITHIN, has_begun};
 
 mod grpc;
+mod pace;
 pub use grpc::GrpcStream;
 
 mod strangers;
@@ -28,7 +30,7 @@ mod stream;
 pub use stream::{AnswerFate, Duplex, FRAME_COST, Flushers, Handle, QueuedBytes, Spawn, Stream, WriteMode};
 
 mod unfinished;
-pub use unfinished::{Arriving, Part, Unfinished};
+pub use unfinished::{Part, UnderWay, Unfinished};
 
 mod body;
 pub use body::{BODY_WITHIN, BYTE_WITHIN, Body, BodyError};

@@ -21,9 +21,10 @@ use crate::{
     accept::{Accepted, Acceptor},
     address::{Proxies, TcpPeer},
     body::Body,
+    compress::PlainBytes,
     strangers::{Stranger, Strangers},
     stream::{AnswerFate, Flushers, Handle, Spawn, Stream},
-    unfinished::{Arriving, Unfinished},
+    unfinished::{UnderWay, Unfinished},
 };
 
 /// A request line and headers beyond this are answered 431. Large enough for a token that is refused for its length, and for the
@@ -44,7 +45,7 @@ pub struct Serving {
     pub flushers: Flushers,
     /// Counts connections without a token.
     pub strangers: Strangers,
-    /// Counts what has not arrived whole.
+    /// Counts what is under way.
     pub unfinished: Unfinished,
     /// Their connections are of clients whose addresses they name.
     pub proxies: Proxies,
@@ -118,11 +119,11 @@ where
     place.on_displaced(move || displaced.abort());
     let stranger = serving.strangers.enter(serving.address(peer), move || abort.abort()).at(place.handle());
     let stranger = Arc::new(stranger);
-    let arriving = Arriving::new(serving.unfinished.clone(), stranger.clone(), handle.clone());
-    let stream = stream.holding((place, stranger.clone())).counted(arriving.clone());
+    let under_way = UnderWay::new(serving.unfinished.clone(), stranger.clone(), handle.clone());
+    let stream = stream.holding((place, stranger.clone())).counted(under_way.clone());
     let respond = service_fn(move |request| {
-        let request = detach(request, arriving.clone());
-        answer(request, &service, &handle, peer, &stranger)
+        let request = detach(request, under_way.clone());
+        answer(request, &service, &handle, peer, &stranger, &under_way)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -171,30 +172,41 @@ fn answer<S, B>(
     handle: &Handle,
     peer: SocketAddr,
     stranger: &Arc<Stranger>,
+    under_way: &UnderWay,
 ) -> impl Future<Output = Result<Response<Reported<B>>, Infallible>> + use<S, B>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+    B: HttpBody,
 {
     handle.head_has_arrived();
     request.extensions_mut().insert(handle.clone());
     request.extensions_mut().insert(TcpPeer(peer));
     request.extensions_mut().insert(stranger.clone());
-    let (mut answering, handle) = (Box::pin(service.clone().oneshot(request)), handle.clone());
+    let mut answering = Box::pin(service.clone().oneshot(request));
     // hyper may drop the call before it polls it, if the peer sent the request and left. Whoever answers has to see that.
     let begun = answering.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let (handle, under_way) = (handle.clone(), under_way.clone());
     async move {
         let mut response = match begun {
             Poll::Ready(response) => response?,
             Poll::Pending => answering.await?,
         };
         let fate = response.extensions_mut().remove::<ReportFate>().map(|ReportFate(fate)| fate);
+        // Whoever has the fate reported counts the bytes.
+        let fate = fate.or_else(|| under_way.answer(size(&response)));
         Ok(response.map(|body| Reported { body, fate: Fate { fate, handle } }))
     }
 }
 
+/// How many bytes an answer keeps in memory.
+fn size<B: HttpBody>(response: &Response<B>) -> usize {
+    let plain = response.extensions().get().map(|PlainBytes(bytes)| *bytes);
+    usize::try_from(plain.unwrap_or_else(|| response.body().size_hint().lower())).unwrap_or(usize::MAX)
+}
+
 /// Copies a request's headers and URI. As hyper gives them, they are slices of its read buffer and keep all of it alive for as long as
 /// they live, which for a WebSocket is its whole life.
-fn detach(request: Request<Incoming>, arriving: Arriving) -> Request<Body> {
+fn detach(request: Request<Incoming>, under_way: UnderWay) -> Request<Body> {
     let (mut parts, body) = request.into_parts();
     let headers = parts.headers.iter().map(|(name, value)| (detached_name(name), detached_value(value)));
     let headers: HeaderMap = headers.collect();
@@ -202,7 +214,7 @@ fn detach(request: Request<Incoming>, arriving: Arriving) -> Request<Body> {
     if let Ok(uri) = parts.uri.to_string().parse::<Uri>() {
         parts.uri = uri;
     }
-    Request::from_parts(parts, Body::new(body, Some(arriving)))
+    Request::from_parts(parts, Body::new(body, Some(under_way)))
 }
 
 fn detached_name(name: &HeaderName) -> HeaderName {

@@ -8,7 +8,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Limits a kind of log line to one per 10 s. A flood of connections would otherwise become a flood of lines.
 #[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<State>);
+pub struct Throttle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 
 impl Throttle {
     /// Returns how many lines were suppressed since the last one if a line may be written now, or `None` if it may not.
-    pub(crate) fn permit(&self) -> Option<u64> {
+    pub fn permit(&self) -> Option<u64> {
         let mut state = self.0.lock();
         if state.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             state.suppressed += 1;

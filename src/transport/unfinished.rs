@@ -1,4 +1,5 @@
-//! What has arrived of requests and messages that are not complete: how many bytes of it a process may hold.
+//! What has arrived of requests and messages that are not complete, and answers that have not left: how many bytes of it a process
+//! may hold.
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
@@ -11,15 +12,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Handle, Stranger, throttle::Throttle};
+use crate::{AnswerFate, Handle, Stranger, Throttle};
 
 /// From so many bytes on a part counts. Most that arrives is complete at once, or smaller than what is kept of its connection.
 const COUNTED_FROM: usize = 1_024;
 
 type Abort = Box<dyn Fn() + Send + Sync>;
 
-/// Counts the bytes that have arrived of everyone's incomplete requests and messages. When they exceed the bound, parts of the address
-/// that holds the most are ended, those first that have been incomplete for longest.
+/// Counts the bytes that have arrived of everyone's incomplete requests and messages, and those of answers that the kernel has not taken
+/// whole. When they exceed the bound, parts of the address that holds the most are ended, those first that began first.
 #[derive(Clone)]
 pub struct Unfinished(Arc<Inner>);
 
@@ -51,7 +52,7 @@ struct OfAddress {
     parts: BTreeSet<u64>,
 }
 
-/// What has arrived of one request or message. Dropping it stops counting it.
+/// What there is of one request, message or answer. Dropping it stops counting it.
 pub struct Part {
     unfinished: Unfinished,
     number: u64,
@@ -60,9 +61,9 @@ pub struct Part {
     stranger: Option<Arc<Stranger>>,
 }
 
-/// Counts what arrives on one connection, as a stranger's too for as long as it is one's. What exceeds a bound costs the connection.
+/// Counts what is under way on one connection, as a stranger's too for as long as it is one's. What exceeds a bound costs the connection.
 #[derive(Clone)]
-pub struct Arriving {
+pub struct UnderWay {
     unfinished: Unfinished,
     stranger: Arc<Stranger>,
     handle: Handle,
@@ -131,7 +132,7 @@ impl Unfinished {
                 part.size_bytes = held.bytes,
                 bound.size_bytes = self.0.bound,
                 suppressed,
-                "ended a request or message that had not arrived whole: too many bytes of such (clients.incoming_bytes_total)"
+                "ended a request, a message or an answer that was under way: too many bytes of such (clients.unfinished_bytes_total)"
             );
         }
         (held.abort)();
@@ -213,7 +214,7 @@ impl Drop for Part {
     }
 }
 
-impl Arriving {
+impl UnderWay {
     pub(crate) fn new(unfinished: Unfinished, stranger: Arc<Stranger>, handle: Handle) -> Self {
         Self { unfinished, stranger, handle }
     }
@@ -225,6 +226,19 @@ impl Arriving {
             self.unfinished.begin(stranger.address(), Some(stranger), Box::new(move || handle.abort()))
         });
     }
+
+    /// Counts an answer until its fate is known. None: it is not worth counting.
+    pub(crate) fn answer(&self, bytes: usize) -> Option<Arc<dyn AnswerFate>> {
+        let mut part = None;
+        self.hold(&mut part, bytes);
+        part.map(|part| Arc::new(part) as _)
+    }
+}
+
+impl AnswerFate for Part {
+    fn taken(&self) {}
+
+    fn lost(&self) {}
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use bugle::proto::v1::{EmitOptions, EmitToUserRequest};
 use futures_util::future::join_all;
 
 use crate::{
     devices::{POLLING, WEBSOCKET, connect_packet, online, session_id},
     engineio::{Poller, REVISIONS, Revision, text},
     harness::{
-        Device, ServerProcess, TestServer, Wire, announced, ask, auth_message, frame, http_request, request_head, token,
+        Device, ServerProcess, TestServer, Wire, announced, answer, ask, ask_with, auth_message, deadline, frame,
+        http_request, request_head, to_user, token,
     },
     stored::emit_stored,
     websocket::endpoint,
@@ -126,6 +128,43 @@ async fn posts_that_never_end_have_a_bound_together() {
     let wires = join_all(sending).await;
     let grown = server.memory().saturating_sub(before);
     assert!(grown < MOST_MIB, "{grown} MiB");
+    drop(wires);
+}
+
+/// How many requests, messages and answers were ended.
+async fn ended_under_way(server: &ServerProcess) -> usize {
+    let metrics = ask(server.admin, "GET", "/metrics", "").await.text();
+    let value = metrics.lines().find_map(|line| line.strip_prefix("transport_unfinished_ended_total "));
+    value.map_or(0, |value| value.parse().expect("it is a number"))
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_have_a_bound_together() {
+    const CONNECTIONS: usize = 120;
+    let server = ServerProcess::start("");
+    let backend = server.backend().await;
+    let value = format!("\"{}\"", "x".repeat(1_000_000));
+    let options = Some(EmitOptions { retain: true, ..EmitOptions::default() });
+    let emit = EmitToUserRequest { options, ..to_user("42", "large", &value) };
+    answer(backend.notify().emit_to_user(emit)).await.expect("it is retained");
+    let bearer = format!("Bearer {}", token("42"));
+    let bearer = [("authorization", bearer.as_str())];
+    let request = http_request("GET", "/api/retained", &bearer, b"");
+    let before = server.memory();
+    // More than the kernel takes.
+    let asking = (0..CONNECTIONS).map(async |_| {
+        let mut wire = Wire::open(server.clients).await;
+        wire.send(request.repeat(12)).await;
+        wire
+    });
+    let wires = join_all(asking).await;
+    let many_ended = async { while ended_under_way(&server).await < CONNECTIONS / 2 {} };
+    deadline("the end of most connections", many_ended).await;
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 60, "120 MB of which 16 MiB may be held: {grown} MiB");
+    // Who comes now is not the oldest.
+    let read = ask_with(server.clients, "GET", "/api/retained", &bearer, "").await;
+    assert!(read.text().contains(&value));
     drop(wires);
 }
 

@@ -175,6 +175,46 @@ async fn what_the_first_requests_of_sessions_say_holds_little() {
     }
 }
 
+/// A call over HTTP/2 without a key, and with 12,000 bytes in a header.
+fn call_without_key(stream: u32) -> Vec<u8> {
+    const HEADERS: u8 = 1;
+    const END_STREAM_AND_HEADERS: u8 = 5;
+    let text = |text: &[u8]| [&[u8::try_from(text.len()).expect("a short text")], text].concat();
+    let field = |name: &[u8], value: &[u8]| [vec![0], text(name), text(value)].concat();
+    let block = [
+        field(b":method", b"POST"),
+        field(b":scheme", b"http"),
+        field(b":path", b"/bugle.v1.Notify/EmitToUser"),
+        field(b"content-type", b"application/grpc"),
+        // 12,000 as an integer with a prefix of 7 bits (RFC 7541, section 5.1).
+        [&[0, 1][..], b"x", &[0x7f, 0xe1, 0x5c], &[b'x'; 12_000]].concat(),
+    ]
+    .concat();
+    let length = block.len().to_be_bytes();
+    [&length[length.len() - 3..], &[HEADERS, END_STREAM_AND_HEADERS], &stream.to_be_bytes(), &block].concat()
+}
+
+#[tokio::test]
+async fn calls_without_a_key_hold_little_whether_their_answers_are_read_or_not() {
+    const CONNECTIONS: usize = 16;
+    const CALLS: u32 = 400;
+    let server = ServerProcess::start("");
+    let backend = server.backend().await;
+    let before = server.memory();
+    let calls: Vec<_> = (0..CALLS).flat_map(|call| call_without_key(2 * call + 1)).collect();
+    let calling = (0..CONNECTIONS).map(async |_| {
+        let mut wire = Wire::open(server.grpc).await;
+        wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        wire.send(&calls).await;
+        wire
+    });
+    let wires = join_all(calling).await;
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 16, "{CONNECTIONS} connections, each with {CALLS} calls of 12 kB: {grown} MiB");
+    backend.emit_to_user("42", "e", "1").await;
+    drop(wires);
+}
+
 /// Sends for as long as the server reads, and reads nothing; how much memory that takes.
 async fn flood(server: &ServerProcess, wire: &mut Wire, bytes: &[u8]) -> usize {
     const MOST: usize = 60_000_000;

@@ -18,6 +18,7 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,13 +26,14 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 
 use self::{
     io::Io,
     shared::{ABORTED, CLOSED, CUT, OPEN, Shared},
 };
-use crate::{Arriving, Part, serve::MAX_HEAD};
+use crate::{Part, UnderWay, serve::MAX_HEAD};
 
 /// A stream, held by the task that reads it. The socket closes when it is dropped, whatever handles there are.
 pub struct Stream {
@@ -39,9 +41,11 @@ pub struct Stream {
     shared: Arc<Shared>,
     /// What ends with the stream.
     held: Option<Box<dyn Any + Send + Sync>>,
-    /// Counts what has not arrived whole.
-    arriving: Option<Arriving>,
+    /// Counts what is under way.
+    under_way: Option<UnderWay>,
     head: Head,
+    /// The end of a stream whose peer takes nothing of the HTTP server's answers.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// What the HTTP server has read since the last request: the head of the next one, and more.
@@ -54,6 +58,9 @@ struct Head {
 
 /// Bytes of a head from which on it counts: the HTTP server has a buffer of this size anyway.
 const HEAD_COUNTED_FROM: usize = 8 * 1024;
+
+/// A peer has this long to take any byte of the answers that wait for it.
+const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Writes into a [`Stream`], watches it and ends it, from anywhere.
 #[derive(Clone)]
@@ -93,8 +100,9 @@ impl Stream {
             shared: Arc::new(Shared::new(io.clone(), flushers)),
             io,
             held: None,
-            arriving: None,
+            under_way: None,
             head: Head::default(),
+            stalled: None,
         }
     }
 
@@ -105,17 +113,17 @@ impl Stream {
         self
     }
 
-    /// Has `arriving` count what has arrived of a message.
+    /// Has `under_way` count what has arrived of a message.
     #[must_use]
-    pub(crate) fn counted(mut self, arriving: Arriving) -> Self {
-        self.arriving = Some(arriving);
+    pub(crate) fn counted(mut self, under_way: UnderWay) -> Self {
+        self.under_way = Some(under_way);
         self
     }
 
     /// Sets how many bytes there are of a message that has not arrived whole.
     pub(crate) fn hold(&self, part: &mut Option<Part>, bytes: usize) {
-        if let Some(arriving) = &self.arriving {
-            arriving.hold(part, bytes);
+        if let Some(under_way) = &self.under_way {
+            under_way.hold(part, bytes);
         }
     }
 
@@ -132,10 +140,10 @@ impl Stream {
             self.head = Head { requests, ..Head::default() };
         }
         self.head.bytes = self.head.bytes.saturating_add(bytes).min(MAX_HEAD);
-        if let Some(arriving) = &self.arriving
+        if let Some(under_way) = &self.under_way
             && self.head.bytes > HEAD_COUNTED_FROM
         {
-            arriving.hold(&mut self.head.part, self.head.bytes);
+            under_way.hold(&mut self.head.part, self.head.bytes);
         }
     }
 
@@ -279,9 +287,18 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        self.shared.writer.register(cx.waker());
-        self.shared.check()?;
-        self.io.poll_write(cx, slices)
+        let this = self.get_mut();
+        this.shared.writer.register(cx.waker());
+        this.shared.check()?;
+        let written = this.io.poll_write(cx, slices);
+        if written.is_ready() {
+            this.stalled = None;
+            return written;
+        }
+        ready!(this.stalled.get_or_insert_with(|| Box::pin(sleep(TAKES_WITHIN))).as_mut().poll(cx));
+        metrics::counter!("transport_answers_timed_out_total").increment(1);
+        this.handle().abort();
+        Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
     }
 
     fn is_write_vectored(&self) -> bool {
