@@ -145,6 +145,11 @@ impl Drop for HeldPoll {
         polling.is_answering = false;
         polling.last_polled = Instant::now();
         polling.is_released = false;
+        if polling.is_settling() {
+            // On a slow line it takes long. The device's time begins with the fate of the answer.
+            state.timers.poll_by = None;
+            return;
+        }
         let within = if self.is_over { self.session.polls_within() } else { POLLS_AGAIN_WITHIN };
         self.session.expect_poll(&mut state, within);
     }
@@ -191,8 +196,9 @@ impl Fate {
             return;
         };
         let is_waited_for = polling.is_answering;
-        if polling.settle(self.id, is_taken) && !is_taken && !is_waited_for {
-            self.session.expect_poll(&mut state, POLLS_AGAIN_WITHIN);
+        if polling.settle(self.id, is_taken) && !is_waited_for {
+            let within = if is_taken { self.session.polls_within() } else { POLLS_AGAIN_WITHIN };
+            self.session.expect_poll(&mut state, within);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Poller, REVISIONS, Revision};
 use crate::{
     devices::online,
-    harness::{TestServer, Wire, request_head},
+    harness::{TestServer, Wire, http_request, request_head},
 };
 
 /// How long a session stays whose poll was cancelled.
@@ -102,6 +102,25 @@ async fn a_session_ends_that_is_not_polled_again_within_the_ping_timeout() {
         online(&backend, 0).await;
         assert!(begun.elapsed() > GRACE, "{revision:?}: {:?}", begun.elapsed());
         poller.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_stays_whose_answer_takes_longer_than_the_ping_timeout() {
+    let server = TestServer::start_with(|config| config.socketio.ping_timeout = GRACE).await;
+    let backend = server.backend().await;
+    for revision in REVISIONS {
+        let poller = Poller::connected(&server, revision, "42").await;
+        let large = format!("\"{}\"", "x".repeat(700_000));
+        backend.emit_to_user("42", "large", &large).await;
+        let mut wire = Wire::narrow(server.clients()).await;
+        wire.send(http_request("GET", &poller.target, &[], b"")).await;
+        tokio::time::sleep(GRACE * 3 / 2).await;
+        assert!(wire.answer().await.text().contains(&large), "{revision:?}");
+        backend.emit_to_user("42", "next", "1").await;
+        assert_eq!(poller.packets().await, [r#"42["next",1]"#], "{revision:?}");
+        poller.post(&["1"]).await;
+        online(&backend, 0).await;
     }
 }
 

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::{deadline, http::reset};
@@ -137,6 +138,17 @@ impl Wire {
             let stream = TcpStream::connect(address).await.expect("the port is open");
             stream.set_nodelay(true).expect("an option of TCP");
             Self { stream, unread: BytesMut::new() }
+        })
+    }
+
+    /// The same on a line that carries little at a time, so that nearly all that is sent waits with the sender.
+    #[track_caller]
+    pub fn narrow(address: SocketAddr) -> impl Future<Output = Self> {
+        deadline("a TCP connection", async move {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            SockRef::from(&socket).set_tcp_mss(536).expect("an option of TCP");
+            socket.set_recv_buffer_size(4_096).expect("an option of TCP");
+            Self { stream: socket.connect(address).await.expect("the port is open"), unread: BytesMut::new() }
         })
     }
 
