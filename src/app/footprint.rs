@@ -18,7 +18,7 @@ pub(super) struct Footprint {
     pub(super) connections: Arc<Connections>,
     pub(super) delivery: Delivery,
     pub(super) queued: Arc<QueuedBytes>,
-    pub(super) unfinished: Unfinished,
+    pub(super) under_way: [Unfinished; 2],
 }
 
 impl Footprint {
@@ -28,6 +28,6 @@ impl Footprint {
         let queued = usize::try_from(self.queued.total()).unwrap_or(usize::MAX);
         (tcp + self.connections.total() as usize * SESSION + self.delivery.stats().connections * DEVICE)
             .saturating_add(queued)
-            .saturating_add(self.unfinished.total())
+            .saturating_add(self.under_way.iter().map(Unfinished::total).sum())
     }
 }

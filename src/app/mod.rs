@@ -166,33 +166,29 @@ impl App {
             admin_done: CancellationToken::new(),
             calls_ended: CancellationToken::new(),
         };
-        let most_calls = config.limits.grpc_calls;
         let edge = grpc::Parameters {
             api_keys: api_keys.clone(),
-            most_calls,
+            most_calls: config.limits.grpc_calls,
             commands: commands.clone(),
             lifecycle: lifecycle.clone(),
         };
         listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
         listening.lifecycle.spawn(telemetry::keep_up(metrics.clone(), listening.stopping()));
         let operators = operator_routes(&mut config, addresses, api_keys, &commands, &lifecycle, metrics);
-        let unfinished = || Unfinished::new(config.clients.unfinished_bytes_total);
-        let (for_operators, unfinished) = (unfinished(), unfinished());
+        let (for_operators, under_way) = (under_way(&config), under_way(&config));
         // Operators and probes send no token. The listener's share of the descriptors bounds their connections.
-        let serving = |done, strangers, unfinished: &Unfinished| {
-            listening.serving(done, &queued, strangers, unfinished, &proxies)
-        };
+        let serving = |done, strangers, counts| listening.serving(done, &queued, strangers, counts, &proxies);
         let for_operators = serving(&listening.admin_done, Strangers::unlimited(), &for_operators);
         listening.serve_http("admin", operators, admin, for_operators);
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
         let pages = Pages::new(origins, proxies.clone());
         let strangers = Strangers::new(config.limits.unauthenticated.clone());
-        let for_devices = serving(&listening.devices_done, strangers, &unfinished);
+        let for_devices = serving(&listening.devices_done, strangers, &under_way);
         let (devices, connections) = device_routes(config, clock, pages, commands, &lifecycle, &for_devices);
         listening.serve_http("clients", devices, clients, for_devices);
         let delivery = listening.delivery.clone();
         let (devices, backends) = (devices_share, grpc_share);
-        let footprint = Footprint { devices, backends, connections, delivery, queued, unfinished };
+        let footprint = Footprint { devices, backends, connections, delivery, queued, under_way };
         lifecycle.spawn(memory::give_back(move || footprint.bytes(), listening.stopping()));
         lifecycle.set_ready();
         tracing::info!(
@@ -246,7 +242,7 @@ fn device_routes(
     let compression = transport::compression(config.clients.compress_from);
     let greeting = format!("Bugle, for devices: Socket.IO at {}\n", config.socketio.path);
     let connections = Connections::new(config.limits);
-    let rest = http::device_routes(&config.rest, commands.clone(), &pages);
+    let rest = http::device_routes(&config.rest, commands.clone(), &pages, serving.answers.clone());
     let websocket = websocket::routes(websocket::Parameters {
         endpoints: config.websocket,
         ping_interval: config.socketio.ping_interval,
@@ -276,7 +272,7 @@ fn device_routes(
         clock,
         lifecycle: lifecycle.clone(),
         flushers: serving.flushers.clone(),
-        unfinished: serving.unfinished.clone(),
+        unfinished: serving.incoming.clone(),
         spawn: serving.spawn.clone(),
         spawn_vital: vital(lifecycle, "engine"),
         done: serving.done.clone(),
@@ -287,6 +283,12 @@ fn device_routes(
         None => routes,
     };
     (routes, connections)
+}
+
+/// Counts what has not arrived whole, and answers that have not left whole.
+fn under_way(config: &Config) -> [Unfinished; 2] {
+    let incoming = Unfinished::new("clients.incoming_bytes_total", config.clients.incoming_bytes_total);
+    [incoming, Unfinished::new("clients.answer_bytes_total", config.clients.answer_bytes_total)]
 }
 
 /// Runs tasks without which the server is of no use.
@@ -328,7 +330,7 @@ impl Listening {
         done: &CancellationToken,
         queued: &Arc<QueuedBytes>,
         strangers: Strangers,
-        unfinished: &Unfinished,
+        [incoming, answers]: &[Unfinished; 2],
         proxies: &Proxies,
     ) -> Serving {
         let lifecycle = self.lifecycle.clone();
@@ -338,7 +340,8 @@ impl Listening {
             spawn,
             flushers,
             strangers,
-            unfinished: unfinished.clone(),
+            incoming: incoming.clone(),
+            answers: answers.clone(),
             proxies: proxies.clone(),
             done: done.clone(),
         }

@@ -51,7 +51,8 @@ struct Admitted {
 pub(super) struct GuardLayer {
     api_keys: Arc<ApiKeys>,
     calls: Arc<Semaphore>,
-    log: Arc<Throttle>,
+    /// For each reason.
+    log: Arc<[Throttle; 3]>,
 }
 
 impl GuardLayer {
@@ -71,7 +72,7 @@ impl GuardLayer {
     }
 
     fn log_refusal(&self, refused: KeyRefused) {
-        if let Some(suppressed) = self.log.permit() {
+        if let Some(suppressed) = self.log[refused as usize].permit() {
             tracing::warn!(refusal.reason = %refused, suppressed, "refused a gRPC call");
         }
         telemetry::refused("grpc", "api_key");

@@ -270,10 +270,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_count_until_the_body_is_dropped() {
-        let (strangers, unfinished) = (Strangers::unlimited(), Unfinished::new(usize::MAX));
+        let (strangers, unfinished) = (Strangers::unlimited(), Unfinished::new("key", usize::MAX));
         let stranger = Arc::new(strangers.enter(None, || {}));
         let stream = Stream::other(tokio::io::duplex(1).0, &Flushers::inline(QueuedBytes::new(u64::MAX)));
-        let under_way = UnderWay::new(unfinished.clone(), stranger, stream.handle());
+        let under_way = UnderWay::new(unfinished.clone(), unfinished.clone(), stranger, stream.handle());
         let frames = [2_000, 3_000].map(|size| (Duration::ZERO, Ok(Frame::data(Bytes::from(vec![0; size])))));
         let script = Script { frames: frames.into(), timer: None };
         let mut body = Box::pin(Body::new(script, Some(under_way)));

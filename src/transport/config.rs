@@ -19,6 +19,8 @@ pub struct Config {
     pub plaintext_public: bool,
     /// Bytes in the write queues of all devices together.
     pub queue_bytes_total: u64,
-    /// Bytes of requests and messages of all devices that have not arrived whole, and of answers that have not left.
-    pub unfinished_bytes_total: usize,
+    /// Bytes of requests and messages of all devices that have not arrived whole.
+    pub incoming_bytes_total: usize,
+    /// Bytes of answers to all devices' requests, besides polls, that have not left whole.
+    pub answer_bytes_total: usize,
 }

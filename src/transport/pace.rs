@@ -1,42 +1,91 @@
 use std::{
-    pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::PollSemaphore;
 
-/// So many bytes are read at a stretch, and then none for so long. A call's key is among the first.
-const STRETCH: usize = 16 * 1024;
-const PAUSE: Duration = Duration::from_millis(10);
+/// So many connections have their first turn at a time, and so many a further one: who comes does not wait for those that stay.
+const FIRST_AT_A_TIME: usize = 8;
+const FURTHER_AT_A_TIME: usize = 2;
+/// A turn is so many bytes, usually with a call's key among them, and so long.
+const TURN_BYTES: usize = 1_024;
+const TURN: Duration = Duration::from_millis(10);
 
-/// How fast a connection is read that is not known: so that what it asks is answered before more is read of it, and nothing is read
-/// while it does not take its answers.
-#[derive(Default)]
+/// Whose turn it is of a listener's connections that are not known: so that what they ask is answered before more of it is read, and
+/// others have the processor, too.
+#[derive(Clone)]
+pub(crate) struct Turns {
+    first: Arc<Semaphore>,
+    further: Arc<Semaphore>,
+}
+
+/// When a connection is read that is not known: in its turns, and not while it does not take what it was answered.
 pub(crate) struct Pace {
-    read: usize,
-    pause: Option<Pin<Box<Sleep>>>,
+    turns: PollSemaphore,
+    /// Where it waits after its first turn.
+    further: Option<Arc<Semaphore>>,
+    turn: Option<Turn>,
     is_blocked: bool,
     reader: Option<Waker>,
 }
 
+struct Turn {
+    bytes: usize,
+    end: Instant,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let semaphore = |at_a_time| Arc::new(Semaphore::new(at_a_time));
+        Self { first: semaphore(FIRST_AT_A_TIME), further: semaphore(FURTHER_AT_A_TIME) }
+    }
+}
+
 impl Pace {
-    /// Ready: it may be read.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn new(Turns { first, further }: Turns) -> Self {
+        let (turns, further) = (PollSemaphore::new(first), Some(further));
+        Self { turns, further, turn: None, is_blocked: false, reader: None }
+    }
+
+    /// Ready: so many bytes may be read. Ask when there is something to read.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         if self.is_blocked {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if self.read >= STRETCH {
-            ready!(self.pause.get_or_insert_with(|| Box::pin(sleep(PAUSE))).as_mut().poll(cx));
-            *self = Self::default();
-        }
-        Poll::Ready(())
+        let turn = self.turn.take().filter(|turn| turn.bytes > 0 && Instant::now() < turn.end);
+        let turn = match turn {
+            Some(turn) => turn,
+            None => ready!(self.poll_turn(cx)),
+        };
+        Poll::Ready(self.turn.insert(turn).bytes)
     }
 
-    /// So many bytes more were read.
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the turn")]
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        let permit = ready!(self.turns.poll_acquire(cx));
+        if let Some(further) = self.further.take() {
+            self.turns = PollSemaphore::new(further);
+        }
+        let end = Instant::now() + TURN;
+        tokio::spawn(async move {
+            sleep_until(end).await;
+            drop(permit);
+        });
+        Poll::Ready(Turn { bytes: TURN_BYTES, end })
+    }
+
+    /// So many bytes were read.
     pub(crate) fn count(&mut self, bytes: usize) {
-        self.read = self.read.saturating_add(bytes);
+        if let Some(turn) = &mut self.turn {
+            turn.bytes -= bytes;
+        }
     }
 
     /// Whether the connection took what was written last.
@@ -52,15 +101,9 @@ impl Pace {
 mod tests {
     use std::{
         future::poll_fn,
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
+        sync::atomic::{AtomicUsize, Ordering},
         task::Wake,
     };
-
-    use futures_util::FutureExt;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -73,26 +116,57 @@ mod tests {
         }
     }
 
-    async fn may_be_read(pace: &mut Pace) {
-        poll_fn(|cx| pace.poll(cx)).await;
+    async fn allowed(pace: &mut Pace) -> usize {
+        poll_fn(|cx| pace.poll(cx)).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stretch_is_followed_by_a_pause() {
-        let (mut pace, begun) = (Pace::default(), Instant::now());
-        for _ in 0..3 {
-            for _ in 0..2 {
-                assert!(may_be_read(&mut pace).now_or_never().is_some());
-                pace.count(STRETCH / 2);
-            }
-            may_be_read(&mut pace).await;
+    async fn a_turn_is_so_many_bytes_and_so_long_and_few_have_one() {
+        let (turns, begun) = (Turns::default(), Instant::now());
+        let mut paces: Vec<_> = (0..=FIRST_AT_A_TIME).map(|_| Pace::new(turns.clone())).collect();
+        for pace in &mut paces[..FIRST_AT_A_TIME] {
+            assert_eq!(allowed(pace).await, TURN_BYTES);
+            pace.count(TURN_BYTES - 1);
+            assert_eq!(allowed(pace).await, 1);
         }
-        assert_eq!(begun.elapsed(), 3 * PAUSE);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(allowed(&mut paces[FIRST_AT_A_TIME]).await, TURN_BYTES);
+        assert!(begun.elapsed() >= TURN);
+        // What was left of the first turn is gone with it.
+        assert_eq!(allowed(&mut paces[0]).await, TURN_BYTES);
     }
 
-    #[test]
-    fn nothing_is_read_while_answers_are_not_taken() {
-        let mut pace = Pace::default();
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_does_not_wait_for_those_that_stay() {
+        let turns = Turns::default();
+        let mut stays = Pace::new(turns.clone());
+        for _ in 0..=FURTHER_AT_A_TIME {
+            allowed(&mut stays).await;
+            stays.count(TURN_BYTES);
+        }
+        let begun = Instant::now();
+        allowed(&mut Pace::new(turns.clone())).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        allowed(&mut stays).await;
+        assert!(begun.elapsed() >= TURN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_while_it_waits_takes_no_turn() {
+        let turns = Turns::default();
+        let begun = Instant::now();
+        let mut paces: Vec<_> = (0..100).map(|_| Pace::new(turns.clone())).collect();
+        for pace in &mut paces {
+            let _ = futures_util::poll!(std::pin::pin!(allowed(pace)));
+        }
+        drop(paces);
+        allowed(&mut Pace::new(turns)).await;
+        assert!(begun.elapsed() <= TURN + Duration::from_millis(1));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_answers_are_not_taken() {
+        let mut pace = Pace::new(Turns::default());
         pace.written(false);
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(woken.clone());

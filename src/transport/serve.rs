@@ -45,8 +45,10 @@ pub struct Serving {
     pub flushers: Flushers,
     /// Counts connections without a token.
     pub strangers: Strangers,
-    /// Counts what is under way.
-    pub unfinished: Unfinished,
+    /// Counts what has not arrived whole.
+    pub incoming: Unfinished,
+    /// Counts answers that have not left.
+    pub answers: Unfinished,
     /// Their connections are of clients whose addresses they name.
     pub proxies: Proxies,
     /// Connections end after the request that they are at once this is cancelled.
@@ -119,7 +121,7 @@ where
     place.on_displaced(move || displaced.abort());
     let stranger = serving.strangers.enter(serving.address(peer), move || abort.abort()).at(place.handle());
     let stranger = Arc::new(stranger);
-    let under_way = UnderWay::new(serving.unfinished.clone(), stranger.clone(), handle.clone());
+    let under_way = UnderWay::new(serving.incoming.clone(), serving.answers.clone(), stranger.clone(), handle.clone());
     let stream = stream.holding((place, stranger.clone())).counted(under_way.clone());
     let respond = service_fn(move |request| {
         let request = detach(request, under_way.clone());
@@ -200,6 +202,9 @@ where
 
 /// How many bytes an answer keeps in memory.
 fn size<B: HttpBody>(response: &Response<B>) -> usize {
+    if response.body().is_end_stream() {
+        return 0;
+    }
     let plain = response.extensions().get().map(|PlainBytes(bytes)| *bytes);
     usize::try_from(plain.unwrap_or_else(|| response.body().size_hint().lower())).unwrap_or(usize::MAX)
 }

@@ -205,13 +205,15 @@ async fn calls_without_a_key_hold_little_whether_their_answers_are_read_or_not()
     let calling = (0..CONNECTIONS).map(async |_| {
         let mut wire = Wire::open(server.grpc).await;
         wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
-        wire.send(&calls).await;
+        wire.send_while_read(&calls, calls.len(), Duration::from_millis(700)).await;
         wire
     });
     let wires = join_all(calling).await;
     let grown = server.memory().saturating_sub(before);
     assert!(grown < 16, "{CONNECTIONS} connections, each with {CALLS} calls of 12 kB: {grown} MiB");
     backend.emit_to_user("42", "e", "1").await;
+    // Nor does a new backend wait for them.
+    server.backend().await.emit_to_user("42", "e", "1").await;
     drop(wires);
 }
 

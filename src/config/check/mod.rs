@@ -77,13 +77,14 @@ impl Found {
 
     fn clients(&mut self, config: &Config) {
         self.number("clients.queue_bytes_total", config.clients.queue_bytes_total, MIB as u64, u64::MAX);
-        let unfinished = config.clients.unfinished_bytes_total;
-        self.number("clients.unfinished_bytes_total", unfinished, MIB, usize::MAX);
+        let incoming = config.clients.incoming_bytes_total;
+        self.number("clients.answer_bytes_total", config.clients.answer_bytes_total, MIB, usize::MAX);
+        self.number("clients.incoming_bytes_total", incoming, MIB, usize::MAX);
         let message = config.socketio.max_message;
-        if (MIB..message.saturating_mul(2)).contains(&unfinished) {
+        if (MIB..message.saturating_mul(2)).contains(&incoming) {
             self.add(
-                "clients.unfinished_bytes_total",
-                format!("is {unfinished}, but must be at least twice socketio.max_message, which is {message}"),
+                "clients.incoming_bytes_total",
+                format!("is {incoming}, but must be at least twice socketio.max_message, which is {message}"),
             );
         }
         for (index, origin) in config.clients.cors_origins.iter().enumerate() {

@@ -13,7 +13,7 @@ const NONSENSE: &str = r#"
 [clients]
 cors_origins = ["https://app.example.com", "*"]
 queue_bytes_total = 1_048_575
-unfinished_bytes_total = 1_048_575
+incoming_bytes_total = 1_048_575
 [console]
 path = "/metrics"
 clients_url = "ws://example.com"
@@ -59,7 +59,7 @@ keep_days = 0
 /// How what is said of each of them begins.
 const FAULTS: &[&str] = &[
     "clients.queue_bytes_total: is 1048575, but must be 1048576 to",
-    "clients.unfinished_bytes_total: is 1048575, but must be 1048576 to",
+    "clients.incoming_bytes_total: is 1048575, but must be 1048576 to",
     "clients.cors_origins[1]: \"*\" would let every site",
     "console.path: \"/metrics\" is the operators' own path",
     "console.clients_url: \"ws://example.com\" must begin with http:// or https://",
@@ -106,12 +106,10 @@ fn every_key_that_makes_no_sense_is_named_at_once() {
 
 #[test]
 fn the_largest_message_fits_into_what_may_arrive() {
-    let found = faults("clients.unfinished_bytes_total = 4_000_000\nsocketio.max_message = 2_000_001", true);
+    let found = faults("clients.incoming_bytes_total = 4_000_000\nsocketio.max_message = 2_000_001", true);
     assert_eq!(
         found,
-        [
-            "clients.unfinished_bytes_total: is 4000000, but must be at least twice socketio.max_message, which is 2000001"
-        ]
+        ["clients.incoming_bytes_total: is 4000000, but must be at least twice socketio.max_message, which is 2000001"]
     );
 }
 

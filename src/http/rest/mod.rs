@@ -16,7 +16,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use transport::{ClientAddress, Pages, Stranger};
+use transport::{ClientAddress, Pages, Stranger, Unfinished};
 
 use crate::command::{Commands, DeviceRefused, Error};
 use crate::telemetry::{self, audit};
@@ -30,7 +30,8 @@ pub struct RestConfig {
 }
 
 /// What devices may ask for, each with `Authorization: Bearer` and its token.
-pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages) -> Router {
+/// `unfinished` counts the answers.
+pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages, unfinished: Unfinished) -> Router {
     let path = &config.path;
     Router::new()
         .route(&format!("{path}/retained"), get(retained::all))
@@ -40,18 +41,20 @@ pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages) -> 
         .route(&format!("{path}/notifications/read"), put(notifications::read_all))
         .route(&format!("{path}/notifications/{{id}}/read"), put(notifications::read_one))
         .with_state(commands)
-        .layer(from_fn_with_state(pages.clone(), guard))
+        .layer(from_fn_with_state((pages.clone(), unfinished), guard))
         .layer(pages.cors().allow_methods([Method::GET, Method::PUT]))
 }
 
-/// Refuses pages of other origins, and tells of whoever else was refused.
-async fn guard(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+/// Refuses pages of other origins, and tells of whoever else was refused. Nothing more is answered while the answers that were too many
+/// are in memory.
+async fn guard(State((pages, unfinished)): State<(Pages, Unfinished)>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let address = pages.client_address(&parts).map(|ClientAddress(address)| address);
     let stranger = parts.extensions.get::<Arc<Stranger>>().cloned();
     if let (Some(stranger), Some(address)) = (&stranger, address) {
         stranger.locate(address);
     }
+    unfinished.settled().await;
     let response = if pages.allow(&parts) {
         next.run(Request::from_parts(parts, body)).await
     } else {

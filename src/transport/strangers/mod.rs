@@ -140,12 +140,14 @@ impl Stranger {
 
     /// Counts bytes of a request body, or of a message, that have arrived.
     pub fn add_body_bytes(&self, bytes: usize) {
-        self.strangers.update(|registry, limits, ended| registry.add_body_bytes(self.number(), bytes, limits, ended));
+        let number = self.number();
+        self.strangers.update(|registry, limits, ended| registry.add_body_bytes(number, bytes, limits, ended));
     }
 
     /// Stops counting bytes that were added, because they are no longer in memory.
     pub fn release_body_bytes(&self, bytes: usize) {
-        self.strangers.registry.lock().release_body_bytes(self.number(), bytes);
+        let number = self.number();
+        self.strangers.registry.lock().release_body_bytes(number, bytes);
     }
 }
 

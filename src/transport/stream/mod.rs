@@ -18,7 +18,6 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,7 +25,6 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
 };
 
 use self::{
@@ -44,8 +42,6 @@ pub struct Stream {
     /// Counts what is under way.
     under_way: Option<UnderWay>,
     head: Head,
-    /// The end of a stream whose peer takes nothing of the HTTP server's answers.
-    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// What the HTTP server has read since the last request: the head of the next one, and more.
@@ -58,9 +54,6 @@ struct Head {
 
 /// Bytes of a head from which on it counts: the HTTP server has a buffer of this size anyway.
 const HEAD_COUNTED_FROM: usize = 8 * 1024;
-
-/// A peer has this long to take any byte of the answers that wait for it.
-const TAKES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Writes into a [`Stream`], watches it and ends it, from anywhere.
 #[derive(Clone)]
@@ -102,7 +95,6 @@ impl Stream {
             held: None,
             under_way: None,
             head: Head::default(),
-            stalled: None,
         }
     }
 
@@ -287,18 +279,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        let this = self.get_mut();
-        this.shared.writer.register(cx.waker());
-        this.shared.check()?;
-        let written = this.io.poll_write(cx, slices);
-        if written.is_ready() {
-            this.stalled = None;
-            return written;
-        }
-        ready!(this.stalled.get_or_insert_with(|| Box::pin(sleep(TAKES_WITHIN))).as_mut().poll(cx));
-        metrics::counter!("transport_answers_timed_out_total").increment(1);
-        this.handle().abort();
-        Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()))
+        self.shared.writer.register(cx.waker());
+        self.shared.check()?;
+        self.io.poll_write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,7 +3,6 @@ use std::{future::poll_fn, sync::atomic::AtomicUsize, sync::atomic::Ordering, ti
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,23 +51,6 @@ async fn a_cut_wakes_a_writer_whose_peer_does_not_read_and_a_reader_whose_peer_i
         handle.abort();
     };
     within(async { tokio::join!(writing, reading, cutting) }).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_answer_of_which_nothing_is_taken_for_30_s_ends_the_stream() {
-    let (mut peer, stream) = tokio::io::duplex(16);
-    let mut stream = Stream::other(stream, &Flushers::inline(QueuedBytes::new(u64::MAX)));
-    let begun = Instant::now();
-    let writing = async { stream.write_all(&[0; 32]).await.unwrap_err().kind() };
-    let reading = async {
-        // A byte in time is enough.
-        sleep(Duration::from_secs(29)).await;
-        peer.read_u8().await.unwrap();
-        sleep(Duration::from_mins(1)).await;
-    };
-    let (ended, ()) = tokio::join!(async { (writing.await, begun.elapsed()) }, reading);
-    assert_eq!(ended, (std::io::ErrorKind::TimedOut, Duration::from_secs(29 + 30)));
-    assert!(!stream.handle().is_open());
 }
 
 #[tokio::test]

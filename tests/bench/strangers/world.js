@@ -1,4 +1,5 @@
 import { fork } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +12,11 @@ import { Nginx, PROXY } from './proxy.js';
 const HONEST = 100;
 const WITNESS = fileURLToPath(new URL('witness.js', import.meta.url));
 const ATTACKER = fileURLToPath(new URL('attacker.js', import.meta.url));
+
+/** A megabyte that does not become smaller. */
+function noise() {
+  return randomBytes(750_000).toString('base64');
+}
 
 /** A server with the default limits, nginx before it, and its honest devices. */
 export class World {
@@ -38,6 +44,7 @@ export class World {
       websocket: [{ path: '/ws', events: ['*'] }],
     });
     this.#server = await Server.run(this.#configuration);
+    await this.#server.backend.emit('stranger-0', 'large', { json: JSON.stringify(noise()) }, { retain: true });
     this.#nginx = await Nginx.start(this.#server.port);
     this.#witness = fork(WITNESS);
     const tokens = Array.from({ length: honest }, (_, number) => this.#server.token(`honest-${number}`, { bench: 'witness' }));

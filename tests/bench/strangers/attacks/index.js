@@ -1,6 +1,7 @@
+import { large, pipelines } from './answers.js';
 import { posts, puts, trickles } from './bodies.js';
 import { left, polls, strays, upgrades } from './sessions.js';
-import { calls, garbage, halves, heads, idle, pipelines, silent } from './silence.js';
+import { calls, garbage, halves, heads, idle, largeCalls, silent } from './silence.js';
 import { attachments, floods, fragments, pairs, slowAttachments, speechless } from './websockets.js';
 
 const BOTH = ['direct', 'nginx'];
@@ -33,12 +34,14 @@ export const ATTACKS = [
   { name: 'garbage', run: garbage, via: DIRECT, tokens: WITHOUT },
   { name: 'unfinished heads', run: heads, via: DIRECT, tokens: WITHOUT },
   { name: 'pipelined requests', run: pipelines, via: BOTH, tokens: WITHOUT },
+  { name: 'large answers', run: large, via: BOTH, tokens: WITH },
   { name: 'trickled bodies', run: trickles, via: BOTH, tokens: EITHER },
   { name: '41 and 40', run: pairs, via: DIRECT, tokens: EITHER },
   { name: 'many polls at once', run: polls, via: BOTH, tokens: EITHER },
   { name: 'upgrades without 5', run: upgrades, via: BOTH, tokens: EITHER },
   { name: 'unknown sessions', run: strays, via: DIRECT, tokens: WITHOUT },
   { name: 'unfinished calls', run: calls, via: DIRECT, tokens: WITHOUT },
+  { name: 'calls with large headers', run: largeCalls, via: DIRECT, tokens: WITHOUT },
 ];
 
 /** What a connection costs that has made a request and is idle. */

@@ -52,28 +52,31 @@ export async function heads({ port }) {
   return `${refused} refused`;
 }
 
-/** Pipelined requests whose answers are not read. */
-export async function pipelines({ port }) {
-  const requests = 'GET / HTTP/1.1\r\nHost: bugle\r\n\r\n'.repeat(100_000);
-  await times(100, async () => write(await open(port), requests, 8_000));
-  return `${alive()} open`;
+/** Calls without a key whose bodies do not end, on many streams of one connection. */
+export function calls({ grpc }) {
+  return callOften(grpc, 100, {}, Buffer.alloc(60_000));
 }
 
-/** Calls without a key whose bodies do not end, on many streams of one connection. */
-export async function calls({ grpc }) {
-  const body = Buffer.alloc(60_000);
+/** Calls without a key that have large headers. */
+export function largeCalls({ grpc }) {
+  return callOften(grpc, 1_000, { 'x-long': 'a'.repeat(12_000) });
+}
+
+async function callOften(grpc, count, headers, body) {
   await times(50, async () => {
     const session = connectHttp2(`http://127.0.0.1:${grpc}`, { localAddress: ATTACKER });
     session.on('error', () => {});
     await new Promise((resolve, reject) => session.once('connect', resolve).once('error', reject));
-    for (let number = 0; number < 100; number += 1) {
+    for (let number = 0; number < count; number += 1) {
       const stream = session.request({
         ':method': 'POST',
         ':path': '/bugle.v1.Notify/EmitToUser',
         'content-type': 'application/grpc',
         te: 'trailers',
+        ...headers,
       });
-      stream.on('error', () => {}).write(body);
+      stream.on('error', () => {});
+      if (body) stream.write(body);
     }
   }, 10);
   return '';

@@ -1,4 +1,4 @@
-//! What has arrived of requests and messages that are not complete, and answers that have not left: how many bytes of it a process
+//! What has arrived of requests and messages that are not complete, or what has not left of answers: how many bytes of it a process
 //! may hold.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::{Mutex as Queue, Notify};
 
 use crate::{AnswerFate, Handle, Stranger, Throttle};
 
@@ -19,15 +20,21 @@ const COUNTED_FROM: usize = 1_024;
 
 type Abort = Box<dyn Fn() + Send + Sync>;
 
-/// Counts the bytes that have arrived of everyone's incomplete requests and messages, and those of answers that the kernel has not taken
-/// whole. When they exceed the bound, parts of the address that holds the most are ended, those first that began first.
+/// Counts the bytes that have arrived of everyone's incomplete requests and messages, or those of answers that the kernel has not taken
+/// whole. When they exceed the bound, parts of the address that holds the most are ended, those first that began first. One that is
+/// alone may be larger.
 #[derive(Clone)]
 pub struct Unfinished(Arc<Inner>);
 
 struct Inner {
+    /// The key of the configuration that sets the bound.
+    key: &'static str,
     bound: usize,
     total: AtomicUsize,
     parts: Mutex<Parts>,
+    /// Those who wait for what was ended, in turn.
+    waiting: Queue<()>,
+    let_go: Notify,
     log: Throttle,
 }
 
@@ -37,6 +44,9 @@ struct Parts {
     /// The parts by number, which is their age.
     held: HashMap<u64, Held>,
     by_address: HashMap<Option<IpAddr>, OfAddress>,
+    /// The bytes of those that were ended and whose owners have not let go of them.
+    ended: HashMap<u64, usize>,
+    ended_bytes: usize,
 }
 
 struct Held {
@@ -61,24 +71,43 @@ pub struct Part {
     stranger: Option<Arc<Stranger>>,
 }
 
-/// Counts what is under way on one connection, as a stranger's too for as long as it is one's. What exceeds a bound costs the connection.
+/// Counts what is under way on one connection, what arrives as a stranger's too for as long as it is one's. What exceeds a bound costs
+/// the connection.
 #[derive(Clone)]
 pub struct UnderWay {
-    unfinished: Unfinished,
+    incoming: Unfinished,
+    answers: Unfinished,
     stranger: Arc<Stranger>,
     handle: Handle,
 }
 
 impl Unfinished {
-    /// Counts nothing yet. `bound` is in bytes.
-    pub fn new(bound: usize) -> Self {
+    /// Counts nothing yet. `bound` is in bytes; `key` of the configuration sets it.
+    pub fn new(key: &'static str, bound: usize) -> Self {
         let (total, parts, log) = (AtomicUsize::new(0), Mutex::default(), Throttle::default());
-        Self(Arc::new(Inner { bound, total, parts, log }))
+        let (waiting, let_go) = (Queue::default(), Notify::new());
+        Self(Arc::new(Inner { key, bound, total, parts, waiting, let_go, log }))
     }
 
     /// Bytes that are held now.
     pub fn total(&self) -> usize {
         self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// Waits while much of what was ended is still in memory, because its owners have not had their turn to let go of it. For whoever is
+    /// about to make more.
+    pub async fn settled(&self) {
+        if self.is_settled() {
+            return;
+        }
+        let _turn = self.0.waiting.lock().await;
+        while !self.is_settled() {
+            self.0.let_go.notified().await;
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.0.parts.lock().ended_bytes <= self.0.bound / 4
     }
 
     /// Sets how many bytes `part` holds, which is made as soon as that is worth counting, and dropped when it no longer is. `address`:
@@ -110,8 +139,8 @@ impl Unfinished {
                 return;
             };
             let mut total = self.total().saturating_add_signed(grown);
-            while total > self.0.bound {
-                let Some(held) = parts.largest_and_oldest().and_then(|number| parts.remove(number)) else {
+            while total > self.0.bound && parts.held.len() > 1 {
+                let Some(held) = parts.largest_and_oldest().and_then(|number| parts.end(number)) else {
                     break;
                 };
                 total -= held.bytes;
@@ -131,8 +160,9 @@ impl Unfinished {
                 client.address = held.address.map(tracing::field::display),
                 part.size_bytes = held.bytes,
                 bound.size_bytes = self.0.bound,
+                bound.key = self.0.key,
                 suppressed,
-                "ended a request, a message or an answer that was under way: too many bytes of such (clients.unfinished_bytes_total)"
+                "ended a request, a message or an answer that was under way: too many bytes of such"
             );
         }
         (held.abort)();
@@ -143,6 +173,10 @@ impl Unfinished {
         let held = parts.remove(number);
         let bytes = held.as_ref().map_or(0, |held| held.bytes);
         self.0.total.fetch_sub(bytes, Ordering::Relaxed);
+        if held.is_none() {
+            parts.ended_bytes -= parts.ended.remove(&number).unwrap_or_default();
+            self.0.let_go.notify_one();
+        }
         drop(parts);
         // After the lock: its abort function may own the last reference to a stream.
         drop(held);
@@ -170,6 +204,14 @@ impl Parts {
                 of_address.remove();
             }
         }
+        Some(held)
+    }
+
+    /// Removes a part whose owner has yet to let go of it.
+    fn end(&mut self, number: u64) -> Option<Held> {
+        let held = self.remove(number)?;
+        self.ended_bytes += held.bytes;
+        self.ended.insert(number, held.bytes);
         Some(held)
     }
 
@@ -215,26 +257,27 @@ impl Drop for Part {
 }
 
 impl UnderWay {
-    pub(crate) fn new(unfinished: Unfinished, stranger: Arc<Stranger>, handle: Handle) -> Self {
-        Self { unfinished, stranger, handle }
+    pub(crate) fn new(incoming: Unfinished, answers: Unfinished, stranger: Arc<Stranger>, handle: Handle) -> Self {
+        Self { incoming, answers, stranger, handle }
     }
 
     /// The same as [`Unfinished::hold`].
     pub(crate) fn hold(&self, part: &mut Option<Part>, bytes: usize) {
         hold(part, bytes, || {
             let (stranger, handle) = (self.stranger.clone(), self.handle.clone());
-            self.unfinished.begin(stranger.address(), Some(stranger), Box::new(move || handle.abort()))
+            self.incoming.begin(stranger.address(), Some(stranger), Box::new(move || handle.abort()))
         });
     }
 
     /// Counts an answer until its fate is known. None: it is not worth counting.
     pub(crate) fn answer(&self, bytes: usize) -> Option<Arc<dyn AnswerFate>> {
-        let mut part = None;
-        self.hold(&mut part, bytes);
+        let (mut part, handle) = (None, self.handle.clone());
+        self.answers.hold(&mut part, bytes, self.stranger.address(), || move || handle.abort());
         part.map(|part| Arc::new(part) as _)
     }
 }
 
+/// It counts until it is dropped, whatever the fate.
 impl AnswerFate for Part {
     fn taken(&self) {}
 
@@ -242,102 +285,4 @@ impl AnswerFate for Part {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Parts that note their names when they are ended.
-    struct Lab {
-        unfinished: Unfinished,
-        ended: Arc<Mutex<Vec<usize>>>,
-        parts: [Option<Part>; 4],
-    }
-
-    impl Lab {
-        fn new(bound: usize) -> Self {
-            Self { unfinished: Unfinished::new(bound), ended: Arc::default(), parts: [const { None }; 4] }
-        }
-
-        fn hold(&mut self, name: usize, bytes: usize) {
-            let ended = self.ended.clone();
-            // The last two are of another address.
-            let address = Some([1, 1, 1, u8::from(name >= 2)].into());
-            self.unfinished.hold(&mut self.parts[name], bytes, address, || move || ended.lock().push(name));
-        }
-
-        fn ended(&self) -> Vec<usize> {
-            std::mem::take(&mut self.ended.lock())
-        }
-    }
-
-    #[test]
-    fn the_part_that_has_been_incomplete_for_longest_is_ended() {
-        let mut lab = Lab::new(10_000);
-        lab.hold(0, 4_000);
-        lab.hold(1, 4_000);
-        lab.hold(0, 0);
-        lab.hold(0, 6_000);
-        assert!(lab.ended().is_empty());
-        lab.hold(0, 6_001);
-        assert_eq!(lab.ended(), [1], "the other has begun anew");
-        assert_eq!(lab.unfinished.total(), 6_001);
-    }
-
-    #[test]
-    fn an_address_that_holds_the_most_loses_its_own() {
-        let mut lab = Lab::new(10_000);
-        lab.hold(0, 4_000);
-        lab.hold(2, 3_000);
-        lab.hold(3, 3_001);
-        assert_eq!(lab.ended(), [2]);
-        lab.hold(1, 4_000);
-        assert_eq!(lab.ended(), [0]);
-    }
-
-    #[test]
-    fn an_ended_part_counts_no_more_whatever_arrives() {
-        let mut lab = Lab::new(10_000);
-        lab.hold(0, 10_001);
-        assert_eq!((lab.ended(), lab.unfinished.total()), (vec![0], 0));
-        lab.hold(0, 20_000);
-        assert_eq!((lab.ended(), lab.unfinished.total()), (vec![], 0));
-    }
-
-    #[test]
-    fn small_parts_do_not_count() {
-        let mut lab = Lab::new(0);
-        lab.hold(0, COUNTED_FROM - 1);
-        assert!(lab.parts[0].is_none());
-        assert!(lab.ended().is_empty());
-    }
-
-    #[test]
-    fn an_end_may_drop_its_part() {
-        let unfinished = Unfinished::new(2_000);
-        let own: Arc<Mutex<Option<Part>>> = Arc::default();
-        let ended = own.clone();
-        unfinished.hold(&mut own.lock(), 2_000, None, || move || drop(ended.lock().take()));
-        let mut other = None;
-        unfinished.hold(&mut other, 2_000, None, || || {});
-        assert!(own.lock().is_none());
-        assert_eq!(unfinished.total(), 2_000);
-    }
-
-    proptest! {
-        #[test]
-        fn the_bound_is_kept_and_nothing_counts_at_the_end(
-            steps in prop::collection::vec((0..4_usize, 0..6_000_usize), 0..100)
-        ) {
-            let mut lab = Lab::new(10_000);
-            for (name, bytes) in steps {
-                lab.hold(name, bytes);
-                prop_assert!(lab.unfinished.total() <= 10_000);
-            }
-            lab.parts = [const { None }; 4];
-            prop_assert_eq!(lab.unfinished.total(), 0);
-            let parts = lab.unfinished.0.parts.lock();
-            prop_assert!(parts.held.is_empty() && parts.by_address.is_empty());
-        }
-    }
-}
+mod tests;

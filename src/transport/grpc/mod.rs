@@ -21,7 +21,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::{Accepted, Acceptor, FIRST_BYTE_WITHIN, Place, PlaceHandle, accept::report_silent, pace::Pace};
+use crate::{
+    Accepted, Acceptor, FIRST_BYTE_WITHIN, Place, PlaceHandle,
+    accept::report_silent,
+    pace::{Pace, Turns},
+};
 
 /// What a client that speaks HTTP/2 sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,7 +37,7 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 /// A connection of a gRPC listener that has begun to speak HTTP. It holds its place in the listener's share.
 ///
 /// Until [`PlaceHandle::known`] is called, on the first call with a valid key, it may be closed in favour of a new connection, is read
-/// slowly, and not at all while it does not take what is written.
+/// in turn with others, and not at all while it does not take what is written.
 pub struct GrpcStream {
     stream: TcpStream,
     beginning: Beginning,
@@ -67,13 +71,14 @@ impl Acceptor {
     /// errors.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<GrpcStream>> {
         // The share bounds how many are starting.
-        unfold((self, FuturesUnordered::new()), async |(mut acceptor, mut starting)| {
+        let turns = Turns::default();
+        unfold((self, FuturesUnordered::new(), turns), async |(mut acceptor, mut starting, turns)| {
             loop {
                 tokio::select! {
-                    accepted = acceptor.accept() => starting.push(start(accepted)),
+                    accepted = acceptor.accept() => starting.push(start(accepted, turns.clone())),
                     Some(started) = starting.next() => {
                         if let Some(stream) = started {
-                            return Some((Ok(stream), (acceptor, starting)));
+                            return Some((Ok(stream), (acceptor, starting, turns)));
                         }
                     }
                 }
@@ -83,14 +88,14 @@ impl Acceptor {
 }
 
 /// Waits until the connection has begun. Returns `None` if it does not in time, or ends.
-async fn start(accepted: Accepted) -> Option<GrpcStream> {
+async fn start(accepted: Accepted, turns: Turns) -> Option<GrpcStream> {
     let Accepted { stream, place, .. } = accepted;
     let cut = Arc::new(Cut::default());
-    let handle = Arc::clone(&cut);
-    place.on_displaced(move || handle.cut());
+    let handle = CutHandle(Arc::clone(&cut));
+    place.on_displaced(move || handle.0.cut());
     let beginning = Beginning { bytes: [0; BEGINNING], start: 0, end: 0 };
     let mut stream =
-        GrpcStream { stream, beginning, cut, place, is_known: false, pace: Pace::default(), known_by: None };
+        GrpcStream { stream, beginning, cut, place, is_known: false, pace: Pace::new(turns), known_by: None };
     let begun = tokio::time::timeout(FIRST_BYTE_WITHIN, stream.read_beginning()).await;
     if begun.is_err() {
         report_silent(&stream.place);
@@ -145,13 +150,16 @@ impl GrpcStream {
         if self.is_known() {
             return self.poll_unless_cut(cx, |stream, _, cx| stream.poll_read(cx, buffer));
         }
-        let before = buffer.filled().len();
-        let read = self.poll_unless_cut(cx, |stream, pace, cx| {
-            ready!(pace.poll(cx));
-            stream.poll_read(cx, buffer)
-        });
-        self.pace.count(buffer.filled().len() - before);
-        read
+        self.poll_unless_cut(cx, |stream, pace, cx| {
+            ready!(stream.poll_read_ready(cx))?;
+            let most = ready!(pace.poll(cx)).min(buffer.remaining());
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            ready!(stream.poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            pace.count(read);
+            buffer.advance(read);
+            Poll::Ready(Ok(()))
+        })
     }
 
     fn is_known(&mut self) -> bool {
@@ -239,6 +247,15 @@ impl AsyncWrite for GrpcStream {
     }
 }
 
+/// A share's hold on a stream. It lets go when the stream is known, which then is to notice.
+struct CutHandle(Arc<Cut>);
+
+impl Drop for CutHandle {
+    fn drop(&mut self) {
+        self.0.waker.wake();
+    }
+}
+
 impl Cut {
     fn cut(&self) {
         self.is_cut.store(true, Ordering::Release);
@@ -251,139 +268,4 @@ impl Cut {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{net::Ipv4Addr, pin::pin};
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        time::Instant,
-    };
-
-    use super::*;
-    use crate::{AcceptorConfig, Proxies, Share};
-
-    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-
-    fn begun() -> Vec<u8> {
-        [PREFACE, SETTINGS].concat()
-    }
-
-    async fn acceptor(max: usize) -> (Acceptor, std::net::SocketAddr, Share) {
-        let share = Share::new(max);
-        let config =
-            AcceptorConfig { listener: "test", share: share.clone(), per_address: None, proxies: Proxies::default() };
-        let acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into(), config).await.unwrap();
-        let address = acceptor.local_addr().unwrap();
-        (acceptor, address, share)
-    }
-
-    async fn client(address: std::net::SocketAddr, bytes: &[u8]) -> TcpStream {
-        let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(bytes).await.unwrap();
-        client
-    }
-
-    #[tokio::test]
-    async fn the_preface_and_what_follows_is_read_from_the_stream() {
-        let (acceptor, address, _) = acceptor(10).await;
-        let mut client = client(address, &PREFACE[..10]).await;
-        let mut streams = pin!(acceptor.into_stream());
-        assert!(futures_util::poll!(streams.next()).is_pending());
-        client.write_all(&PREFACE[10..]).await.unwrap();
-        assert!(futures_util::poll!(streams.next()).is_pending());
-        client.write_all(SETTINGS).await.unwrap();
-        let mut stream = streams.next().await.unwrap().unwrap();
-        let mut bytes = [0; BEGINNING];
-        stream.read_exact(&mut bytes).await.unwrap();
-        assert_eq!((&bytes[..24], &bytes[24..]), (&PREFACE[..], SETTINGS));
-        stream.write_all(b"answer").await.unwrap();
-        let mut answer = [0; 6];
-        client.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"answer");
-    }
-
-    #[tokio::test]
-    async fn http_1_begins_with_its_first_bytes() {
-        let (acceptor, address, _) = acceptor(10).await;
-        // "P" may become the preface; "PO" may not.
-        let _client = client(address, b"PO").await;
-        let mut stream = pin!(acceptor.into_stream()).next().await.unwrap().unwrap();
-        let mut bytes = [0; 2];
-        stream.read_exact(&mut bytes).await.unwrap();
-        assert_eq!(&bytes, b"PO");
-    }
-
-    #[tokio::test]
-    async fn a_slow_beginning_does_not_hold_up_others() {
-        let (acceptor, address, share) = acceptor(10).await;
-        let _slow = client(address, &PREFACE[..3]).await;
-        let quick = client(address, &begun()).await;
-        let mut streams = pin!(acceptor.into_stream());
-        let stream = streams.next().await.unwrap().unwrap();
-        assert_eq!(stream.get_ref().peer_addr().unwrap(), quick.local_addr().unwrap());
-        assert_eq!(share.taken(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_preface_without_settings_is_closed_after_5_s() {
-        let (acceptor, address, share) = acceptor(10).await;
-        let mut slow = client(address, PREFACE).await;
-        let mut streams = pin!(acceptor.into_stream());
-        let (start, mut byte) = (Instant::now(), [0]);
-        tokio::select! {
-            _ = streams.next() => panic!("no connection has begun"),
-            read = slow.read(&mut byte) => assert_eq!(read.unwrap_or_default(), 0),
-        }
-        assert_eq!(start.elapsed().as_secs(), 5);
-        assert_eq!(share.taken(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_speaks_http_1_is_closed_after_10_s_unless_it_is_known() {
-        for is_known in [false, true] {
-            let (acceptor, address, _) = acceptor(10).await;
-            let _client = client(address, b"POST /x HTTP/1.1\r\n").await;
-            let mut stream = pin!(acceptor.into_stream()).next().await.unwrap().unwrap();
-            let mut bytes = [0; 18];
-            stream.read_exact(&mut bytes).await.unwrap();
-            if is_known {
-                stream.place().known();
-            }
-            let read = tokio::time::timeout(Duration::from_mins(1), stream.read(&mut bytes)).await;
-            assert_eq!(
-                read.map(|read| read.unwrap_err().kind()).ok(),
-                (!is_known).then_some(io::ErrorKind::ConnectionAborted)
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn an_unknown_connection_is_cut_for_a_new_one() {
-        let (acceptor, address, share) = acceptor(1).await;
-        let _first = client(address, &begun()).await;
-        let mut streams = pin!(acceptor.into_stream());
-        let mut unknown = streams.next().await.unwrap().unwrap();
-        let mut bytes = [0; BEGINNING];
-        unknown.read_exact(&mut bytes).await.unwrap();
-        let _second = client(address, &begun()).await;
-        let (read, known) = tokio::join!(unknown.read(&mut bytes), streams.next());
-        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-        drop(unknown);
-        known.unwrap().unwrap().place().known();
-        assert_eq!(share.taken(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_known_connection_keeps_its_place() {
-        let (acceptor, address, _) = acceptor(1).await;
-        let _first = client(address, &begun()).await;
-        let mut streams = pin!(acceptor.into_stream());
-        let stream = streams.next().await.unwrap().unwrap();
-        stream.place().known();
-        let (mut second, mut byte) = (TcpStream::connect(address).await.unwrap(), [0]);
-        tokio::select! {
-            _ = streams.next() => panic!("a connection was accepted"),
-            read = second.read(&mut byte) => assert!(read.is_err()),
-        }
-    }
-}
+mod tests;
