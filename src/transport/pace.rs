@@ -10,9 +10,11 @@ use tokio::{
 };
 use tokio_util::sync::PollSemaphore;
 
-/// So many connections have their first turn at a time, and so many a further one: who comes does not wait for those that stay.
-const FIRST_AT_A_TIME: usize = 8;
-const FURTHER_AT_A_TIME: usize = 2;
+/// So many connections have one of their early turns at a time, and so many a later one: who comes does not wait for those that stay.
+const EARLY_AT_A_TIME: usize = 8;
+const LATER_AT_A_TIME: usize = 2;
+/// A client may send its settings, take the server's, and call then.
+const EARLY_TURNS: u32 = 4;
 /// A turn is so many bytes, usually with a call's key among them, and so long.
 const TURN_BYTES: usize = 1_024;
 const TURN: Duration = Duration::from_millis(10);
@@ -21,15 +23,16 @@ const TURN: Duration = Duration::from_millis(10);
 /// others have the processor, too.
 #[derive(Clone)]
 pub(crate) struct Turns {
-    first: Arc<Semaphore>,
-    further: Arc<Semaphore>,
+    early: Arc<Semaphore>,
+    later: Arc<Semaphore>,
 }
 
 /// When a connection is read that is not known: in its turns, and not while it does not take what it was answered.
 pub(crate) struct Pace {
     turns: PollSemaphore,
-    /// Where it waits after its first turn.
-    further: Option<Arc<Semaphore>>,
+    /// Where it waits after its early turns.
+    later: Arc<Semaphore>,
+    had: u32,
     turn: Option<Turn>,
     is_blocked: bool,
     reader: Option<Waker>,
@@ -43,14 +46,13 @@ struct Turn {
 impl Default for Turns {
     fn default() -> Self {
         let semaphore = |at_a_time| Arc::new(Semaphore::new(at_a_time));
-        Self { first: semaphore(FIRST_AT_A_TIME), further: semaphore(FURTHER_AT_A_TIME) }
+        Self { early: semaphore(EARLY_AT_A_TIME), later: semaphore(LATER_AT_A_TIME) }
     }
 }
 
 impl Pace {
-    pub(crate) fn new(Turns { first, further }: Turns) -> Self {
-        let (turns, further) = (PollSemaphore::new(first), Some(further));
-        Self { turns, further, turn: None, is_blocked: false, reader: None }
+    pub(crate) fn new(Turns { early, later }: Turns) -> Self {
+        Self { turns: PollSemaphore::new(early), later, had: 0, turn: None, is_blocked: false, reader: None }
     }
 
     /// Ready: so many bytes may be read. Ask when there is something to read.
@@ -70,8 +72,9 @@ impl Pace {
     #[expect(clippy::disallowed_methods, reason = "the task ends with the turn")]
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let permit = ready!(self.turns.poll_acquire(cx));
-        if let Some(further) = self.further.take() {
-            self.turns = PollSemaphore::new(further);
+        self.had = self.had.saturating_add(1);
+        if self.had == EARLY_TURNS {
+            self.turns = PollSemaphore::new(self.later.clone());
         }
         let end = Instant::now() + TURN;
         tokio::spawn(async move {
@@ -123,14 +126,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_so_many_bytes_and_so_long_and_few_have_one() {
         let (turns, begun) = (Turns::default(), Instant::now());
-        let mut paces: Vec<_> = (0..=FIRST_AT_A_TIME).map(|_| Pace::new(turns.clone())).collect();
-        for pace in &mut paces[..FIRST_AT_A_TIME] {
+        let mut paces: Vec<_> = (0..=EARLY_AT_A_TIME).map(|_| Pace::new(turns.clone())).collect();
+        for pace in &mut paces[..EARLY_AT_A_TIME] {
             assert_eq!(allowed(pace).await, TURN_BYTES);
             pace.count(TURN_BYTES - 1);
             assert_eq!(allowed(pace).await, 1);
         }
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert_eq!(allowed(&mut paces[FIRST_AT_A_TIME]).await, TURN_BYTES);
+        assert_eq!(allowed(&mut paces[EARLY_AT_A_TIME]).await, TURN_BYTES);
         assert!(begun.elapsed() >= TURN);
         // What was left of the first turn is gone with it.
         assert_eq!(allowed(&mut paces[0]).await, TURN_BYTES);
@@ -140,7 +143,7 @@ mod tests {
     async fn who_comes_does_not_wait_for_those_that_stay() {
         let turns = Turns::default();
         let mut stays = Pace::new(turns.clone());
-        for _ in 0..=FURTHER_AT_A_TIME {
+        for _ in 0..EARLY_TURNS as usize + LATER_AT_A_TIME {
             allowed(&mut stays).await;
             stays.count(TURN_BYTES);
         }
