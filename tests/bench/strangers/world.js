@@ -10,6 +10,8 @@ import { readDescriptors, readMemory } from './process.js';
 import { Nginx, PROXY } from './proxy.js';
 
 const HONEST = 100;
+/** The user for whom something large is retained. */
+const READER = 'reader';
 const WITNESS = fileURLToPath(new URL('witness.js', import.meta.url));
 const ATTACKER = fileURLToPath(new URL('attacker.js', import.meta.url));
 
@@ -44,7 +46,7 @@ export class World {
       websocket: [{ path: '/ws', events: ['*'] }],
     });
     this.#server = await Server.run(this.#configuration);
-    await this.#server.backend.emit('stranger-0', 'large', { json: JSON.stringify(noise()) }, { retain: true });
+    await this.#server.backend.emit(READER, 'large', { json: JSON.stringify(noise()) }, { retain: true });
     this.#nginx = await Nginx.start(this.#server.port);
     this.#witness = fork(WITNESS);
     const tokens = Array.from({ length: honest }, (_, number) => this.#server.token(`honest-${number}`, { bench: 'witness' }));
@@ -79,6 +81,7 @@ export class World {
       admin: Number(new URL(this.#server.adminUrl).port),
       token: hasToken ? tokens[0] : undefined,
       tokens,
+      reader: this.#server.token(READER),
     };
     const attacker = new Attacker(name, target);
     this.#attackers.add(attacker);

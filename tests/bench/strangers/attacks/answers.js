@@ -8,10 +8,10 @@ export async function pipelines({ port }) {
 }
 
 /** The same for answers of 1 MB each, as they are and compressed. */
-export async function large({ port, token }) {
+export async function large({ port, reader }) {
   const encodings = ['identity', 'gzip'];
   await times(200, async (number) => {
-    const headers = `Host: bugle\r\nAuthorization: Bearer ${token}\r\nAccept-Encoding: ${encodings[number % 2]}\r\n`;
+    const headers = `Host: bugle\r\nAuthorization: Bearer ${reader}\r\nAccept-Encoding: ${encodings[number % 2]}\r\n`;
     await write(await open(port), `GET /api/retained HTTP/1.1\r\n${headers}\r\n`.repeat(12));
   });
   return `${alive()} open`;
