@@ -29,7 +29,7 @@ impl Bound {
         let clients =
             bind("clients", config.clients.listen, shares.devices.clone(), Some(per_address), proxies).await?;
         let grpc = bind("grpc", config.grpc.listen, shares.grpc.clone(), None, proxies).await?;
-        // Whoever connects again and again displaces probes otherwise.
+        // One address that connects again and again would displace the probes of others.
         let of_one_address = Some(shares.admin.max() / 2);
         let admin = bind("admin", config.admin.listen, shares.admin, of_one_address, proxies).await?;
         let addresses = Addresses { clients: clients.1, grpc: grpc.1, admin: admin.1 };

@@ -10,31 +10,35 @@ use tokio::{
 };
 use tokio_util::sync::PollSemaphore;
 
-/// So many connections have one of their early turns at a time, and so many a later one: who comes does not wait for those that stay.
+/// Connections that may have one of their first [`EARLY_TURNS`] at a time, and those that may have a later one: new connections do not wait
+/// for old ones.
 const EARLY_AT_A_TIME: usize = 8;
 const LATER_AT_A_TIME: usize = 2;
-/// A client may send its settings, take the server's, and call then.
+/// Enough for a client that sends its settings, waits for the server's, and then calls.
 const EARLY_TURNS: u32 = 4;
-/// A turn is so many bytes, usually with a call's key among them, and so long.
+/// Bytes that are read in one turn. A call's key is usually among the first.
 const TURN_BYTES: usize = 1_024;
+/// How long a turn lasts.
 const TURN: Duration = Duration::from_millis(10);
 
-/// Whose turn it is of a listener's connections that are not known: so that what they ask is answered before more of it is read, and
-/// others have the processor, too.
+/// Limits how many of a listener's unknown connections are read at a time: their calls are answered before more are read, and they do
+/// not take the whole processor.
 #[derive(Clone)]
 pub(crate) struct Turns {
     early: Arc<Semaphore>,
     later: Arc<Semaphore>,
 }
 
-/// When a connection is read that is not known: in its turns, and not while it does not take what it was answered.
+/// Says when an unknown connection may be read: in its turns, and not while the kernel has no room for its answers.
 pub(crate) struct Pace {
     turns: PollSemaphore,
-    /// Where it waits after its early turns.
+    /// Where the connection waits after its early turns.
     later: Arc<Semaphore>,
-    had: u32,
+    turns_had: u32,
     turn: Option<Turn>,
+    /// The last answer was not taken.
     is_blocked: bool,
+    /// Waits until it is.
     reader: Option<Waker>,
 }
 
@@ -52,10 +56,10 @@ impl Default for Turns {
 
 impl Pace {
     pub(crate) fn new(Turns { early, later }: Turns) -> Self {
-        Self { turns: PollSemaphore::new(early), later, had: 0, turn: None, is_blocked: false, reader: None }
+        Self { turns: PollSemaphore::new(early), later, turns_had: 0, turn: None, is_blocked: false, reader: None }
     }
 
-    /// Ready: so many bytes may be read. Ask when there is something to read.
+    /// Returns how many bytes may be read. For a connection that has something to read: each call may begin a turn.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         if self.is_blocked {
             self.reader = Some(cx.waker().clone());
@@ -72,8 +76,8 @@ impl Pace {
     #[expect(clippy::disallowed_methods, reason = "the task ends with the turn")]
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         let permit = ready!(self.turns.poll_acquire(cx));
-        self.had = self.had.saturating_add(1);
-        if self.had == EARLY_TURNS {
+        self.turns_had = self.turns_had.saturating_add(1);
+        if self.turns_had == EARLY_TURNS {
             self.turns = PollSemaphore::new(self.later.clone());
         }
         let end = Instant::now() + TURN;
@@ -84,14 +88,14 @@ impl Pace {
         Poll::Ready(Turn { bytes: TURN_BYTES, end })
     }
 
-    /// So many bytes were read.
+    /// Takes bytes that were read off the turn.
     pub(crate) fn count(&mut self, bytes: usize) {
         if let Some(turn) = &mut self.turn {
             turn.bytes -= bytes;
         }
     }
 
-    /// Whether the connection took what was written last.
+    /// Notes whether the connection took what was written last.
     pub(crate) fn written(&mut self, was_taken: bool) {
         self.is_blocked = !was_taken;
         if let Some(reader) = self.reader.take_if(|_| was_taken) {

@@ -194,7 +194,7 @@ where
             Poll::Pending => answering.await?,
         };
         let fate = response.extensions_mut().remove::<ReportFate>().map(|ReportFate(fate)| fate);
-        // Whoever has the fate reported counts the bytes.
+        // Answers with a fate of their own, those to polls, count as queued.
         let fate = fate.or_else(|| under_way.answer(size(&response)));
         Ok(response.map(|body| Reported { body, fate: Fate { fate, handle } }))
     }

@@ -45,8 +45,7 @@ pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages, unf
         .layer(pages.cors().allow_methods([Method::GET, Method::PUT]))
 }
 
-/// Refuses pages of other origins, and tells of whoever else was refused. Nothing more is answered while the answers that were too many
-/// are in memory.
+/// Refuses pages of other origins, and logs every refusal. Makes no answer while too much of ended ones is in memory.
 async fn guard(State((pages, unfinished)): State<(Pages, Unfinished)>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let address = pages.client_address(&parts).map(|ClientAddress(address)| address);
@@ -54,8 +53,8 @@ async fn guard(State((pages, unfinished)): State<(Pages, Unfinished)>, request: 
     if let (Some(stranger), Some(address)) = (&stranger, address) {
         stranger.locate(address);
     }
-    unfinished.settled().await;
     let response = if pages.allow(&parts) {
+        unfinished.settled().await;
         next.run(Request::from_parts(parts, body)).await
     } else {
         let message = "pages of this origin may not ask here (clients.cors_origins)";

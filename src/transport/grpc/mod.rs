@@ -70,8 +70,8 @@ impl Acceptor {
     /// that are not known within 10 s. Those that take their time do not hold up others. The stream has no end and no
     /// errors.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<GrpcStream>> {
-        // The share bounds how many are starting.
         let turns = Turns::default();
+        // The share bounds how many are starting.
         unfold((self, FuturesUnordered::new(), turns), async |(mut acceptor, mut starting, turns)| {
             loop {
                 tokio::select! {
@@ -131,7 +131,8 @@ impl GrpcStream {
         while self.beginning.end < BEGINNING {
             let mut bytes = [0; BEGINNING];
             let mut buffer = ReadBuf::new(&mut bytes[self.beginning.end..]);
-            poll_fn(|cx| self.poll_stream(cx, &mut buffer)).await?;
+            // So few bytes need no turn.
+            poll_fn(|cx| self.poll_unless_cut(cx, |stream, _, cx| stream.poll_read(cx, &mut buffer))).await?;
             let read = buffer.filled();
             if read.is_empty() {
                 return Ok(false);
@@ -247,7 +248,7 @@ impl AsyncWrite for GrpcStream {
     }
 }
 
-/// A share's hold on a stream. It lets go when the stream is known, which then is to notice.
+/// What a share ends a stream with. The share drops it when the stream becomes known, and the stream is woken to read on at once.
 struct CutHandle(Arc<Cut>);
 
 impl Drop for CutHandle {

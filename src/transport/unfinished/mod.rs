@@ -94,8 +94,8 @@ impl Unfinished {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// Waits while much of what was ended is still in memory, because its owners have not had their turn to let go of it. For whoever is
-    /// about to make more.
+    /// Waits until no more than a quarter of the bound is in memory of parts that were ended and not yet dropped: their tasks have to run
+    /// for that. To be called before a large answer is made.
     pub async fn settled(&self) {
         if self.is_settled() {
             return;
