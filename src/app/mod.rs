@@ -20,7 +20,7 @@ use transport::{
 
 use self::{footprint::Footprint, listeners::Bound};
 
-use crate::auth::{ApiKeys, Tokens};
+use crate::auth::{ApiKeys, Expiry, Tokens};
 use crate::clock::Clock;
 use crate::command::{Commands, Rules};
 use crate::config::Config;
@@ -243,6 +243,7 @@ fn device_routes(
     let greeting = format!("Bugle, for devices: Socket.IO at {}\n", config.socketio.path);
     let connections = Connections::new(config.limits);
     let rest = http::device_routes(&config.rest, commands.clone(), &pages, serving.answers.clone());
+    let expiry = Expiry::new(&config.auth, clock.clone());
     let websocket = websocket::routes(websocket::Parameters {
         endpoints: config.websocket,
         ping_interval: config.socketio.ping_interval,
@@ -250,23 +251,20 @@ fn device_routes(
         max_message: config.socketio.max_message,
         queue_bytes: config.socketio.queue_bytes,
         on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
-        on_expiry: config.auth.on_expiry,
+        expiry: Expiry { notice: Duration::ZERO, ..expiry.clone() },
         commands: commands.clone(),
         connections: connections.clone(),
         pages: pages.clone(),
         clock: clock.clone(),
         lifecycle: lifecycle.clone(),
         flushers: serving.flushers.clone(),
+        done: serving.done.clone(),
     });
     let socketio = socketio::routes(socketio::Parameters {
         on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
         connections: connections.clone(),
         pages,
-        expiry: socketio::Expiry {
-            on_expiry: config.auth.on_expiry,
-            notice: config.auth.expiring_notice,
-            leeway: config.auth.jwt.leeway,
-        },
+        expiry,
         config: config.socketio,
         commands,
         clock,

@@ -15,6 +15,9 @@ pub use refusal::{InvalidToken, TokenRefused};
 mod identity;
 pub use identity::Identity;
 
+mod expiry;
+pub use expiry::{Expiry, ExpiryDue};
+
 mod claims;
 pub use claims::text_of;
 

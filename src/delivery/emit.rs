@@ -5,7 +5,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped, proof::Publishing};
 use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
-use crate::hub::{Counts, Frame, Haste, Kept, Turn};
+use crate::hub::{Counts, Frame, Kept, Turn, WriteMode};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
 use crate::telemetry;
 
@@ -203,8 +203,8 @@ impl Delivery {
         let kept = stored.or(in_history.as_ref()).map(|position| Kept::new(message_id, &room, position));
         let publishing = stored.and_then(|position| self.begin_publishing(&room, position.number, false));
         let unproven = publishing.as_ref().map(Publishing::unproven);
-        let haste = if emit.alone { Haste::Now } else { Haste::Soon };
-        let frame = Frame { volatile: emit.volatile, haste, kept, unproven, ..Frame::new(emit.event, payload) };
+        let mode = if emit.alone { WriteMode::Inline } else { WriteMode::Batched };
+        let frame = Frame { volatile: emit.volatile, mode, kept, unproven, ..Frame::new(emit.event, payload) };
         let (counts, asking) = match (turn, emit.ack) {
             (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.

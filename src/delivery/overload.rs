@@ -98,7 +98,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::Config;
     use crate::delivery::Parameters;
-    use crate::hub::{Connection, Frame, Haste, QueueError};
+    use crate::hub::{Connection, Frame, QueueError, WriteMode};
     use crate::lifecycle::Lifecycle;
     use crate::message::{ConnectionId, Transport};
 
@@ -145,7 +145,7 @@ mod tests {
             self.backlog
         }
 
-        fn enqueue(&self, _: &Frame, _: Haste) -> Result<(), QueueError> {
+        fn enqueue(&self, _: &Frame, _: WriteMode) -> Result<(), QueueError> {
             Ok(())
         }
 

@@ -13,17 +13,16 @@ use std::{
 use bytes::Bytes;
 use dashmap::DashMap;
 use engineioxide_core::{Sid, Str};
-use http::request::Parts;
+use http::{Request, request::Parts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use transport::{Flushers, QueuedBytes, Spawn};
+use transport::{Flushers, QueuedBytes, Spawn, Wheel};
 
 use crate::{
     config::EngineIoConfig,
     handler::EngineIoHandler,
     session::Session,
     socket::{DisconnectReason, Socket},
-    wheel::Wheel,
 };
 
 /// The sessions of a server. Cheap to clone; all clones are one.
@@ -34,7 +33,7 @@ struct Inner {
     config: EngineIoConfig,
     sessions: DashMap<Sid, Arc<Session>>,
     open: AtomicUsize,
-    wheel: Wheel,
+    wheel: Wheel<Sid>,
     has_started: Once,
     linker: Box<dyn Linker>,
     attachment: OnceLock<Attachment>,
@@ -68,8 +67,8 @@ pub trait Observer: Send + Sync + 'static {
     /// A device has sent a binary message.
     fn binary(&self, session: &Session, data: &Bytes) -> Verdict;
 
-    /// The device has all packets up to the one with this number.
-    fn proven(&self, session: &Session, upto: u64);
+    /// The time of [`Session::set_alarm`] has come.
+    fn alarm(&self, session: &Session);
 
     /// A session has ended. It is called once for each.
     fn closed(&self, session: &Session, reason: &DisconnectReason);
@@ -98,7 +97,7 @@ pub(crate) trait Link: Send + Sync {
 
 /// Makes links.
 trait Linker: Send + Sync {
-    fn link(&self, session: Arc<Session>, parts: Parts) -> Arc<dyn Link>;
+    fn link(&self, session: Arc<Session>) -> Arc<dyn Link>;
 }
 
 struct LinkTo<H: EngineIoHandler> {
@@ -106,13 +105,16 @@ struct LinkTo<H: EngineIoHandler> {
     socket: Arc<Socket<H::Data>>,
 }
 
-struct LinkerTo<H>(Arc<H>);
+struct LinkerTo<H> {
+    handler: Arc<H>,
+    no_request: Arc<Parts>,
+}
 
 impl<H: EngineIoHandler> Linker for LinkerTo<H> {
-    fn link(&self, session: Arc<Session>, parts: Parts) -> Arc<dyn Link> {
-        let socket = Arc::new(Socket::new(session, parts));
-        self.0.clone().on_connect(socket.clone());
-        Arc::new(LinkTo { handler: self.0.clone(), socket })
+    fn link(&self, session: Arc<Session>) -> Arc<dyn Link> {
+        let socket = Arc::new(Socket::new(session, self.no_request.clone()));
+        self.handler.clone().on_connect(socket.clone());
+        Arc::new(LinkTo { handler: self.handler.clone(), socket })
     }
 }
 
@@ -136,9 +138,9 @@ impl Engine {
             config,
             sessions: DashMap::new(),
             open: AtomicUsize::new(0),
-            wheel: Wheel::new(),
+            wheel: Wheel::default(),
             has_started: Once::new(),
-            linker: Box::new(LinkerTo(handler)),
+            linker: Box::new(LinkerTo { handler, no_request: Arc::new(Request::new(()).into_parts().0) }),
             attachment: OnceLock::new(),
             inline: OnceLock::new(),
         }))
@@ -163,7 +165,7 @@ impl Engine {
         &self.0.config
     }
 
-    pub(crate) fn wheel(&self) -> &Wheel {
+    pub(crate) fn wheel(&self) -> &Wheel<Sid> {
         &self.0.wheel
     }
 
@@ -220,8 +222,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn link(&self, session: Arc<Session>, parts: Parts) -> Arc<dyn Link> {
-        self.0.linker.link(session, parts)
+    pub(crate) fn link(&self, session: Arc<Session>) -> Arc<dyn Link> {
+        self.0.linker.link(session)
     }
 
     /// Does what is due, until the server is done; then the sessions that are left end.

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use engineioxide_core::ProtocolVersion;
 use tokio::time::Instant;
-use transport::{
-    WriteMode,
-    websocket::{Opcode, frame},
-};
+use transport::WriteMode;
+use transport::websocket::{Opcode, frame};
 
 use crate::{
     frame::packet,
@@ -43,6 +41,11 @@ impl Session {
                     state.release_poll();
                     continue;
                 }
+                Due::Alarm => {
+                    drop(state);
+                    self.engine.observer(|observer| observer.alarm(self));
+                    continue;
+                }
                 Due::Beat if self.beat(&mut state, now) => continue,
                 Due::Beat => DisconnectReason::HeartbeatTimeout,
                 Due::End(how, reason) => {
@@ -63,11 +66,11 @@ impl Session {
             state.abort_if(Ending::Abort);
             return false;
         }
-        if !state.proof.has_ping() {
+        if !state.ledger(|ledger| ledger.has_ping()) {
             self.ping(state, now);
             return true;
         }
-        let is_slow = matches!(&state.carrier, Carrier::WebSocket(stream) if state.proof.is_ping_on_its_way(stream));
+        let is_slow = matches!(&state.carrier, Carrier::WebSocket(stream) if stream.is_ping_on_its_way());
         state.timers.beat = Some(now + config.ping_timeout);
         if !is_slow {
             state.abort_if(Ending::Abort);
@@ -77,21 +80,23 @@ impl Session {
 
     /// Sends a ping on a WebSocket if something is to be proven and no ping is on its way.
     pub(crate) fn ping_if_wanted(&self, state: &mut State, now: Instant) {
-        if state.proof.needs_ping() && matches!(state.carrier, Carrier::WebSocket(_)) {
+        if matches!(&state.carrier, Carrier::WebSocket(stream) if stream.ledger(|ledger| ledger.needs_ping())) {
             self.ping(state, now);
         }
     }
 
     fn ping(&self, state: &mut State, now: Instant) {
-        let id = state.proof.ping();
-        let ping = match self.protocol() {
+        let make = |id: u64| match self.protocol() {
             ProtocolVersion::V4 => packet("2"),
             ProtocolVersion::V3 => frame(Opcode::Ping, &id.to_be_bytes()),
         };
-        // A transport that has failed ends the session by itself.
-        let _ = state.push(&[ping], WriteMode::Inline);
-        if let Carrier::WebSocket(stream) = &state.carrier {
-            state.proof.ping_queued(stream);
+        match &mut state.carrier {
+            Carrier::Polling(polling) => {
+                let ping = make(polling.ledger.ping());
+                polling.send(&[ping]);
+            }
+            // A transport that has failed ends the session by itself.
+            Carrier::WebSocket(stream) => _ = stream.ping(make),
         }
         if self.protocol() == ProtocolVersion::V4 {
             state.timers.beat = Some(now + self.engine.config().ping_timeout);

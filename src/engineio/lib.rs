@@ -14,11 +14,11 @@ mod request;
 
 mod timers;
 
-mod wheel;
-
 mod polling;
 
 pub mod session;
+
+mod send;
 
 mod heartbeat;
 

@@ -91,35 +91,33 @@ impl HeldPoll {
         Ok(Self { session: session.clone(), is_over: false })
     }
 
-    /// The answer, if there is one by now, and what the device has proven by polling again.
-    fn answer(&mut self, cx: &mut Context<'_>) -> (Poll<Answer>, Option<u64>) {
+    /// The answer, if there is one by now. By polling again the device has proven what earlier answers carried.
+    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut state = self.session.lock();
-        let State { carrier, proof, closed, .. } = &mut *state;
+        let State { carrier, closed, .. } = &mut *state;
         let Carrier::Polling(polling) = carrier else {
-            return (Poll::Ready(Answer { frames: vec![packet("6")], id: None }), None);
+            return Poll::Ready(Answer { frames: vec![packet("6")], id: None });
         };
         if let Some(reason) = closed {
             let last = if *reason == DisconnectReason::TransportClose { "6" } else { "1" };
             let frames = polling.drain().into_iter().chain([packet(last)]).collect();
-            return (Poll::Ready(Answer { frames, id: None }), None);
+            return Poll::Ready(Answer { frames, id: None });
         }
-        if polling.is_settling() {
-            polling.held = Some(cx.waker().clone());
-            return (Poll::Pending, None);
-        }
-        let proven = proof.prove(polling.fetched);
-        if !polling.is_empty() {
-            let max_bytes = usize::try_from(self.session.engine.config().max_payload).unwrap_or(usize::MAX);
-            let (id, frames) = polling.take(max_bytes, proof.queued(), Bytes::len);
-            return (Poll::Ready(Answer { frames, id: Some(id) }), proven);
-        }
-        if std::mem::take(&mut polling.is_released) {
-            // Nothing waits, so this takes nothing but a number: that the answer was lost is to be seen, too.
-            let (id, _) = polling.take(0, proof.queued(), Bytes::len);
-            return (Poll::Ready(Answer { frames: vec![packet("6")], id: Some(id) }), proven);
+        if !polling.is_settling() {
+            polling.ledger.prove(polling.fetched);
+            if !polling.is_empty() {
+                let max_bytes = usize::try_from(self.session.engine.config().max_payload).unwrap_or(usize::MAX);
+                let (id, frames) = polling.take(max_bytes);
+                return Poll::Ready(Answer { frames, id: Some(id) });
+            }
+            if std::mem::take(&mut polling.is_released) {
+                // Nothing waits, so this takes nothing but a number: that the answer was lost is to be seen, too.
+                let (id, _) = polling.take(0);
+                return Poll::Ready(Answer { frames: vec![packet("6")], id: Some(id) });
+            }
         }
         polling.held = Some(cx.waker().clone());
-        (Poll::Pending, proven)
+        Poll::Pending
     }
 }
 
@@ -127,8 +125,7 @@ impl Future for HeldPoll {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let (answer, proven) = self.answer(cx);
-        self.session.tell_proven(proven);
+        let answer = self.answer(cx);
         self.is_over = answer.is_ready();
         answer
     }

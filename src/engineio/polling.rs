@@ -2,10 +2,11 @@ use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use transport::{FRAME_COST, QueuedBytes};
+use transport::{FRAME_COST, Ledger, Outgoing, QueuedBytes, Rejected};
 
 /// The queue of a session that polls.
 pub(crate) struct Polling {
+    pub(crate) ledger: Ledger,
     waiting: VecDeque<Bytes>,
     bytes: usize,
     /// A poll is being answered.
@@ -38,6 +39,7 @@ struct Answer {
 impl Polling {
     pub(crate) fn new(total: Arc<QueuedBytes>) -> Self {
         Self {
+            ledger: Ledger::default(),
             waiting: VecDeque::new(),
             bytes: 0,
             is_answering: false,
@@ -66,10 +68,26 @@ impl Polling {
         self.waiting.is_empty()
     }
 
-    pub(crate) fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.total.add(frame.len() + FRAME_COST);
-        self.waiting.push_back(frame);
+    /// Queues packets. Returns the number of the last one.
+    pub(crate) fn send(&mut self, frames: &[Bytes]) -> u64 {
+        self.push(frames);
+        self.ledger.count(frames.len())
+    }
+
+    /// Queues a packet, if the ledger accepts it.
+    pub(crate) fn deliver(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Rejected> {
+        self.ledger.enter(outgoing, self.bytes)?;
+        self.push(outgoing.frames);
+        Ok(())
+    }
+
+    fn push(&mut self, frames: &[Bytes]) {
+        for frame in frames {
+            self.bytes += frame.len();
+            self.total.add(frame.len() + FRAME_COST);
+            self.waiting.push_back(frame.clone());
+        }
+        self.wake();
     }
 
     /// Whether an answer is on its way whose fate is not known.
@@ -77,12 +95,12 @@ impl Polling {
         self.answer.is_some()
     }
 
-    /// Takes packets for an answer: one at least, and no more than `max_bytes` of several. `queued`: how many the session has queued
-    /// ever. Gives the answer's id with them.
-    pub(crate) fn take(&mut self, max_bytes: usize, queued: u64, size: impl Fn(&Bytes) -> usize) -> (u64, Vec<Bytes>) {
+    /// Takes packets for an answer: one at least, and no more than `max_bytes` of several. Gives the answer's id with
+    /// them.
+    pub(crate) fn take(&mut self, max_bytes: usize) -> (u64, Vec<Bytes>) {
         let mut sum = 0;
         let fits = |frame: &&Bytes| {
-            sum += size(frame);
+            sum += frame.len();
             sum <= max_bytes
         };
         let count = self.waiting.iter().take_while(fits).count().max(1).min(self.waiting.len());
@@ -91,7 +109,7 @@ impl Polling {
             self.waiting = VecDeque::new();
         }
         self.answers += 1;
-        let last = queued - self.waiting.len() as u64;
+        let last = self.ledger.queued() - self.waiting.len() as u64;
         self.answer = Some(Answer { id: self.answers, frames: frames.clone(), last });
         (self.answers, frames)
     }
@@ -153,7 +171,7 @@ mod tests {
     fn polling(frames: &[&'static str]) -> Polling {
         let mut polling = Polling::new(QueuedBytes::new(u64::MAX));
         for frame in frames {
-            polling.push(Bytes::from_static(frame.as_bytes()));
+            polling.send(&[Bytes::from_static(frame.as_bytes())]);
         }
         polling
     }
@@ -161,9 +179,9 @@ mod tests {
     #[test]
     fn an_answer_holds_what_fits_and_one_packet_at_least() {
         let mut polling = polling(&["aaaa", "bb", "cc", "dd"]);
-        assert_eq!(polling.take(3, 4, Bytes::len).1, ["aaaa"]);
+        assert_eq!(polling.take(3).1, ["aaaa"]);
         assert!(polling.settle(1, true));
-        assert_eq!(polling.take(4, 4, Bytes::len).1, ["bb", "cc"]);
+        assert_eq!(polling.take(4).1, ["bb", "cc"]);
         assert_eq!(polling.bytes(), 6, "what is on its way is not fetched");
         assert!(polling.settle(2, true));
         assert_eq!((polling.fetched, polling.bytes()), (3, 2));
@@ -172,8 +190,8 @@ mod tests {
     #[test]
     fn a_lost_answer_goes_back_to_the_front() {
         let mut polling = polling(&["a", "b", "c"]);
-        let (id, _) = polling.take(2, 3, Bytes::len);
-        polling.push(Bytes::from_static(b"d"));
+        let (id, _) = polling.take(2);
+        polling.send(&[Bytes::from_static(b"d")]);
         assert!(polling.settle(id, false) && !polling.settle(id, true));
         assert_eq!(polling.fetched, 0);
         assert_eq!(polling.drain(), ["a", "b", "c", "d"]);

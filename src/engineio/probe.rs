@@ -19,7 +19,7 @@ use crate::{
     frame::packet,
     reply::{Body, Refusal},
     session::{Carrier, Session},
-    websocket::{accept, agree, drive},
+    websocket::{SessionPeer, accept, agree},
 };
 
 /// Agrees to the WebSocket of an upgrade.
@@ -52,23 +52,20 @@ impl Drop for Upgrading {
     }
 }
 
-async fn run(upgrading: Upgrading, stream: Stream, read: Bytes) {
+async fn run(upgrading: Upgrading, stream: Stream, read: Bytes) -> Option<(WebSocket, SessionPeer)> {
     let session = upgrading.0.clone();
     let mut websocket = accept(&session.engine, stream, read);
     session.lock().probe = Some(websocket.handle().clone());
     if session.is_closed() {
-        return;
+        return None;
     }
     let within = session.engine.config().upgrade_timeout;
     let is_upgraded = matches!(timeout(within, probe(&session, &mut websocket)).await, Ok(true));
-    if !is_upgraded {
-        // Without a Close frame: python-socketio takes one for the answer to its probe, and fails on it.
-        metrics::counter!("engineio_upgrades_total", "outcome" => "failed").increment(1);
-        return;
-    }
+    // Without a Close frame if it has failed: python-socketio takes one for the answer to its probe, and fails on it.
+    let outcome = if is_upgraded { "completed" } else { "failed" };
+    metrics::counter!("engineio_upgrades_total", "outcome" => outcome).increment(1);
     drop(upgrading);
-    metrics::counter!("engineio_upgrades_total", "outcome" => "completed").increment(1);
-    drive(session, websocket).await;
+    is_upgraded.then(|| (websocket, SessionPeer::new(session)))
 }
 
 /// Answers the probe, and waits until the device leaves polling. False: it did not.
@@ -82,8 +79,7 @@ async fn probe(session: &Session, websocket: &mut WebSocket) -> bool {
         return false;
     }
     let stream = websocket.handle().clone();
-    poll_fn(|cx| session.poll_switch(cx, &stream)).await;
-    true
+    poll_fn(|cx| session.poll_switch(cx, &stream)).await
 }
 
 /// Whether this is the next message.
@@ -111,30 +107,28 @@ impl Session {
     }
 
     /// Moves what was not fetched to the WebSocket, in order; from here on it carries the session. Waits for the fate of the last
-    /// answer, and for a POST to end: the device has completed both, and the server notices in a moment.
-    fn poll_switch(&self, cx: &mut Context<'_>, stream: &Handle) -> Poll<()> {
+    /// answer, and for a POST to end: the device has completed both, and the server notices in a moment. False: the session has ended.
+    fn poll_switch(&self, cx: &mut Context<'_>, stream: &Handle) -> Poll<bool> {
         let mut state = self.lock();
         if state.closed.is_some() {
-            stream.cut();
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         let Carrier::Polling(polling) = &mut state.carrier else {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         };
         if polling.is_settling() || polling.is_posting {
             polling.switching = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let frames = polling.drain();
+        let (frames, ledger) = (polling.drain(), std::mem::take(&mut polling.ledger));
         polling.wake();
-        state.carrier = Carrier::WebSocket(stream.clone());
+        stream.adopt(ledger, &frames);
+        self.carry_on(&mut state, stream.clone());
         state.pong = None;
         state.timers.poll_by = None;
         state.timers.release = None;
-        stream.enqueue(&frames, WriteMode::Inline);
-        state.proof.ping_queued(stream);
         self.ping_if_wanted(&mut state, Instant::now());
         self.arm_locked(&state);
-        Poll::Ready(())
+        Poll::Ready(true)
     }
 }

@@ -1,4 +1,4 @@
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Str};
@@ -72,43 +72,34 @@ impl Session {
             return Err(DisconnectReason::TransportError);
         }
         let mut state = self.lock();
-        let had_ping = state.proof.has_ping();
-        let proven = state.proof.pong(id);
-        if !had_ping || state.proof.has_ping() {
+        let pong = state.ledger(|ledger| ledger.pong(id));
+        if !pong.is_answer {
             return Ok(());
         }
         let now = Instant::now();
         if self.protocol() == ProtocolVersion::V4 {
             state.timers.beat = Some(now + self.engine.config().ping_interval);
         }
-        self.ping_if_wanted(&mut state, now);
-        self.arm_locked(&state);
-        drop(state);
-        self.tell_proven(proven);
-        Ok(())
-    }
-
-    pub(crate) fn tell_proven(&self, upto: Option<u64>) {
-        if let Some(upto) = upto {
-            self.engine.observer(|observer| observer.proven(self, upto));
+        if pong.needs_ping {
+            self.ping_if_wanted(&mut state, now);
         }
+        self.arm_locked(&state);
+        Ok(())
     }
 
     /// The connection to the library above, which hears of the session now if it has not before.
     pub(crate) fn link(self: &Arc<Self>) -> Option<Arc<dyn Link>> {
         let mut state = self.lock();
         state.timers.speak_by = None;
-        match &mut state.link {
+        match &state.link {
             LinkState::Up(link) => return Some(link.clone()),
             LinkState::Gone => return None,
-            LinkState::Waits(_) => {}
+            LinkState::Waits => {}
         }
         // The packets of a session arrive one at a time, so no other task makes a link meanwhile. The session may be closed meanwhile.
-        let LinkState::Waits(parts) = mem::replace(&mut state.link, LinkState::Gone) else {
-            return None;
-        };
+        state.link = LinkState::Gone;
         drop(state);
-        let link = self.engine.link(self.clone(), *parts);
+        let link = self.engine.link(self.clone());
         let mut state = self.lock();
         if let Some(reason) = state.closed.clone() {
             drop(state);

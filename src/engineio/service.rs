@@ -17,7 +17,7 @@ use http_body_util::Empty;
 use hyper::service::Service as HyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service as TowerService;
-use transport::{Handle, Stream};
+use transport::{Handle, Stream, websocket::Task};
 
 use crate::{
     config::EngineIoConfig,
@@ -102,8 +102,9 @@ impl<H: EngineIoHandler, S> EngineIoService<H, S> {
             |stream| Ok(*stream),
         );
         let Ok(stream) = stream else { return Err(NoWebSocket) };
-        let (engine, parts) = (self.engine.clone(), request.into_parts().0);
-        self.engine.spawn(websocket::open(engine, protocol, stream, Bytes::new(), parts));
+        let (engine, mut extensions) = (self.engine.clone(), request.into_parts().0.extensions);
+        let opening = async move { Some(websocket::open(&engine, protocol, stream, Bytes::new(), &mut extensions)) };
+        self.engine.spawn(Task::new(opening));
         Ok(())
     }
 }
@@ -131,8 +132,8 @@ where
         Kind::OpenPolling(protocol) => Ok(open(&engine, protocol, asked.supports_binary, request)),
         Kind::OpenWebSocket(protocol) => {
             let opened = engine.clone();
-            websocket::agree(&engine, request, move |stream, read, parts| {
-                websocket::open(opened, protocol, stream, read, parts)
+            websocket::agree(&engine, request, async move |stream, read, mut extensions| {
+                Some(websocket::open(&opened, protocol, stream, read, &mut extensions))
             })
         }
         Kind::Poll(sid) => {
@@ -165,7 +166,7 @@ fn open<B>(
     request: Request<B>,
 ) -> Response<reply::Body> {
     let opening = Opening { protocol, supports_binary, stream: None };
-    let session = Session::open(engine, opening, request.into_parts().0);
+    let session = Session::open(engine, opening, &mut request.into_parts().0.extensions);
     engine.admit(session.clone());
     let open = packet(&websocket::open_packet(&session));
     let (content_type, body) = payload::encode(protocol, supports_binary, &[polled(&open)]);

@@ -1,13 +1,17 @@
 //! A session: from the request that opens it to its end, over a change of transport.
 
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Sid, TransportType};
-use http::request::Parts;
+use http::Extensions;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
-use transport::{Handle, Proof, WriteMode};
+use transport::{Entry, Handle};
 
 pub use crate::timers::Ending;
 use crate::{
@@ -15,7 +19,6 @@ use crate::{
     polling::Polling,
     socket::DisconnectReason,
     timers::Timers,
-    wheel::Entry,
 };
 
 /// A session of Engine.IO.
@@ -27,6 +30,8 @@ pub struct Session {
     pub(crate) engine: Engine,
     context: Option<Context>,
     state: Mutex<State>,
+    /// The WebSocket that carries the session, once one does: the same as in the state, for packets that need nothing else of that.
+    pub(crate) stream: OnceLock<Handle>,
     closed: Notify,
     pub(crate) entry: Entry,
 }
@@ -55,7 +60,6 @@ pub(crate) struct State {
     /// The stream of the upgrade, once there is one.
     pub(crate) probe: Option<Handle>,
     pub(crate) link: LinkState,
-    pub(crate) proof: Proof,
     pub(crate) timers: Timers,
     /// Polls that were released for the upgrade that is under way.
     pub(crate) releases: u32,
@@ -75,19 +79,18 @@ pub(crate) enum Carrier {
 
 /// The connection to the library above.
 pub(crate) enum LinkState {
-    /// It has not heard of the session yet. The request is kept for it.
-    Waits(Box<Parts>),
+    /// It has not heard of the session yet.
+    Waits,
     Up(Arc<dyn Link>),
     Gone,
 }
 
 impl Session {
-    pub(crate) fn open(engine: &Engine, opening: Opening, mut parts: Parts) -> Arc<Self> {
+    /// Opens a session. Nothing is kept of the request but its [`Context`].
+    pub(crate) fn open(engine: &Engine, opening: Opening, extensions: &mut Extensions) -> Arc<Self> {
         let Opening { protocol, supports_binary, stream } = opening;
-        let context = parts.extensions.remove::<Context>();
-        // The request is kept for as long as the session, and must not keep the connection that brought it.
-        parts.extensions.remove::<Handle>();
-        let carrier = match stream {
+        let context = extensions.remove::<Context>();
+        let carrier = match stream.clone() {
             Some(stream) => Carrier::WebSocket(stream),
             None => Carrier::Polling(Polling::new(engine.queued().clone())),
         };
@@ -96,8 +99,7 @@ impl Session {
             is_upgrading: false,
             is_probed: false,
             probe: None,
-            link: LinkState::Waits(Box::new(parts)),
-            proof: Proof::default(),
+            link: LinkState::Waits,
             timers: Timers::default(),
             releases: 0,
             pong: None,
@@ -110,6 +112,7 @@ impl Session {
             engine: engine.clone(),
             context,
             state: Mutex::new(state),
+            stream: stream.map_or_else(OnceLock::new, OnceLock::from),
             closed: Notify::new(),
             entry: Entry::default(),
         });
@@ -153,38 +156,11 @@ impl Session {
         }
     }
 
-    /// Queues whole frames (see [`crate::frame`]) with nothing between them, behind all that was queued before, whatever it was. Gives
-    /// the number of the last one. `wants_proof`: [`crate::engine::Observer::proven`] will tell when the device has them.
-    pub fn send(&self, frames: &[Bytes], mode: WriteMode, wants_proof: bool) -> Result<u64, SendError> {
-        let mut state = self.lock();
-        let number = state.push(frames, mode)?;
-        if wants_proof {
-            state.proof.want();
-            self.ping_if_wanted(&mut state, Instant::now());
-            self.arm_locked(&state);
-        }
-        Ok(number)
-    }
-
-    /// Bytes that were queued and that the kernel, or a poll, has not taken.
-    pub fn backlog(&self) -> usize {
-        self.lock().backlog()
-    }
-
     /// Whether the device hears soon what is sent now: it has a WebSocket, or a poll, or had one half a second ago.
     pub fn is_listening(&self) -> bool {
         match &self.lock().carrier {
             Carrier::Polling(polling) => polling.is_answering || polling.last_polled.elapsed() < POLL_PAUSE,
             Carrier::WebSocket(_) => true,
-        }
-    }
-
-    pub(crate) fn has_room(&self) -> Result<(), SendError> {
-        let state = self.lock();
-        match &state.carrier {
-            _ if state.closed.is_some() => Err(SendError::Closed),
-            Carrier::Polling(polling) if polling.len() >= self.engine.config().max_buffer_size => Err(SendError::Full),
-            Carrier::Polling(_) | Carrier::WebSocket(_) => Ok(()),
         }
     }
 
@@ -213,20 +189,18 @@ impl Session {
         self.arm_locked(&state);
     }
 
-    /// Wants the last packet that was queued proven, and gives its number.
-    pub fn want_proof(&self) -> u64 {
-        let mut state = self.lock();
-        state.proof.want();
-        self.ping_if_wanted(&mut state, Instant::now());
-        self.arm_locked(&state);
-        state.proof.queued()
-    }
-
     /// Sets or clears the one deadline that the server may have for a session: when it passes, the session ends with
     /// [`DisconnectReason::PacketParsingError`].
     pub fn set_deadline(&self, within: Option<Duration>) {
         let mut state = self.lock();
         state.timers.deadline = within.map(|within| Instant::now() + within);
+        self.arm_locked(&state);
+    }
+
+    /// Sets or clears the one alarm that the server may have for a session: see [`crate::engine::Observer::alarm`].
+    pub fn set_alarm(&self, within: Option<Duration>) {
+        let mut state = self.lock();
+        state.timers.alarm = within.map(|within| Instant::now() + within);
         self.arm_locked(&state);
     }
 
@@ -272,6 +246,13 @@ impl Session {
         }
     }
 
+    /// From now on a WebSocket carries the session.
+    pub(crate) fn carry_on(&self, state: &mut State, stream: Handle) {
+        state.carrier = Carrier::WebSocket(stream.clone());
+        // A session changes its transport once.
+        let _ = self.stream.set(stream);
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -296,31 +277,6 @@ pub(crate) struct Opening {
 }
 
 impl State {
-    /// Bytes that were queued and that the kernel, or a poll, has not taken.
-    pub(crate) fn backlog(&self) -> usize {
-        match &self.carrier {
-            Carrier::Polling(polling) => polling.bytes(),
-            Carrier::WebSocket(stream) => stream.backlog(),
-        }
-    }
-
-    pub(crate) fn push(&mut self, frames: &[Bytes], mode: WriteMode) -> Result<u64, SendError> {
-        if self.closed.is_some() {
-            return Err(SendError::Closed);
-        }
-        match &mut self.carrier {
-            Carrier::Polling(polling) => {
-                for frame in frames {
-                    polling.push(frame.clone());
-                }
-                polling.wake();
-            }
-            Carrier::WebSocket(stream) if stream.enqueue(frames, mode) => {}
-            Carrier::WebSocket(_) => return Err(SendError::Closed),
-        }
-        Ok(self.proof.queue(frames.len()))
-    }
-
     /// Has the held poll answered, with nothing if nothing waits.
     pub(crate) fn release_poll(&mut self) {
         if let Carrier::Polling(polling) = &mut self.carrier {

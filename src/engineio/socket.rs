@@ -40,8 +40,8 @@ pub struct Socket<D> {
     pub protocol: ProtocolVersion,
     /// What the library keeps.
     pub data: D,
-    /// The request that opened it.
-    pub req_parts: Parts,
+    /// An empty request. That which opened the socket is not kept for the socket's life: it would take up to 1.5 KiB.
+    pub req_parts: Arc<Parts>,
     session: Arc<Session>,
 }
 
@@ -74,7 +74,7 @@ impl Permit<'_> {
 
     fn send(&self, frames: &[Bytes]) {
         // A session that has ended meanwhile loses what is sent to it.
-        let _ = self.0.send(frames, WriteMode::Batched, false);
+        let _ = self.0.send(frames, WriteMode::Batched);
     }
 }
 
@@ -83,7 +83,7 @@ fn frames(protocol: ProtocolVersion, first: Bytes, data: impl IntoIterator<Item 
 }
 
 impl<D: Default> Socket<D> {
-    pub(crate) fn new(session: Arc<Session>, req_parts: Parts) -> Self {
+    pub(crate) fn new(session: Arc<Session>, req_parts: Arc<Parts>) -> Self {
         Self { id: session.id(), protocol: session.protocol(), data: D::default(), req_parts, session }
     }
 }
@@ -91,7 +91,7 @@ impl<D: Default> Socket<D> {
 impl<D> Socket<D> {
     /// Reserves a place in the queue.
     pub fn reserve(&self) -> Result<Permit<'_>, TrySendError<()>> {
-        match self.session.has_room() {
+        match self.session.may_send() {
             Ok(()) => Ok(Permit(&self.session)),
             Err(SendError::Full) => Err(TrySendError::Full(())),
             Err(SendError::Closed) => Err(TrySendError::Closed(())),

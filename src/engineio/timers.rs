@@ -17,6 +17,8 @@ pub(crate) struct Timers {
     pub(crate) idle_by: Option<Instant>,
     /// A deadline that the library above has set.
     pub(crate) deadline: Option<Instant>,
+    /// The server is told.
+    pub(crate) alarm: Option<Instant>,
     /// The session ends, in this way.
     pub(crate) end: Option<(Instant, Ending, DisconnectReason)>,
 }
@@ -39,6 +41,7 @@ pub(crate) enum Due {
     Idle,
     Release,
     Deadline,
+    Alarm,
     End(Ending, DisconnectReason),
 }
 
@@ -46,7 +49,7 @@ impl Timers {
     /// When to look again.
     pub(crate) fn next(&self) -> Option<Instant> {
         let end = self.end.as_ref().map(|(at, ..)| *at);
-        [self.speak_by, self.beat, self.poll_by, self.idle_by, self.release, self.deadline, end]
+        [self.speak_by, self.beat, self.poll_by, self.idle_by, self.release, self.deadline, self.alarm, end]
             .into_iter()
             .flatten()
             .min()
@@ -72,6 +75,9 @@ impl Timers {
         }
         if self.release.take_if(is_due).is_some() {
             return Some(Due::Release);
+        }
+        if self.alarm.take_if(is_due).is_some() {
+            return Some(Due::Alarm);
         }
         self.beat.take_if(is_due).map(|_| Due::Beat)
     }

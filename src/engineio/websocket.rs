@@ -2,12 +2,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Str, TransportType};
-use http::{Request, Response, request::Parts};
+use http::{Extensions, Request, Response};
 use serde_json::json;
 use tokio::time::timeout;
 use transport::{
-    Stream, Upgrade, WriteMode,
-    websocket::{Ended, Message, Opcode, WebSocket, close_frame, frame},
+    Handle, Stream, Upgrade, WriteMode,
+    websocket::{End, Ended, Leave, Message, Opcode, Peer, Step, Task, WebSocket, close_frame, frame},
 };
 
 use crate::{
@@ -22,43 +22,48 @@ use crate::{
 
 /// The time from the response 101 to the WebSocket.
 const UPGRADES_WITHIN: Duration = Duration::from_secs(5);
-/// The time that the closing handshake may take.
-const LEAVES_WITHIN: Duration = Duration::from_millis(500);
 /// The close code of a policy violation (RFC 6455, section 7.4.1).
 const POLICY: u16 = 1008;
 
-/// Agrees to a WebSocket and runs `connected` with it in a task of its own.
+/// Agrees to a WebSocket and serves it in a task of its own. `connect` makes its session, or returns `None` if there is none.
 pub(crate) fn agree<B, F>(
     engine: &Engine,
     request: Request<B>,
-    connected: impl FnOnce(Stream, Bytes, Parts) -> F + Send + 'static,
+    connect: impl FnOnce(Stream, Bytes, Extensions) -> F + Send + 'static,
 ) -> Result<Response<Body>, Refusal>
 where
-    F: Future<Output = ()> + Send,
+    F: Future<Output = Option<(WebSocket, SessionPeer)>> + Send,
 {
     let accept = check_handshake(&request)?;
-    let (mut parts, _) = request.into_parts();
-    let upgrade = Upgrade::take(&mut parts.extensions);
+    let mut extensions = request.into_parts().0.extensions;
+    let upgrade = Upgrade::take(&mut extensions);
+    // The session keeps what is left of them, and must not keep the connection's own handle.
+    extensions.remove::<Handle>();
     let flushers = engine.flushers().clone();
-    engine.spawn(async move {
-        if let Ok(Some((stream, read))) = timeout(UPGRADES_WITHIN, upgrade.stream(&flushers)).await {
-            connected(stream, read, parts).await;
-        }
-    });
+    engine.spawn(Task::new(async move {
+        let (stream, read) = timeout(UPGRADES_WITHIN, upgrade.stream(&flushers)).await.ok()??;
+        connect(stream, read, extensions).await
+    }));
     Ok(switching(&accept))
 }
 
-/// Opens a session on a WebSocket, and serves it to its end.
-pub(crate) async fn open(engine: Engine, protocol: ProtocolVersion, stream: Stream, read: Bytes, parts: Parts) {
-    let websocket = accept(&engine, stream, read);
+/// Opens a session on a WebSocket.
+pub(crate) fn open(
+    engine: &Engine,
+    protocol: ProtocolVersion,
+    stream: Stream,
+    read: Bytes,
+    extensions: &mut Extensions,
+) -> (WebSocket, SessionPeer) {
+    let websocket = accept(engine, stream, read);
     let opening = Opening { protocol, supports_binary: true, stream: Some(websocket.handle().clone()) };
-    let session = Session::open(&engine, opening, parts);
+    let session = Session::open(engine, opening, extensions);
     engine.admit(session.clone());
-    let _ = session.send(&[packet(&open_packet(&session))], WriteMode::Inline, false);
+    let _ = session.send(&[packet(&open_packet(&session))], WriteMode::Inline);
     if session.protocol() == ProtocolVersion::V3 {
         session.link();
     }
-    drive(session, websocket).await;
+    (websocket, SessionPeer::new(session))
 }
 
 pub(crate) fn accept(engine: &Engine, stream: Stream, read: Bytes) -> WebSocket {
@@ -82,20 +87,33 @@ pub(crate) fn open_packet(session: &Session) -> String {
     format!("0{open}")
 }
 
-/// Serves a session on its WebSocket to the end of either.
-pub(crate) async fn drive(session: Arc<Session>, mut websocket: WebSocket) {
-    let (reason, last) = loop {
-        let received = match websocket.next().await {
-            Ok(message) => receive(&session, message),
-            Err(ended) => break how(&ended),
+/// A session as its WebSocket's task has it.
+pub(crate) struct SessionPeer {
+    session: Arc<Session>,
+    /// Why the session ends, if its device's last packet is the reason.
+    reason: Option<DisconnectReason>,
+}
+
+impl SessionPeer {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        Self { session, reason: None }
+    }
+}
+
+impl Peer for SessionPeer {
+    fn receive(&mut self, message: Message) -> Step {
+        self.reason = receive(&self.session, message).err();
+        if self.reason.is_some() { Step::End } else { Step::Read }
+    }
+
+    fn end(self, end: End) -> Leave {
+        let (reason, last) = match end {
+            End::Asked => (self.reason.unwrap_or(DisconnectReason::TransportError), Some(frame(Opcode::Close, &[]))),
+            End::WebSocket(ended) => how(&ended),
         };
-        if let Err(reason) = received {
-            break (reason, Some(frame(Opcode::Close, &[])));
-        }
-    };
-    session.close(reason);
-    drop(session);
-    websocket.leave(last, LEAVES_WITHIN).await;
+        self.session.close(reason);
+        Leave { last, on_lost: None }
+    }
 }
 
 fn receive(session: &Arc<Session>, message: Message) -> Result<(), DisconnectReason> {

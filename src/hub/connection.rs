@@ -2,6 +2,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use transport::{Rejected, WriteMode};
+
 use super::{AckSink, Frame};
 use crate::message::{CloseReason, ConnectionId, EventName, Transport};
 
@@ -46,30 +48,24 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Puts a frame into the device's queue.
     ///
-    /// If the frame was accepted and `frame.unproven` is `Some`, the implementor puts it into its [`InFlight`](super::InFlight), and
-    /// calls `prove` once the device has proven that it received the frame (the pong of a ping that was sent after it, or the next
-    /// poll). It drops the `InFlight` when the connection ends. A frame that was rejected is not in flight.
-    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError>;
+    /// If the frame was accepted and `frame.unproven` is `Some`, the implementor calls its `sent` before this returns, `proven` once the
+    /// device has proven that it received the frame (the pong of a ping that was sent after it, or the next poll), and `lost` if the
+    /// connection ends before. None of them is called for a frame that was rejected.
+    fn enqueue(&self, frame: &Frame, mode: WriteMode) -> Result<(), QueueError>;
 
-    /// The same for a frame that asks the device for an acknowledgement, which goes to `ack`. `frame.unproven` is treated as in
+    /// Reads what `enqueue` is about to touch, so that it is in the processor's cache by then. For large rooms.
+    fn touch(&self) {}
+
+    /// The same as `enqueue` for a frame that asks the device for an acknowledgement, which goes to `ack`. `frame.unproven` is treated as in
     /// `enqueue`.
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
-        self.enqueue(frame, Haste::Soon)?;
+        self.enqueue(frame, WriteMode::Batched)?;
         ack.unsupported();
         Ok(())
     }
 
     /// Ends it: tells the device if the queue has room, and cuts the transport soon after.
     fn close(&self, reason: &CloseReason);
-}
-
-/// Whether a frame is written by whoever enqueues it. A transport that always has another task write need not heed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Haste {
-    /// At once: it is for few, and there is nothing else to write along with it.
-    Now,
-    /// By another task, together with what comes along with it.
-    Soon,
 }
 
 /// Why a queue did not take a frame.
@@ -81,4 +77,13 @@ pub enum QueueError {
     Unsupported,
     /// The transport has ended.
     Ended,
+}
+
+impl From<Rejected> for QueueError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Full => Self::Full,
+            Rejected::Ended => Self::Ended,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Haste, Unproven};
+use super::{Unproven, WriteMode};
 use crate::message::{EventName, MessageId, Payload, Position, RoomName};
 
 /// An event on its way: made once for an emit, shared by all who get it.
@@ -19,7 +19,7 @@ pub struct Frame {
     /// It was there before the device: that it waits does not make the device slow.
     pub on_join: bool,
     /// Who writes it to those who are live.
-    pub haste: Haste,
+    pub mode: WriteMode,
     /// Where the message stands in its room's sequence, if it is kept.
     pub kept: Option<Kept>,
     /// Where connections report that the device has received it: set on stored messages of a user's own mailbox, live and replayed.
@@ -92,7 +92,7 @@ impl Frame {
             payload,
             volatile: false,
             on_join: false,
-            haste: Haste::Soon,
+            mode: WriteMode::Batched,
             kept: None,
             unproven: None,
             written: Written::default(),

@@ -1,9 +1,15 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 
 use super::{
-    AckSink, Connection, Frame, Haste, QueueError,
+    AckSink, Connection, Frame, QueueError, WriteMode,
     ack::{Asking, Lifelines},
     catching_up::{CatchingUp, Fate, Waiting},
 };
@@ -14,6 +20,9 @@ pub struct Member {
     id: ConnectionId,
     user: UserId,
     connection: Arc<dyn Connection>,
+    /// The phase is live, so that frames go to the connection without the lock. Set and cleared under it: what waits goes out before, and
+    /// the connection accepts nothing after its end.
+    is_live: AtomicBool,
     waiting_bytes: usize,
     // Held while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
     // that what waits comes before what is live.
@@ -47,6 +56,17 @@ pub(super) enum Delivery {
     Ended,
 }
 
+/// Whom a frame is for.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// One connection, whatever rooms it is in.
+    Connection,
+    /// The connections of a room, none of which has left it since they were listed.
+    Room(&'a RoomName),
+    /// The connections of a room that are still in it.
+    Members(&'a RoomName),
+}
+
 /// What became of a message that a connection has missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayed {
@@ -58,11 +78,30 @@ pub enum Replayed {
     Later,
 }
 
+impl Delivery {
+    fn of(answer: Result<(), QueueError>) -> Self {
+        match answer {
+            Ok(()) => Self::Enqueued,
+            Err(QueueError::Ended) => Self::Ended,
+            Err(error @ (QueueError::Full | QueueError::Unsupported)) => Self::Dropped(error),
+        }
+    }
+}
+
+impl<'a> Target<'a> {
+    fn room(self) -> Option<&'a RoomName> {
+        match self {
+            Self::Connection => None,
+            Self::Room(room) | Self::Members(room) => Some(room),
+        }
+    }
+}
+
 impl Member {
     pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, waiting_bytes: usize) -> Self {
         let phase = Phase::CatchingUp(Box::default());
         let state = Mutex::new(State { phase, rooms: Vec::new(), lifelines: Lifelines::default() });
-        Self { id: connection.id(), user, connection, waiting_bytes, state }
+        Self { id: connection.id(), user, connection, is_live: AtomicBool::new(false), waiting_bytes, state }
     }
 
     /// The connection's id.
@@ -73,6 +112,11 @@ impl Member {
     /// Whose it is.
     pub fn user(&self) -> &UserId {
         &self.user
+    }
+
+    /// Reads what a delivery is about to touch of it.
+    pub(super) fn touch(&self) {
+        std::hint::black_box(self.is_live.load(Ordering::Relaxed));
     }
 
     /// What the edge knows of it.
@@ -108,9 +152,9 @@ impl Member {
             return false;
         };
         let mut waiting = missing.open().into_iter();
-        let taken = greeting.is_none_or(|frame| !is_fatal(self.enqueue(frame, Haste::Soon, None), frame))
+        let taken = greeting.is_none_or(|frame| !is_fatal(self.enqueue(frame, WriteMode::Batched, None), frame))
             && waiting.all(|waiting| self.give(waiting).is_ok());
-        state.settle();
+        state.settle(&self.is_live);
         taken
     }
 
@@ -134,7 +178,7 @@ impl Member {
         if !self.connection.listens_to(&frame.event) {
             return Ok(Replayed::NotForIt);
         }
-        match self.enqueue(frame, Haste::Soon, ack) {
+        match self.enqueue(frame, WriteMode::Batched, ack) {
             Ok(()) => Ok(Replayed::Given),
             Err(QueueError::Unsupported) => Ok(Replayed::NotForIt),
             Err(QueueError::Full) => Ok(Replayed::Later),
@@ -148,9 +192,9 @@ impl Member {
         let Phase::CatchingUp(missing) = &mut state.phase else {
             return Ok(());
         };
-        let waiting = missing.caught_up(room);
-        state.settle();
-        waiting.into_iter().try_for_each(|waiting| self.give(waiting))
+        let given = missing.caught_up(room).into_iter().try_for_each(|waiting| self.give(waiting));
+        state.settle(&self.is_live);
+        given
     }
 
     /// What is kept in a room that is behind cannot be read for now: what waits there goes out, and what is not kept does not wait.
@@ -177,8 +221,10 @@ impl Member {
             return Ok(());
         };
         let frame = frame(&missing.told());
-        state.settle();
-        if self.connection.listens_to(&frame.event) { self.connection.enqueue(&frame, Haste::Soon) } else { Ok(()) }
+        let is_for_it = self.connection.listens_to(&frame.event);
+        let told = if is_for_it { self.connection.enqueue(&frame, WriteMode::Batched) } else { Ok(()) };
+        state.settle(&self.is_live);
+        told
     }
 
     /// It can be read again.
@@ -191,53 +237,55 @@ impl Member {
     /// An error is one with which the connection cannot go on.
     fn give(&self, Waiting { frame, ack, .. }: Waiting) -> Result<(), QueueError> {
         // It has company.
-        let answer = self.enqueue(&frame, Haste::Soon, ack);
+        let answer = self.enqueue(&frame, WriteMode::Batched, ack);
         if is_fatal(answer, &frame) { answer } else { Ok(()) }
     }
 
     /// Sends a frame that is for this connection alone.
     pub fn send(&self, frame: Frame) -> bool {
-        self.deliver(&Arc::new(frame), None, false, None) == Delivery::Enqueued
+        let mode = frame.mode;
+        self.deliver(&Arc::new(frame), Target::Connection, mode, None) == Delivery::Enqueued
     }
 
-    /// `room`: it was sent there; `must_be_there`: it is for those alone who still are. `asking`: the device is asked for an
-    /// acknowledgement.
+    /// `asking`: the device is asked for an acknowledgement.
     pub(super) fn deliver(
         &self,
         frame: &Arc<Frame>,
-        room: Option<&RoomName>,
-        must_be_there: bool,
+        target: Target<'_>,
+        mode: WriteMode,
         asking: Option<Asking>,
     ) -> Delivery {
         if !self.connection.listens_to(&frame.event) {
             return Delivery::NotListening;
         }
+        let may_skip_lock = asking.is_none() && !matches!(target, Target::Members(_));
+        if may_skip_lock && self.is_live.load(Ordering::Acquire) {
+            return Delivery::of(self.connection.enqueue(frame, mode));
+        }
         let mut state = self.state.lock();
-        if must_be_there && room.is_some_and(|room| !state.rooms.contains(room)) {
+        if let Target::Members(room) = target
+            && !state.rooms.contains(room)
+        {
             return Delivery::Gone;
         }
         let State { phase, lifelines, .. } = &mut *state;
         let ack = asking.map(|asking| lifelines.tie(asking));
         let fate = match phase {
             Phase::Live => Fate::Send(ack),
-            Phase::CatchingUp(missing) => missing.take(frame, room, ack, self.waiting_bytes),
+            Phase::CatchingUp(missing) => missing.take(frame, target.room(), ack, self.waiting_bytes),
             Phase::Gone => return Delivery::Gone,
         };
         match fate {
-            Fate::Send(ack) => match self.enqueue(frame, frame.haste, ack) {
-                Ok(()) => Delivery::Enqueued,
-                Err(QueueError::Ended) => Delivery::Ended,
-                Err(error @ (QueueError::Full | QueueError::Unsupported)) => Delivery::Dropped(error),
-            },
+            Fate::Send(ack) => Delivery::of(self.enqueue(frame, mode, ack)),
             Fate::Waits => Delivery::Enqueued,
             Fate::Replayed => Delivery::Replayed,
             Fate::Full => Delivery::Dropped(QueueError::Full),
         }
     }
 
-    fn enqueue(&self, frame: &Frame, haste: Haste, ack: Option<AckSink>) -> Result<(), QueueError> {
+    fn enqueue(&self, frame: &Frame, mode: WriteMode, ack: Option<AckSink>) -> Result<(), QueueError> {
         match ack {
-            None => self.connection.enqueue(frame, haste),
+            None => self.connection.enqueue(frame, mode),
             Some(ack) => self.connection.enqueue_ack(frame, ack),
         }
     }
@@ -273,6 +321,7 @@ impl Member {
     /// Ends it for good and gives the rooms that it was in, the first time.
     pub(super) fn end(&self) -> Option<Vec<RoomName>> {
         let mut state = self.state.lock();
+        self.is_live.store(false, Ordering::Release);
         // Before what waits: that it is lost is to be seen as the end that it is.
         state.lifelines = Lifelines::default();
         match std::mem::replace(&mut state.phase, Phase::Gone) {
@@ -284,9 +333,10 @@ impl Member {
 
 impl State {
     /// Goes live once nothing is missing.
-    fn settle(&mut self) {
+    fn settle(&mut self, is_live: &AtomicBool) {
         if matches!(&self.phase, Phase::CatchingUp(missing) if missing.is_done()) {
             self.phase = Phase::Live;
+            is_live.store(true, Ordering::Release);
         }
     }
 }

@@ -4,16 +4,13 @@
 //! other rooms as it joins; a room exists while a connection is in it.
 
 mod connection;
-pub use connection::{Connection, Haste, QueueError};
+pub use connection::{Connection, QueueError};
 
 mod ack;
 pub use ack::{AckSink, Asked};
 
 mod frame;
 pub use frame::{Form, Frame, Kept};
-
-mod proof;
-pub use proof::{InFlight, Unproven};
 
 mod catching_up;
 
@@ -34,6 +31,9 @@ use std::sync::{
 };
 
 use dashmap::{DashMap, mapref::entry::Entry};
+
+// What frames carry for edges, whose queues are the transport's.
+pub use transport::{Unproven, WriteMode};
 
 use self::room::Room;
 use crate::message::{CloseReason, RoomName, UserId};

@@ -1,7 +1,13 @@
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
-use indexmap::IndexMap;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::Member;
 use crate::message::{ConnectionId, RoomName};
@@ -10,68 +16,133 @@ use crate::message::{ConnectionId, RoomName};
 pub(super) struct Room {
     name: RoomName,
     members: Mutex<Members>,
-    /// Whoever holds it acts on the room.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Counts the connections that have left.
+    departures: AtomicU64,
+    /// A fair lock: whoever holds its one permit acts on the room. A semaphore, because its guard can be a field beside the room.
+    pub(super) turn: Semaphore,
     /// Emits wait here for each other, so that one of them at most waits for the turn: joins need not wait for all of them.
-    pub(super) line: Arc<tokio::sync::Mutex<()>>,
+    pub(super) line: Semaphore,
+    /// Emits that wait.
+    pub(super) waiting: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Members {
-    by_id: IndexMap<ConnectionId, Arc<Member>>,
-    /// The same as a list, from an emit on until somebody joins or leaves.
-    list: Option<Arc<[Arc<Member>]>>,
+    list: Vec<Arc<Member>>,
+    /// Of a room that is not small: where in the list each connection is.
+    places: Option<Box<HashMap<ConnectionId, usize>>>,
+    /// Of such a room: the list as emits take it, from one on until a connection joins or leaves. To copy it for each is to touch each
+    /// member twice.
+    snapshot: Option<Arc<[Arc<Member>]>>,
 }
 
-/// Of a larger room the list is kept: to copy it for each emit is to touch each member twice.
+/// Up to so many members are looked through.
 const SMALL: usize = 16;
 
 impl Room {
     pub(super) fn new(name: RoomName) -> Self {
-        Self { name, members: Mutex::default(), turn: Arc::default(), line: Arc::default() }
+        Self {
+            name,
+            members: Mutex::default(),
+            departures: AtomicU64::new(0),
+            turn: Semaphore::new(1),
+            line: Semaphore::new(1),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn name(&self) -> &RoomName {
         &self.name
     }
 
-    /// True if it was empty before.
+    /// Adds a connection that is not in the room. True if it was empty before.
     pub(super) fn insert(&self, member: Arc<Member>) -> bool {
-        let Members { by_id, list } = &mut *self.members.lock();
-        by_id.insert(member.id(), member);
-        *list = None;
-        by_id.len() == 1
+        self.members.lock().insert(member)
     }
 
     /// True if it is empty now and was not before.
     pub(super) fn remove(&self, id: ConnectionId) -> bool {
-        let Members { by_id, list } = &mut *self.members.lock();
-        let was_there = by_id.swap_remove(&id).is_some();
-        *list = None;
-        // A room that was large once does not stay so.
-        if by_id.capacity() > 64 && by_id.len() < by_id.capacity() / 4 {
-            by_id.shrink_to_fit();
-        }
-        was_there && by_id.is_empty()
+        let mut members = self.members.lock();
+        let removed = members.remove(id);
+        self.departures.fetch_add(u64::from(removed.is_some()), Ordering::Release);
+        let is_empty = members.list.is_empty();
+        // Dropped without the lock.
+        drop(members);
+        removed.is_some() && is_empty
     }
 
     pub(super) fn members(&self) -> Arc<[Arc<Member>]> {
-        let Members { by_id, list } = &mut *self.members.lock();
-        if let Some(list) = list {
-            return list.clone();
-        }
-        let members: Arc<[_]> = by_id.values().cloned().collect();
-        if members.len() > SMALL {
-            *list = Some(members.clone());
-        }
-        members
+        self.members.lock().snapshot()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.members.lock().by_id.len()
+        self.members.lock().list.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many connections have left since the room was made.
+    pub(super) fn departures(&self) -> u64 {
+        self.departures.load(Ordering::Acquire)
+    }
+}
+
+impl Members {
+    fn insert(&mut self, member: Arc<Member>) -> bool {
+        self.snapshot = None;
+        let place = self.list.len();
+        if place == 0 {
+            // Most rooms have one member.
+            self.list.reserve_exact(1);
+        }
+        if let Some(places) = &mut self.places {
+            places.insert(member.id(), place);
+        }
+        self.list.push(member);
+        if self.places.is_none() && self.list.len() > SMALL {
+            let places = self.list.iter().enumerate().map(|(place, member)| (member.id(), place));
+            self.places = Some(Box::new(places.collect()));
+        }
+        place == 0
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Arc<Member>> {
+        let place = match &mut self.places {
+            Some(places) => places.remove(&id)?,
+            None => self.list.iter().position(|member| member.id() == id)?,
+        };
+        self.snapshot = None;
+        let removed = self.list.swap_remove(place);
+        if let (Some(places), Some(moved)) = (&mut self.places, self.list.get(place)) {
+            places.insert(moved.id(), place);
+        }
+        self.shrink();
+        Some(removed)
+    }
+
+    /// A room that was large once does not stay so.
+    fn shrink(&mut self) {
+        if self.list.len() <= SMALL / 2 {
+            self.places = None;
+        }
+        if self.list.capacity() > 64 && self.list.len() < self.list.capacity() / 4 {
+            self.list.shrink_to(self.list.len() * 2);
+            if let Some(places) = &mut self.places {
+                places.shrink_to(self.list.len() * 2);
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Arc<[Arc<Member>]> {
+        if let Some(snapshot) = &self.snapshot {
+            return snapshot.clone();
+        }
+        let snapshot: Arc<[_]> = self.list.iter().cloned().collect();
+        if snapshot.len() > SMALL {
+            self.snapshot = Some(snapshot.clone());
+        }
+        snapshot
     }
 }

@@ -17,7 +17,7 @@ struct Fake {
     /// What the names of the events begin with that it listens for.
     listens_to: &'static str,
     got: Mutex<Vec<String>>,
-    hastes: Mutex<Vec<Haste>>,
+    modes: Mutex<Vec<WriteMode>>,
     closed: Mutex<Option<CloseReason>>,
     ended: AtomicBool,
 }
@@ -33,7 +33,7 @@ impl Fake {
             room,
             listens_to: "",
             got: Mutex::default(),
-            hastes: Mutex::default(),
+            modes: Mutex::default(),
             closed: Mutex::default(),
             ended: AtomicBool::new(false),
         }
@@ -77,7 +77,7 @@ impl Connection for Fake {
         self.got.lock().len() as u64
     }
 
-    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
+    fn enqueue(&self, frame: &Frame, mode: WriteMode) -> Result<(), QueueError> {
         let mut got = self.got.lock();
         if self.ended.load(Ordering::SeqCst) {
             return Err(QueueError::Ended);
@@ -86,7 +86,7 @@ impl Connection for Fake {
             return Err(QueueError::Full);
         }
         got.push(frame.event.to_string());
-        self.hastes.lock().push(haste);
+        self.modes.lock().push(mode);
         Ok(())
     }
 
@@ -193,7 +193,7 @@ async fn exceptions_are_not_matched() {
 #[tokio::test]
 async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
     let hub = Hub::new(1000);
-    let hasty = || Frame { haste: Haste::Now, ..frame("e") };
+    let hasty = || Frame { mode: WriteMode::Inline, ..frame("e") };
     let devices: Vec<_> = (0..9).map(|_| Fake::new(9)).collect();
     for (number, device) in devices.iter().enumerate() {
         let member = live(&hub, &number.to_string(), device).await;
@@ -202,14 +202,14 @@ async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
             send(&hub, "r", hasty()).await;
         }
     }
-    assert_eq!(*devices[0].hastes.lock(), [Haste::Now, Haste::Soon]);
+    assert_eq!(*devices[0].modes.lock(), [WriteMode::Inline, WriteMode::Batched]);
     let late = Fake::new(9);
     let member = admit(&hub, "late", late.clone(), usize::MAX).await.unwrap();
     join(&hub, &member, "other").await;
     send(&hub, "other", hasty()).await;
     member.go_live(None);
     send(&hub, "other", hasty()).await;
-    assert_eq!(*late.hastes.lock(), [Haste::Soon, Haste::Now]);
+    assert_eq!(*late.modes.lock(), [WriteMode::Batched, WriteMode::Inline]);
 }
 
 #[tokio::test]

@@ -1,15 +1,18 @@
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use dashmap::mapref::entry::Entry;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::Semaphore;
 
 use super::{
-    Asked, Frame, Haste, Hub, Member, QueueError,
+    Asked, Frame, Hub, Member, QueueError, WriteMode,
     ack::Asking,
-    member::{Delivery, Replayed, is_fatal},
+    member::{Delivery, Replayed, Target, is_fatal},
     room::Room,
     vacate,
 };
@@ -20,6 +23,9 @@ const STRETCH: usize = 128;
 
 /// To so many a frame is written by whoever sends it: to wake another for that takes longer. For more, others share the work.
 const FEW: usize = 8;
+
+/// How many deliveries before its own a connection's memory is touched.
+const AHEAD: usize = 4;
 
 /// What became of a frame at a room's connections: each counts once as matched, and once as enqueued or dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,14 +43,12 @@ pub struct Counts {
 /// The right to act on a room: whoever has it sends and joins, the others wait.
 pub struct Turn<'a> {
     held: Held<'a>,
-    _right: OwnedMutexGuard<()>,
-    _line: Option<OwnedMutexGuard<()>>,
 }
 
 impl Hub {
     /// Waits for a room's turn, to join it.
     pub async fn turn(&self, name: &RoomName) -> Turn<'_> {
-        self.hold(name).turn(None).await
+        self.hold(name).turn().await
     }
 
     /// Waits for a room's turn, to send something, behind all who came for that before. Whoever joins goes first.
@@ -55,28 +59,29 @@ impl Hub {
     /// The same, if anybody is in the room.
     pub async fn turn_in_line_if_occupied(&self, name: &RoomName) -> Option<Turn<'_>> {
         let room = self.rooms.get(name)?.clone();
-        Some(Held { hub: self, room: Some(room) }.turn_in_line().await)
+        Some(Held::new(self, room).turn_in_line().await)
     }
 
     fn hold(&self, name: &RoomName) -> Held<'_> {
         let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
-        Held { hub: self, room: Some(room) }
+        Held::new(self, room)
     }
 
     /// Sends a frame to one connection, which is closed as slow if it cannot take it, unless the frame is volatile.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.deliver(member, &Arc::new(frame), None, false, None);
+        let mode = frame.mode;
+        self.deliver(member, &Arc::new(frame), Target::Connection, mode, None);
     }
 
     fn deliver(
         &self,
         member: &Arc<Member>,
         frame: &Arc<Frame>,
-        room: Option<&RoomName>,
-        must_be_there: bool,
+        target: Target<'_>,
+        mode: WriteMode,
         asking: Option<Asking>,
     ) -> Delivery {
-        let delivery = member.deliver(frame, room, must_be_there, asking);
+        let delivery = member.deliver(frame, target, mode, asking);
         match delivery {
             Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
                 self.close(member, &CloseCode::Slow.into());
@@ -165,17 +170,15 @@ impl Turn<'_> {
     /// Sends a frame to the room's connections. Those that cannot take it are closed as slow, unless the frame is volatile.
     pub fn fan_out(&self, frame: Frame, except: &Exceptions) -> impl Future<Output = Counts> + Send {
         let hub = self.held.hub;
-        let deliver =
-            |member: &_, frame: &_, room: &_, may_be_left| hub.deliver(member, frame, Some(room), may_be_left, None);
-        self.fan_out_by(frame, except, deliver)
+        self.fan_out_by(frame, except, |member, frame, target, mode| hub.deliver(member, frame, target, mode, None))
     }
 
     /// The same with a frame that asks for acknowledgements, and those who are matched and so asked.
     pub async fn fan_out_asking(&self, frame: Frame, except: &Exceptions) -> (Counts, Vec<Asked>) {
         let (hub, mut all) = (self.held.hub, Vec::new());
-        let deliver = |member: &Arc<Member>, frame: &_, room: &_, may_be_left| {
+        let deliver = |member: &Arc<Member>, frame: &_, target: Target<'_>, mode| {
             let (asking, asked) = Asked::new(member);
-            let delivery = hub.deliver(member, frame, Some(room), may_be_left, Some(asking));
+            let delivery = hub.deliver(member, frame, target, mode, Some(asking));
             match delivery {
                 Delivery::Enqueued | Delivery::Replayed => all.push(asked),
                 Delivery::Dropped(_) => all.push(asked.dropped()),
@@ -189,24 +192,23 @@ impl Turn<'_> {
 
     async fn fan_out_by(
         &self,
-        mut frame: Frame,
+        frame: Frame,
         except: &Exceptions,
-        mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, &RoomName, bool) -> Delivery,
+        mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, Target<'_>, WriteMode) -> Delivery,
     ) -> Counts {
         let excepted = Excepted::new(self.held.hub, except);
         let mut counts = Counts::default();
-        let (room, may_be_left) = (self.room(), self.may_be_left());
+        let departures = self.held.departures();
         let members = self.held.members();
-        if members.len() > FEW {
-            frame.haste = Haste::Soon;
-        }
+        let mode = self.write_mode(frame.mode, members.len());
         let frame = Arc::new(frame);
         for (index, member) in members.iter().enumerate() {
+            touch_ahead(&members, index);
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
             }
             if !excepted.contains(member) {
-                counts.add(deliver(member, &frame, room, may_be_left));
+                counts.add(deliver(member, &frame, self.target(departures), mode));
             }
         }
         counts
@@ -214,13 +216,36 @@ impl Turn<'_> {
 
     /// Sends a frame to one of the room's connections, under the same conditions.
     pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        self.held.hub.deliver(member, &Arc::new(frame), Some(self.room()), self.may_be_left(), None);
+        let mode = frame.mode;
+        self.held.hub.deliver(member, &Arc::new(frame), Target::Members(self.room()), mode, None);
     }
 
-    /// Whether the room may be left while this goes on: nobody leaves everyone, or the user.
-    fn may_be_left(&self) -> bool {
+    /// Who writes a frame for so many connections: nobody else decides. `wanted`: for few connections.
+    fn write_mode(&self, wanted: WriteMode, connections: usize) -> WriteMode {
+        match wanted {
+            WriteMode::Inline if connections <= FEW => WriteMode::Inline,
+            WriteMode::Inline | WriteMode::Batched | WriteMode::Gathered => {
+                let more_follows = self.held.waiting.load(Ordering::Relaxed) > 0;
+                if more_follows { WriteMode::Gathered } else { WriteMode::Batched }
+            }
+        }
+    }
+
+    /// Whom a frame is for, of connections that were listed after so many had left: of those that have left since, none.
+    fn target(&self, departures: u64) -> Target<'_> {
         let room = self.room();
-        !room.is_everyone() && room.user().is_none()
+        if self.held.departures() == departures { Target::Room(room) } else { Target::Members(room) }
+    }
+}
+
+/// Has what the next deliveries need loaded while others are under way: a connection's memory is in four places, each of which is only
+/// known from the one before.
+fn touch_ahead(members: &[Arc<Member>], index: usize) {
+    if let Some(far) = members.get(index + 2 * AHEAD) {
+        far.touch();
+    }
+    if let Some(near) = members.get(index + AHEAD) {
+        near.connection().touch();
     }
 }
 
@@ -239,21 +264,60 @@ impl Counts {
     }
 }
 
-/// A room that stays while this does, empty or not.
+/// A room that stays while this does, empty or not, and what is locked of it.
 struct Held<'a> {
     hub: &'a Hub,
     room: Option<Arc<Room>>,
+    has_turn: bool,
+    has_line: bool,
 }
 
 impl<'a> Held<'a> {
-    async fn turn(self, line: Option<OwnedMutexGuard<()>>) -> Turn<'a> {
-        let turn = self.turn.clone().lock_owned().await;
-        Turn { held: self, _right: turn, _line: line }
+    fn new(hub: &'a Hub, room: Arc<Room>) -> Self {
+        Self { hub, room: Some(room), has_turn: false, has_line: false }
     }
 
-    async fn turn_in_line(self) -> Turn<'a> {
-        let line = self.line.clone().lock_owned().await;
-        self.turn(Some(line)).await
+    async fn turn(mut self) -> Turn<'a> {
+        lock(&self.turn).await;
+        self.has_turn = true;
+        Turn { held: self }
+    }
+
+    async fn turn_in_line(mut self) -> Turn<'a> {
+        if !try_lock(&self.line) {
+            let _waiting = Waiting::new(&self.waiting);
+            lock(&self.line).await;
+        }
+        self.has_line = true;
+        self.turn().await
+    }
+}
+
+/// Locks one of a room's locks. Whoever has locked it adds a permit to unlock it. Cancel safe.
+async fn lock(lock: &Semaphore) {
+    // It is never closed.
+    if let Ok(permit) = lock.acquire().await {
+        permit.forget();
+    }
+}
+
+fn try_lock(lock: &Semaphore) -> bool {
+    lock.try_acquire().map(|permit| permit.forget()).is_ok()
+}
+
+/// An emit that waits for a room.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -270,6 +334,12 @@ impl Drop for Held<'_> {
         let Some(room) = self.room.take() else {
             return;
         };
+        if self.has_turn {
+            room.turn.add_permits(1);
+        }
+        if self.has_line {
+            room.line.add_permits(1);
+        }
         let name = room.name().clone();
         drop(room);
         // Looked at only now: whoever left while the room was held could not forget it.

@@ -13,7 +13,7 @@ pub(super) struct Attachments {
     left: usize,
     bytes: usize,
     /// Counts them among what has not arrived whole.
-    part: Option<Part>,
+    pub(super) part: Option<Part>,
 }
 
 /// What is next after a packet or an attachment.
@@ -32,7 +32,8 @@ pub(super) enum Progress {
 impl Attachments {
     /// Begins a packet of `bytes` bytes that announces attachments.
     pub(super) fn announce(&mut self, count: usize, bytes: usize) -> Progress {
-        *self = Self { left: count, bytes, part: None };
+        // What is left of an earlier packet ends with it.
+        (self.left, self.bytes) = (count, bytes);
         match count {
             0 => Progress::Complete,
             count if count > MAX_ATTACHMENTS => Progress::TooMuch,
@@ -40,9 +41,9 @@ impl Attachments {
         }
     }
 
-    /// How many bytes there are of a packet whose attachments have not all arrived, and what counts them.
-    pub(super) fn held(&mut self) -> (usize, &mut Option<Part>) {
-        (if self.left == 0 { 0 } else { self.bytes }, &mut self.part)
+    /// Takes how many bytes there are of a packet whose attachments have not all arrived, and what counts them.
+    pub(super) fn held(&mut self) -> (usize, Option<Part>) {
+        (if self.left == 0 { 0 } else { self.bytes }, self.part.take())
     }
 
     /// Takes an attachment. `max_bytes`: of the packet with all its attachments.

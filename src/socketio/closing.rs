@@ -1,10 +1,15 @@
 use std::time::Duration;
 
-use engineioxide::{DisconnectReason, session::Ending};
+use engineioxide::{
+    DisconnectReason,
+    session::{Ending, Session},
+};
 use serde_json::json;
+use socketioxide::extract::SocketRef;
+use transport::{Outgoing, WriteMode};
 
-use super::connection::SocketConnection;
-use crate::hub::{Connection, Frame, Haste};
+use super::{device::Device, encoding::with_frames};
+use crate::hub::Frame;
 use crate::message::{CloseCode, CloseReason, EventName, Payload};
 use crate::telemetry;
 
@@ -13,23 +18,25 @@ const GRACE: Duration = Duration::from_millis(500);
 /// The time that a device that was refused, or has left, has to end its transport by itself.
 pub(super) const IDLE_GRACE: Duration = Duration::from_secs(1);
 
-impl SocketConnection {
-    /// Tells the device why, if its queue has room, and ends the transport soon after; at once if it has none.
-    pub(super) fn end(&self, reason: &CloseReason) {
-        let is_told = reason.code != CloseCode::Unready && self.enqueue(&farewell(reason), Haste::Soon).is_ok();
-        let Some(socket) = self.detach_for(reason) else {
-            return;
-        };
-        if !is_told {
+impl Device {
+    /// Tells a device that is live why its connection is closed, if its queue has room, and ends the transport soon after; at once if it
+    /// has none. No event follows.
+    pub(super) fn tell_of_close(&self, session: &Session, socket: &SocketRef, reason: &CloseReason) {
+        let farewell = farewell(reason);
+        let told = with_frames(&farewell, session.protocol(), None, |frames| {
+            let (is_exempt, is_last, bounds) = (false, true, self.edge.bounds());
+            session.deliver(&Outgoing { frames, is_exempt, is_last, unproven: None, bounds }, WriteMode::Batched)
+        });
+        if reason.code == CloseCode::Unready || told.is_err() {
             telemetry::closed_unannounced();
-            self.session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
+            session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
             return;
         }
         if reason.code == CloseCode::Disconnected {
             // The client takes this as "io server disconnect" and does not come back by itself. It fails if the session has ended.
-            let _ = socket.disconnect();
+            let _ = socket.clone().disconnect();
         }
-        self.session.end_after(GRACE, Ending::Cut, DisconnectReason::ClosingServer);
+        session.end_after(GRACE, Ending::Cut, DisconnectReason::ClosingServer);
     }
 }
 

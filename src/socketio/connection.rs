@@ -1,137 +1,76 @@
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
-use engineioxide::session::{SendError as EngineError, Session as EngineSession};
+use engineioxide::{ProtocolVersion, session::Session};
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use serde::{Serialize, Serializer, ser::SerializeTuple};
 use serde_json::value::RawValue;
-use socketioxide::{
-    SendError, SocketError, TransportType,
-    extract::{AckSender, SocketRef},
-};
-use transport::WriteMode;
+use socketioxide::{SendError, SocketError, TransportType, extract::AckSender};
+use transport::{Bounds, Handle, Outgoing, WriteMode};
 
-use super::{Edge, ack, encoding::event_frames, session::Session};
-use crate::hub::{AckSink, Connection, Frame, Haste, InFlight, QueueError};
+use super::{ack, device::Device, encoding::with_frames};
+use crate::hub::{AckSink, Connection, Frame, QueueError};
 use crate::message::{CloseReason, ConnectionId, Payload, Transport};
 
-/// What a device has missed may take up this part of its queue: the rest is for live events.
-const REPLAY_SHARE: usize = 4;
-
-/// A Socket.IO connection, as the hub knows it.
+/// A device with an accepted token, as the hub knows it: the device, and the session that carries it.
 pub(super) struct SocketConnection {
-    id: ConnectionId,
-    connected_at: Timestamp,
-    edge: Arc<Edge>,
-    kept: Arc<Session>,
-    pub(super) session: Arc<EngineSession>,
+    // What an event passes on its way, side by side.
+    /// The WebSocket of the session, once there is one: an event goes to its queue without the session's lock.
+    stream: OnceLock<Handle>,
+    bounds: Bounds,
+    protocol: ProtocolVersion,
     /// The device tells the positions that it has seen when it comes back.
     resumes: bool,
-    outlet: Mutex<Outlet>,
-}
-
-/// The way out, from going live until the end. Socket and connection hold on to each other through it, so it is closed at the end
-/// whatever happens.
-#[derive(Default)]
-struct Outlet {
-    socket: Option<SocketRef>,
-    /// Of the backlog, at most this many bytes were retained values, which do not count against `queue_bytes`.
-    exempt: usize,
-    /// Messages whose receipt is not proven, each with the number of its last packet in the session.
-    in_flight: InFlight,
-    /// The reason of a close that came before the way out was opened.
-    closed: Option<CloseReason>,
+    session: Arc<Session>,
+    device: Arc<Device>,
+    id: ConnectionId,
+    connected_at: Timestamp,
 }
 
 impl SocketConnection {
-    pub(super) fn new(edge: Arc<Edge>, kept: Arc<Session>, session: Arc<EngineSession>, resumes: bool) -> Arc<Self> {
+    pub(super) fn new(device: Arc<Device>, session: Arc<Session>, resumes: bool) -> Arc<Self> {
         Arc::new(Self {
-            id: ConnectionId::random(),
-            connected_at: edge.parameters.clock.now(),
-            edge,
-            kept,
-            session,
+            stream: OnceLock::new(),
+            bounds: device.edge.bounds(),
+            protocol: session.protocol(),
             resumes,
-            outlet: Mutex::default(),
+            id: ConnectionId::random(),
+            connected_at: device.edge.parameters.clock.now(),
+            session,
+            device,
         })
     }
 
-    /// Opens the way out. If the connection was closed before that, the reason: it is to be closed once more.
-    pub(super) fn attach(&self, socket: SocketRef) -> Option<CloseReason> {
-        let mut outlet = self.outlet.lock();
-        outlet.socket = Some(socket);
-        outlet.closed.take()
-    }
-
-    /// Closes it.
-    pub(super) fn detach(&self) -> Option<SocketRef> {
-        self.outlet.lock().socket.take()
-    }
-
-    /// The same, for this reason, which is kept if the way out has not opened yet.
-    pub(super) fn detach_for(&self, reason: &CloseReason) -> Option<SocketRef> {
-        let mut outlet = self.outlet.lock();
-        let socket = outlet.socket.take();
-        if socket.is_none() {
-            outlet.closed = Some(reason.clone());
+    /// The WebSocket of the session, if it has one by now.
+    fn stream(&self) -> Option<&Handle> {
+        if self.stream.get().is_none()
+            && let Some(stream) = self.session.websocket()
+        {
+            // A session changes its transport once.
+            let _ = self.stream.set(stream.clone());
         }
-        socket
-    }
-
-    /// The device has all packets of its session up to this one.
-    pub(super) fn proven(&self, upto: u64) {
-        self.outlet.lock().in_flight.prove(upto);
-    }
-
-    /// The session has ended: what is not proven never will be.
-    pub(super) fn ended(&self) {
-        let mut outlet = self.outlet.lock();
-        outlet.socket = None;
-        let in_flight = std::mem::take(&mut outlet.in_flight);
-        drop(outlet);
-        drop(in_flight);
-    }
-
-    /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
-    pub(super) fn acknowledge(&self, ack: AckSender, answer: &serde_json::Value) {
-        if self.session.backlog() <= self.edge.parameters.config.queue_bytes {
-            // An error says that the device is gone.
-            let _ = ack.send(&[answer]);
-        }
-    }
-
-    /// Puts a frame into the device's queue, by `send`, which gives the number of its last packet.
-    fn enqueue_by(
-        &self,
-        frame: &Frame,
-        bytes: usize,
-        send: impl FnOnce(&SocketRef) -> Result<u64, QueueError>,
-    ) -> Result<(), QueueError> {
-        let mut outlet = self.outlet.lock();
-        let Outlet { socket, exempt, in_flight, .. } = &mut *outlet;
-        let socket = socket.as_ref().ok_or(QueueError::Ended)?;
-        let backlog = self.session.backlog();
-        *exempt = (*exempt).min(backlog);
-        let parameters = &self.edge.parameters;
-        let is_exempt = frame.on_join && *exempt + bytes <= parameters.on_join_bytes;
-        if !is_exempt && backlog > parameters.config.queue_bytes.saturating_add(*exempt) {
-            return Err(QueueError::Full);
-        }
-        if frame.unproven.is_some() && in_flight.is_full() {
-            return Err(QueueError::Full);
-        }
-        let number = send(socket)?;
-        if is_exempt {
-            *exempt += bytes;
-        }
-        if let Some(unproven) = &frame.unproven {
-            in_flight.push(number, unproven);
-        }
-        Ok(())
+        self.stream.get()
     }
 
     fn meta<'a>(&self, frame: &'a Frame) -> Option<&'a RawValue> {
         frame.kept.as_ref().filter(|_| self.resumes).map(|kept| &*kept.meta)
+    }
+
+    fn outgoing<'a>(&self, frame: &'a Frame, frames: &'a [bytes::Bytes]) -> Outgoing<'a> {
+        let (is_exempt, unproven, bounds) = (frame.on_join, frame.unproven.as_ref(), self.bounds);
+        Outgoing { frames, is_exempt, is_last: false, unproven, bounds }
+    }
+}
+
+impl Device {
+    /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
+    pub(super) fn acknowledge(&self, session: &Session, ack: AckSender, answer: &serde_json::Value) {
+        if session.backlog() <= self.edge.bounds().queue_bytes {
+            // An error says that the device is gone.
+            let _ = ack.send(&[answer]);
+        }
     }
 }
 
@@ -148,11 +87,11 @@ impl Connection for SocketConnection {
     }
 
     fn address(&self) -> IpAddr {
-        self.kept.address
+        self.device.address
     }
 
     fn user_agent(&self) -> &str {
-        &self.kept.user_agent
+        &self.device.user_agent
     }
 
     fn connected_at(&self) -> Timestamp {
@@ -168,42 +107,46 @@ impl Connection for SocketConnection {
     }
 
     fn has_room(&self) -> bool {
-        let outlet = self.outlet.lock();
-        let bytes = (self.edge.parameters.config.queue_bytes / REPLAY_SHARE).saturating_add(outlet.exempt);
-        outlet.in_flight.has_room() && self.session.backlog() <= bytes
+        self.session.has_room(self.bounds)
     }
 
     fn backlog(&self) -> u64 {
         self.session.backlog() as u64
     }
 
-    fn enqueue(&self, frame: &Frame, haste: Haste) -> Result<(), QueueError> {
-        let frames = event_frames(frame, self.session.protocol(), self.meta(frame));
-        let mode = match haste {
-            Haste::Now => WriteMode::Inline,
-            Haste::Soon => WriteMode::Batched,
-        };
-        let bytes = frames.iter().map(bytes::Bytes::len).sum();
-        self.enqueue_by(frame, bytes, |_| {
-            self.session.send(&frames, mode, frame.unproven.is_some()).map_err(|error| match error {
-                EngineError::Full => QueueError::Full,
-                EngineError::Closed => QueueError::Ended,
-            })
+    fn enqueue(&self, frame: &Frame, mode: WriteMode) -> Result<(), QueueError> {
+        with_frames(frame, self.protocol, self.meta(frame), |frames| {
+            let outgoing = self.outgoing(frame, frames);
+            match self.stream() {
+                Some(stream) if outgoing.unproven.is_none() => stream.deliver(&outgoing, mode)?,
+                Some(_) | None => self.session.deliver(&outgoing, mode)?,
+            }
+            Ok(())
         })
+    }
+
+    fn touch(&self) {
+        if let Some(stream) = self.stream.get() {
+            stream.touch();
+        }
     }
 
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
         let meta = self.meta(frame);
-        self.enqueue_by(frame, frame.size(), |socket| {
-            let asking = socket.timeout(ack::NEVER);
-            let reply = asking.emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
-            ack.expect(ack::outcome(reply.map_err(|error| queue_error(&error))?));
-            Ok(if frame.unproven.is_some() { self.session.want_proof() } else { 0 })
-        })
+        self.session.check(&self.outgoing(frame, &[]), frame.size())?;
+        let socket = self.device.socket().ok_or(QueueError::Ended)?;
+        let reply = socket.timeout(ack::NEVER).emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
+        ack.expect(ack::outcome(reply.map_err(|error| queue_error(&error))?));
+        if let Some(unproven) = &frame.unproven {
+            self.session.want_proof(unproven);
+        }
+        Ok(())
     }
 
     fn close(&self, reason: &CloseReason) {
-        self.end(reason);
+        if let Some(socket) = self.device.close(reason) {
+            self.device.tell_of_close(&self.session, &socket, reason);
+        }
     }
 }
 

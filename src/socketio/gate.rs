@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Router,
     body::Body,
     extract::{Query, Request, State},
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header, request::Parts},
@@ -9,17 +10,17 @@ use axum::{
 use engineioxide::{Sid, session::Context};
 use secrecy::SecretString;
 use serde_json::json;
+use socketioxide::service::SocketIoService;
 use tower::ServiceExt;
 use transport::{ClientAddress, Handle, Stranger, Upgrade, user_agent};
 
-use super::{
-    Edge, Service,
-    resume::resume_of_query,
-    session::{Opening, Session},
-};
+use super::{device::Device, edge::Edge, opening::FirstRequest, resume::resume_of_query};
 use crate::auth::MAX_TOKEN;
 use crate::limits::Refused;
 use crate::telemetry;
+
+/// The inner service answers what is not Socket.IO's: never reached, since the router asks for the exact path.
+type Service = SocketIoService<Router>;
 
 /// Looks at every request before the engine does.
 #[derive(Clone)]
@@ -72,8 +73,8 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
         }
         Some(sid) => {
             // A connection that carries requests of a device with a token is no stranger's.
-            if let (Some(stranger), Some(session)) = (&stranger, edge.session(sid)) {
-                session.meet(stranger, query.get("transport") == Some("websocket"));
+            if let (Some(stranger), Some(device)) = (&stranger, edge.device_of(sid)) {
+                device.meet(stranger, query.get("transport") == Some("websocket"));
             }
         }
         None if edge.parameters.lifecycle.is_stopping() => return edge.refuse(&parts, Refusal::Draining),
@@ -88,9 +89,8 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
             let bytes = token.as_ref().map_or(0, String::len) + resume.map_or(0, str::len);
             let (token, resume) = (token.map(SecretString::from), resume_of_query(resume));
             let user_agent = user_agent(&parts.headers);
-            let opening = Opening { address, user_agent, token, resume, bytes, stranger, slot };
-            let session = Session::new(opening, &edge.parameters.unfinished);
-            extensions.insert(Context(session));
+            let first = FirstRequest { address, user_agent, token, resume, bytes, stranger, slot };
+            extensions.insert(Context(Device::new(edge, first)));
         }
     }
     Upgrade::take(&mut parts.extensions).put(&mut extensions);
@@ -118,8 +118,8 @@ enum Refusal {
 }
 
 impl Edge {
-    fn session(&self, sid: &str) -> Option<Arc<Session>> {
-        self.engine()?.session(sid.parse().ok()?)?.context::<Session>()
+    fn device_of(&self, sid: &str) -> Option<Arc<Device>> {
+        self.device(sid.parse().ok()?).map(|(_, device)| device)
     }
 
     fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response<Body> {

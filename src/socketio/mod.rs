@@ -9,7 +9,16 @@ pub use config::{Config, TransportName};
 
 mod attachments;
 
-mod session;
+mod edge;
+pub use edge::Parameters;
+
+mod opening;
+
+mod event;
+
+mod inbox;
+
+mod device;
 
 mod observer;
 
@@ -31,12 +40,9 @@ mod closing;
 
 mod inbound;
 
-mod token_watch;
+mod expiry;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     Router,
@@ -45,81 +51,15 @@ use axum::{
     response::Response,
     routing::any,
 };
-use engineioxide::engine::{Attachment, Engine};
-use socketioxide::{SocketIo, TransportType, handler::ConnectHandler, service::SocketIoService};
-use tokio_util::sync::CancellationToken;
-use transport::{Flushers, Pages, Spawn, Unfinished};
+use engineioxide::engine::Attachment;
+use socketioxide::{SocketIo, TransportType, handler::ConnectHandler};
 
-use self::token_watch::TokenWatch;
-use crate::auth::OnExpiry;
-use crate::clock::Clock;
-use crate::command::Commands;
-use crate::lifecycle::Lifecycle;
-use crate::limits::Connections;
-
-/// What happens to live connections when their tokens expire.
-#[derive(Clone, Copy, Debug)]
-pub struct Expiry {
-    /// `auth.on_expiry`.
-    pub on_expiry: OnExpiry,
-    /// `auth.expiring_notice`.
-    pub notice: Duration,
-    /// `auth.jwt.leeway`.
-    pub leeway: Duration,
-}
-
-/// What the edge works with.
-pub struct Parameters {
-    /// `[socketio]`.
-    pub config: Config,
-    /// What is retained in rooms that a device joins may wait besides `queue_bytes`, up to so many bytes.
-    pub on_join_bytes: usize,
-    /// What happens when tokens expire.
-    pub expiry: Expiry,
-    /// Runs what devices ask for.
-    pub commands: Commands,
-    /// Counts transports.
-    pub connections: Arc<Connections>,
-    /// Which pages may connect.
-    pub pages: Pages,
-    /// The time of day.
-    pub clock: Clock,
-    /// Runs tasks.
-    pub lifecycle: Lifecycle,
-    /// Write the queues of all WebSocket connections.
-    pub flushers: Flushers,
-    /// Counts packets whose attachments have not all arrived.
-    pub unfinished: Unfinished,
-    /// Runs the engine's tasks.
-    pub spawn: Spawn,
-    /// Runs the task of the engine's timers.
-    pub spawn_vital: Spawn,
-    /// Sessions end when this is cancelled.
-    pub done: CancellationToken,
-}
-
-/// The inner service answers what is not Socket.IO's: never reached, since the router asks for the exact path.
-type Service = SocketIoService<Router>;
-
-struct Edge {
-    parameters: Parameters,
-    engine: OnceLock<Engine>,
-    token_watch: TokenWatch,
-}
-
-impl Edge {
-    /// The engine; none before the first request.
-    fn engine(&self) -> Option<&Engine> {
-        self.engine.get()
-    }
-}
+use self::edge::Edge;
 
 /// The routes of `socketio.path`.
 pub fn routes(parameters: Parameters) -> Router {
     let path = parameters.config.path.clone();
-    let edge = Arc::new(Edge { parameters, engine: OnceLock::new(), token_watch: TokenWatch::default() });
-    let watching = edge.clone();
-    edge.parameters.lifecycle.spawn(async move { watching.token_watch.run(&watching.parameters.lifecycle).await });
+    let edge = Arc::new(Edge { parameters, engine: OnceLock::new() });
     let (service, io) = builder(&edge.parameters.config).build_with_inner_svc(Router::new());
     let engine = service.clone().into_make_service().engine().clone();
     engine.attach(attachment(&edge));

@@ -4,16 +4,16 @@ use bytes::Bytes;
 use engineioxide::{
     DisconnectReason, Str,
     engine::{Observer, Verdict},
-    session::{Ending, Session as EngineSession},
+    session::{Ending, Session},
 };
 
 use super::{
-    Edge,
     attachments::{Attachments, COMPLETE_WITHIN, Progress},
     closing::IDLE_GRACE,
     connect::log_refusal,
+    device::Device,
+    edge::Edge,
     packet::{Inspected, Kind, Rewrite, inspect},
-    session::{Session, reason_name},
 };
 use crate::telemetry;
 
@@ -24,32 +24,32 @@ const MAX_FOREIGN_PACKETS: u32 = 32;
 pub(super) struct Watch(pub(super) Arc<Edge>);
 
 impl Observer for Watch {
-    fn text(&self, session: &EngineSession, text: &Str) -> Verdict {
-        let Some(kept) = session.context::<Session>() else {
+    fn text(&self, session: &Session, text: &Str) -> Verdict {
+        let Some(device) = session.context::<Device>() else {
             return Verdict::Pass;
         };
         // The library ends the session for most of it, but waits for the attachments of a malformed event.
         let Ok(Inspected { kind, namespace, rewrite }) = inspect(text) else {
             return Verdict::Close(DisconnectReason::PacketParsingError);
         };
-        if namespace != "/" && !kept.allows_foreign_packet(MAX_FOREIGN_PACKETS) {
+        if namespace != "/" && !device.allows_foreign_packet(MAX_FOREIGN_PACKETS) {
             return bound_exceeded("foreign_packets");
         }
         match kind {
             Kind::BinaryEvent { attachments } | Kind::BinaryAck { attachments } => {
-                let progress = self.attachments(session, &kept, |pending| pending.announce(attachments, text.len()));
+                let progress = self.attachments(session, &device, |pending| pending.announce(attachments, text.len()));
                 if let Some(end) = follow(session, progress) {
                     return end;
                 }
             }
             Kind::Connect if namespace == "/" => {
-                if !kept.announce() {
-                    log_refusal(&kept, "second_connect");
+                if !device.announce() {
+                    log_refusal(&device, "second_connect");
                     return Verdict::Close(DisconnectReason::TransportError);
                 }
                 session.end_if_idle(None);
             }
-            Kind::Disconnect if namespace == "/" => leave(session, &kept),
+            Kind::Disconnect if namespace == "/" => leave(session, &device),
             Kind::Connect | Kind::Disconnect | Kind::Event | Kind::Ack | Kind::ConnectError => {}
         }
         match rewrite {
@@ -58,57 +58,52 @@ impl Observer for Watch {
         }
     }
 
-    fn binary(&self, session: &EngineSession, data: &Bytes) -> Verdict {
-        let Some(kept) = session.context::<Session>() else {
+    fn binary(&self, session: &Session, data: &Bytes) -> Verdict {
+        let Some(device) = session.context::<Device>() else {
             return Verdict::Pass;
         };
         let max_bytes = self.0.parameters.config.max_message;
-        let progress = self.attachments(session, &kept, |pending| pending.take(data.len(), max_bytes));
+        let progress = self.attachments(session, &device, |pending| pending.take(data.len(), max_bytes));
         follow(session, progress).unwrap_or_default()
     }
 
-    fn proven(&self, session: &EngineSession, upto: u64) {
-        if let Some(device) = session.context::<Session>().and_then(|kept| kept.device()) {
-            device.connection.proven(upto);
+    fn alarm(&self, session: &Session) {
+        if let Some(device) = session.context::<Device>() {
+            device.watch_token(session);
         }
     }
 
-    fn closed(&self, session: &EngineSession, reason: &DisconnectReason) {
-        let Some(kept) = session.context::<Session>() else {
-            return;
-        };
-        if let Some(device) = kept.end() {
-            device.ended(reason_name(reason));
+    fn closed(&self, session: &Session, reason: &DisconnectReason) {
+        if let Some(admitted) = session.context::<Device>().and_then(|device| device.end()) {
+            admitted.ended(reason_name(reason));
         }
     }
 }
 
 impl Watch {
-    /// Takes note of a packet or an attachment, and counts what its packet holds until it is complete.
+    /// Notes a packet or an attachment, and counts what its packet holds until it is complete.
     fn attachments(
         &self,
-        session: &EngineSession,
-        kept: &Session,
+        session: &Session,
+        device: &Device,
         note: impl FnOnce(&mut Attachments) -> Progress,
     ) -> Option<Progress> {
-        kept.attachments(|pending| {
-            let progress = note(pending);
-            let (bytes, part) = pending.held();
-            self.0.parameters.unfinished.hold(part, bytes, Some(kept.address), || {
-                let (edge, id) = (self.0.clone(), session.id());
-                move || {
-                    if let Some(session) = edge.engine().and_then(|engine| engine.session(id)) {
-                        session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::TransportError);
-                    }
+        let (progress, bytes, mut part) = device.attachments(note)?;
+        self.0.parameters.unfinished.hold(&mut part, bytes, Some(device.address), || {
+            let (edge, id) = (self.0.clone(), session.id());
+            move || {
+                if let Some((session, _)) = edge.device(id) {
+                    session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::TransportError);
                 }
-            });
-            progress
-        })
+            }
+        });
+        device.keep_part(part);
+        Some(progress)
     }
 }
 
 /// Ends a session for what it sent as binary, or sees to it that the rest of that comes in time. `progress`: None without a device.
-fn follow(session: &EngineSession, progress: Option<Progress>) -> Option<Verdict> {
+fn follow(session: &Session, progress: Option<Progress>) -> Option<Verdict> {
     match progress {
         Some(Progress::Incomplete) => session.set_deadline(Some(COMPLETE_WITHIN)),
         Some(Progress::Complete) => session.set_deadline(None),
@@ -119,10 +114,10 @@ fn follow(session: &EngineSession, progress: Option<Progress>) -> Option<Verdict
 }
 
 /// The device has left the namespace. Official clients then end the transport, or connect again; it is cut if neither happens.
-fn leave(session: &EngineSession, kept: &Session) {
+fn leave(session: &Session, device: &Device) {
     session.end_if_idle(Some(IDLE_GRACE));
-    if let Some(device) = kept.leave() {
-        device.ended("left");
+    if let Some(admitted) = device.leave() {
+        admitted.ended("left");
     }
 }
 
@@ -131,4 +126,16 @@ fn bound_exceeded(bound: &'static str) -> Verdict {
     tracing::info!(bound.name = bound, "a device exceeded a bound: its session ends");
     telemetry::refused("socketio", bound);
     Verdict::Close(DisconnectReason::PacketParsingError)
+}
+
+/// A reason's name in logs and metrics.
+fn reason_name(reason: &DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::TransportClose => "transport_close",
+        DisconnectReason::TransportError => "transport_error",
+        DisconnectReason::MultipleHttpPollingError => "several_polls",
+        DisconnectReason::PacketParsingError => "malformed_packet",
+        DisconnectReason::HeartbeatTimeout => "ping_timeout",
+        DisconnectReason::ClosingServer => "draining",
+    }
 }

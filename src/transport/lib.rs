@@ -1,6 +1,8 @@
 //! Connections of strangers: accepting them, their addresses, HTTP/1 with upgrades, streams that can be cut, write queues, WebSocket
 //! frames. It knows nothing of Bugle.
 
+mod sync;
+
 mod config;
 pub use config::Config;
 
@@ -40,8 +42,11 @@ pub use serve::{ReportFate, Serving, Upgrade, serve};
 
 pub mod websocket;
 
-mod proof;
-pub use proof::Proof;
+mod wheel;
+pub use wheel::{Entry, Wheel};
+
+mod ledger;
+pub use ledger::{Bounds, InFlight, Ledger, Outgoing, Pong, Rejected, Unproven};
 
 mod origin;
 pub use origin::Origins;

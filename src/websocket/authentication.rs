@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -7,14 +7,9 @@ use transport::{
     websocket::{CloseFrame, Ended, Message, Violation, WebSocket},
 };
 
-use super::{
-    closing,
-    connection::PlainConnection,
-    device::{Device, Session},
-    gate::Visitor,
-    inbound::ClientMessage,
-};
+use super::{closing, device::Device, endpoint::Visitor, inbound::ClientMessage, peer::DevicePeer};
 use crate::auth::TokenRefused;
+use crate::command::Admission;
 use crate::message::{CloseCode, CloseReason};
 use crate::telemetry;
 
@@ -29,36 +24,32 @@ enum Refusal {
     Gone,
 }
 
-/// Receives a device that was let through the gate: from the upgrade to the end of its connection.
-pub(super) async fn receive(mut visitor: Visitor, upgrade: Upgrade) {
-    let endpoint = visitor.endpoint.clone();
-    let parameters = &endpoint.parameters;
-    let deadline = Instant::now() + endpoint.config.auth_timeout;
-    let Ok(Some((stream, read))) = timeout_at(deadline, upgrade.stream(&parameters.flushers)).await else {
-        return;
-    };
-    let mut socket =
-        WebSocket::new(stream, read, MAX_BEFORE_AUTH.min(parameters.max_message), parameters.queue_bytes / 2);
-    match authenticate(&mut visitor, &mut socket, deadline).await {
-        Ok(session) => {
+/// Opens the connection of a device that was let through the gate, from the upgrade to the accepted token. `None`: it gets no further,
+/// and was told.
+pub(super) async fn open(visitor: Visitor, upgrade: Upgrade) -> Option<(WebSocket, DevicePeer)> {
+    let (parameters, address) = (visitor.endpoint.parameters.clone(), visitor.address);
+    let deadline = Instant::now() + visitor.endpoint.config.auth_timeout;
+    let (stream, read) = timeout_at(deadline, upgrade.stream(&parameters.flushers)).await.ok()??;
+    let max_message = MAX_BEFORE_AUTH.min(parameters.max_message);
+    let mut socket = WebSocket::new(stream, read, max_message, parameters.queue_bytes / 2);
+    match authenticate(visitor, &mut socket, deadline).await {
+        Ok(peer) => {
             socket.set_max_message(parameters.max_message);
-            if let Some(stranger) = &visitor.stranger {
-                stranger.known();
-            }
-            Device::new(&mut socket, session).live().await;
+            return Some((socket, peer));
         }
         Err(Refusal::Gone) => {}
         Err(Refusal::Told { reason, frame }) => {
-            tracing::info!(client.address = %visitor.address, refusal.reason = reason, "refused a device");
+            tracing::info!(client.address = %address, refusal.reason = reason, "refused a device");
             telemetry::refused("websocket", reason);
-            telemetry::audit::device_refused("websocket", Some(visitor.address), reason);
+            telemetry::audit::device_refused("websocket", Some(address), reason);
             closing::leave(&mut socket, &frame).await;
         }
     }
+    None
 }
 
-async fn authenticate(visitor: &mut Visitor, socket: &mut WebSocket, deadline: Instant) -> Result<Session, Refusal> {
-    let endpoint = visitor.endpoint.clone();
+async fn authenticate(visitor: Visitor, socket: &mut WebSocket, deadline: Instant) -> Result<DevicePeer, Refusal> {
+    let Visitor { endpoint, address, user_agent, stranger, slot } = visitor;
     let parameters = &endpoint.parameters;
     let token = tokio::select! {
         token = first_message(socket) => token?,
@@ -69,29 +60,37 @@ async fn authenticate(visitor: &mut Visitor, socket: &mut WebSocket, deadline: I
     };
     let token = token.as_ref().map(ExposeSecret::expose_secret);
     let identity = parameters.commands.identify_device(token).map_err(refused)?;
-    let connection = PlainConnection::new(visitor, socket.handle().clone());
+    let device = Device::new(&endpoint, address, user_agent, socket.handle().clone());
     let admission = parameters
         .commands
-        .connect_device(&identity, connection.clone(), None)
+        .connect_device(&identity, device.clone(), None)
         .await
         .map_err(|limit| Refusal::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
     if !admission.go_live(None) {
         return Err(Refusal::Gone);
     }
+    if let Some(stranger) = &stranger {
+        stranger.known();
+    }
+    log_connected(&admission, address);
+    let (events, commands) = (parameters.commands.events_of(&identity.user), parameters.commands.clone());
+    device.admit(admission.clone(), identity);
     if parameters.lifecycle.is_stopping() {
         // Whoever sends the devices away may have looked for the last time.
         admission.close(&CloseCode::Draining.into());
     }
+    Ok(DevicePeer { device, admission, events, commands, _slot: slot })
+}
+
+fn log_connected(admission: &Admission, address: IpAddr) {
     let member = admission.member();
     tracing::info!(
         connection.id = %member.id(),
         user.id = %member.user(),
         connection.transport = member.connection().transport().as_str(),
-        client.address = %visitor.address,
+        client.address = %address,
         "connected"
     );
-    let events = parameters.commands.events_of(&identity.user);
-    Ok(Session { parameters: Arc::clone(parameters), connection, admission, identity, events })
 }
 
 /// The token of the first message.

@@ -1,226 +1,288 @@
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{Instant, sleep_until};
-use transport::websocket::{CloseFrame, Ended, Message, WebSocket};
+use bytes::Bytes;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use transport::{
+    Entry, Handle, Outgoing, WriteMode,
+    websocket::{Opcode, frame},
+};
 
 use super::{
-    Parameters, closing,
-    connection::PlainConnection,
+    endpoint::Endpoint,
     heartbeat::{Beat, Heartbeat},
-    inbound::ClientMessage,
+    timers::Timed,
 };
-use crate::auth::{Identity, OnExpiry};
-use crate::command::{Admission, RefreshRefused};
-use crate::limits::{ConnectionEvents, Excess};
-use crate::message::{CloseCode, CloseReason};
-use crate::telemetry;
+use crate::auth::{ExpiryDue, Identity};
+use crate::command::Admission;
+use crate::hub::{Connection, Form, Frame, QueueError};
+use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, Transport};
 
-/// The longest sleep: longer ones are cut into pieces, since timers have an end.
-const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+/// An event without a payload.
+const NULL: &[u8] = b"null";
 
-/// What is known of an authenticated device.
-pub(super) struct Session {
-    pub(super) parameters: Arc<Parameters>,
-    pub(super) connection: Arc<PlainConnection>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) identity: Identity,
-    pub(super) events: ConnectionEvents,
+/// One device with an accepted token, to the end of its socket. Before that there is nothing but the socket and the task that waits for
+/// the token.
+pub(super) struct Device {
+    id: ConnectionId,
+    connected_at: Timestamp,
+    address: IpAddr,
+    user_agent: Box<str>,
+    stream: Handle,
+    endpoint: Arc<Endpoint>,
+    entry: Entry,
+    state: Mutex<State>,
 }
 
-/// An authenticated device, and the one task that speaks with it.
-pub(super) struct Device<'a> {
-    socket: &'a mut WebSocket,
-    session: Session,
+struct State {
+    phase: Phase,
     heartbeat: Heartbeat,
-    /// When the token is looked at again; none: never.
     token_due: Option<Instant>,
 }
 
-/// How it came to an end.
-enum End {
-    /// The hub has closed it.
-    Closed,
-    Left(Option<CloseFrame>),
+enum Phase {
+    /// The hub has not let it in yet.
+    Opening,
+    Live(Box<Live>),
+    /// The hub has closed it, for this reason, of which its task tells the device.
+    Closing(CloseReason),
+    /// It has not answered a ping.
     Silent,
-    Failed(Ended),
+    Ended,
 }
 
-impl<'a> Device<'a> {
-    pub(super) fn new(socket: &'a mut WebSocket, session: Session) -> Self {
-        let parameters = &session.parameters;
+struct Live {
+    admission: Arc<Admission>,
+    identity: Arc<Identity>,
+}
+
+/// How a device stood when its socket ended.
+pub(super) enum Ended {
+    Live,
+    Closed(CloseReason),
+    Silent,
+}
+
+impl Device {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, address: IpAddr, user_agent: Box<str>, stream: Handle) -> Arc<Self> {
+        let parameters = &endpoint.parameters;
         let heartbeat = Heartbeat::new(parameters.ping_interval, parameters.ping_timeout, Instant::now());
-        Self { socket, session, heartbeat, token_due: None }
+        Arc::new(Self {
+            id: ConnectionId::random(),
+            connected_at: parameters.clock.now(),
+            address,
+            user_agent,
+            stream,
+            endpoint: endpoint.clone(),
+            entry: Entry::default(),
+            state: Mutex::new(State { phase: Phase::Opening, heartbeat, token_due: None }),
+        })
     }
 
-    /// Speaks with the device until the end.
-    pub(super) async fn live(mut self) {
+    /// The hub has let it in, as this user's.
+    pub(super) fn admit(self: &Arc<Self>, admission: Arc<Admission>, identity: Identity) {
+        let mut state = self.state.lock();
+        // It may have been closed meanwhile.
+        if matches!(state.phase, Phase::Opening) {
+            state.phase = Phase::Live(Box::new(Live { admission, identity: Arc::new(identity) }));
+        }
+        drop(state);
         self.watch_token();
-        let mut timer = std::pin::pin!(sleep_until(self.due()));
-        let end = loop {
-            let due = self.due();
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            let heard = tokio::select! {
-                heard = self.socket.next() => heard,
-                () = timer.as_mut() => {
-                    if self.is_silent() {
-                        break End::Silent;
-                    }
-                    continue;
-                }
-            };
-            match heard {
-                Ok(message) => {
-                    self.heartbeat.heard(Instant::now());
-                    self.hear(message).await;
-                }
-                Err(Ended::Closed(close)) => break End::Left(close),
-                Err(Ended::Cut) => break End::Closed,
-                Err(ended) => break End::Failed(ended),
-            }
-        };
-        self.end(end).await;
+        self.endpoint.timers.add(self.id, self.clone());
     }
 
-    fn due(&self) -> Instant {
-        let heartbeat = self.heartbeat.due();
-        self.token_due.map_or(heartbeat, |token| token.min(heartbeat))
-    }
-
-    /// Does what is due. True: the device has not answered.
-    fn is_silent(&mut self) -> bool {
-        self.watch_token();
-        match self.heartbeat.beat(Instant::now()) {
-            Beat::Early => false,
-            Beat::Ask => {
-                self.session.connection.ping();
-                false
-            }
-            Beat::Gone if self.session.connection.is_ping_on_its_way() => {
-                self.heartbeat.extend(Instant::now());
-                false
-            }
-            Beat::Gone => true,
+    /// What its token says. `None`: it is live no more.
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
+        match &self.state.lock().phase {
+            Phase::Live(live) => Some(live.identity.clone()),
+            Phase::Opening | Phase::Closing(_) | Phase::Silent | Phase::Ended => None,
         }
     }
 
-    async fn hear(&mut self, message: Message) {
-        if is_asked(&message) && self.is_excess() {
-            // A new token that was not looked at would let the device believe that it was.
-            if let Message::Text(text) = &message
-                && matches!(ClientMessage::parse(text), ClientMessage::Auth(_))
-            {
-                self.session.admission.close(&CloseCode::Rate.into());
+    /// Replaces what its token says.
+    pub(super) fn identify(&self, identity: Identity) {
+        let mut identity = Arc::new(identity);
+        if let Phase::Live(live) = &mut self.state.lock().phase {
+            std::mem::swap(&mut live.identity, &mut identity);
+        }
+        self.watch_token();
+    }
+
+    /// The device has said something, whatever it is.
+    pub(super) fn heard(&self) {
+        let mut state = self.state.lock();
+        state.heartbeat.heard(Instant::now());
+        self.arm(&state);
+    }
+
+    /// The device has answered a ping.
+    pub(super) fn pong(&self, payload: &[u8]) {
+        let Ok(id) = payload.try_into().map(u64::from_be_bytes) else {
+            return;
+        };
+        // The pong of a heartbeat may prove nothing, and a message behind it still needs its ping.
+        if self.stream.ledger(|ledger| ledger.pong(Some(id))).needs_ping {
+            self.ping();
+        }
+    }
+
+    /// Asks the device whether it is there, unless a ping is on its way already.
+    fn ping(&self) {
+        // A stream that has ended ends the connection by itself.
+        let _ = self.stream.ping(|id| frame(Opcode::Ping, &id.to_be_bytes()));
+    }
+
+    /// Ends the stream and throws away what was not sent.
+    pub(super) fn abort(&self) {
+        self.stream.abort();
+    }
+
+    /// The socket has ended: nothing is accepted any more.
+    pub(super) fn end(&self) -> Ended {
+        let phase = std::mem::replace(&mut self.state.lock().phase, Phase::Ended);
+        self.endpoint.timers.remove(self.id);
+        // What is not proven never will be.
+        let in_flight = self.stream.ledger(|ledger| ledger.end());
+        drop(in_flight);
+        match phase {
+            Phase::Closing(reason) => Ended::Closed(reason),
+            Phase::Silent => Ended::Silent,
+            Phase::Opening | Phase::Live(_) | Phase::Ended => Ended::Live,
+        }
+    }
+
+    /// Closes the connection if its token has expired, and has it looked at again when the token does.
+    fn watch_token(&self) {
+        let mut state = self.state.lock();
+        let Phase::Live(live) = &state.phase else {
+            return;
+        };
+        let (due, next) = self.endpoint.parameters.expiry.due(live.identity.expires_at, &mut None);
+        let admission = (due == ExpiryDue::Close).then(|| live.admission.clone());
+        state.token_due = next.map(|next| Instant::now() + next);
+        self.arm(&state);
+        drop(state);
+        if let Some(admission) = admission {
+            admission.close(&CloseCode::Expired.into());
+        }
+    }
+
+    fn arm(&self, state: &State) {
+        self.endpoint.timers.arm(self.id, &self.entry, state.next());
+    }
+}
+
+impl State {
+    /// When there is something to do next.
+    fn next(&self) -> Instant {
+        let beat = self.heartbeat.due();
+        self.token_due.map_or(beat, |token| token.min(beat))
+    }
+}
+
+impl Timed for Device {
+    fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    fn fire(&self, now: Instant) -> Option<Instant> {
+        if self.state.lock().token_due.take_if(|due| *due <= now).is_some() {
+            self.watch_token();
+        }
+        let mut state = self.state.lock();
+        if !matches!(state.phase, Phase::Live(_)) {
+            return None;
+        }
+        match state.heartbeat.beat(now) {
+            Beat::Early => {}
+            Beat::Ask => self.ping(),
+            Beat::Gone if self.stream.is_ping_on_its_way() => state.heartbeat.extend(now),
+            Beat::Gone => {
+                let live = std::mem::replace(&mut state.phase, Phase::Silent);
+                drop(state);
+                drop(live);
+                self.stream.abort();
+                return None;
             }
+        }
+        Some(state.next())
+    }
+}
+
+impl Connection for Device {
+    fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::WebSocket
+    }
+
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    fn user_agent(&self) -> &str {
+        &self.user_agent
+    }
+
+    fn connected_at(&self) -> Timestamp {
+        self.connected_at
+    }
+
+    fn listens_to(&self, event: &EventName) -> bool {
+        self.endpoint.config.events.iter().any(|pattern| pattern.matches(event))
+    }
+
+    fn has_room(&self) -> bool {
+        self.stream.has_room(self.endpoint.parameters.bounds())
+    }
+
+    fn backlog(&self) -> u64 {
+        self.stream.backlog() as u64
+    }
+
+    fn enqueue(&self, frame: &Frame, mode: WriteMode) -> Result<(), QueueError> {
+        let bytes = frame.written.get_or_write(Form::Payload, || payload_frame(&frame.payload));
+        let (frames, bounds) = (std::slice::from_ref(bytes), self.endpoint.parameters.bounds());
+        let (is_exempt, unproven) = (frame.on_join, frame.unproven.as_ref());
+        self.stream.deliver(&Outgoing { frames, is_exempt, is_last: false, unproven, bounds }, mode)?;
+        if unproven.is_some() && self.stream.ledger(|ledger| ledger.needs_ping()) {
+            self.ping();
+        }
+        Ok(())
+    }
+
+    fn touch(&self) {
+        self.stream.touch();
+    }
+
+    fn close(&self, reason: &CloseReason) {
+        let mut state = self.state.lock();
+        if !matches!(state.phase, Phase::Opening | Phase::Live(_)) {
             return;
         }
-        match message {
-            Message::Text(text) => match ClientMessage::parse(&text) {
-                ClientMessage::Auth(token) => self.replace_token(token.as_ref()).await,
-                ClientMessage::Other => self.ignore(),
-            },
-            Message::Binary(_) => self.ignore(),
-            Message::Pong(payload) => self.session.connection.pong(&payload),
-            Message::Ping => {}
+        let before = std::mem::replace(&mut state.phase, Phase::Closing(reason.clone()));
+        drop(state);
+        drop(before);
+        if reason.code == CloseCode::Unready {
+            self.stream.abort();
+            return;
         }
-    }
-
-    /// Whether this is more than the device may send; if it goes on all the same, its connection is closed.
-    fn is_excess(&self) -> bool {
-        let Err(excess) = self.session.events.take() else {
-            return false;
-        };
-        self.note_refusal("rate");
-        if excess == Excess::Abuse {
-            self.session.admission.close(&CloseCode::Rate.into());
+        if self.stream.backlog() > self.endpoint.parameters.queue_bytes {
+            // The device would be cut off before it has all of it. So that there is room to tell it why, it goes at once.
+            self.stream.drop_unwritten();
         }
-        true
-    }
-
-    fn ignore(&self) {
-        self.note_refusal("unknown_message");
-        tracing::debug!(connection.id = %self.session.admission.member().id(), "ignored a message");
-    }
-
-    /// Counts what was refused, and puts it into the audit log.
-    fn note_refusal(&self, code: &'static str) {
-        let member = self.session.admission.member();
-        telemetry::client_event_refused(code);
-        telemetry::audit::client_event_refused(member.user(), &member.id(), None, code);
-    }
-
-    /// Replaces the token, and the rooms that it gives. If it is no good, the connection is closed: there is no other way to
-    /// say so.
-    async fn replace_token(&mut self, token: Option<&SecretString>) {
-        let Session { parameters, admission, identity, .. } = &self.session;
-        let token = token.map(ExposeSecret::expose_secret);
-        let text = match parameters.commands.refresh_token(admission, identity, token).await {
-            Ok(identity) => {
-                self.session.identity = identity;
-                self.watch_token();
-                return;
-            }
-            Err(RefreshRefused::Token(refused)) => refused.to_string(),
-            Err(RefreshRefused::OtherUser) => closing::invalid_token(),
-        };
-        admission.close(&CloseReason::new(CloseCode::Token, text));
-    }
-
-    /// Closes the connection if its token has expired, or sees to it that this is looked at again when it does.
-    fn watch_token(&mut self) {
-        let Session { parameters, admission, identity, .. } = &self.session;
-        self.token_due = match parameters.on_expiry {
-            OnExpiry::Keep => None,
-            OnExpiry::Close => {
-                // With the leeway, as when the token was verified: else a device would be closed and let in again with it.
-                let left = parameters.clock.until(identity.expires_at);
-                if left.is_zero() {
-                    admission.close(&CloseCode::Expired.into());
-                }
-                Some(Instant::now() + left.min(LONGEST_SLEEP))
-            }
-        };
-    }
-
-    async fn end(self, end: End) {
-        let Self { socket, session, .. } = self;
-        let reason = session.connection.end();
-        let how = match &end {
-            End::Closed => "closed",
-            End::Left(_) => "transport_close",
-            End::Silent => "ping_timeout",
-            End::Failed(ended) if closing::complaint(ended).is_some() => "malformed_message",
-            End::Failed(_) => "transport_error",
-        };
-        // If the hub has closed it, it knows better.
-        session.admission.ended(how);
-        match end {
-            End::Closed => {
-                let Some(frame) = reason.as_ref().and_then(closing::farewell) else {
-                    return;
-                };
-                if !closing::leave(socket, &frame).await {
-                    telemetry::closed_unannounced();
-                    session.connection.abort();
-                }
-            }
-            End::Left(close) => closing::part(socket, close.as_ref()).await,
-            End::Silent => session.connection.abort(),
-            End::Failed(ended) => {
-                if let Some(frame) = closing::complaint(&ended) {
-                    closing::leave(socket, &frame).await;
-                }
-            }
-        }
+        self.stream.cut();
     }
 }
 
-/// Whether a message asks something of the server, and so counts: an answer to its ping does not.
-fn is_asked(message: &Message) -> bool {
-    match message {
-        Message::Text(_) | Message::Binary(_) | Message::Ping => true,
-        Message::Pong(_) => false,
+/// A payload, alone in a frame.
+fn payload_frame(payload: &Payload) -> Bytes {
+    match payload {
+        Payload::None => frame(Opcode::Text, NULL),
+        Payload::Json(raw) => frame(Opcode::Text, raw.get().as_bytes()),
+        Payload::Binary(bytes) => frame(Opcode::Binary, bytes),
     }
 }

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -6,25 +6,20 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
-use transport::{ClientAddress, Stranger, Upgrade, user_agent, websocket::handshake};
+use transport::{
+    ClientAddress, Stranger, Upgrade, user_agent,
+    websocket::{Task, handshake},
+};
 
-use super::{Endpoint, authentication};
-use crate::limits::{AddressSlot, Refused};
+use super::{
+    authentication,
+    endpoint::{Endpoint, Visitor},
+};
+use crate::limits::Refused;
 use crate::telemetry;
 
 /// When a device that was turned away by a server that stops may try again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
-
-/// A device that was let through the gate, and has yet to say who it is.
-pub(super) struct Visitor {
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) address: IpAddr,
-    pub(super) user_agent: Box<str>,
-    /// Its connection, which counts as a stranger's until a token is accepted.
-    pub(super) stranger: Option<Arc<Stranger>>,
-    /// Held for as long as the socket is open.
-    pub(super) _slot: AddressSlot,
-}
 
 /// Refuses a request, or agrees to its upgrade.
 pub(super) async fn pass(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response<Body> {
@@ -32,7 +27,7 @@ pub(super) async fn pass(State(endpoint): State<Arc<Endpoint>>, request: Request
     match admit(&endpoint, &parts) {
         Ok((visitor, accept)) => {
             let upgrade = Upgrade::take(&mut parts.extensions);
-            endpoint.parameters.lifecycle.spawn(authentication::receive(visitor, upgrade));
+            endpoint.parameters.lifecycle.spawn(Task::new(authentication::open(visitor, upgrade)));
             (StatusCode::SWITCHING_PROTOCOLS, accept.headers()).into_response()
         }
         Err(refusal) => refuse(&endpoint, &parts, refusal),
@@ -66,7 +61,7 @@ fn admit(endpoint: &Arc<Endpoint>, parts: &Parts) -> Result<(Visitor, handshake:
     }
     let slot = parameters.connections.admit_address(address).map_err(Refusal::Limit)?;
     let visitor =
-        Visitor { endpoint: endpoint.clone(), address, user_agent: user_agent(&parts.headers), stranger, _slot: slot };
+        Visitor { endpoint: endpoint.clone(), address, user_agent: user_agent(&parts.headers), stranger, slot };
     Ok((visitor, accept))
 }
 

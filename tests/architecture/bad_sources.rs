@@ -231,9 +231,9 @@ fn a_crate_is_named_by_the_edges_alone_and_not_as_a_module() {
     assert_none(&failures_of("src/socketio/mod.rs", "use transport::Stream;\nuse engineioxide::Sid;"));
     for text in ["use transport::Stream;", "fn x(_: transport::Stream) {}"] {
         assert_one(
-            &failures_of("src/hub/mod.rs", &format!("mod inner;\n{text}")),
-            "src/hub/mod.rs:2: ",
-            "`hub` uses `transport",
+            &failures_of("src/auth/mod.rs", &format!("mod inner;\n{text}")),
+            "src/auth/mod.rs:2: ",
+            "`auth` uses `transport",
         );
     }
     assert_one(&failures_of("src/http/mod.rs", "use engineioxide::Sid;"), "src/http/mod.rs:1: ", "`engineioxide");

@@ -8,39 +8,27 @@ use serde_json::value::RawValue;
 use crate::hub::{Form, Frame};
 use crate::message::Payload;
 
-/// The frames of an event, byte for byte as the library would have them written: an EVENT packet of the main namespace,
+/// Gives `send` the frames of an event, byte for byte as the library would have them written: an EVENT packet of the main namespace,
 /// `42["event",payload,meta]`, or a `BINARY_EVENT` and its attachment. `meta` is the second argument; `null` stands before it if there
 /// is no payload. They are made once per emit and shared by all devices.
-pub(super) fn event_frames(frame: &Frame, protocol: ProtocolVersion, meta: Option<&RawValue>) -> Frames {
+pub(super) fn with_frames<T>(
+    frame: &Frame,
+    protocol: ProtocolVersion,
+    meta: Option<&RawValue>,
+    send: impl FnOnce(&[Bytes]) -> T,
+) -> T {
     let form = if meta.is_some() { Form::EventAndPosition } else { Form::Event };
-    let event = frame.written.get_or_write(form, || event_frame(frame, meta)).clone();
+    let event = frame.written.get_or_write(form, || event_frame(frame, meta));
     let attachment = match &frame.payload {
-        Payload::None | Payload::Json(_) => return Frames::One([event]),
+        Payload::None | Payload::Json(_) => return send(std::slice::from_ref(event)),
         Payload::Binary(bytes) => bytes,
     };
     let form = match protocol {
         ProtocolVersion::V3 => Form::AttachmentV3,
         ProtocolVersion::V4 => Form::Attachment,
     };
-    let attachment = frame.written.get_or_write(form, || binary_message(protocol, attachment)).clone();
-    Frames::Two([event, attachment])
-}
-
-/// The frames of one event.
-pub(super) enum Frames {
-    One([Bytes; 1]),
-    Two([Bytes; 2]),
-}
-
-impl std::ops::Deref for Frames {
-    type Target = [Bytes];
-
-    fn deref(&self) -> &[Bytes] {
-        match self {
-            Self::One(frames) => frames,
-            Self::Two(frames) => frames,
-        }
-    }
+    let attachment = frame.written.get_or_write(form, || binary_message(protocol, attachment));
+    send(&[event.clone(), attachment.clone()])
 }
 
 fn event_frame(frame: &Frame, meta: Option<&RawValue>) -> Bytes {

@@ -85,7 +85,8 @@ fn emit(socket: &SocketRef, frame: &Frame) {
 }
 
 fn send(session: &Session, frame: &Frame) {
-    session.send(&event_frames(frame, session.protocol(), meta(frame)), WriteMode::Inline, false).unwrap();
+    let send = |frames: &[Bytes]| session.send(frames, WriteMode::Inline);
+    with_frames(frame, session.protocol(), meta(frame), send).unwrap();
 }
 
 /// The bytes of the next frame.

@@ -1,17 +1,27 @@
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{QueuedBytes, shared::Shared};
+use super::QueuedBytes;
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+/// Who writes queued frames into the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// The sender, at once: for one frame to few devices.
+    Inline,
+    /// A flusher, together with what else is queued by then.
+    Batched,
+    /// The same, and more follows at once for the same streams: if many are dirty, the flusher waits for it, up to 1 ms.
+    Gathered,
+}
 
 /// Runs a task of the server.
 pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -28,25 +38,45 @@ pub struct Flushers {
 /// The streams that one task writes.
 #[derive(Default)]
 pub(super) struct Shard {
-    dirty: Mutex<Dirty>,
-    is_dirty: Notify,
+    dirty: Mutex<DirtyStreams>,
+    /// More frames follow at once for streams that are dirty.
+    is_gathering: AtomicBool,
+    /// There is something to write, or no more to gather.
+    wake: Notify,
+}
+
+/// A stream that has frames which nobody has tried to write yet.
+pub(super) trait Dirty: Send + Sync {
+    /// Reads what `flush_dirty` is about to touch, so that it is in the processor's cache by then.
+    fn touch(&self);
+
+    /// Writes them. Frames that are queued from now on make the stream dirty again.
+    fn flush_dirty(&self);
 }
 
 #[derive(Default)]
-struct Dirty {
-    /// Streams with frames that nobody has tried to write yet.
-    streams: Vec<Arc<Shared>>,
+struct DirtyStreams {
+    streams: Vec<Arc<dyn Dirty>>,
     /// The task has ended: senders write by themselves.
     has_ended: bool,
 }
 
 /// After this many streams the task yields.
 const STRETCH: usize = 64;
+/// With more dirty streams than this, the task waits for frames that follow at once.
+const GATHERED_FROM: usize = 64;
+/// How long it waits for them.
+const GATHER_WITHIN: Duration = Duration::from_millis(1);
 
 impl Flushers {
     /// Starts a task per processor. They end when `done` is cancelled and nothing is dirty; afterwards senders write by themselves.
     pub fn start(spawn: &Spawn, done: &CancellationToken, queued: Arc<QueuedBytes>) -> Self {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::with(count, spawn, done, queued)
+    }
+
+    /// The same with so many tasks.
+    pub(super) fn with(count: usize, spawn: &Spawn, done: &CancellationToken, queued: Arc<QueuedBytes>) -> Self {
         let flushers = Self { shards: (0..count).map(|_| Arc::default()).collect(), next: Arc::default(), queued };
         for shard in &*flushers.shards {
             let (shard, done) = (shard.clone(), done.clone());
@@ -58,7 +88,7 @@ impl Flushers {
     /// No tasks: senders write by themselves.
     pub fn inline(queued: Arc<QueuedBytes>) -> Self {
         let shard =
-            Shard { dirty: Mutex::new(Dirty { streams: Vec::new(), has_ended: true }), is_dirty: Notify::new() };
+            Shard { dirty: Mutex::new(DirtyStreams { streams: Vec::new(), has_ended: true }), ..Shard::default() };
         Self { shards: Arc::new([Arc::new(shard)]), next: Arc::default(), queued }
     }
 
@@ -75,8 +105,8 @@ impl Flushers {
 }
 
 impl Shard {
-    /// Has a stream written soon.
-    pub(super) fn mark_dirty(&self, stream: Arc<Shared>) {
+    /// Has a stream written soon. `is_gathered`: more frames follow at once.
+    pub(super) fn mark_dirty(&self, stream: Arc<dyn Dirty>, is_gathered: bool) {
         let mut dirty = self.dirty.lock();
         if dirty.has_ended {
             drop(dirty);
@@ -84,35 +114,63 @@ impl Shard {
             return;
         }
         dirty.streams.push(stream);
-        if dirty.streams.len() == 1 {
-            drop(dirty);
-            self.is_dirty.notify_one();
+        let is_first = dirty.streams.len() == 1;
+        let has_changed = self.is_gathering.swap(is_gathered, Ordering::Relaxed) != is_gathered;
+        drop(dirty);
+        if is_first || (has_changed && !is_gathered) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// No more frames follow at once.
+    pub(super) fn stop_gathering(&self) {
+        if self.is_gathering.load(Ordering::Relaxed) && self.is_gathering.swap(false, Ordering::Relaxed) {
+            self.wake.notify_one();
         }
     }
 
     async fn flush_until(&self, done: CancellationToken) {
         let mut batch = Vec::new();
         loop {
-            {
-                let mut dirty = self.dirty.lock();
-                std::mem::swap(&mut batch, &mut dirty.streams);
-                if batch.is_empty() && done.is_cancelled() {
-                    dirty.has_ended = true;
-                    return;
-                }
+            self.gather().await;
+            let has_ended = self.take(&mut batch, &done);
+            if has_ended {
+                return;
             }
             if batch.is_empty() {
                 tokio::select! {
-                    () = self.is_dirty.notified() => {}
+                    () = self.wake.notified() => {}
                     () = done.cancelled() => {}
                 }
             }
-            for (index, stream) in batch.drain(..).enumerate() {
+            for (index, stream) in batch.iter().enumerate() {
+                if let Some(next) = batch.get(index + 1) {
+                    next.touch();
+                }
                 if index % STRETCH == STRETCH - 1 {
                     tokio::task::yield_now().await;
                 }
                 stream.flush_dirty();
             }
+            batch.clear();
         }
+    }
+
+    /// Waits for frames that follow at once, if many streams are dirty.
+    async fn gather(&self) {
+        let until = Instant::now() + GATHER_WITHIN;
+        while self.is_gathering.load(Ordering::Relaxed) && self.dirty.lock().streams.len() > GATHERED_FROM {
+            if timeout_at(until, self.wake.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the dirty streams. True: there are none, and there will be none.
+    fn take(&self, batch: &mut Vec<Arc<dyn Dirty>>, done: &CancellationToken) -> bool {
+        let mut dirty = self.dirty.lock();
+        std::mem::swap(batch, &mut dirty.streams);
+        dirty.has_ended = batch.is_empty() && done.is_cancelled();
+        dirty.has_ended
     }
 }

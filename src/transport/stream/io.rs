@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+use crate::sync::Mutex;
 
 /// Both directions of a byte stream that is not a TCP socket.
 pub trait Duplex: AsyncRead + AsyncWrite + Send {}

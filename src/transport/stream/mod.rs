@@ -8,20 +8,23 @@ mod queue;
 pub use queue::{FRAME_COST, QueuedBytes};
 
 mod flusher;
-pub use flusher::{Flushers, Spawn};
+pub use flusher::{Flushers, Spawn, WriteMode};
 
 mod shared;
+pub use shared::AnswerFate;
+
+mod handle;
+pub use handle::Handle;
 
 use std::{
     any::Any,
     io::{Error, IoSlice, Result},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,9 +32,13 @@ use tokio::{
 
 use self::{
     io::Io,
-    shared::{ABORTED, CLOSED, CUT, OPEN, Shared},
+    shared::{ABORTED, CUT, Shared},
 };
-use crate::{Part, UnderWay, serve::MAX_HEAD};
+use crate::{
+    Part, UnderWay,
+    serve::MAX_HEAD,
+    sync::{Mutex, atomic::Ordering},
+};
 
 /// A stream, held by the task that reads it. The socket closes when it is dropped, whatever handles there are.
 pub struct Stream {
@@ -54,28 +61,6 @@ struct Head {
 
 /// Bytes of a head from which on it counts: the HTTP server has a buffer of this size anyway.
 const HEAD_COUNTED_FROM: usize = 8 * 1024;
-
-/// Writes into a [`Stream`], watches it and ends it, from anywhere.
-#[derive(Clone)]
-pub struct Handle(Arc<Shared>);
-
-/// Who writes queued frames into the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteMode {
-    /// The sender, at once: for one frame to few devices.
-    Inline,
-    /// A flusher, together with what else is queued by then.
-    Batched,
-}
-
-/// Learns what became of an answer of the HTTP server. Exactly one of the two is called, once.
-pub trait AnswerFate: Send + Sync {
-    /// The kernel has taken the whole answer.
-    fn taken(&self);
-
-    /// The connection ended before that.
-    fn lost(&self);
-}
 
 impl Stream {
     /// Wraps an accepted TCP stream.
@@ -119,9 +104,10 @@ impl Stream {
         }
     }
 
-    /// The HTTP server is done with the stream.
+    /// Ends the HTTP server's part: its task has ended, and would stay allocated for as long as a waker points at it.
     pub(crate) fn upgraded(mut self) -> Self {
         self.head = Head::default();
+        drop((self.shared.reader.take(), self.shared.writer.take()));
         self
     }
 
@@ -141,7 +127,7 @@ impl Stream {
 
     /// The stream's handle.
     pub fn handle(&self) -> Handle {
-        Handle(self.shared.clone())
+        Handle::new(self.shared.clone())
     }
 
     /// Writes what the kernel did not take at once, and has the task woken when there is more to do: frames, or an end.
@@ -189,76 +175,9 @@ impl Stream {
     /// Queues a last frame though the stream was cut.
     pub(crate) fn push_last(&self, frame: Bytes) {
         if self.shared.condition() <= CUT {
-            self.shared.queue.lock().push(frame);
+            // Its owner holds the stream, so the queue is open.
+            let _ = self.shared.queue.lock().enqueue(&[frame]);
         }
-    }
-}
-
-impl Handle {
-    /// Queues frames, in order and with nothing between them. They are whole and go out as they are. False: the stream has ended.
-    pub fn enqueue(&self, frames: &[Bytes], mode: WriteMode) -> bool {
-        self.0.enqueue(frames, mode)
-    }
-
-    /// Bytes that were queued and that the kernel has not taken.
-    pub fn backlog(&self) -> usize {
-        self.0.queue.lock().waiting()
-    }
-
-    /// Bytes that were ever queued, and how many of them the kernel has taken.
-    pub fn offsets(&self) -> (u64, u64) {
-        self.0.queue.lock().offsets()
-    }
-
-    /// Whether the kernel had no room at the last attempt.
-    pub fn is_blocked(&self) -> bool {
-        self.0.queue.lock().is_blocked
-    }
-
-    /// Whether the kernel had no room at the last attempt, and more than this many bytes wait. While nobody has tried to write them, bytes
-    /// that wait say nothing about the peer, and no wakeup follows when a flusher has written them.
-    pub(crate) fn is_blocked_beyond(&self, bytes: usize) -> bool {
-        let queue = self.0.queue.lock();
-        queue.is_blocked && queue.waiting() > bytes
-    }
-
-    /// Drops the frames of which the kernel has nothing yet.
-    pub fn drop_unwritten(&self) {
-        self.0.queue.lock().drop_unwritten();
-    }
-
-    /// Ends the stream. Its owner writes what is queued as far as the peer takes it in a moment.
-    pub fn cut(&self) {
-        self.0.end(CUT);
-    }
-
-    /// Ends the stream and throws away what was not sent (RST).
-    pub fn abort(&self) {
-        self.0.end(ABORTED);
-    }
-
-    /// Whether the stream was not cut, aborted or closed.
-    pub fn is_open(&self) -> bool {
-        self.0.condition() == OPEN
-    }
-
-    /// Whether this is a handle of the same stream.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// The HTTP server has read the head of a request.
-    pub(crate) fn head_has_arrived(&self) {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Reports to `fate` when the kernel has all that was handed to the HTTP server so far.
-    pub(crate) fn await_flush(&self, fate: Arc<dyn AnswerFate>) {
-        if self.0.condition() == CLOSED {
-            fate.lost();
-            return;
-        }
-        self.0.answers.lock().push(fate);
     }
 }
 
@@ -321,5 +240,8 @@ impl Drop for Stream {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "model"))]
+mod model;
+
+#[cfg(all(test, not(feature = "model")))]
 mod tests;

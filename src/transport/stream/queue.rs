@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::io::Io;
+use crate::ledger::{Ledger, Outgoing, Rejected};
 
 /// Frames that go into the kernel with one call.
 const MAX_SLICES: usize = 64;
@@ -80,6 +81,7 @@ pub(super) struct Queue {
     is_partial: bool,
     /// The kernel had no room at the last attempt. Only the owner of the stream tries again.
     pub(super) is_blocked: bool,
+    pub(super) ledger: Ledger,
     total: Arc<QueuedBytes>,
 }
 
@@ -93,8 +95,39 @@ impl Queue {
             queued: 0,
             is_partial: false,
             is_blocked: false,
+            ledger: Ledger::default(),
             total,
         }
+    }
+
+    /// Puts frames behind all that wait.
+    pub(super) fn enqueue(&mut self, frames: &[Bytes]) -> Result<(), Rejected> {
+        if self.io.is_none() {
+            return Err(Rejected::Ended);
+        }
+        frames.iter().for_each(|frame| self.push(frame.clone()));
+        Ok(())
+    }
+
+    /// The same for a packet, if the ledger accepts it.
+    pub(super) fn deliver(&mut self, outgoing: &Outgoing<'_>) -> Result<(), Rejected> {
+        if self.io.is_none() {
+            return Err(Rejected::Ended);
+        }
+        self.ledger.enter(outgoing, self.waiting)?;
+        self.enqueue(outgoing.frames)
+    }
+
+    /// Puts a ping behind all that wait, unless one waits for its pong already.
+    pub(super) fn ping(&mut self, frame: impl FnOnce(u64) -> Bytes) -> Result<(), Rejected> {
+        if self.ledger.has_ping() {
+            return Ok(());
+        }
+        let ping = frame(self.ledger.ping());
+        self.enqueue(&[ping])?;
+        self.ledger.count(1);
+        self.ledger.ping_queued(self.offsets());
+        Ok(())
     }
 
     /// Bytes that wait.
@@ -107,13 +140,9 @@ impl Queue {
         (self.queued, self.queued - self.waiting as u64)
     }
 
-    /// Puts a frame behind all that wait. False: the stream is closed.
-    pub(super) fn push(&mut self, frame: Bytes) -> bool {
-        if self.io.is_none() {
-            return false;
-        }
+    fn push(&mut self, frame: Bytes) {
         if frame.is_empty() {
-            return true;
+            return;
         }
         self.waiting += frame.len();
         self.queued += frame.len() as u64;
@@ -123,7 +152,6 @@ impl Queue {
         } else {
             self.others.push_back(frame);
         }
-        true
     }
 
     /// Writes what the kernel takes now.
@@ -172,21 +200,24 @@ impl Queue {
     }
 
     /// Forgets bytes that the kernel has taken.
-    fn advance(&mut self, mut count: usize) {
+    fn advance(&mut self, count: usize) {
         self.waiting -= count;
-        self.total.remove(count);
+        let (mut left, mut frames) = (count, 0);
         while let Some(first) = &mut self.first {
-            if count < first.len() {
-                first.advance(count);
-                self.is_partial |= count > 0;
-                return;
+            if left < first.len() {
+                first.advance(left);
+                self.is_partial |= left > 0;
+                break;
             }
-            count -= first.len();
-            self.total.remove(FRAME_COST);
+            left -= first.len();
+            frames += 1;
             self.is_partial = false;
             self.first = self.others.pop_front();
         }
-        self.others = VecDeque::new();
+        if self.first.is_none() {
+            self.others = VecDeque::new();
+        }
+        self.total.remove(count + frames * FRAME_COST);
     }
 
     /// Drops the frames of which the kernel has nothing.

@@ -1,16 +1,29 @@
-use std::{
-    io,
+use std::{io, sync::Arc};
+
+use futures_util::task::AtomicWaker;
+
+use super::{
+    Flushers, WriteMode,
+    flusher::{Dirty, Shard},
+    io::Io,
+    queue::Queue,
+};
+use crate::{
+    ledger::Rejected,
     sync::{
-        Arc,
+        Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
-use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+/// Learns what became of an answer of the HTTP server. Exactly one of the two is called, once.
+pub trait AnswerFate: Send + Sync {
+    /// The kernel has taken the whole answer.
+    fn taken(&self);
 
-use super::{AnswerFate, Flushers, WriteMode, flusher::Shard, io::Io, queue::Queue};
+    /// The connection ended before that.
+    fn lost(&self);
+}
 
 /// What a stream and its handles share.
 pub(super) struct Shared {
@@ -50,6 +63,11 @@ impl Shared {
         }
     }
 
+    /// Reads what a delivery, or a flusher, is about to touch.
+    pub(super) fn touch(&self) {
+        std::hint::black_box((self.condition.load(Ordering::Relaxed), self.is_dirty.load(Ordering::Relaxed)));
+    }
+
     pub(super) fn condition(&self) -> u8 {
         self.condition.load(Ordering::Acquire)
     }
@@ -71,36 +89,32 @@ impl Shared {
         self.condition.swap(CLOSED, Ordering::AcqRel)
     }
 
-    /// Queues frames behind all that wait. False: the stream has ended, and they are dropped.
-    pub(super) fn enqueue(self: &Arc<Self>, frames: &[Bytes], mode: WriteMode) -> bool {
+    /// Puts something into the queue, and has it written.
+    pub(super) fn enqueue(
+        self: &Arc<Self>,
+        mode: WriteMode,
+        add: impl FnOnce(&mut Queue) -> Result<(), Rejected>,
+    ) -> Result<(), Rejected> {
         if self.condition() != OPEN {
-            return false;
+            return Err(Rejected::Ended);
         }
         let mut queue = self.queue.lock();
-        if !frames.iter().all(|frame| queue.push(frame.clone())) {
-            return false;
-        }
+        add(&mut queue)?;
         match mode {
             // The owner writes it when the kernel has room.
             _ if queue.is_blocked => {}
             WriteMode::Inline => self.flush(&mut queue),
-            WriteMode::Batched => {
+            WriteMode::Batched | WriteMode::Gathered => {
                 drop(queue);
+                let is_gathered = mode == WriteMode::Gathered;
                 if !self.is_dirty.swap(true, Ordering::AcqRel) {
-                    self.shard.mark_dirty(self.clone());
+                    self.shard.mark_dirty(self.clone(), is_gathered);
+                } else if !is_gathered {
+                    self.shard.stop_gathering();
                 }
             }
         }
-        true
-    }
-
-    /// Writes the queue of a stream that was marked dirty.
-    pub(super) fn flush_dirty(&self) {
-        self.is_dirty.store(false, Ordering::Release);
-        let mut queue = self.queue.lock();
-        if !queue.is_blocked {
-            self.flush(&mut queue);
-        }
+        Ok(())
     }
 
     fn flush(&self, queue: &mut Queue) {
@@ -108,6 +122,20 @@ impl Shared {
         if queue.try_flush().is_err() || queue.is_blocked {
             queue.is_blocked = true;
             self.reader.wake();
+        }
+    }
+}
+
+impl Dirty for Shared {
+    fn touch(&self) {
+        self.touch();
+    }
+
+    fn flush_dirty(&self) {
+        self.is_dirty.store(false, Ordering::Release);
+        let mut queue = self.queue.lock();
+        if !queue.is_blocked {
+            self.flush(&mut queue);
         }
     }
 }

@@ -27,5 +27,8 @@ pub use reader::{Event, FrameReader};
 mod connection;
 pub use connection::{Ended, MAX_CONTROL_FRAMES_PER_SECOND, Message, WebSocket};
 
+mod task;
+pub use task::{End, Leave, Peer, Step, Task};
+
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 /// A message whose receipt is to be proven, as the connections that send it report it. Every method is called with locks held: it must
-/// not block, and must not call the hub.
+/// not block, and must not send anything to a connection.
 pub trait Unproven: Send + Sync + 'static {
     /// A connection accepted the message. Exactly one call of `proven` or `lost` follows for that connection.
     fn sent(&self);
@@ -25,29 +25,29 @@ impl fmt::Debug for dyn Unproven {
 pub struct InFlight(VecDeque<(u64, Sent)>);
 
 impl InFlight {
-    /// So many there may be: a device that reads and proves nothing is not sent more for ever.
-    const MOST: usize = 65_536;
+    /// The most that may be in flight, so that a device that reads and never proves anything does not make it grow without end.
+    const MAX: usize = 65_536;
 
     /// Reports a message as sent whose last packet has this number.
-    pub fn push(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
+    pub(super) fn push(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
         self.0.push_back((number, Sent::new(unproven.clone())));
     }
 
     /// Reports those as received whose packets have numbers up to this one.
-    pub fn prove(&mut self, upto: u64) {
+    pub(super) fn prove(&mut self, upto: u64) {
         while let Some((_, message)) = self.0.pop_front_if(|(number, _)| *number <= upto) {
             message.proven();
         }
     }
 
     /// Whether the device has to prove some before it is sent more.
-    pub fn is_full(&self) -> bool {
-        self.0.len() >= Self::MOST
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= Self::MAX
     }
 
     /// Whether so few are in flight that a device can be given what it has missed.
-    pub fn has_room(&self) -> bool {
-        self.0.len() < Self::MOST / 2
+    pub(super) fn has_room(&self) -> bool {
+        self.0.len() < Self::MAX / 2
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     fn who_proves_nothing_is_sent_no_more() {
         let unproven: Arc<dyn Unproven> = Arc::new(Reports::default());
         let mut in_flight = InFlight::default();
-        for number in 0..InFlight::MOST as u64 {
+        for number in 0..InFlight::MAX as u64 {
             assert!(!in_flight.is_full());
             in_flight.push(number, &unproven);
         }

@@ -1,8 +1,6 @@
-use crate::stream::Handle;
-
 /// What is known of what a device has received, by the pongs of pings that were sent behind it. Packets are counted from 1, in the order in which they were queued.
 #[derive(Debug, Default)]
-pub struct Proof {
+pub(super) struct Proof {
     /// Packets that were queued.
     queued: u64,
     /// The device has all packets up to this one.
@@ -28,50 +26,48 @@ struct Ping {
 
 impl Proof {
     /// Counts packets that were queued, and gives the number of the last one.
-    pub fn queue(&mut self, count: usize) -> u64 {
+    pub(super) fn queue(&mut self, count: usize) -> u64 {
         self.queued += count as u64;
         self.queued
     }
 
     /// Packets that were queued.
-    pub fn queued(&self) -> u64 {
+    pub(super) fn queued(&self) -> u64 {
         self.queued
     }
 
     /// The last packet that was queued is to be proven.
-    pub fn want(&mut self) {
+    pub(super) fn want(&mut self) {
         self.wanted = self.queued;
     }
 
     /// Whether a ping is to be sent for what is wanted.
-    pub fn needs_ping(&self) -> bool {
+    pub(super) fn needs_ping(&self) -> bool {
         self.wanted > self.proven && self.ping.is_none()
     }
 
     /// Whether a ping waits for its pong.
-    pub fn has_ping(&self) -> bool {
+    pub(super) fn has_ping(&self) -> bool {
         self.ping.is_some()
     }
 
-    /// Registers the ping that is queued next, and gives its id.
-    pub fn ping(&mut self) -> u64 {
+    /// Registers a ping that is queued next, and gives its id.
+    pub(super) fn ping(&mut self) -> u64 {
         self.pings += 1;
         self.ping = Some(Ping { id: self.pings, covers: self.queued, end: u64::MAX, taken: 0 });
         self.pings
     }
 
-    /// The ping has been queued on this stream.
-    pub fn ping_queued(&mut self, stream: &Handle) {
+    /// The ping has been queued on a stream: it ends there in the bytes that were ever queued, of which the kernel has taken so many.
+    pub(super) fn ping_queued(&mut self, (queued, taken): (u64, u64)) {
         if let Some(ping) = &mut self.ping {
-            let (queued, taken) = stream.offsets();
             *ping = Ping { end: queued, taken, ..*ping };
         }
     }
 
     /// Whether the ping has not left for the device yet, and bytes before it have since this was asked last: a slow line, not a
-    /// device that is gone.
-    pub fn is_ping_on_its_way(&mut self, stream: &Handle) -> bool {
-        let (_, taken) = stream.offsets();
+    /// device that is gone. `taken`: how many bytes of the stream the kernel has taken.
+    pub(super) fn is_ping_on_its_way(&mut self, taken: u64) -> bool {
         self.ping.as_mut().is_some_and(|ping| {
             let before = std::mem::replace(&mut ping.taken, taken);
             taken < ping.end && taken > before
@@ -79,13 +75,13 @@ impl Proof {
     }
 
     /// Takes the pong of the ping with this id; of any if the pong names none. Gives what is newly proven.
-    pub fn pong(&mut self, id: Option<u64>) -> Option<u64> {
+    pub(super) fn pong(&mut self, id: Option<u64>) -> Option<u64> {
         let ping = self.ping.take_if(|ping| id.is_none_or(|id| id == ping.id))?;
         self.prove(ping.covers)
     }
 
     /// The device has the packets up to this one.
-    pub fn prove(&mut self, upto: u64) -> Option<u64> {
+    pub(super) fn prove(&mut self, upto: u64) -> Option<u64> {
         (upto > self.proven).then(|| {
             self.proven = upto;
             upto

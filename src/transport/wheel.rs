@@ -4,7 +4,6 @@ use std::{
     time::Duration,
 };
 
-use engineioxide_core::Sid;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -16,15 +15,15 @@ const TICK_MS: u64 = 10;
 /// No entry.
 const NEVER: u64 = u64::MAX;
 
-/// The timers of all sessions, driven by one task. Entries name sessions by id, so that one that has ended is not kept.
-pub(crate) struct Wheel {
+/// The timers of many connections, driven by one task. Entries name connections by a key, so that one that has ended is not kept.
+pub struct Wheel<K> {
     start: Instant,
-    slots: Mutex<BTreeMap<u64, Vec<Sid>>>,
+    slots: Mutex<BTreeMap<u64, Vec<K>>>,
     has_earlier: Notify,
 }
 
-/// A session's earliest entry in the wheel, as a tick. Later ones are made when this one is due.
-pub(crate) struct Entry(AtomicU64);
+/// A connection's earliest entry in the wheel, as a tick. Later ones are made when this one is due.
+pub struct Entry(AtomicU64);
 
 impl Default for Entry {
     fn default() -> Self {
@@ -32,13 +31,15 @@ impl Default for Entry {
     }
 }
 
-impl Wheel {
-    pub(crate) fn new() -> Self {
+impl<K> Default for Wheel<K> {
+    fn default() -> Self {
         Self { start: Instant::now(), slots: Mutex::default(), has_earlier: Notify::new() }
     }
+}
 
-    /// Has a session looked at then, unless that happens earlier anyway.
-    pub(crate) fn arm(&self, id: Sid, entry: &Entry, at: Instant) {
+impl<K> Wheel<K> {
+    /// Wakes a connection then, unless that happens earlier anyway.
+    pub fn arm(&self, key: K, entry: &Entry, at: Instant) {
         let elapsed = at.saturating_duration_since(self.start).as_nanos().div_ceil(u128::from(TICK_MS) * 1_000_000);
         let tick = u64::try_from(elapsed).unwrap_or(NEVER - 1).min(NEVER - 1);
         if entry.0.fetch_min(tick, Ordering::AcqRel) <= tick {
@@ -46,15 +47,15 @@ impl Wheel {
         }
         let mut slots = self.slots.lock();
         let is_first = slots.first_key_value().is_none_or(|(first, _)| tick < *first);
-        slots.entry(tick).or_default().push(id);
+        slots.entry(tick).or_default().push(key);
         drop(slots);
         if is_first {
             self.has_earlier.notify_one();
         }
     }
 
-    /// Waits for sessions that are due, and gives them with the tick of their entries ([`Entry::take`]).
-    pub(crate) async fn due(&self) -> (u64, Vec<Sid>) {
+    /// Waits for connections that are due, and returns them with the tick of their entries ([`Entry::take`]). For one caller. Cancel safe.
+    pub async fn due(&self) -> (u64, Vec<K>) {
         loop {
             let first = self.slots.lock().first_key_value().map(|(first, _)| *first);
             let Some(first) = first else {
@@ -75,9 +76,9 @@ impl Wheel {
 }
 
 impl Entry {
-    /// Takes the entry that is due at this tick: whatever is armed from now on needs another. False: the session has an earlier one, or
+    /// Takes the entry that is due at this tick: whatever is armed from now on needs another. False: the connection has an earlier one, or
     /// none, and this one is left over.
-    pub(crate) fn take(&self, tick: u64) -> bool {
+    pub fn take(&self, tick: u64) -> bool {
         self.0.compare_exchange(tick, NEVER, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
@@ -87,9 +88,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_come_in_the_order_of_their_deadlines_and_an_earlier_one_goes_first() {
-        let wheel = Wheel::new();
-        let (late, early) = (Sid::new(), Sid::new());
+    async fn connections_come_in_the_order_of_their_deadlines_and_an_earlier_one_goes_first() {
+        let wheel = Wheel::default();
+        let (late, early) = (1, 2);
         let (late_entry, early_entry) = (Entry::default(), Entry::default());
         let start = Instant::now();
         wheel.arm(late, &late_entry, start + Duration::from_secs(25));
@@ -107,8 +108,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_entry_that_an_earlier_one_replaced_is_left_over() {
-        let wheel = Wheel::new();
-        let (id, entry, start) = (Sid::new(), Entry::default(), Instant::now());
+        let wheel = Wheel::default();
+        let (id, entry, start) = (1, Entry::default(), Instant::now());
         wheel.arm(id, &entry, start + Duration::from_secs(25));
         wheel.arm(id, &entry, start + Duration::from_secs(2));
         let (tick, _) = wheel.due().await;

@@ -1,0 +1,123 @@
+//! What a session is sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use transport::{Bounds, Handle, Ledger, Outgoing, Rejected, Unproven, WriteMode};
+
+use crate::session::{Carrier, SendError, Session, State};
+
+impl Session {
+    /// Queues whole frames (see [`crate::frame`]) with nothing between them, behind all that was queued before, whatever it was.
+    pub fn send(&self, frames: &[Bytes], mode: WriteMode) -> Result<(), Rejected> {
+        match self.stream.get() {
+            Some(stream) => stream.send(frames, mode).map(drop),
+            None => self.lock().push(frames, mode).map(drop),
+        }
+    }
+
+    /// The WebSocket that carries the session, once one does.
+    pub fn websocket(&self) -> Option<&Handle> {
+        self.stream.get()
+    }
+
+    /// The same for a packet that the ledger has to accept, and that its device may have to prove: then a ping follows, or the next poll.
+    /// A packet without that may as well go to [`Session::websocket`], once there is one.
+    pub fn deliver(&self, outgoing: &Outgoing<'_>, mode: WriteMode) -> Result<(), Rejected> {
+        let mut state = self.lock();
+        state.deliver(outgoing, mode)?;
+        if outgoing.unproven.is_some() {
+            self.ping_if_wanted(&mut state, Instant::now());
+            self.arm_locked(&state);
+        }
+        Ok(())
+    }
+
+    /// Checks whether a packet of `bytes` bytes would be accepted, for one that the library above queues. Its frames need not be known.
+    pub fn check(&self, outgoing: &Outgoing<'_>, bytes: usize) -> Result<(), Rejected> {
+        let mut state = self.lock();
+        let backlog = state.backlog();
+        state.ledger(|ledger| ledger.check(outgoing, bytes, backlog)).map(drop)
+    }
+
+    /// Wants what was queued until now proven.
+    pub fn want_proof(&self, unproven: &Arc<dyn Unproven>) {
+        let mut state = self.lock();
+        state.ledger(|ledger| ledger.note_unproven(ledger.queued(), unproven));
+        self.ping_if_wanted(&mut state, Instant::now());
+        self.arm_locked(&state);
+    }
+
+    /// Accepts packets by [`Session::deliver`] again: another device has connected.
+    pub fn reopen(&self) {
+        self.lock().ledger(Ledger::reopen);
+    }
+
+    /// What is not proven never will be: [`Unproven::lost`] is called before this returns. [`Session::deliver`] accepts no packet any more.
+    pub fn end_proof(&self) {
+        let in_flight = self.lock().ledger(Ledger::end);
+        drop(in_flight);
+    }
+
+    /// Whether so little waits that the device can be given what it has missed.
+    pub fn has_room(&self, bounds: Bounds) -> bool {
+        match &self.lock().carrier {
+            Carrier::Polling(polling) => polling.ledger.has_room(polling.bytes(), bounds),
+            Carrier::WebSocket(stream) => stream.has_room(bounds),
+        }
+    }
+
+    /// Bytes that were queued and that the kernel, or a poll, has not taken.
+    pub fn backlog(&self) -> usize {
+        match self.stream.get() {
+            Some(stream) => stream.backlog(),
+            None => self.lock().backlog(),
+        }
+    }
+
+    /// Whether the library above may queue a packet.
+    pub(crate) fn may_send(&self) -> Result<(), SendError> {
+        let state = self.lock();
+        match &state.carrier {
+            _ if state.closed.is_some() => Err(SendError::Closed),
+            Carrier::Polling(polling) if polling.len() >= self.engine.config().max_buffer_size => Err(SendError::Full),
+            Carrier::Polling(_) | Carrier::WebSocket(_) => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// Bytes that were queued and that the kernel, or a poll, has not taken.
+    pub(crate) fn backlog(&self) -> usize {
+        match &self.carrier {
+            Carrier::Polling(polling) => polling.bytes(),
+            Carrier::WebSocket(stream) => stream.backlog(),
+        }
+    }
+
+    /// Queues packets. Returns the number of the last one.
+    pub(crate) fn push(&mut self, frames: &[Bytes], mode: WriteMode) -> Result<u64, Rejected> {
+        match &mut self.carrier {
+            _ if self.closed.is_some() => Err(Rejected::Ended),
+            Carrier::Polling(polling) => Ok(polling.send(frames)),
+            Carrier::WebSocket(stream) => stream.send(frames, mode),
+        }
+    }
+
+    fn deliver(&mut self, outgoing: &Outgoing<'_>, mode: WriteMode) -> Result<(), Rejected> {
+        match &mut self.carrier {
+            _ if self.closed.is_some() => Err(Rejected::Ended),
+            Carrier::Polling(polling) => polling.deliver(outgoing),
+            Carrier::WebSocket(stream) => stream.deliver(outgoing, mode),
+        }
+    }
+
+    /// Looks at the ledger of what was queued.
+    pub(crate) fn ledger<T>(&mut self, look: impl FnOnce(&mut Ledger) -> T) -> T {
+        match &mut self.carrier {
+            Carrier::Polling(polling) => look(&mut polling.ledger),
+            Carrier::WebSocket(stream) => stream.ledger(look),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+use std::sync::{Arc, OnceLock};
+
+use engineioxide::engine::Engine;
+use tokio_util::sync::CancellationToken;
+use transport::{Bounds, Flushers, Pages, Spawn, Unfinished};
+
+use super::Config;
+use crate::auth::Expiry;
+use crate::clock::Clock;
+use crate::command::Commands;
+use crate::lifecycle::Lifecycle;
+use crate::limits::Connections;
+
+/// What the edge works with.
+pub struct Parameters {
+    /// `[socketio]`.
+    pub config: Config,
+    /// What is retained in rooms that a device joins may wait besides `queue_bytes`, up to so many bytes.
+    pub on_join_bytes: usize,
+    /// What happens when tokens expire.
+    pub expiry: Expiry,
+    /// Runs what devices ask for.
+    pub commands: Commands,
+    /// Counts transports.
+    pub connections: Arc<Connections>,
+    /// Which pages may connect.
+    pub pages: Pages,
+    /// The time of day.
+    pub clock: Clock,
+    /// Runs tasks.
+    pub lifecycle: Lifecycle,
+    /// Write the queues of all WebSocket connections.
+    pub flushers: Flushers,
+    /// Counts packets whose attachments have not all arrived.
+    pub unfinished: Unfinished,
+    /// Runs the engine's tasks.
+    pub spawn: Spawn,
+    /// Runs the task of the engine's timers.
+    pub spawn_vital: Spawn,
+    /// Sessions end when this is cancelled.
+    pub done: CancellationToken,
+}
+
+/// What all devices of the edge share.
+pub(super) struct Edge {
+    pub(super) parameters: Parameters,
+    /// Set before the first request.
+    pub(super) engine: OnceLock<Engine>,
+}
+
+impl Edge {
+    /// What may wait for a device.
+    pub(super) fn bounds(&self) -> Bounds {
+        let Parameters { config, on_join_bytes, .. } = &self.parameters;
+        Bounds { queue_bytes: config.queue_bytes, exempt_bytes: *on_join_bytes }
+    }
+}

@@ -1,0 +1,37 @@
+use std::sync::Arc;
+
+use engineioxide::session::Session;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::{closing::own_event, device::Device};
+use crate::auth::ExpiryDue;
+use crate::command::Admission;
+use crate::message::{CloseCode, EventName};
+
+impl Device {
+    /// Does what is due about the device's token, and sets the session's alarm for what comes next: the notice that the token is about to
+    /// expire, and the end of the connection.
+    pub(super) fn watch_token(&self, session: &Session) {
+        let looked = self.admitted(|admitted| {
+            let expires_at = admitted.identity.expires_at;
+            let (due, next) = self.edge.parameters.expiry.due(expires_at, &mut admitted.told_of);
+            // Under the lock, so that the last alarm that is set is that of the newest token.
+            session.set_alarm(next);
+            (due, expires_at, admitted.admission.clone())
+        });
+        match looked {
+            None | Some((ExpiryDue::Nothing, ..)) => {}
+            Some((ExpiryDue::Notice, expires_at, admission)) => self.tell_of_expiry(&admission, expires_at),
+            Some((ExpiryDue::Close, _, admission)) => admission.close(&CloseCode::Expired.into()),
+        }
+    }
+
+    fn tell_of_expiry(&self, admission: &Arc<Admission>, expires_at: Timestamp) {
+        let leeway = SignedDuration::try_from(self.edge.parameters.expiry.leeway).unwrap_or_default();
+        let expires_at = expires_at.checked_sub(leeway).unwrap_or(expires_at);
+        let body = json!({ "expiresAt": format!("{expires_at:.3}") });
+        // If the queue is full, the next emit finds that out.
+        admission.member().send(own_event(EventName::own("bugle:token_expiring"), &body));
+    }
+}

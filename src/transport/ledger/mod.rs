@@ -1,0 +1,215 @@
+//! What one connection was given: how much of its backlog counts, and what its device has proven to have. It stands under the lock of
+//! the connection's queue, so that a packet's number is its place in that queue.
+
+mod in_flight;
+pub use in_flight::{InFlight, Unproven};
+
+mod proof;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::proof::Proof;
+
+/// What the server has missed to send may take up this part of a queue: the rest is for live events.
+const REPLAY_SHARE: usize = 4;
+
+/// The packets of one connection, counted from 1 in the order in which they were queued.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    proof: Proof,
+    in_flight: InFlight,
+    /// Of the backlog, at most this many bytes are exempt from [`Bounds::queue_bytes`].
+    exempt: usize,
+    /// No packet is accepted any more. Those that are counted without a check still go out.
+    is_sealed: bool,
+}
+
+/// How many bytes may wait for a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The backlog past which a connection is slow.
+    pub queue_bytes: usize,
+    /// Bytes of exempt packets that may wait besides.
+    pub exempt_bytes: usize,
+}
+
+/// One packet for one connection.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Its frames, which go out with nothing between them.
+    pub frames: &'a [Bytes],
+    /// The packet was there before its device: that it waits does not make the device slow.
+    pub is_exempt: bool,
+    /// No packet is accepted after this one, whether it is accepted or not.
+    pub is_last: bool,
+    /// Learns whether the device has received the packet.
+    pub unproven: Option<&'a Arc<dyn Unproven>>,
+    /// What may wait for the connection.
+    pub bounds: Bounds,
+}
+
+/// Why a connection does not accept a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Too much waits for the device already.
+    Full,
+    /// The connection has ended, or was sealed.
+    Ended,
+}
+
+/// What a pong means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pong {
+    /// It answers the ping that was waiting.
+    pub is_answer: bool,
+    /// Packets behind that ping are to be proven: another one is due.
+    pub needs_ping: bool,
+}
+
+impl Outgoing<'_> {
+    /// Bytes of its frames.
+    pub fn bytes(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+}
+
+impl Ledger {
+    /// Checks whether a packet may be queued behind `backlog` bytes, and notes it as queued. The caller queues it under the same lock.
+    pub fn enter(&mut self, outgoing: &Outgoing<'_>, backlog: usize) -> Result<(), Rejected> {
+        let bytes = outgoing.bytes();
+        let checked = self.check(outgoing, bytes, backlog);
+        self.is_sealed |= outgoing.is_last;
+        let is_exempt = checked?;
+        self.exempt += if is_exempt { bytes } else { 0 };
+        let number = self.count(outgoing.frames.len());
+        if let Some(unproven) = outgoing.unproven {
+            self.note_unproven(number, unproven);
+        }
+        Ok(())
+    }
+
+    /// Checks whether a packet of `bytes` bytes may be queued behind `backlog` bytes. Returns whether it is exempt from the bound.
+    pub fn check(&mut self, outgoing: &Outgoing<'_>, bytes: usize, backlog: usize) -> Result<bool, Rejected> {
+        if self.is_sealed {
+            return Err(Rejected::Ended);
+        }
+        self.exempt = self.exempt.min(backlog);
+        let Outgoing { is_exempt, unproven, bounds, .. } = outgoing;
+        let is_exempt = *is_exempt && self.exempt.saturating_add(bytes) <= bounds.exempt_bytes;
+        let is_full = !is_exempt && backlog > bounds.queue_bytes.saturating_add(self.exempt);
+        if is_full || (unproven.is_some() && self.in_flight.is_full()) {
+            return Err(Rejected::Full);
+        }
+        Ok(is_exempt)
+    }
+
+    /// Counts packets that were queued without a check. Returns the number of the last one.
+    pub fn count(&mut self, packets: usize) -> u64 {
+        self.proof.queue(packets)
+    }
+
+    /// Packets that were queued.
+    pub fn queued(&self) -> u64 {
+        self.proof.queued()
+    }
+
+    /// Wants the packets up to this one proven.
+    pub fn note_unproven(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
+        self.in_flight.push(number, unproven);
+        self.proof.want();
+    }
+
+    /// Whether so little waits that the device can be given what it has missed.
+    pub fn has_room(&self, backlog: usize, bounds: Bounds) -> bool {
+        self.in_flight.has_room() && backlog <= (bounds.queue_bytes / REPLAY_SHARE).saturating_add(self.exempt)
+    }
+
+    /// Accepts packets again.
+    pub fn reopen(&mut self) {
+        self.is_sealed = false;
+    }
+
+    /// Ends: what is not proven never will be. The caller drops what this returns without a lock.
+    #[must_use]
+    pub fn end(&mut self) -> InFlight {
+        self.is_sealed = true;
+        std::mem::take(&mut self.in_flight)
+    }
+
+    /// Whether a ping is to be sent for packets that are to be proven.
+    pub fn needs_ping(&self) -> bool {
+        self.proof.needs_ping()
+    }
+
+    /// Whether a ping waits for its pong.
+    pub fn has_ping(&self) -> bool {
+        self.proof.has_ping()
+    }
+
+    /// Registers a ping that is queued next, and gives its id.
+    pub fn ping(&mut self) -> u64 {
+        self.proof.ping()
+    }
+
+    /// The ping has been queued on a stream: see [`Handle::offsets`](crate::Handle::offsets).
+    pub(crate) fn ping_queued(&mut self, offsets: (u64, u64)) {
+        self.proof.ping_queued(offsets);
+    }
+
+    /// Whether the ping has not left for the device, though bytes before it have since this was asked last.
+    pub(crate) fn is_ping_on_its_way(&mut self, taken: u64) -> bool {
+        self.proof.is_ping_on_its_way(taken)
+    }
+
+    /// Takes the pong of the ping with this id; of any if the pong names none.
+    pub fn pong(&mut self, id: Option<u64>) -> Pong {
+        let had_ping = self.proof.has_ping();
+        if let Some(upto) = self.proof.pong(id) {
+            self.in_flight.prove(upto);
+        }
+        Pong { is_answer: had_ping && !self.proof.has_ping(), needs_ping: self.proof.needs_ping() }
+    }
+
+    /// The device has the packets up to this one.
+    pub fn prove(&mut self, upto: u64) {
+        if let Some(upto) = self.proof.prove(upto) {
+            self.in_flight.prove(upto);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { queue_bytes: 100, exempt_bytes: 1_000 };
+
+    fn outgoing(frames: &[Bytes], is_exempt: bool) -> Outgoing<'_> {
+        Outgoing { frames, is_exempt, is_last: false, unproven: None, bounds: BOUNDS }
+    }
+
+    #[test]
+    fn exempt_packets_do_not_count_towards_the_bound_until_they_have_left() {
+        let (large, small) = ([Bytes::from_static(&[0; 900])], [Bytes::from_static(&[0; 10])]);
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.enter(&outgoing(&large, true), 0), Ok(()));
+        assert_eq!(ledger.enter(&outgoing(&small, false), 900), Ok(()), "the backlog is exempt");
+        assert_eq!(ledger.enter(&outgoing(&small, false), 1_001), Err(Rejected::Full));
+        assert_eq!(ledger.enter(&outgoing(&large, true), 1_000), Ok(()), "within the bound, exempt or not");
+        assert_eq!(ledger.enter(&outgoing(&small, false), 50), Ok(()));
+        assert_eq!(ledger.enter(&outgoing(&small, false), 151), Err(Rejected::Full), "they have left");
+    }
+
+    #[test]
+    fn no_packet_is_accepted_after_the_last_one_even_if_that_was_not() {
+        let frames = [Bytes::from_static(b"a")];
+        for (backlog, accepted) in [(0, Ok(())), (101, Err(Rejected::Full))] {
+            let mut ledger = Ledger::default();
+            let last = Outgoing { is_last: true, ..outgoing(&frames, false) };
+            assert_eq!(ledger.enter(&last, backlog), accepted);
+            assert_eq!(ledger.enter(&outgoing(&frames, false), 0), Err(Rejected::Ended));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    AnswerFate, WriteMode,
+    shared::{ABORTED, CLOSED, CUT, OPEN, Shared},
+};
+use crate::{
+    ledger::{Bounds, Ledger, Outgoing, Rejected},
+    sync::atomic::Ordering,
+};
+
+/// Writes into a [`Stream`](super::Stream), watches it and ends it, from anywhere.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// Queues frames, in order and with nothing between them. They are whole and go out as they are, and are not counted in the
+    /// ledger. False: the stream has ended.
+    pub fn enqueue(&self, frames: &[Bytes], mode: WriteMode) -> bool {
+        self.0.enqueue(mode, |queue| queue.enqueue(frames)).is_ok()
+    }
+
+    /// The same, and counts them. Returns the number of the last one.
+    pub fn send(&self, frames: &[Bytes], mode: WriteMode) -> Result<u64, Rejected> {
+        let mut number = 0;
+        self.0.enqueue(mode, |queue| {
+            queue.enqueue(frames)?;
+            number = queue.ledger.count(frames.len());
+            Ok(())
+        })?;
+        Ok(number)
+    }
+
+    /// Queues a packet, if the ledger accepts it.
+    pub fn deliver(&self, outgoing: &Outgoing<'_>, mode: WriteMode) -> Result<(), Rejected> {
+        self.0.enqueue(mode, |queue| queue.deliver(outgoing))
+    }
+
+    /// Queues a ping, unless one waits for its pong. `frame` makes it of the ping's id.
+    pub fn ping(&self, frame: impl FnOnce(u64) -> Bytes) -> Result<(), Rejected> {
+        self.0.enqueue(WriteMode::Inline, |queue| queue.ping(frame))
+    }
+
+    /// Continues the ledger of a queue whose frames these are: they come before all others. For a stream that has sent nothing.
+    pub fn adopt(&self, ledger: Ledger, frames: &[Bytes]) {
+        // A stream that has ended loses the frames, and its session with it.
+        let _ = self.0.enqueue(WriteMode::Inline, |queue| {
+            queue.ledger = ledger;
+            queue.enqueue(frames)?;
+            let offsets = queue.offsets();
+            queue.ledger.ping_queued(offsets);
+            Ok(())
+        });
+    }
+
+    /// Looks at the ledger.
+    pub fn ledger<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {
+        look(&mut self.0.queue.lock().ledger)
+    }
+
+    /// Whether so little waits that the device can be given what it has missed.
+    pub fn has_room(&self, bounds: Bounds) -> bool {
+        let queue = self.0.queue.lock();
+        queue.ledger.has_room(queue.waiting(), bounds)
+    }
+
+    /// Whether the ping that waits for its pong has not left yet, though bytes before it have since this was asked last: a slow line,
+    /// not a device that is gone.
+    pub fn is_ping_on_its_way(&self) -> bool {
+        let mut queue = self.0.queue.lock();
+        let (_, taken) = queue.offsets();
+        queue.ledger.is_ping_on_its_way(taken)
+    }
+
+    /// Reads what a delivery is about to touch: see [`Handle::deliver`].
+    pub fn touch(&self) {
+        self.0.touch();
+    }
+
+    /// Bytes that were queued and that the kernel has not taken.
+    pub fn backlog(&self) -> usize {
+        self.0.queue.lock().waiting()
+    }
+
+    /// Bytes that were ever queued, and how many of them the kernel has taken.
+    pub fn offsets(&self) -> (u64, u64) {
+        self.0.queue.lock().offsets()
+    }
+
+    /// Whether the kernel had no room at the last attempt.
+    pub fn is_blocked(&self) -> bool {
+        self.0.queue.lock().is_blocked
+    }
+
+    /// Whether the kernel had no room at the last attempt, and more than this many bytes wait. While nobody has tried to write them, bytes
+    /// that wait say nothing about the peer, and no wakeup follows when a flusher has written them.
+    pub(crate) fn is_blocked_beyond(&self, bytes: usize) -> bool {
+        let queue = self.0.queue.lock();
+        queue.is_blocked && queue.waiting() > bytes
+    }
+
+    /// Drops the frames of which the kernel has nothing yet.
+    pub fn drop_unwritten(&self) {
+        self.0.queue.lock().drop_unwritten();
+    }
+
+    /// Ends the stream. Its owner writes what is queued as far as the peer takes it in a moment.
+    pub fn cut(&self) {
+        self.0.end(CUT);
+    }
+
+    /// Ends the stream and throws away what was not sent (RST).
+    pub fn abort(&self) {
+        self.0.end(ABORTED);
+    }
+
+    /// Whether the stream was not cut, aborted or closed.
+    pub fn is_open(&self) -> bool {
+        self.0.condition() == OPEN
+    }
+
+    /// Whether this is a handle of the same stream.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The HTTP server has read the head of a request.
+    pub(crate) fn head_has_arrived(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reports to `fate` when the kernel has all that was handed to the HTTP server so far.
+    pub(crate) fn await_flush(&self, fate: Arc<dyn AnswerFate>) {
+        if self.0.condition() == CLOSED {
+            fate.lost();
+            return;
+        }
+        self.0.answers.lock().push(fate);
+    }
+}

@@ -1,0 +1,130 @@
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{Ended, Message, WebSocket};
+
+/// How long the closing handshake may take.
+const LEAVE_WITHIN: Duration = Duration::from_millis(500);
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What an edge does with a WebSocket that it has accepted.
+pub trait Peer: Send + Unpin + 'static {
+    /// Handles a message.
+    fn receive(&mut self, message: Message) -> Step;
+
+    /// Ends the connection, in this way. Returns how the WebSocket is left.
+    fn end(self, how: End) -> Leave;
+}
+
+/// What follows a message.
+pub enum Step {
+    /// The next message is read.
+    Read,
+    /// The next message is read when this has ended.
+    Wait(BoxFuture<()>),
+    /// The connection ends: [`Peer::end`] is called.
+    End,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub enum End {
+    /// The edge said so with [`Step::End`].
+    Asked,
+    /// The WebSocket has ended.
+    WebSocket(Ended),
+}
+
+/// How a WebSocket is left.
+pub struct Leave {
+    /// The last frame: a Close frame. `None`: the stream is dropped at once.
+    pub last: Option<Bytes>,
+    /// Called if the peer has not taken all of it within 500 ms.
+    pub on_lost: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// Serves one WebSocket, from its opening handshake to its end. The state of the handshake and that of the closing handshake are
+/// allocated while they last: what remains between is the WebSocket and its peer.
+pub struct Task<P>(Stage<P>);
+
+enum Stage<P> {
+    Opening(BoxFuture<Option<(WebSocket, P)>>),
+    Open { websocket: WebSocket, peer: P, waits_for: Option<BoxFuture<()>> },
+    Leaving(BoxFuture<()>),
+    Ended,
+}
+
+impl<P: Peer> Task<P> {
+    /// `opening` returns the WebSocket and its peer, or `None` if the connection has ended before.
+    pub fn new(opening: impl Future<Output = Option<(WebSocket, P)>> + Send + 'static) -> Self {
+        Self(Stage::Opening(Box::pin(opening)))
+    }
+}
+
+impl<P: Peer> Future for Task<P> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let end = match &mut self.0 {
+                Stage::Opening(opening) => {
+                    self.0 = match ready!(opening.as_mut().poll(cx)) {
+                        Some((websocket, peer)) => Stage::Open { websocket, peer, waits_for: None },
+                        None => Stage::Ended,
+                    };
+                    continue;
+                }
+                Stage::Open { websocket, peer, waits_for } => ready!(serve(websocket, peer, waits_for, cx)),
+                Stage::Leaving(leaving) => return leaving.as_mut().poll(cx),
+                Stage::Ended => return Poll::Ready(()),
+            };
+            if let Stage::Open { websocket, peer, .. } = mem::replace(&mut self.0, Stage::Ended) {
+                self.0 = leave(websocket, peer.end(end));
+            }
+        }
+    }
+}
+
+/// Reads messages until the end.
+fn serve<P: Peer>(
+    websocket: &mut WebSocket,
+    peer: &mut P,
+    waits_for: &mut Option<BoxFuture<()>>,
+    cx: &mut Context<'_>,
+) -> Poll<End> {
+    loop {
+        if let Some(waited) = waits_for {
+            ready!(waited.as_mut().poll(cx));
+            *waits_for = None;
+        }
+        match ready!(websocket.poll_next(cx)) {
+            Ok(message) => match peer.receive(message) {
+                Step::Read => {}
+                Step::Wait(future) => *waits_for = Some(future),
+                Step::End => return Poll::Ready(End::Asked),
+            },
+            Err(ended) => return Poll::Ready(End::WebSocket(ended)),
+        }
+    }
+}
+
+fn leave<P>(mut websocket: WebSocket, Leave { last, on_lost }: Leave) -> Stage<P> {
+    if last.is_none() {
+        return Stage::Ended;
+    }
+    Stage::Leaving(Box::pin(async move {
+        if !websocket.leave(last, LEAVE_WITHIN).await
+            && let Some(report) = on_lost
+        {
+            report();
+        }
+    }))
+}
