@@ -10,7 +10,7 @@ const TOP = 92;
 const [BAR, GAP, BETWEEN] = [18, 4, 22];
 
 /** The colours keep apart for the colour-blind, and stand out from white as well as from black. */
-const COLOURS = { bugle: '#d97706', node: '#3b82c4', python: '#8b8fa3' };
+const COLOURS = { bugle: '#d97706', node: '#3b82c4', python: '#8b8fa3', nchan: '#2a9d78' };
 
 const STYLE = `
     .paper { fill: #ffffff; stroke: #d0d7de }

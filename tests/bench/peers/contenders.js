@@ -5,17 +5,32 @@ import { BUGLE, cleanEnvironment } from '../../clients/harness/binary.js';
 import { Configuration } from '../../clients/harness/configuration.js';
 import { Program } from '../../clients/harness/program.js';
 import { Failure } from './failure.js';
+import { PLAIN_PATH } from './kinds.js';
+import { Nchan } from './nchan.js';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
+const node = (script) => () => peer(process.execPath, [here(script)], { NODE_ENV: 'production' });
+
+/**
+ * Nothing keeps a session alive between polls but the next poll, so heartbeats are as long as they can be: no session may end, and no ping
+ * may wait in it, while memory is measured.
+ */
+const NO_HEARTBEATS = { 'socketio.ping_interval': '1h', 'socketio.ping_timeout': '1h' };
+
 /** Who is compared: what each is called and how it is started. The order is the one in which they take their turns. */
 export const CONTENDERS = {
-  bugle: { title: 'Bugle', start: bugle },
-  node: { title: 'Node', start: () => peer(process.execPath, [here('node/server.js')], { NODE_ENV: 'production' }) },
+  bugle: { title: 'Bugle', start: () => bugle() },
+  'bugle-plain': { title: 'Bugle, plain WebSocket', start: () => bugle({ websocket: [{ path: PLAIN_PATH, events: ['*'] }] }) },
+  'bugle-session': { title: 'Bugle, polling session', start: () => bugle(NO_HEARTBEATS) },
+  'bugle-held': { title: 'Bugle, held poll', start: () => bugle() },
+  node: { title: 'Node', start: node('node/server.js') },
+  ws: { title: 'Node, ws alone', start: node('node/ws.js') },
   python: {
     title: 'Python',
     start: () => peer(here('python/.venv/bin/python'), [here('python/server.py')], { PYTHONPATH: here('python/.venv/stubs') }),
   },
+  nchan: { title: 'nchan', start: nchan },
 };
 
 /** As much of a log as tells what went wrong. */
@@ -30,7 +45,7 @@ export class Contender {
 
   static async start(name) {
     const { title, start } = CONTENDERS[name];
-    const contender = new Contender(title, start());
+    const contender = new Contender(title, await start());
     try {
       await contender.#program.listening();
     } catch (error) {
@@ -55,6 +70,15 @@ export class Contender {
     return { devices: url, server: `http://${grpcAddress}`, admin: adminUrl };
   }
 
+  /** The port for devices. */
+  get port() {
+    return Number(new URL(this.#program.url).port);
+  }
+
+  get pid() {
+    return this.#program.pid;
+  }
+
   get runs() {
     return this.#program.runs;
   }
@@ -71,9 +95,9 @@ export class Contender {
   }
 }
 
-/** As it is shipped: with the defaults of a configuration that says what it must. */
-function bugle() {
-  const configuration = new Configuration();
+/** As it is shipped: with the defaults of a configuration that says what it must, and these keys. */
+function bugle(keys) {
+  const configuration = new Configuration(keys);
   const { apiKey, secret, path, directory } = configuration;
   const program = new Program(BUGLE, ['serve', '--config', path], { env: cleanEnvironment(), cwd: directory });
   return { program, apiKey, secret, remove: () => configuration.remove() };
@@ -83,4 +107,9 @@ function peer(command, args, environment) {
   const [apiKey, secret] = [0, 1].map(() => randomBytes(24).toString('hex'));
   const program = new Program(command, args, { env: { ...process.env, ...environment, API_KEY: apiKey, JWT_SECRET: secret } });
   return { program, apiKey, secret, remove: () => {} };
+}
+
+async function nchan() {
+  const program = await Nchan.prepare();
+  return { program, remove: () => program.remove() };
 }

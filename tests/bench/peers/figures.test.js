@@ -51,6 +51,13 @@ test('two targets of one figure must both be met', () => {
   assert.equal(beside(16, 17).target, 'less than Node, ≤ 16 KiB');
 });
 
+test('a target beside nchan is met up to its own figure', () => {
+  const beside = (own) => row({ ...spent, noMoreThan: 'nchan' }, { bugle: of('spent', own), nchan: of('spent', 10) });
+  assert.deepEqual([beside(10).isMet, beside(10.1).isMet], [true, false]);
+  assert.equal(beside(10).target, '≤ nchan');
+  assert.equal(beside(10).times.nchan, 1);
+});
+
 test('a figure that was not measured, or not finely enough, is an error that names it', () => {
   for (const value of [null, undefined, 0, NaN, Infinity]) {
     assert.throws(() => row(spent, { bugle: of('spent', 10, value) }), /bugle, load: .*"spent"/, `${value}`);

@@ -1,3 +1,6 @@
+import { MEMORY } from './memory.js';
+import { nchanRoom } from './nchan_room.js';
+
 const EVERYBODY = ['bugle', 'node', 'python'];
 
 const perConnect = { name: 'server CPU per connect', unit: 'µs', of: ({ connect }) => connect.server_cpu_us_per_connect };
@@ -7,11 +10,6 @@ const emits = { name: 'emits a second', unit: '/s', isRate: true, of: (result) =
 const perDelivery = { name: 'server CPU per delivery', unit: 'µs', of: ({ server }) => server.cpu_us_per_delivery };
 const deliveries = { name: 'deliveries a second', unit: '/s', isRate: true, of: (result) => result.deliveries_per_second };
 const latency = { name: 'p99 from emit to device', unit: 'ms', of: ({ delivery_us: delivery }) => delivery.p99 / 1_000 };
-const perConnection = {
-  name: 'resident memory per idle connection',
-  unit: 'KiB',
-  of: ({ devices, server }) => (server.resident_bytes - server.resident_bytes_before) / devices / 1_024,
-};
 
 /** How many times less than Node. */
 const lessThanNode = (times) => ({ times });
@@ -24,15 +22,16 @@ function callers(concurrency, figures) {
   return { command: 'user', devices: 1_000, concurrency, emits: counts, title: () => `EmitToUser, ${concurrency} callers`, figures };
 }
 
-/** Unary calls to all devices. */
+/** Unary calls to all devices, from so many callers that the server always has something to do. */
 function fanOut(call, command, { target, ...numbers }) {
-  const title = ({ devices }) => `${call}, ${counted(devices)}`;
+  const title = ({ devices }) => `${call}, ${counted(devices)}, saturated`;
   return { command, concurrency: 8, ...numbers, title, figures: [drawn(perDelivery, target), deliveries] };
 }
 
 /**
  * What is compared, in the order of the table. `emits` is for each contender as many as it takes a second or two for; `rate` is what all of
- * them can hold. `isFresh`: a process of its own for each round, as memory that was once used stays resident.
+ * them can hold. `isFresh`: a process of its own for each round, as memory that was once used stays resident. `measures`: how a contender
+ * is measured, if not by bugle bench. `isApart`: a table of its own.
  */
 export const LOADS = {
   connect: {
@@ -53,7 +52,17 @@ export const LOADS = {
     title: ({ concurrency }) => `EmitStream to users, ${concurrency} streams`,
     figures: [drawn(perEmit, lessThanNode(12)), emits],
   },
-  room: fanOut('EmitToRoom', 'room', { devices: 1_000, emits: { bugle: 300, node: 100, python: 20 }, target: lessThanNode(5) }),
+  'room-one': {
+    command: 'room',
+    devices: 1_000,
+    concurrency: 1,
+    contenders: ['bugle', 'node', 'nchan'],
+    emits: { bugle: 400, node: 200, nchan: 400 },
+    measures: { nchan: nchanRoom },
+    title: ({ devices }) => `EmitToRoom, ${counted(devices)}, one at a time`,
+    figures: [drawn(perDelivery, { noMoreThan: 'nchan' }), latency],
+  },
+  room: fanOut('EmitToRoom', 'room', { devices: 1_000, emits: { bugle: 300, node: 100, python: 20 }, target: lessThanNode(6) }),
   'room-5000': fanOut('EmitToRoom', 'room', { devices: 5_000, emits: { bugle: 60, node: 20, python: 5 }, target: lessThanNode(5) }),
   broadcast: fanOut('Broadcast', 'broadcast', { devices: 1_000, emits: { bugle: 300, node: 100, python: 20 } }),
   'user-paced': {
@@ -72,34 +81,30 @@ export const LOADS = {
     title: ({ devices, rate }) => `EmitToRoom, ${counted(devices)}, ${rate} a second`,
     figures: [latency],
   },
-  memory: {
-    command: 'connect',
-    devices: 15_000,
-    isFresh: true,
-    title: ({ devices }) => `${counted(devices)}, idle`,
-    figures: [{ ...perConnection, times: 1, atMost: 16 }],
-  },
+  memory: MEMORY,
 };
 
 /** What a load is divided by, and how long memory may settle. */
-const QUICK = { devices: 10, emits: 10, settle: '1s' };
+const QUICK = { devices: 10, emits: 10, settleSeconds: 1 };
 
 /** The loads that are to be run, each with its contenders. */
 export function planned({ only, quick, pythonMemory }) {
   return only.map((name) => {
     const load = LOADS[name];
-    const contenders = EVERYBODY.filter((contender) => name !== 'memory' || contender !== 'python' || pythonMemory);
+    const { contenders: named = EVERYBODY } = load;
+    const contenders = named.filter((contender) => name !== 'memory' || contender !== 'python' || pythonMemory);
     return { ...load, name, contenders, ...(quick && fraction(load)) };
   });
 }
 
 /** The same load, in less time and without targets: for those the peers are still too cold. */
-function fraction({ command, devices, emits: wanted, figures }) {
+function fraction({ devices, from, settleSeconds, emits: wanted, figures }) {
   const fewer = wanted && Object.fromEntries(Object.entries(wanted).map(([contender, count]) => [contender, Math.ceil(count / QUICK.emits)]));
   return {
     devices: devices / QUICK.devices,
+    from: from && from / QUICK.devices,
+    settleSeconds: settleSeconds && QUICK.settleSeconds,
     emits: fewer,
-    settle: command === 'connect' ? QUICK.settle : undefined,
-    figures: figures.map((figure) => ({ ...figure, times: undefined, atMost: undefined })),
+    figures: figures.map((figure) => ({ ...figure, times: undefined, atMost: undefined, noMoreThan: undefined })),
   };
 }

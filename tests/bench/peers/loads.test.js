@@ -17,17 +17,31 @@ test('what is asked for is said to bugle bench, and what is not asked for is lef
 
 test('Python takes part in the load of memory only when asked to', () => {
   const contenders = (asked) => planned({ only: ['memory'], ...asked })[0].contenders;
-  assert.deepEqual(contenders({}), ['bugle', 'node']);
-  assert.deepEqual(contenders({ pythonMemory: true }), ['bugle', 'node', 'python']);
+  const without = ['bugle', 'bugle-plain', 'bugle-session', 'bugle-held', 'node', 'ws', 'nchan'];
+  assert.deepEqual(contenders({}), without);
+  assert.deepEqual(contenders({ pythonMemory: true }), [...without, 'python']);
   assert.equal(planned({ only: ['user'] })[0].contenders.length, 3);
+});
+
+test('nchan takes part where one emit is sent after the other', () => {
+  const [load] = planned({ only: ['room-one'] });
+  assert.deepEqual(load.contenders, ['bugle', 'node', 'nchan']);
+  assert.equal(typeof load.measures.nchan, 'function');
+  const given = bugleArguments(URLS, load, load.emits.bugle).join(' ');
+  assert.match(given, /^room .* --devices 1000 --emits 400 --concurrency 1$/);
 });
 
 test('a quick run is a fraction of each load, never nothing, and judges nothing', () => {
   for (const load of planned({ only: Object.keys(LOADS), quick: true })) {
     assert.ok(load.devices < LOADS[load.name].devices, load.name);
-    assert.ok(load.figures.every(({ times, atMost }) => !times && !atMost), load.name);
+    assert.ok(load.figures.every(({ times, atMost, noMoreThan }) => !times && !atMost && !noMoreThan), load.name);
     for (const count of Object.values(load.emits ?? {})) assert.ok(count >= 1 && Number.isInteger(count), load.name);
   }
+});
+
+test('a quick run of the memory load has a tenth of both numbers of connections', () => {
+  const [{ from, devices, settleSeconds }] = planned({ only: ['memory'], quick: true });
+  assert.deepEqual({ from, devices, settleSeconds }, { from: 500, devices: 1_500, settleSeconds: 1 });
 });
 
 test('without options everything is run in five rounds, quickly in one', () => {

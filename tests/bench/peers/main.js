@@ -37,7 +37,9 @@ async function main(argv) {
   }
   await show(asked, results, rows);
   const missed = rows.filter(({ isMet }) => isMet === false);
-  for (const { title, figure, target } of missed) process.stderr.write(`missed: ${title}, ${figure}: ${target}\n`);
+  for (const { title, whose, figure, target } of missed) {
+    process.stderr.write(`missed: ${[title, whose, figure].filter(Boolean).join(', ')}: ${target}\n`);
+  }
   return asked.check && missed.length > 0 ? 1 : 0;
 }
 

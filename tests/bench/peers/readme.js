@@ -10,7 +10,7 @@ export function replaced(readme, figures) {
 
 /** What is between the markers: the table, the picture, and what it was measured on. */
 export function section({ table, picture, caption }) {
-  return `${table}\n![Server CPU of Bugle, Node and Python under the same loads](${picture})\n\n${caption}\n`;
+  return `${table}\n![Server CPU of Bugle, Node, Python and nchan under the same loads](${picture})\n\n${caption}\n`;
 }
 
 /** What the figures are of. */

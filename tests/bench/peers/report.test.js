@@ -34,13 +34,21 @@ test('a ratio never looks larger than it is', () => {
   assert.equal(multiple(undefined), '');
 });
 
-test('the table has a row for each figure, with what is missing left empty', () => {
+test('the table has a row for each figure', () => {
   const alone = { ...ROW, medians: { bugle: 2, node: 12 }, times: { node: 6 }, target: undefined, isMet: undefined };
   const rows = [ROW, { ...ROW, isMet: false }, alone].map((row) => table([row]).split('\n')[2]);
   const cells = rows.map((row) => row.split('|').slice(3, -1).map((cell) => cell.trim()));
   assert.deepEqual(cells[0], ['2.00 µs', '12.0 µs', '40.0 µs', '6.0 ×', '20 ×', '≥ 5 × Node', 'yes']);
   assert.equal(cells[1].at(-1), 'missed');
-  assert.deepEqual(cells[2], ['2.00 µs', '12.0 µs', '', '6.0 ×', '', '', '']);
+  assert.deepEqual(cells[2], ['2.00 µs', '12.0 µs', '6.0 ×', '', '']);
+});
+
+test('a contender that did not take part in a load has empty cells, and no column if it took part in none', () => {
+  const beside = { ...ROW, medians: { bugle: 2, nchan: 3 }, times: { nchan: 1.5 } };
+  const [heads, , first, second] = table([ROW, beside]).split('\n').map((line) => line.split('|').slice(3, -1).map((cell) => cell.trim()));
+  assert.deepEqual(heads, ['Bugle', 'Node', 'Python', 'nchan', 'beside Node', 'beside Python', 'beside nchan', 'target', 'met']);
+  assert.deepEqual(first.slice(0, 7), ['2.00 µs', '12.0 µs', '40.0 µs', '', '6.0 ×', '20 ×', '']);
+  assert.deepEqual(second.slice(0, 7), ['2.00 µs', '', '', '3.00 µs', '', '', '1.5 ×']);
 });
 
 test('the picture has a bar as long as its multiple for each contender, and escapes its texts', () => {

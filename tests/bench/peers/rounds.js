@@ -26,7 +26,8 @@ export async function rounds(load, { rounds: count, quick, tell }) {
 async function once(load, name, running) {
   const contender = running ?? (await Contender.start(name));
   try {
-    return await bench(contender, load, load.emits?.[name]);
+    const measure = load.measures?.[name] ?? bench;
+    return await measure(contender, load, load.emits?.[name]);
   } finally {
     if (!running) await contender.stop();
   }
