@@ -10,6 +10,9 @@ mod paths;
 #[path = "architecture/imports.rs"]
 mod imports;
 
+#[path = "architecture/circles.rs"]
+mod circles;
+
 #[path = "architecture/fences.rs"]
 mod fences;
 
@@ -138,6 +141,7 @@ impl fmt::Display for Failure {
 /// Everything that is wrong with the sources, in order of file and line.
 fn failures(sources: &Sources) -> Vec<Failure> {
     let mut failures: Vec<_> = sources.unreadable().collect();
+    failures.extend(circles::check(sources));
     for source in sources.files() {
         failures.extend(sizes::check(source));
         failures.extend(files::check(source, sources));

@@ -21,9 +21,12 @@ use transport::{Flushers, QueuedBytes, Spawn, Wheel};
 use crate::{
     config::EngineIoConfig,
     handler::EngineIoHandler,
-    session::Session,
-    socket::{DisconnectReason, Socket},
+    reason::DisconnectReason,
+    session::{Host, Link, Session},
+    socket::Socket,
 };
+
+pub use crate::session::{Observer, Verdict};
 
 /// The sessions of a server. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -57,42 +60,6 @@ pub struct Attachment {
     pub spawn_vital: Spawn,
     /// Sessions end when this is cancelled.
     pub done: CancellationToken,
-}
-
-/// Sees what sessions do before the library above does. No lock of the engine is held meanwhile.
-pub trait Observer: Send + Sync + 'static {
-    /// A device has sent a text message, without the packet's type.
-    fn text(&self, session: &Session, text: &Str) -> Verdict;
-
-    /// A device has sent a binary message.
-    fn binary(&self, session: &Session, data: &Bytes) -> Verdict;
-
-    /// The time of [`Session::set_alarm`] has come.
-    fn alarm(&self, session: &Session);
-
-    /// A session has ended. It is called once for each.
-    fn closed(&self, session: &Session, reason: &DisconnectReason);
-}
-
-/// What becomes of a message.
-#[derive(Clone, Debug, Default)]
-pub enum Verdict {
-    /// The library above gets it.
-    #[default]
-    Pass,
-    /// The library above gets this text instead.
-    Replace(Str),
-    /// The message is dropped.
-    Drop,
-    /// The session ends.
-    Close(DisconnectReason),
-}
-
-/// A session's connection to the library above, without the type of what the library keeps.
-pub(crate) trait Link: Send + Sync {
-    fn message(&self, text: Str);
-    fn binary(&self, data: Bytes);
-    fn disconnect(&self, reason: DisconnectReason);
 }
 
 /// Makes links.
@@ -165,31 +132,13 @@ impl Engine {
         &self.0.config
     }
 
-    pub(crate) fn wheel(&self) -> &Wheel<Sid> {
-        &self.0.wheel
-    }
-
-    pub(crate) fn observer<T: Default>(&self, see: impl FnOnce(&dyn Observer) -> T) -> T {
-        self.0.attachment.get().map(|attachment| see(&*attachment.observer)).unwrap_or_default()
-    }
-
-    pub(crate) fn speak_within(&self) -> Option<Duration> {
-        self.0.attachment.get()?.speak_within
-    }
-
-    pub(crate) fn max_unread_backlog(&self) -> usize {
-        self.0.attachment.get().map_or(usize::MAX, |attachment| attachment.max_unread_backlog)
+    /// The engine as its sessions have it.
+    pub(crate) fn host(&self) -> Arc<dyn Host> {
+        self.0.clone()
     }
 
     pub(crate) fn flushers(&self) -> &Flushers {
-        match self.0.attachment.get() {
-            Some(attachment) => &attachment.flushers,
-            None => self.0.inline.get_or_init(|| Flushers::inline(QueuedBytes::new(u64::MAX))),
-        }
-    }
-
-    pub(crate) fn queued(&self) -> &Arc<QueuedBytes> {
-        self.flushers().queued()
+        self.0.flushers()
     }
 
     /// Runs a task.
@@ -216,16 +165,6 @@ impl Engine {
         self.0.sessions.insert(session.id(), session);
     }
 
-    pub(crate) fn forget(&self, id: Sid) {
-        if self.0.sessions.remove(&id).is_some() {
-            self.0.open.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn link(&self, session: Arc<Session>) -> Arc<dyn Link> {
-        self.0.linker.link(session)
-    }
-
     /// Does what is due, until the server is done; then the sessions that are left end.
     async fn drive_wheel(&self) {
         let done = self.0.attachment.get().map(|attachment| attachment.done.clone()).unwrap_or_default();
@@ -243,6 +182,51 @@ impl Engine {
         for session in left {
             session.close(DisconnectReason::ClosingServer);
         }
+    }
+}
+
+impl Inner {
+    fn flushers(&self) -> &Flushers {
+        match self.attachment.get() {
+            Some(attachment) => &attachment.flushers,
+            None => self.inline.get_or_init(|| Flushers::inline(QueuedBytes::new(u64::MAX))),
+        }
+    }
+}
+
+impl Host for Inner {
+    fn config(&self) -> &EngineIoConfig {
+        &self.config
+    }
+
+    fn wheel(&self) -> &Wheel<Sid> {
+        &self.wheel
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.attachment.get().map(|attachment| &*attachment.observer)
+    }
+
+    fn speak_within(&self) -> Option<Duration> {
+        self.attachment.get()?.speak_within
+    }
+
+    fn max_unread_backlog(&self) -> usize {
+        self.attachment.get().map_or(usize::MAX, |attachment| attachment.max_unread_backlog)
+    }
+
+    fn queued(&self) -> &Arc<QueuedBytes> {
+        self.flushers().queued()
+    }
+
+    fn forget(&self, id: Sid) {
+        if self.sessions.remove(&id).is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn link(&self, session: Arc<Session>) -> Arc<dyn Link> {
+        self.linker.link(session)
     }
 }
 

@@ -9,8 +9,8 @@ use transport::websocket::{Opcode, frame};
 
 use crate::{
     frame::packet,
+    reason::DisconnectReason,
     session::{Carrier, Ending, Session, State},
-    socket::DisconnectReason,
     timers::Due,
 };
 
@@ -43,7 +43,7 @@ impl Session {
                 }
                 Due::Alarm => {
                     drop(state);
-                    self.engine.observer(|observer| observer.alarm(self));
+                    self.observe(|observer| observer.alarm(self));
                     continue;
                 }
                 Due::Beat if self.beat(&mut state, now) => continue,

@@ -2,6 +2,8 @@
 
 pub mod config;
 
+mod reason;
+
 pub mod handler;
 
 pub mod frame;
@@ -42,3 +44,6 @@ pub mod service;
 
 pub use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 pub use socket::{DisconnectReason, Socket};
+
+#[cfg(test)]
+mod model;

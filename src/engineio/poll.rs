@@ -16,9 +16,9 @@ use transport::{AnswerFate, ReportFate};
 use crate::{
     frame::{packet, polled},
     payload,
+    reason::DisconnectReason,
     reply::{Body, Refusal, respond},
     session::{Carrier, Session, State},
-    socket::DisconnectReason,
 };
 
 /// The time in which a device whose poll was cancelled polls again.

@@ -8,10 +8,10 @@ use http_body_util::BodyExt;
 
 use crate::{
     payload,
+    reason::DisconnectReason,
     reply::{Body, Refusal, respond},
     request::is_binary,
     session::{Carrier, Ending, Session},
-    socket::DisconnectReason,
 };
 
 /// Packets that one POST may bring.

@@ -16,6 +16,7 @@ use transport::{
 };
 
 use crate::{
+    engine::Engine,
     frame::packet,
     reply::{Body, Refusal},
     session::{Carrier, Session},
@@ -23,17 +24,20 @@ use crate::{
 };
 
 /// Agrees to the WebSocket of an upgrade.
-pub(crate) fn upgrade<B>(session: Arc<Session>, request: Request<B>) -> Result<Response<Body>, Refusal> {
-    let engine = session.engine.clone();
+pub(crate) fn upgrade<B>(
+    engine: &Engine,
+    session: Arc<Session>,
+    request: Request<B>,
+) -> Result<Response<Body>, Refusal> {
     let upgrading = Upgrading::begin(session).ok_or(Refusal::BadRequest)?;
-    agree(&engine, request, move |stream, read, _| run(upgrading, stream, read))
+    agree(engine, request, move |stream, read, _| run(upgrading, stream, read))
 }
 
 /// The one upgrade that a session may attempt at a time.
-struct Upgrading(Arc<Session>);
+pub(crate) struct Upgrading(Arc<Session>);
 
 impl Upgrading {
-    fn begin(session: Arc<Session>) -> Option<Self> {
+    pub(crate) fn begin(session: Arc<Session>) -> Option<Self> {
         let mut state = session.lock();
         let may_upgrade = matches!(state.carrier, Carrier::Polling(_)) && !state.is_upgrading && state.closed.is_none();
         state.is_upgrading |= may_upgrade;
@@ -52,9 +56,9 @@ impl Drop for Upgrading {
     }
 }
 
-async fn run(upgrading: Upgrading, stream: Stream, read: Bytes) -> Option<(WebSocket, SessionPeer)> {
+pub(crate) async fn run(upgrading: Upgrading, stream: Stream, read: Bytes) -> Option<(WebSocket, SessionPeer)> {
     let session = upgrading.0.clone();
-    let mut websocket = accept(&session.engine, stream, read);
+    let mut websocket = accept(&*session.engine, stream, read);
     session.lock().probe = Some(websocket.handle().clone());
     if session.is_closed() {
         return None;

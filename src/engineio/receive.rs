@@ -5,10 +5,9 @@ use engineioxide_core::{ProtocolVersion, Str};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{Link, Verdict},
     payload::Inbound,
-    session::{LinkState, Session},
-    socket::DisconnectReason,
+    reason::DisconnectReason,
+    session::{Link, LinkState, Session, Verdict},
 };
 
 impl Session {
@@ -26,7 +25,7 @@ impl Session {
     }
 
     fn receive_text(self: &Arc<Self>, text: Str) -> Result<(), DisconnectReason> {
-        let text = match self.engine.observer(|observer| observer.text(self, &text)) {
+        let text = match self.observe(|observer| observer.text(self, &text)) {
             Verdict::Pass => text,
             Verdict::Replace(text) => text,
             Verdict::Drop => return Ok(()),
@@ -39,7 +38,7 @@ impl Session {
     }
 
     fn receive_binary(self: &Arc<Self>, data: Bytes) -> Result<(), DisconnectReason> {
-        match self.engine.observer(|observer| observer.binary(self, &data)) {
+        match self.observe(|observer| observer.binary(self, &data)) {
             Verdict::Pass | Verdict::Replace(_) => {}
             Verdict::Drop => return Ok(()),
             Verdict::Close(reason) => return Err(reason),

@@ -147,7 +147,7 @@ where
             is_polling(&session)?;
             Ok(post(session, request).await)
         }
-        Kind::Upgrade(sid) => probe::upgrade(session(sid)?, request),
+        Kind::Upgrade(sid) => probe::upgrade(&engine, session(sid)?, request),
     }
 }
 
@@ -166,7 +166,7 @@ fn open<B>(
     request: Request<B>,
 ) -> Response<reply::Body> {
     let opening = Opening { protocol, supports_binary, stream: None };
-    let session = Session::open(engine, opening, &mut request.into_parts().0.extensions);
+    let session = Session::open(engine.host(), opening, &mut request.into_parts().0.extensions);
     engine.admit(session.clone());
     let open = packet(&websocket::open_packet(&session));
     let (content_type, body) = payload::encode(protocol, supports_binary, &[polled(&open)]);

@@ -7,19 +7,15 @@ use std::{
     time::Duration,
 };
 
-use engineioxide_core::{ProtocolVersion, Sid, TransportType};
+use bytes::Bytes;
+use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 use http::Extensions;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
-use transport::{Entry, Handle};
+use transport::{Entry, Handle, QueuedBytes, Wheel};
 
 pub use crate::timers::Ending;
-use crate::{
-    engine::{Engine, Link},
-    polling::Polling,
-    socket::DisconnectReason,
-    timers::Timers,
-};
+use crate::{config::EngineIoConfig, polling::Polling, reason::DisconnectReason, timers::Timers};
 
 /// A session of Engine.IO.
 pub struct Session {
@@ -27,13 +23,62 @@ pub struct Session {
     protocol: ProtocolVersion,
     /// Binary packets need not be in base64 (Engine.IO 3).
     pub(crate) supports_binary: bool,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<dyn Host>,
     context: Option<Context>,
     state: Mutex<State>,
     /// The WebSocket that carries the session, once one does: the same as in the state, for packets that need nothing else of that.
     pub(crate) stream: OnceLock<Handle>,
     closed: Notify,
     pub(crate) entry: Entry,
+}
+
+/// What sessions need of their engine.
+pub(crate) trait Host: Send + Sync {
+    fn config(&self) -> &EngineIoConfig;
+    fn wheel(&self) -> &Wheel<Sid>;
+    fn observer(&self) -> Option<&dyn Observer>;
+    fn speak_within(&self) -> Option<Duration>;
+    fn max_unread_backlog(&self) -> usize;
+    fn queued(&self) -> &Arc<QueuedBytes>;
+    fn forget(&self, id: Sid);
+    /// Tells the library above of a session.
+    fn link(&self, session: Arc<Session>) -> Arc<dyn Link>;
+}
+
+/// Sees what sessions do before the library above does. No lock of the engine is held meanwhile.
+pub trait Observer: Send + Sync + 'static {
+    /// A device has sent a text message, without the packet's type.
+    fn text(&self, session: &Session, text: &Str) -> Verdict;
+
+    /// A device has sent a binary message.
+    fn binary(&self, session: &Session, data: &Bytes) -> Verdict;
+
+    /// The time of [`Session::set_alarm`] has come.
+    fn alarm(&self, session: &Session);
+
+    /// A session has ended. It is called once for each.
+    fn closed(&self, session: &Session, reason: &DisconnectReason);
+}
+
+/// What becomes of a message.
+#[derive(Clone, Debug, Default)]
+pub enum Verdict {
+    /// The library above gets it.
+    #[default]
+    Pass,
+    /// The library above gets this text instead.
+    Replace(Str),
+    /// The message is dropped.
+    Drop,
+    /// The session ends.
+    Close(DisconnectReason),
+}
+
+/// A session's connection to the library above, without the type of what the library keeps.
+pub(crate) trait Link: Send + Sync {
+    fn message(&self, text: Str);
+    fn binary(&self, data: Bytes);
+    fn disconnect(&self, reason: DisconnectReason);
 }
 
 /// An extension of the request that opens a session: what its server keeps of the session.
@@ -87,7 +132,7 @@ pub(crate) enum LinkState {
 
 impl Session {
     /// Opens a session. Nothing is kept of the request but its [`Context`].
-    pub(crate) fn open(engine: &Engine, opening: Opening, extensions: &mut Extensions) -> Arc<Self> {
+    pub(crate) fn open(engine: Arc<dyn Host>, opening: Opening, extensions: &mut Extensions) -> Arc<Self> {
         let Opening { protocol, supports_binary, stream } = opening;
         let context = extensions.remove::<Context>();
         let carrier = match stream.clone() {
@@ -109,14 +154,14 @@ impl Session {
             id: Sid::new(),
             protocol,
             supports_binary,
-            engine: engine.clone(),
+            engine,
             context,
             state: Mutex::new(state),
             stream: stream.map_or_else(OnceLock::new, OnceLock::from),
             closed: Notify::new(),
             entry: Entry::default(),
         });
-        let config = engine.config();
+        let config = session.engine.config();
         let beat = match protocol {
             ProtocolVersion::V4 => config.ping_interval,
             ProtocolVersion::V3 => config.ping_interval + config.ping_timeout,
@@ -124,7 +169,7 @@ impl Session {
         let now = Instant::now();
         let mut state = session.lock();
         state.timers.beat = Some(now + beat);
-        state.timers.speak_by = engine.speak_within().map(|within| now + within);
+        state.timers.speak_by = session.engine.speak_within().map(|within| now + within);
         if matches!(state.carrier, Carrier::Polling(_)) {
             state.timers.poll_by = Some(now + session.polls_within());
         }
@@ -240,7 +285,7 @@ impl Session {
         drop(state);
         self.engine.forget(self.id);
         self.closed.notify_waiters();
-        self.engine.observer(|observer| observer.closed(self, &reason));
+        self.observe(|observer| observer.closed(self, &reason));
         if let LinkState::Up(link) = link {
             link.disconnect(reason);
         }
@@ -255,6 +300,11 @@ impl Session {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Lets the server see something. No lock may be held.
+    pub(crate) fn observe<T: Default>(&self, see: impl FnOnce(&dyn Observer) -> T) -> T {
+        self.engine.observer().map(see).unwrap_or_default()
     }
 
     pub(crate) fn arm(&self) {

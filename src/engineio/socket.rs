@@ -8,29 +8,13 @@ use http::request::Parts;
 use tokio::sync::mpsc::error::TrySendError;
 use transport::WriteMode;
 
+pub use crate::reason::DisconnectReason;
 pub use engineioxide_core::Sid;
 
 use crate::{
     frame::{binary_message, text_message},
     session::{SendError, Session},
 };
-
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DisconnectReason {
-    /// The peer closed the transport.
-    TransportClose,
-    /// The peer polled or posted twice at the same time.
-    MultipleHttpPollingError,
-    /// The peer sent a packet that cannot be read.
-    PacketParsingError,
-    /// The transport failed.
-    TransportError,
-    /// The peer did not answer a ping in time.
-    HeartbeatTimeout,
-    /// The server closed the connection.
-    ClosingServer,
-}
 
 /// A connection with what the library keeps of it.
 pub struct Socket<D> {

@@ -1,6 +1,6 @@
 use tokio::time::Instant;
 
-use crate::socket::DisconnectReason;
+use crate::reason::DisconnectReason;
 
 /// When something is to be done about a session. All deadlines of a session share one entry in the wheel.
 #[derive(Debug, Default)]

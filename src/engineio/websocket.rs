@@ -14,10 +14,10 @@ use crate::{
     engine::Engine,
     frame::packet,
     payload,
+    reason::DisconnectReason,
     reply::{Body, Refusal, switching},
     request::check_handshake,
-    session::{Opening, Session},
-    socket::DisconnectReason,
+    session::{Host, Opening, Session},
 };
 
 /// The time from the response 101 to the WebSocket.
@@ -55,9 +55,10 @@ pub(crate) fn open(
     read: Bytes,
     extensions: &mut Extensions,
 ) -> (WebSocket, SessionPeer) {
-    let websocket = accept(engine, stream, read);
+    let host = engine.host();
+    let websocket = accept(&*host, stream, read);
     let opening = Opening { protocol, supports_binary: true, stream: Some(websocket.handle().clone()) };
-    let session = Session::open(engine, opening, extensions);
+    let session = Session::open(host, opening, extensions);
     engine.admit(session.clone());
     let _ = session.send(&[packet(&open_packet(&session))], WriteMode::Inline);
     if session.protocol() == ProtocolVersion::V3 {
@@ -66,8 +67,8 @@ pub(crate) fn open(
     (websocket, SessionPeer::new(session))
 }
 
-pub(crate) fn accept(engine: &Engine, stream: Stream, read: Bytes) -> WebSocket {
-    WebSocket::new(stream, read, engine.config().ws_max_message_size, engine.max_unread_backlog())
+pub(crate) fn accept(host: &dyn Host, stream: Stream, read: Bytes) -> WebSocket {
+    WebSocket::new(stream, read, host.config().ws_max_message_size, host.max_unread_backlog())
 }
 
 /// The packet that opens a session ("Handshake" in the protocol).

@@ -23,13 +23,10 @@ use crate::{
     body::Body,
     compress::PlainBytes,
     strangers::{Stranger, Strangers},
-    stream::{AnswerFate, Flushers, Handle, Spawn, Stream},
+    stream::{AnswerFate, Flushers, Handle, MAX_HEAD, Spawn, Stream},
     unfinished::{UnderWay, Unfinished},
 };
 
-/// A request line and headers beyond this are answered 431. Large enough for a token that is refused for its length, and for the
-/// positions of many rooms beside one.
-pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// The time for a request's head, and the time that a connection may be idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -122,7 +119,8 @@ where
     let stranger = serving.strangers.enter(serving.address(peer), move || abort.abort()).at(place.handle());
     let stranger = Arc::new(stranger);
     let under_way = UnderWay::new(serving.incoming.clone(), serving.answers.clone(), stranger.clone(), handle.clone());
-    let stream = stream.holding((place, stranger.clone())).counted(under_way.clone());
+    let (counts, mut part) = (under_way.clone(), None);
+    let stream = stream.holding((place, stranger.clone())).counted(move |bytes| counts.hold(&mut part, bytes));
     let respond = service_fn(move |request| {
         let request = detach(request, under_way.clone());
         answer(request, &service, &handle, peer, &stranger, &under_way)

@@ -298,3 +298,22 @@ fn all_failures_are_told_at_once() {
     );
     assert_eq!(failures.len(), 4, "{failures:#?}");
 }
+
+#[test]
+fn files_that_import_each_other_in_a_circle_fail() {
+    let house = |a: &str, b: &str| {
+        failures_among(&[
+            ("src/lib.rs", "pub mod socketio;"),
+            ("src/socketio/mod.rs", "mod a;\npub use a::A;\nmod b;\npub use b::B;\nfn x(_: b::B) {}"),
+            ("src/socketio/a.rs", a),
+            ("src/socketio/b.rs", b),
+        ])
+    };
+    assert_none(&house("use super::B;\npub struct A(B);", "pub struct B;"));
+    assert_one(
+        &house("use super::B;\npub struct A(B);", "pub struct B(super::A);"),
+        "src/socketio/mod.rs:1: ",
+        "a → b → a",
+    );
+    assert_one(&house("pub struct A;", "pub fn b() { super::x() }"), "src/socketio/mod.rs:1: ", "b → mod.rs → b");
+}

@@ -7,9 +7,9 @@
 
 use base64::Engine;
 use bytes::Bytes;
-use engineioxide_core::{ProtocolVersion, Str};
+use engineioxide_core::Str;
 
-use super::{BASE64, BASE64_PREFIX, Inbound, Packet, Packets, PayloadError, shared_packet, text};
+use super::packet::{BASE64, BASE64_PREFIX, Inbound, Packet, Packets, PayloadError, text, text_packet};
 
 /// The type of a binary message, as the first byte of a binary packet.
 const MESSAGE: u8 = 4;
@@ -67,7 +67,7 @@ pub(super) fn decode_text(body: &Str, mut packets: Packets) -> Result<Vec<Inboun
         let end = start + end_of_utf16(&body[start..], length)?;
         // `0:` is no packet but the payload without any.
         if length > 0 {
-            packets.push(shared_packet(ProtocolVersion::V3, &body.slice(start..end))?)?;
+            packets.push(text_packet(&body.slice(start..end), base64_packet)?)?;
         }
         start = end;
     }
@@ -86,8 +86,7 @@ pub(super) fn decode_binary(body: &Bytes, mut packets: Packets) -> Result<Vec<In
             return Err(PayloadError::Truncated);
         }
         rest = data.split_off(length);
-        let packet =
-            if kind == IS_TEXT { shared_packet(ProtocolVersion::V3, &text(data)?)? } else { binary_packet(&data)? };
+        let packet = if kind == IS_TEXT { text_packet(&text(data)?, base64_packet)? } else { binary_packet(&data)? };
         packets.push(packet)?;
     }
     Ok(packets.found)

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use bytes::Bytes;
-use engineioxide_core::{ProtocolVersion, Str};
+use engineioxide_core::Str;
 
-use super::{BASE64, BASE64_PREFIX, Inbound, Packet, Packets, PayloadError, shared_packet};
+use super::packet::{BASE64, BASE64_PREFIX, Inbound, Packet, Packets, PayloadError, text_packet};
 
 const SEPARATOR: u8 = 0x1e;
 
@@ -34,7 +34,7 @@ pub(super) fn decode(body: &Str, mut packets: Packets) -> Result<Vec<Inbound>, P
     let mut start = 0;
     for packet in body.split(char::from(SEPARATOR)) {
         let end = start + packet.len();
-        packets.push(shared_packet(ProtocolVersion::V4, &body.slice(start..end))?)?;
+        packets.push(text_packet(&body.slice(start..end), base64_packet)?)?;
         start = end + 1;
     }
     Ok(packets.found)

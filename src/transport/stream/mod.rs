@@ -34,11 +34,7 @@ use self::{
     io::Io,
     shared::{ABORTED, CUT, Shared},
 };
-use crate::{
-    Part, UnderWay,
-    serve::MAX_HEAD,
-    sync::{Mutex, atomic::Ordering},
-};
+use crate::sync::{Mutex, atomic::Ordering};
 
 /// A stream, held by the task that reads it. The socket closes when it is dropped, whatever handles there are.
 pub struct Stream {
@@ -46,8 +42,8 @@ pub struct Stream {
     shared: Arc<Shared>,
     /// What ends with the stream.
     held: Option<Box<dyn Any + Send + Sync>>,
-    /// Counts what is under way.
-    under_way: Option<UnderWay>,
+    /// Is told how many bytes there are of a message that has not arrived whole.
+    on_unfinished: Option<Box<dyn FnMut(usize) + Send + Sync>>,
     head: Head,
 }
 
@@ -56,9 +52,11 @@ pub struct Stream {
 struct Head {
     requests: u32,
     bytes: usize,
-    part: Option<Part>,
 }
 
+/// A request line and headers beyond this are answered 431. Large enough for a token that is refused for its length, and for the
+/// positions of many rooms beside one.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Bytes of a head from which on it counts: the HTTP server has a buffer of this size anyway.
 const HEAD_COUNTED_FROM: usize = 8 * 1024;
 
@@ -78,7 +76,7 @@ impl Stream {
             shared: Arc::new(Shared::new(io.clone(), flushers)),
             io,
             held: None,
-            under_way: None,
+            on_unfinished: None,
             head: Head::default(),
         }
     }
@@ -90,23 +88,24 @@ impl Stream {
         self
     }
 
-    /// Has `under_way` count what has arrived of a message.
+    /// Has `on_unfinished` told how many bytes there are of a message that has not arrived whole, whenever that changes.
     #[must_use]
-    pub(crate) fn counted(mut self, under_way: UnderWay) -> Self {
-        self.under_way = Some(under_way);
+    pub(crate) fn counted(mut self, on_unfinished: impl FnMut(usize) + Send + Sync + 'static) -> Self {
+        self.on_unfinished = Some(Box::new(on_unfinished));
         self
     }
 
-    /// Sets how many bytes there are of a message that has not arrived whole.
-    pub(crate) fn hold(&self, part: &mut Option<Part>, bytes: usize) {
-        if let Some(under_way) = &self.under_way {
-            under_way.hold(part, bytes);
+    /// Tells how many bytes there are of a message that has not arrived whole.
+    pub(crate) fn note_unfinished(&mut self, bytes: usize) {
+        if let Some(note) = &mut self.on_unfinished {
+            note(bytes);
         }
     }
 
     /// Ends the HTTP server's part: its task has ended, and would stay allocated for as long as a waker points at it.
     pub(crate) fn upgraded(mut self) -> Self {
         self.head = Head::default();
+        self.note_unfinished(0);
         drop((self.shared.reader.take(), self.shared.writer.take()));
         self
     }
@@ -114,14 +113,14 @@ impl Stream {
     /// Counts bytes that the HTTP server has read: as many as it keeps.
     fn count_head(&mut self, bytes: usize) {
         let requests = self.shared.requests.load(Ordering::Relaxed);
+        let before = self.head.bytes;
         if self.head.requests != requests {
-            self.head = Head { requests, ..Head::default() };
+            self.head = Head { requests, bytes: 0 };
         }
         self.head.bytes = self.head.bytes.saturating_add(bytes).min(MAX_HEAD);
-        if let Some(under_way) = &self.under_way
-            && self.head.bytes > HEAD_COUNTED_FROM
-        {
-            under_way.hold(&mut self.head.part, self.head.bytes);
+        let counted = if self.head.bytes > HEAD_COUNTED_FROM { self.head.bytes } else { 0 };
+        if counted > 0 || before > HEAD_COUNTED_FROM {
+            self.note_unfinished(counted);
         }
     }
 

@@ -14,10 +14,7 @@ use tokio::{
 };
 
 use super::{CloseFrame, Event, FrameReader, Opcode, Violation, frame};
-use crate::{
-    stream::{Handle, Stream, WriteMode},
-    unfinished::Part,
-};
+use crate::stream::{Handle, Stream, WriteMode};
 
 /// Control frames (RFC 6455, section 5.5) that a peer may send within a second. Official clients send one per heartbeat.
 pub const MAX_CONTROL_FRAMES_PER_SECOND: u32 = 200;
@@ -43,8 +40,6 @@ pub struct WebSocket {
     pending_pong: Option<Bytes>,
     control: ControlRate,
     max_backlog: usize,
-    /// What has arrived of a message, while it is worth counting.
-    part: Option<Part>,
 }
 
 /// What a peer says.
@@ -102,7 +97,6 @@ impl WebSocket {
             pending_pong: None,
             control: ControlRate::default(),
             max_backlog,
-            part: None,
         }
     }
 
@@ -130,7 +124,7 @@ impl WebSocket {
             }
             self.send_pending_pong();
             let event = self.parse().map_err(Ended::Violation)?;
-            self.stream.hold(&mut self.part, self.reader.capacity());
+            self.stream.note_unfinished(self.reader.capacity());
             if let Some(event) = event {
                 return Poll::Ready(self.receive(event));
             }
@@ -224,7 +218,7 @@ impl WebSocket {
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
             }
-            self.stream.hold(&mut self.part, self.reader.capacity());
+            self.stream.note_unfinished(self.reader.capacity());
             if self.stream.is_aborted() || ready!(self.poll_fill(cx)).is_err() || self.unread.len() >= *left {
                 return Poll::Ready(());
             }

@@ -19,10 +19,13 @@ pub use violation::Violation;
 
 mod header;
 
+mod event;
+pub use event::Event;
+
 mod message;
 
 mod reader;
-pub use reader::{Event, FrameReader};
+pub use reader::FrameReader;
 
 mod connection;
 pub use connection::{Ended, MAX_CONTROL_FRAMES_PER_SECOND, Message, WebSocket};

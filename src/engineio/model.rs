@@ -1,0 +1,301 @@
+//! A model of a session: whatever its server, its device and their network do, in whatever order, the device gets every message once and
+//! in order, or the session ends; and an ended session leaves nothing behind. The kernel under a WebSocket takes a few bytes at a time.
+//!
+//! `PROPTEST_CASES` is the number of runs.
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use engineioxide_core::{ProtocolVersion, Str};
+use http::{Extensions, Response};
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    task::{JoinHandle, yield_now},
+    time::timeout,
+};
+use transport::{ReportFate, Stream, WriteMode, websocket::Task};
+
+use crate::{
+    config::EngineIoConfig,
+    engine::Engine,
+    frame::text_message,
+    handler::EngineIoHandler,
+    poll::poll,
+    probe::{Upgrading, run},
+    reply,
+    session::{Opening, Session},
+    socket::{DisconnectReason, Socket},
+};
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    /// The server sends so many messages.
+    Send(u8, WriteMode),
+    /// The device polls, if it does not.
+    Poll,
+    /// The device gives its poll up.
+    Cancel,
+    /// The kernel takes an answer whole.
+    Taken,
+    /// The connection ends with an answer.
+    Lost,
+    /// The device opens a WebSocket and sends its probe.
+    Probe,
+    /// The WebSocket of the probe fails.
+    Fail,
+    /// The device leaves polling.
+    Leave,
+    /// The device reads so many bytes of its WebSocket.
+    Read(u8),
+    /// Time passes, in milliseconds.
+    Wait(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let mode = prop_oneof![Just(WriteMode::Inline), Just(WriteMode::Batched), Just(WriteMode::Gathered)];
+    prop_oneof![
+        3 => (1..4_u8, mode).prop_map(|(count, mode)| Step::Send(count, mode)),
+        3 => Just(Step::Poll),
+        1 => Just(Step::Cancel),
+        3 => Just(Step::Taken),
+        1 => Just(Step::Lost),
+        2 => Just(Step::Probe),
+        1 => Just(Step::Fail),
+        2 => Just(Step::Leave),
+        3 => (1..40_u8).prop_map(Step::Read),
+        1 => (1..700_u16).prop_map(Step::Wait),
+    ]
+}
+
+struct Handler;
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+impl EngineIoHandler for Handler {
+    type Data = ();
+
+    fn on_connect(self: Arc<Self>, _: Arc<Socket<()>>) {}
+    fn on_disconnect(&self, _: Arc<Socket<()>>, _: DisconnectReason) {}
+    fn on_message(self: &Arc<Self>, _: Str, _: Arc<Socket<()>>) {}
+    fn on_binary(self: &Arc<Self>, _: Bytes, _: Arc<Socket<()>>) {}
+}
+
+/// A session, and its device with what that has received.
+struct World {
+    engine: Engine,
+    session: Arc<Session>,
+    sent: u32,
+    received: Vec<u32>,
+    poll: Option<JoinHandle<Response<reply::Body>>>,
+    upgrade: Option<Upgrade>,
+    has_left: bool,
+}
+
+struct Upgrade {
+    device: DuplexStream,
+    task: JoinHandle<()>,
+    read: Vec<u8>,
+}
+
+/// Lets all tasks run that can.
+async fn settle() {
+    for _ in 0..8 {
+        yield_now().await;
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let engine = Engine::new(Arc::new(Handler), EngineIoConfig::default());
+        let opening = Opening { protocol: ProtocolVersion::V4, supports_binary: true, stream: None };
+        let session = Session::open(engine.host(), opening, &mut Extensions::new());
+        engine.admit(session.clone());
+        Self { engine, session, sent: 0, received: Vec::new(), poll: None, upgrade: None, has_left: false }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Send(count, mode) => (0..count).for_each(|_| self.send(mode)),
+            Step::Poll if self.poll.is_none() && !self.has_left => {
+                self.poll = Some(spawn(poll(self.session.clone(), true)))
+            }
+            Step::Cancel => self.cancel().await,
+            Step::Taken => self.answered(true).await,
+            // A device that has left has received its last answer.
+            Step::Lost => self.answered(self.has_left).await,
+            Step::Probe => self.probe().await,
+            // Once it has left, the WebSocket is the session's.
+            Step::Fail if !self.has_left => self.upgrade = None,
+            // Whether its poll was answered or not, and whether the server knows the fate of the answer or not.
+            Step::Leave if !self.has_left && self.is_probed() => self.leave().await,
+            Step::Read(count) => self.read(count.into()).await,
+            Step::Wait(millis) => tokio::time::advance(Duration::from_millis(millis.into())).await,
+            Step::Poll | Step::Fail | Step::Leave => {}
+        }
+        settle().await;
+    }
+
+    fn send(&mut self, mode: WriteMode) {
+        if self.session.send(&[text_message(&[self.sent.to_string().as_bytes()])], mode).is_ok() {
+            self.sent += 1;
+        }
+    }
+
+    async fn cancel(&mut self) {
+        if let Some(poll) = self.poll.take_if(|poll| !poll.is_finished()) {
+            poll.abort();
+            let _ = poll.await;
+        }
+    }
+
+    /// The fate of the answer, if there is one.
+    async fn answered(&mut self, is_taken: bool) {
+        let Some(poll) = self.poll.take_if(|poll| poll.is_finished()) else {
+            return;
+        };
+        let mut response = poll.await.expect("a poll is answered");
+        let fate = response.extensions_mut().remove::<ReportFate>();
+        if is_taken {
+            let body = response.into_body().collect().await.expect("it is in memory").to_bytes();
+            let body = String::from_utf8(body.into()).expect("a text");
+            body.split('\u{1e}').for_each(|packet| self.receive(packet));
+        }
+        if let Some(ReportFate(fate)) = fate {
+            if is_taken { fate.taken() } else { fate.lost() }
+        }
+    }
+
+    fn receive(&mut self, packet: &str) {
+        if let Some(number) = packet.strip_prefix('4') {
+            let number = number.parse().expect("a number");
+            assert_eq!(number, self.received.len() as u32, "a message is lost, doubled or out of order");
+            self.received.push(number);
+        }
+    }
+
+    async fn probe(&mut self) {
+        if self.upgrade.is_some() {
+            return;
+        }
+        let Some(upgrading) = Upgrading::begin(self.session.clone()) else {
+            return;
+        };
+        let (mut device, server) = tokio::io::duplex(24);
+        let stream = Stream::other(server, self.engine.flushers());
+        let task = spawn(Task::new(async move { run(upgrading, stream, Bytes::new()).await }));
+        device.write_all(&masked("2probe")).await.expect("it has room");
+        self.upgrade = Some(Upgrade { device, task, read: Vec::new() });
+    }
+
+    fn is_probed(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.read.starts_with(b"\x81\x063probe"))
+    }
+
+    async fn leave(&mut self) {
+        if let Some(upgrade) = &mut self.upgrade {
+            self.has_left = upgrade.device.write_all(&masked("5")).await.is_ok();
+        }
+    }
+
+    async fn read(&mut self, count: usize) {
+        let Some(upgrade) = &mut self.upgrade else {
+            return;
+        };
+        let mut bytes = vec![0; count];
+        if let Ok(Ok(length)) = timeout(Duration::ZERO, upgrade.device.read(&mut bytes)).await {
+            upgrade.read.extend_from_slice(&bytes[..length]);
+        }
+        // The answer to the probe stays, as the sign that it came.
+        while let Some(packet) = upgrade.next() {
+            if let Some(number) = packet.strip_prefix('4') {
+                assert_eq!(number, self.received.len().to_string(), "a message is lost, doubled or out of order");
+                self.received.push(self.received.len() as u32);
+            }
+        }
+    }
+
+    /// What a good device does until it has everything; `false`: its session has ended meanwhile.
+    async fn finish(&mut self) -> bool {
+        while self.received.len() < self.sent as usize || (self.has_left && self.poll.is_some()) {
+            if self.session.is_closed() {
+                return false;
+            }
+            if self.has_left {
+                self.answered(true).await;
+                self.read(64).await;
+            } else {
+                self.step(Step::Poll).await;
+                self.step(Step::Taken).await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+
+    async fn end(mut self) {
+        self.session.close(DisconnectReason::ClosingServer);
+        self.upgrade = None;
+        settle().await;
+        self.answered(true).await;
+        let Self { engine, session, .. } = self;
+        drop(session);
+        settle().await;
+        assert_eq!(engine.sessions(), 0);
+        assert_eq!(engine.flushers().queued().total(), 0, "an ended session keeps nothing");
+    }
+}
+
+impl Upgrade {
+    /// The next packet behind the answer to the probe.
+    fn next(&mut self) -> Option<String> {
+        const PROBE: usize = 8;
+        let length = usize::from(*self.read.get(PROBE + 1)?);
+        let packet = self.read.get(PROBE + 2..PROBE + 2 + length)?;
+        let packet = String::from_utf8(packet.to_vec()).expect("a text");
+        self.read.drain(PROBE..PROBE + 2 + length);
+        Some(packet)
+    }
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn masked(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("a short text");
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test has no lifecycle")]
+fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
+    tokio::spawn(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_device_gets_every_message_once_and_in_order_or_its_session_ends(steps in prop::collection::vec(step(), 0..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            for step in steps {
+                world.step(step).await;
+            }
+            // Shorter than the deadline of an upgrade, which would wake what was forgotten.
+            let finished = timeout(Duration::from_secs(8), world.finish()).await;
+            assert!(finished.is_ok(), "the session has no way out: {} of {} came", world.received.len(), world.sent);
+            world.end().await;
+        });
+    }
+}
