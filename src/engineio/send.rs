@@ -49,9 +49,14 @@ impl Session {
         self.arm_locked(&state);
     }
 
-    /// Accepts packets by [`Session::deliver`] again: another device has connected.
-    pub fn reopen(&self) {
-        self.lock().ledger(Ledger::reopen);
+    /// Another device has connected: [`Session::deliver`] accepts its packets, which are of the generation that this returns.
+    pub fn reopen(&self) -> u32 {
+        self.lock().ledger(Ledger::reopen)
+    }
+
+    /// The generation whose packets are accepted.
+    pub fn generation(&self) -> u32 {
+        self.lock().ledger(|ledger| ledger.generation())
     }
 
     /// What is not proven never will be: [`Unproven::lost`] is called before this returns. [`Session::deliver`] accepts no packet any more.

@@ -21,11 +21,14 @@ pub(super) const IDLE_GRACE: Duration = Duration::from_secs(1);
 impl Device {
     /// Tells a device that is live why its connection is closed, if its queue has room, and ends the transport soon after; at once if it
     /// has none. No event follows.
-    pub(super) fn tell_of_close(&self, session: &Session, socket: &SocketRef, reason: &CloseReason) {
+    pub(super) fn tell_of_close(&self, session: &Session, generation: u32, socket: &SocketRef, reason: &CloseReason) {
         let farewell = farewell(reason);
         let told = with_frames(&farewell, session.protocol(), None, |frames| {
             let (is_exempt, is_last, bounds) = (false, true, self.edge.bounds());
-            session.deliver(&Outgoing { frames, is_exempt, is_last, unproven: None, bounds }, WriteMode::Batched)
+            session.deliver(
+                &Outgoing { frames, generation, is_exempt, is_last, unproven: None, bounds },
+                WriteMode::Batched,
+            )
         });
         if reason.code == CloseCode::Unready || told.is_err() {
             telemetry::closed_unannounced();

@@ -11,16 +11,17 @@ use socketioxide::extract::{SocketRef, TryData};
 use super::{
     closing::{IDLE_GRACE, own_event},
     connection::SocketConnection,
-    device::{Admitted, Device, GoesLive},
+    device::{Admitted, Device},
     edge::Edge,
     inbound::InboundHandler,
     inbox::Inbox,
     opening::{Attempt, Said},
+    phase::Answered,
     resume::resume,
 };
 use crate::auth::{Identity, InvalidToken, TokenRefused};
 use crate::command::Admission;
-use crate::hub::Frame;
+use crate::hub::{Connection, Frame};
 use crate::message::{CloseCode, EventName};
 use crate::telemetry;
 
@@ -64,10 +65,14 @@ pub(super) fn go_live(edge: &Edge, socket: &SocketRef) {
     let Some((session, device)) = edge.device(socket.id) else {
         return;
     };
-    match device.go_live(socket.clone()) {
-        GoesLive::Now(admission) => device.greet(&session, &admission),
-        GoesLive::Closed(reason) => device.tell_of_close(&session, socket, &reason),
-        GoesLive::Ended => {}
+    match device.answered(socket.clone()) {
+        Answered::Live => {
+            if let Some(admission) = device.current(|admitted| admitted.admission.clone()) {
+                device.greet(&session, &admission);
+            }
+        }
+        Answered::Closed(reason) => device.tell_of_close(&session, session.generation(), socket, &reason),
+        Answered::Ended => {}
     }
 }
 
@@ -90,24 +95,24 @@ impl Connect {
         };
         let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take)).or(first.resume);
         let Self { edge, session, device } = &self;
-        session.reopen();
         let connection = SocketConnection::new(device.clone(), session.clone(), resume.is_some());
+        let id = connection.id();
+        device.begin(id);
         let connecting = edge.parameters.commands.connect_device(&identity, connection, resume.as_ref());
         let admission = match connecting.await {
             Ok(admission) => admission,
             Err(limit) => return Err(self.turn_away(limit.as_str()).await),
         };
         let events = edge.parameters.commands.events_of(&identity.user);
-        socket.on_fallback(InboundHandler { device: device.clone(), admission: admission.clone(), events });
+        socket.on_fallback(InboundHandler { device: device.clone(), id, admission: admission.clone(), events });
         let admitted = Admitted {
             session: session.clone(),
             admission,
             identity: Arc::new(identity),
             inbox: Inbox::default(),
             told_of: None,
-            token: None,
         };
-        let Err(admitted) = device.admit(admitted) else {
+        let Err(admitted) = device.admit(id, admitted) else {
             return Ok(());
         };
         admitted.ended("transport_close");

@@ -20,6 +20,8 @@ pub(super) struct SocketConnection {
     /// The WebSocket of the session, once there is one: an event goes to its queue without the session's lock.
     stream: OnceLock<Handle>,
     bounds: Bounds,
+    /// Of the session's ledger: it accepts no packet of an earlier connection.
+    generation: u32,
     protocol: ProtocolVersion,
     /// The device tells the positions that it has seen when it comes back.
     resumes: bool,
@@ -34,6 +36,7 @@ impl SocketConnection {
         Arc::new(Self {
             stream: OnceLock::new(),
             bounds: device.edge.bounds(),
+            generation: session.reopen(),
             protocol: session.protocol(),
             resumes,
             id: ConnectionId::random(),
@@ -60,7 +63,7 @@ impl SocketConnection {
 
     fn outgoing<'a>(&self, frame: &'a Frame, frames: &'a [bytes::Bytes]) -> Outgoing<'a> {
         let (is_exempt, unproven, bounds) = (frame.on_join, frame.unproven.as_ref(), self.bounds);
-        Outgoing { frames, is_exempt, is_last: false, unproven, bounds }
+        Outgoing { frames, generation: self.generation, is_exempt, is_last: false, unproven, bounds }
     }
 }
 
@@ -134,7 +137,7 @@ impl Connection for SocketConnection {
     fn enqueue_ack(&self, frame: &Frame, ack: AckSink) -> Result<(), QueueError> {
         let meta = self.meta(frame);
         self.session.check(&self.outgoing(frame, &[]), frame.size())?;
-        let socket = self.device.socket().ok_or(QueueError::Ended)?;
+        let socket = self.device.socket(self.id).ok_or(QueueError::Ended)?;
         let reply = socket.timeout(ack::NEVER).emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
         ack.expect(ack::outcome(reply.map_err(|error| queue_error(&error))?));
         if let Some(unproven) = &frame.unproven {
@@ -144,8 +147,8 @@ impl Connection for SocketConnection {
     }
 
     fn close(&self, reason: &CloseReason) {
-        if let Some(socket) = self.device.close(reason) {
-            self.device.tell_of_close(&self.session, &socket, reason);
+        if let Some(socket) = self.device.close(self.id, reason) {
+            self.device.tell_of_close(&self.session, self.generation, &socket, reason);
         }
     }
 }

@@ -3,7 +3,6 @@ use std::{net::IpAddr, sync::Arc};
 use engineioxide::{Sid, session::Session};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use secrecy::SecretString;
 use socketioxide::extract::SocketRef;
 use transport::{Part, Stranger};
 
@@ -13,11 +12,12 @@ use super::{
     event::ClientEvent,
     inbox::Inbox,
     opening::{Attempt, FirstRequest, Opening},
+    phase::{Answered, Phase},
 };
 use crate::auth::{Identity, TokenRefused};
 use crate::command::Admission;
 use crate::limits::AddressSlot;
-use crate::message::CloseReason;
+use crate::message::{CloseReason, ConnectionId};
 
 impl Edge {
     /// A session and its device. `None`: the session has ended.
@@ -37,28 +37,13 @@ pub(super) struct Device {
 }
 
 struct State {
-    phase: Phase,
+    phase: Phase<Admitted, SocketRef>,
     /// Packets to namespaces other than `/`.
     foreign_packets: u32,
     /// The binary packet whose attachments have not all arrived.
     attachments: Option<Box<Attachments>>,
     /// Its place among the transports, until the end.
     slot: Option<AddressSlot>,
-}
-
-/// How far a device has come.
-enum Phase {
-    /// No CONNECT was accepted.
-    Opening(Box<Opening>),
-    /// The CONNECT was accepted, and its answer is not queued yet: nothing may be sent before that.
-    Admitted(Box<Admitted>),
-    /// It was closed meanwhile, for this reason, of which it is told behind the answer.
-    Closing(Box<Admitted>, CloseReason),
-    /// It gets what is sent to it.
-    Live(Box<Admitted>, SocketRef),
-    /// It has left the namespace `/`, and may connect again with the token of its first request.
-    Left(Option<SecretString>),
-    Ended,
 }
 
 /// What is kept of a device with an accepted token.
@@ -69,17 +54,6 @@ pub(super) struct Admitted {
     pub(super) inbox: Inbox<ClientEvent>,
     /// The expiry that the device was told of.
     pub(super) told_of: Option<Timestamp>,
-    /// That of the first request.
-    pub(super) token: Option<SecretString>,
-}
-
-/// What follows when the CONNECT has been answered.
-pub(super) enum GoesLive {
-    Now(Arc<Admission>),
-    /// It was closed meanwhile.
-    Closed(CloseReason),
-    /// Its session has ended.
-    Ended,
 }
 
 impl Device {
@@ -100,39 +74,27 @@ impl Device {
 
     /// Looks at what is kept until a token is accepted. `None`: one was, or the session has ended.
     fn opening<T>(&self, look: impl FnOnce(&mut Opening) -> T) -> Option<T> {
-        match &mut self.state.lock().phase {
-            Phase::Opening(opening) => Some(look(opening)),
-            Phase::Admitted(_) | Phase::Closing(..) | Phase::Live(..) | Phase::Left(_) | Phase::Ended => None,
-        }
+        self.state.lock().phase.opening().map(look)
     }
 
-    /// Looks at what is kept of a device with an accepted token. `None`: there is none, or it has left.
-    pub(super) fn admitted<T>(&self, look: impl FnOnce(&mut Admitted) -> T) -> Option<T> {
-        match &mut self.state.lock().phase {
-            Phase::Admitted(admitted) | Phase::Closing(admitted, _) | Phase::Live(admitted, _) => Some(look(admitted)),
-            Phase::Opening(_) | Phase::Left(_) | Phase::Ended => None,
-        }
+    /// Looks at what is kept of this connection. `None`: it has ended.
+    pub(super) fn connection<T>(&self, id: ConnectionId, look: impl FnOnce(&mut Admitted) -> T) -> Option<T> {
+        self.state.lock().phase.kept(id).map(look)
     }
 
-    /// The library's socket of a device that is live.
-    pub(super) fn socket(&self) -> Option<SocketRef> {
-        match &self.state.lock().phase {
-            Phase::Live(_, socket) => Some(socket.clone()),
-            Phase::Opening(_) | Phase::Admitted(_) | Phase::Closing(..) | Phase::Left(_) | Phase::Ended => None,
-        }
+    /// Looks at what is kept of the connection that there is. `None`: there is none.
+    pub(super) fn current<T>(&self, look: impl FnOnce(&mut Admitted) -> T) -> Option<T> {
+        self.state.lock().phase.current().map(look)
+    }
+
+    /// The library's socket of this connection, if it is live.
+    pub(super) fn socket(&self, id: ConnectionId) -> Option<SocketRef> {
+        self.state.lock().phase.socket(id)
     }
 
     /// A CONNECT has come. False: it is one too many.
     pub(super) fn announce(&self) -> bool {
-        let mut state = self.state.lock();
-        match &mut state.phase {
-            Phase::Opening(opening) => opening.announce(),
-            Phase::Left(token) => {
-                state.phase = Phase::Opening(Box::new(Opening::again(token.take())));
-                true
-            }
-            Phase::Admitted(_) | Phase::Closing(..) | Phase::Live(..) | Phase::Ended => false,
-        }
+        self.state.lock().phase.announce()
     }
 
     /// Begins to answer a CONNECT.
@@ -145,84 +107,35 @@ impl Device {
         self.opening(|opening| opening.refuse(refused));
     }
 
-    /// The CONNECT was accepted. Gives it back if the session has ended, or the device has left, meanwhile.
-    pub(super) fn admit(&self, admitted: Admitted) -> Result<(), Box<Admitted>> {
-        let mut state = self.state.lock();
-        let mut admitted = Box::new(admitted);
-        let Phase::Opening(opening) = &mut state.phase else {
-            return Err(admitted);
-        };
-        admitted.token = opening.take_token();
-        let before = std::mem::replace(&mut state.phase, Phase::Admitted(admitted));
-        drop(state);
-        if let Phase::Opening(opening) = before {
-            opening.known();
-        }
+    /// The hub is asked to let this connection in: it may close it from now on.
+    pub(super) fn begin(&self, id: ConnectionId) {
+        self.opening(|opening| opening.begin_attempt(id));
+    }
+
+    /// The CONNECT of this connection was accepted. Gives it back if the session has ended, or the device has left, meanwhile.
+    pub(super) fn admit(&self, id: ConnectionId, admitted: Admitted) -> Result<(), Admitted> {
+        let opening = self.state.lock().phase.admit(id, admitted)?;
+        opening.known();
         Ok(())
     }
 
     /// The answer to the CONNECT is queued.
-    pub(super) fn go_live(&self, socket: SocketRef) -> GoesLive {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut state.phase, Phase::Ended) {
-            Phase::Admitted(admitted) => {
-                let admission = admitted.admission.clone();
-                state.phase = Phase::Live(admitted, socket);
-                GoesLive::Now(admission)
-            }
-            Phase::Closing(admitted, reason) => {
-                state.phase = Phase::Live(admitted, socket);
-                GoesLive::Closed(reason)
-            }
-            other => {
-                state.phase = other;
-                GoesLive::Ended
-            }
-        }
+    pub(super) fn answered(&self, socket: SocketRef) -> Answered {
+        self.state.lock().phase.answered(socket)
     }
 
-    /// The hub has closed the connection. Returns the way to tell the device; `None`: it has none, or not yet.
-    pub(super) fn close(&self, reason: &CloseReason) -> Option<SocketRef> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut state.phase, Phase::Ended) {
-            Phase::Admitted(admitted) => {
-                state.phase = Phase::Closing(admitted, reason.clone());
-                None
-            }
-            Phase::Live(admitted, socket) => {
-                state.phase = Phase::Live(admitted, socket.clone());
-                Some(socket)
-            }
-            other => {
-                state.phase = other;
-                None
-            }
-        }
+    /// The hub has closed this connection. Returns the way to tell the device; `None`: it is told later, or has none any more.
+    pub(super) fn close(&self, id: ConnectionId, reason: &CloseReason) -> Option<SocketRef> {
+        self.state.lock().phase.close(id, reason)
     }
 
     /// The device has left the namespace. Returns what was kept of it; to be dropped without a lock.
-    pub(super) fn leave(&self) -> Option<Box<Admitted>> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut state.phase, Phase::Ended) {
-            Phase::Opening(mut opening) if opening.is_connecting() => {
-                state.phase = Phase::Left(opening.take_token());
-                drop(state);
-                drop(opening);
-                None
-            }
-            Phase::Admitted(mut admitted) | Phase::Closing(mut admitted, _) | Phase::Live(mut admitted, _) => {
-                state.phase = Phase::Left(admitted.token.take());
-                Some(admitted)
-            }
-            other => {
-                state.phase = other;
-                None
-            }
-        }
+    pub(super) fn leave(&self) -> Option<Admitted> {
+        self.state.lock().phase.leave()
     }
 
     /// The session has ended. Returns what was kept of the device; to be dropped without a lock.
-    pub(super) fn end(&self) -> Option<Box<Admitted>> {
+    pub(super) fn end(&self) -> Option<Admitted> {
         let mut state = self.state.lock();
         // The library may keep the session for a while.
         let before = std::mem::replace(&mut state.phase, Phase::Ended);
@@ -230,7 +143,9 @@ impl Device {
         drop(state);
         drop(held);
         match before {
-            Phase::Admitted(admitted) | Phase::Closing(admitted, _) | Phase::Live(admitted, _) => Some(admitted),
+            Phase::Admitted(accepted) | Phase::Closing(accepted, _) | Phase::Live(accepted, _) => {
+                Some(accepted.into_kept())
+            }
             Phase::Opening(_) | Phase::Left(_) | Phase::Ended => None,
         }
     }
@@ -238,7 +153,7 @@ impl Device {
     /// A connection carries a request of the session. It counts as a stranger's until a token is accepted. `may_stay`: it may become
     /// the session's WebSocket, and make no other request.
     pub(super) fn meet(&self, stranger: &Arc<Stranger>, may_stay: bool) {
-        if self.admitted(|_| ()).is_some() {
+        if self.current(|_| ()).is_some() {
             stranger.known();
         } else if may_stay {
             self.opening(|opening| opening.meet(stranger));
@@ -252,9 +167,7 @@ impl Device {
         note: impl FnOnce(&mut Attachments) -> Progress,
     ) -> Option<(Progress, usize, Option<Part>)> {
         let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Admitted(_) | Phase::Closing(..) | Phase::Live(..)) {
-            return None;
-        }
+        state.phase.current()?;
         let attachments = state.attachments.get_or_insert_default();
         let progress = note(attachments);
         let (bytes, part) = attachments.held();

@@ -13,7 +13,7 @@ impl Device {
     /// Does what is due about the device's token, and sets the session's alarm for what comes next: the notice that the token is about to
     /// expire, and the end of the connection.
     pub(super) fn watch_token(&self, session: &Session) {
-        let looked = self.admitted(|admitted| {
+        let looked = self.current(|admitted| {
             let expires_at = admitted.identity.expires_at;
             let (due, next) = self.edge.parameters.expiry.due(expires_at, &mut admitted.told_of);
             // Under the lock, so that the last alarm that is set is that of the newest token.

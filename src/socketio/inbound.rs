@@ -14,7 +14,7 @@ use super::{device::Device, event::ClientEvent, inbox::Pushed};
 use crate::auth::Identity;
 use crate::command::{Admission, EventRefused, RefreshRefused};
 use crate::limits::{ConnectionEvents, Excess};
-use crate::message::CloseCode;
+use crate::message::{CloseCode, ConnectionId};
 use crate::telemetry;
 
 /// How many bytes the events of one device that wait to be handled may have, in largest messages.
@@ -29,6 +29,7 @@ struct Refresh {
 /// Takes every event of a device.
 pub(super) struct InboundHandler {
     pub(super) device: Arc<Device>,
+    pub(super) id: ConnectionId,
     pub(super) admission: Arc<Admission>,
     pub(super) events: ConnectionEvents,
 }
@@ -48,7 +49,7 @@ impl MessageHandler<LocalAdapter, InOrder> for InboundHandler {
             note_refusal(&self.admission, "malformed", None);
             return;
         };
-        self.device.receive(event);
+        self.device.receive(self.id, event);
     }
 }
 
@@ -64,7 +65,7 @@ impl InboundHandler {
                 let retry_after = retry_after.as_millis().max(1);
                 let message = format!("{limit} is met: try again in {retry_after} ms");
                 let error = json!({ "code": "rate", "message": message, "retryAfterMs": retry_after });
-                let session = self.device.admitted(|admitted| admitted.session.clone());
+                let session = self.device.connection(self.id, |admitted| admitted.session.clone());
                 if let (Some(ack), Some(session)) = (ack, session) {
                     self.device.acknowledge(&session, ack, &json!({ "error": error }));
                 }
@@ -84,22 +85,24 @@ fn note_refusal(admission: &Admission, code: &'static str, event: Option<&str>) 
 /// What an event is handled with.
 struct Handling {
     device: Arc<Device>,
+    /// Another connection's events are handled by another.
+    id: ConnectionId,
     session: Arc<Session>,
     admission: Arc<Admission>,
 }
 
 impl Device {
-    fn receive(self: &Arc<Self>, event: ClientEvent) {
+    fn receive(self: &Arc<Self>, id: ConnectionId, event: ClientEvent) {
         let max_bytes = self.edge.parameters.config.max_message * MAX_WAITING_MESSAGES;
         let bytes = event.bytes;
-        let pushed = self.admitted(|admitted| {
+        let pushed = self.connection(id, |admitted| {
             (admitted.inbox.push(event, bytes, max_bytes), admitted.session.clone(), admitted.admission.clone())
         });
         match pushed {
             None | Some((Pushed::Waits, ..)) => {}
             Some((Pushed::Full, _, admission)) => admission.close(&CloseCode::Rate.into()),
             Some((Pushed::First, session, admission)) => {
-                let handling = Handling { device: self.clone(), session, admission };
+                let handling = Handling { device: self.clone(), id, session, admission };
                 self.edge.parameters.lifecycle.spawn(async move { handling.handle_all().await });
             }
         }
@@ -108,7 +111,7 @@ impl Device {
 
 impl Handling {
     async fn handle_all(&self) {
-        while let Some(event) = self.device.admitted(|admitted| admitted.inbox.next()).flatten() {
+        while let Some(event) = self.device.connection(self.id, |admitted| admitted.inbox.next()).flatten() {
             self.handle(event).await;
             tokio::task::yield_now().await;
         }
@@ -170,7 +173,7 @@ impl Handling {
 
     /// The device's identity. `None`: it has left.
     fn identity(&self) -> Option<Arc<Identity>> {
-        self.device.admitted(|admitted| admitted.identity.clone())
+        self.device.connection(self.id, |admitted| admitted.identity.clone())
     }
 
     /// Replaces the token, and the rooms that it gives.
@@ -181,7 +184,7 @@ impl Handling {
         };
         let commands = &self.device.edge.parameters.commands;
         let new = Arc::new(commands.refresh_token(&self.admission, &old, Some(token)).await?);
-        drop(self.device.admitted(|admitted| std::mem::replace(&mut admitted.identity, new)));
+        drop(self.device.connection(self.id, |admitted| std::mem::replace(&mut admitted.identity, new)));
         self.device.watch_token(&self.session);
         Ok(())
     }

@@ -14,6 +14,8 @@ pub use edge::Parameters;
 
 mod opening;
 
+mod phase;
+
 mod event;
 
 mod inbox;

@@ -6,6 +6,7 @@ use transport::{Part, Stranger, Visit};
 use crate::auth::TokenRefused;
 use crate::command::Resume;
 use crate::limits::AddressSlot;
+use crate::message::{CloseReason, ConnectionId};
 
 /// Connections of a session that are remembered until a token is accepted: of its first request, and of attempts to upgrade.
 const MAX_STRANGERS: usize = 4;
@@ -38,6 +39,8 @@ pub(super) struct Opening {
     is_lost: bool,
     /// Connections that count as strangers' until a token is accepted.
     strangers: Vec<Visit>,
+    /// The connection that the hub is asked to let in, and the reason for which it has closed that meanwhile.
+    attempt: Option<(ConnectionId, Option<CloseReason>)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -128,6 +131,25 @@ impl Opening {
     /// Opens the session again: its device has left, and sends a CONNECT.
     pub(super) fn again(token: Option<SecretString>) -> Self {
         Self { token, step: Step::Announced, ..Self::default() }
+    }
+
+    /// The hub is asked to let this connection in. False: another one was before.
+    pub(super) fn begin_attempt(&mut self, id: ConnectionId) -> bool {
+        let is_first = self.attempt.is_none();
+        self.attempt.get_or_insert((id, None));
+        is_first
+    }
+
+    /// The hub has closed the connection before it was let in for good.
+    pub(super) fn close_attempt(&mut self, id: ConnectionId, reason: &CloseReason) {
+        if let Some((_, closed)) = self.attempt.as_mut().filter(|(attempted, _)| *attempted == id) {
+            closed.get_or_insert_with(|| reason.clone());
+        }
+    }
+
+    /// The hub has let the connection in. `None`: it is not the one that was asked for. Returns the reason if it was closed meanwhile.
+    pub(super) fn end_attempt(&mut self, id: ConnectionId) -> Option<Option<CloseReason>> {
+        self.attempt.take_if(|(attempted, _)| *attempted == id).map(|(_, closed)| closed)
     }
 
     /// Whether a CONNECT has come that was not refused.

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -18,6 +18,9 @@ use crate::auth::{ExpiryDue, Identity};
 use crate::command::Admission;
 use crate::hub::{Connection, Form, Frame, QueueError};
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, Transport};
+
+/// How often is looked whether a new token is still being looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An event without a payload.
 const NULL: &[u8] = b"null";
@@ -39,6 +42,8 @@ struct State {
     phase: Phase,
     heartbeat: Heartbeat,
     token_due: Option<Instant>,
+    /// A new token is being looked at. Nothing is read from the device meanwhile, so its pongs and the end of the old token do not count.
+    is_authenticating: bool,
 }
 
 enum Phase {
@@ -55,6 +60,15 @@ enum Phase {
 struct Live {
     admission: Arc<Admission>,
     identity: Arc<Identity>,
+}
+
+/// The time in which a new token is being looked at.
+pub(super) struct Authenticating(Arc<Device>);
+
+impl Drop for Authenticating {
+    fn drop(&mut self) {
+        self.0.state.lock().is_authenticating = false;
+    }
 }
 
 /// How a device stood when its socket ended.
@@ -76,7 +90,7 @@ impl Device {
             stream,
             endpoint: endpoint.clone(),
             entry: Entry::default(),
-            state: Mutex::new(State { phase: Phase::Opening, heartbeat, token_due: None }),
+            state: Mutex::new(State { phase: Phase::Opening, heartbeat, token_due: None, is_authenticating: false }),
         })
     }
 
@@ -90,6 +104,12 @@ impl Device {
         drop(state);
         self.watch_token();
         self.endpoint.timers.add(self.id, self.clone());
+    }
+
+    /// A new token is being looked at, until what this returns is dropped.
+    pub(super) fn authenticating(self: &Arc<Self>) -> Authenticating {
+        self.state.lock().is_authenticating = true;
+        Authenticating(self.clone())
     }
 
     /// What its token says. `None`: it is live no more.
@@ -187,6 +207,9 @@ impl Timed for Device {
     }
 
     fn fire(&self, now: Instant) -> Option<Instant> {
+        if self.state.lock().is_authenticating {
+            return Some(now + LOOK_AGAIN);
+        }
         if self.state.lock().token_due.take_if(|due| *due <= now).is_some() {
             self.watch_token();
         }
@@ -247,7 +270,7 @@ impl Connection for Device {
         let bytes = frame.written.get_or_write(Form::Payload, || payload_frame(&frame.payload));
         let (frames, bounds) = (std::slice::from_ref(bytes), self.endpoint.parameters.bounds());
         let (is_exempt, unproven) = (frame.on_join, frame.unproven.as_ref());
-        self.stream.deliver(&Outgoing { frames, is_exempt, is_last: false, unproven, bounds }, mode)?;
+        self.stream.deliver(&Outgoing { frames, generation: 0, is_exempt, is_last: false, unproven, bounds }, mode)?;
         if unproven.is_some() && self.stream.ledger(|ledger| ledger.needs_ping()) {
             self.ping();
         }

@@ -112,7 +112,9 @@ impl DevicePeer {
     /// say so.
     fn replace_token(&self, token: Option<SecretString>) -> Step {
         let (device, admission, commands) = (self.device.clone(), self.admission.clone(), self.commands.clone());
+        let authenticating = device.authenticating();
         Step::Wait(Box::pin(async move {
+            let _authenticating = authenticating;
             let Some(old) = device.identity() else {
                 return;
             };

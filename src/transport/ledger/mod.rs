@@ -22,6 +22,8 @@ pub struct Ledger {
     in_flight: InFlight,
     /// Of the backlog, at most this many bytes are exempt from [`Bounds::queue_bytes`].
     exempt: usize,
+    /// Counts the users of the connection, one after the other: each has packets of its own generation accepted.
+    generation: u32,
     /// No packet is accepted any more. Those that are counted without a check still go out.
     is_sealed: bool,
 }
@@ -40,6 +42,8 @@ pub struct Bounds {
 pub struct Outgoing<'a> {
     /// Its frames, which go out with nothing between them.
     pub frames: &'a [Bytes],
+    /// The generation of its sender: see [`Ledger::reopen`].
+    pub generation: u32,
     /// The packet was there before its device: that it waits does not make the device slow.
     pub is_exempt: bool,
     /// No packet is accepted after this one, whether it is accepted or not.
@@ -80,7 +84,7 @@ impl Ledger {
     pub fn enter(&mut self, outgoing: &Outgoing<'_>, backlog: usize) -> Result<(), Rejected> {
         let bytes = outgoing.bytes();
         let checked = self.check(outgoing, bytes, backlog);
-        self.is_sealed |= outgoing.is_last;
+        self.is_sealed |= outgoing.is_last && outgoing.generation == self.generation;
         let is_exempt = checked?;
         self.exempt += if is_exempt { bytes } else { 0 };
         let number = self.count(outgoing.frames.len());
@@ -92,7 +96,7 @@ impl Ledger {
 
     /// Checks whether a packet of `bytes` bytes may be queued behind `backlog` bytes. Returns whether it is exempt from the bound.
     pub fn check(&mut self, outgoing: &Outgoing<'_>, bytes: usize, backlog: usize) -> Result<bool, Rejected> {
-        if self.is_sealed {
+        if self.is_sealed || outgoing.generation != self.generation {
             return Err(Rejected::Ended);
         }
         self.exempt = self.exempt.min(backlog);
@@ -126,9 +130,16 @@ impl Ledger {
         self.in_flight.has_room() && backlog <= (bounds.queue_bytes / REPLAY_SHARE).saturating_add(self.exempt)
     }
 
-    /// Accepts packets again.
-    pub fn reopen(&mut self) {
+    /// Accepts the packets of a new generation, which this returns, and no others.
+    pub fn reopen(&mut self) -> u32 {
         self.is_sealed = false;
+        self.generation += 1;
+        self.generation
+    }
+
+    /// The generation whose packets are accepted. The first is 0.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Ends: what is not proven never will be. The caller drops what this returns without a lock.
@@ -187,7 +198,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { queue_bytes: 100, exempt_bytes: 1_000 };
 
     fn outgoing(frames: &[Bytes], is_exempt: bool) -> Outgoing<'_> {
-        Outgoing { frames, is_exempt, is_last: false, unproven: None, bounds: BOUNDS }
+        Outgoing { frames, generation: 0, is_exempt, is_last: false, unproven: None, bounds: BOUNDS }
     }
 
     #[test]
@@ -211,5 +222,16 @@ mod tests {
             assert_eq!(ledger.enter(&last, backlog), accepted);
             assert_eq!(ledger.enter(&outgoing(&frames, false), 0), Err(Rejected::Ended));
         }
+    }
+
+    #[test]
+    fn packets_of_an_earlier_generation_are_not_accepted() {
+        let frames = [Bytes::from_static(b"a")];
+        let mut ledger = Ledger::default();
+        drop(ledger.end());
+        let generation = ledger.reopen();
+        let late = Outgoing { is_last: true, ..outgoing(&frames, false) };
+        assert_eq!(ledger.enter(&late, 0), Err(Rejected::Ended));
+        assert_eq!(ledger.enter(&Outgoing { generation, ..outgoing(&frames, false) }, 0), Ok(()));
     }
 }

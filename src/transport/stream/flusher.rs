@@ -161,6 +161,8 @@ impl Shard {
         let until = Instant::now() + GATHER_WITHIN;
         while self.is_gathering.load(Ordering::Relaxed) && self.dirty.lock().streams.len() > GATHERED_FROM {
             if timeout_at(until, self.wake.notified()).await.is_err() {
+                // Whoever sends more says so again.
+                self.is_gathering.store(false, Ordering::Relaxed);
                 return;
             }
         }

@@ -118,9 +118,8 @@ impl WebSocket {
     /// The next message. It also writes what the kernel did not take before, so it has to be polled all the time.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Ended>> {
         loop {
-            if let Poll::Ready(error) = self.stream.poll_drain(cx) {
-                let is_cut = error.kind() == io::ErrorKind::ConnectionAborted && !self.handle.is_open();
-                return Poll::Ready(Err(if is_cut { Ended::Cut } else { Ended::Failed(error) }));
+            if let Poll::Ready(ended) = self.poll_write_on(cx) {
+                return Poll::Ready(Err(ended));
             }
             self.send_pending_pong();
             let event = self.parse().map_err(Ended::Violation)?;
@@ -134,6 +133,14 @@ impl WebSocket {
             }
             ready!(self.poll_fill(cx)).map_err(Ended::Failed)?;
         }
+    }
+
+    /// Writes what the kernel did not take before, without reading. Ready: the WebSocket has ended.
+    pub(super) fn poll_write_on(&self, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.stream.poll_drain(cx).map(|error| {
+            let is_cut = error.kind() == io::ErrorKind::ConnectionAborted && !self.handle.is_open();
+            if is_cut { Ended::Cut } else { Ended::Failed(error) }
+        })
     }
 
     fn receive(&mut self, event: Event) -> Result<Message, Ended> {

@@ -102,6 +102,10 @@ fn serve<P: Peer>(
 ) -> Poll<End> {
     loop {
         if let Some(waited) = waits_for {
+            // What is queued goes out meanwhile, and an end does not wait.
+            if let Poll::Ready(ended) = websocket.poll_write_on(cx) {
+                return Poll::Ready(End::WebSocket(ended));
+            }
             ready!(waited.as_mut().poll(cx));
             *waits_for = None;
         }
