@@ -118,7 +118,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(500);
 
 /// What carries a session's packets.
 pub(crate) enum Carrier {
-    Polling(Polling),
+    Polling(Box<Polling>),
     WebSocket(Handle),
 }
 
@@ -137,7 +137,7 @@ impl Session {
         let context = extensions.remove::<Context>();
         let carrier = match stream.clone() {
             Some(stream) => Carrier::WebSocket(stream),
-            None => Carrier::Polling(Polling::new(engine.queued().clone())),
+            None => Carrier::Polling(Box::new(Polling::new(engine.queued().clone()))),
         };
         let state = State {
             carrier,

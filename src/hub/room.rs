@@ -30,6 +30,7 @@ pub(super) struct Room {
 struct Members {
     list: Vec<Arc<Member>>,
     /// Of a room that is not small: where in the list each connection is.
+    #[expect(clippy::box_collection, reason = "most rooms are small, and have none")]
     places: Option<Box<HashMap<ConnectionId, usize>>>,
     /// Of such a room: the list as emits take it, from one on until a connection joins or leaves. To copy it for each is to touch each
     /// member twice.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dashmap::mapref::entry::Entry;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Asked, Frame, Hub, Member, QueueError, WriteMode,
@@ -302,7 +302,7 @@ async fn lock(lock: &Semaphore) {
 }
 
 fn try_lock(lock: &Semaphore) -> bool {
-    lock.try_acquire().map(|permit| permit.forget()).is_ok()
+    lock.try_acquire().map(SemaphorePermit::forget).is_ok()
 }
 
 /// An emit that waits for a room.

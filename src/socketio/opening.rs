@@ -147,9 +147,14 @@ impl Opening {
         }
     }
 
-    /// The hub has let the connection in. `None`: it is not the one that was asked for. Returns the reason if it was closed meanwhile.
-    pub(super) fn end_attempt(&mut self, id: ConnectionId) -> Option<Option<CloseReason>> {
-        self.attempt.take_if(|(attempted, _)| *attempted == id).map(|(_, closed)| closed)
+    /// Whether the hub is asked to let this connection in.
+    pub(super) fn is_attempted(&self, id: ConnectionId) -> bool {
+        self.attempt.as_ref().is_some_and(|(attempted, _)| *attempted == id)
+    }
+
+    /// The hub has let the connection in. Returns the reason if it has closed it since.
+    pub(super) fn end_attempt(&mut self) -> Option<CloseReason> {
+        self.attempt.take()?.1
     }
 
     /// Whether a CONNECT has come that was not refused.

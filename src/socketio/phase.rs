@@ -93,14 +93,11 @@ impl<K, S: Clone> Phase<K, S> {
     /// The CONNECT of this connection was accepted. Returns what was kept until then, to be dropped without a lock; or gives `kept` back
     /// if the session has ended, or the device has left, meanwhile.
     pub(super) fn admit(&mut self, id: ConnectionId, kept: K) -> Result<Box<Opening>, K> {
-        let Self::Opening(opening) = self else {
-            return Err(kept);
-        };
-        let Some(closed) = opening.end_attempt(id) else {
+        let Some(opening) = self.opening().filter(|opening| opening.is_attempted(id)) else {
             return Err(kept);
         };
         let accepted = Box::new(Accepted { id, kept, token: opening.take_token() });
-        let next = match closed {
+        let next = match opening.end_attempt() {
             Some(reason) => Self::Closing(accepted, reason),
             None => Self::Admitted(accepted),
         };
@@ -123,7 +120,7 @@ impl<K, S: Clone> Phase<K, S> {
                 *self = Self::Live(accepted, socket);
                 Answered::Closed(reason)
             }
-            other => {
+            other @ (Self::Opening(_) | Self::Live(..) | Self::Left(_) | Self::Ended) => {
                 *self = other;
                 Answered::Ended
             }
@@ -146,7 +143,7 @@ impl<K, S: Clone> Phase<K, S> {
                 *self = Self::Live(accepted, socket.clone());
                 Some(socket)
             }
-            other => {
+            other @ (Self::Opening(_) | Self::Closing(..) | Self::Left(_) | Self::Ended) => {
                 *self = other;
                 None
             }
@@ -165,7 +162,7 @@ impl<K, S: Clone> Phase<K, S> {
                 *self = Self::Left(token);
                 Some(kept)
             }
-            other => {
+            other @ (Self::Opening(_) | Self::Left(_) | Self::Ended) => {
                 *self = other;
                 None
             }

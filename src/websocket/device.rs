@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use transport::{
-    Entry, Handle, Outgoing, WriteMode,
+    Entry, Handle, Ledger, Outgoing, WriteMode,
     websocket::{Opcode, frame},
 };
 
@@ -103,7 +103,7 @@ impl Device {
         }
         drop(state);
         self.watch_token();
-        self.endpoint.timers.add(self.id, self.clone());
+        self.endpoint.timers.add(self.id, self);
     }
 
     /// A new token is being looked at, until what this returns is dropped.
@@ -163,7 +163,7 @@ impl Device {
         let phase = std::mem::replace(&mut self.state.lock().phase, Phase::Ended);
         self.endpoint.timers.remove(self.id);
         // What is not proven never will be.
-        let in_flight = self.stream.ledger(|ledger| ledger.end());
+        let in_flight = self.stream.ledger(Ledger::end);
         drop(in_flight);
         match phase {
             Phase::Closing(reason) => Ended::Closed(reason),

@@ -15,7 +15,7 @@ pub(super) trait Timed: Send + Sync {
     fn fire(&self, now: Instant) -> Option<Instant>;
 }
 
-/// The timers of all plain WebSockets: heartbeats, and the expiry of tokens.
+/// The timers of the edge's connections: heartbeats, and the expiry of tokens.
 #[derive(Default)]
 pub(super) struct Timers {
     wheel: Wheel<ConnectionId>,
@@ -24,9 +24,9 @@ pub(super) struct Timers {
 
 impl Timers {
     /// Adds a connection, which is fired at once.
-    pub(super) fn add(&self, id: ConnectionId, connection: Arc<dyn Timed>) {
+    pub(super) fn add(&self, id: ConnectionId, connection: &Arc<impl Timed + 'static>) {
         self.connections.insert(id, connection.clone());
-        self.fire(id, &*connection, Instant::now());
+        self.fire(id, &**connection, Instant::now());
     }
 
     /// Removes a connection.

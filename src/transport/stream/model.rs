@@ -183,6 +183,7 @@ fn assert_in_order(packets: &[(u8, u8)]) -> [u8; SENDERS as usize] {
 }
 
 /// Tries half of the orders at random, and half with few changes of the thread that runs, which find what takes many steps of one.
+#[expect(clippy::disallowed_methods, reason = "how often a test runs is no configuration of the server")]
 fn check(run: fn()) {
     let runs = std::env::var("MODEL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4_000);
     shuttle::check_random(run, runs / 2);
@@ -220,9 +221,9 @@ fn a_stream_that_is_cut_at_any_moment_has_written_a_prefix_of_what_it_accepted_a
         let senders = senders(&handle);
         world.kernel.take_until(thread_rng().gen_range(0..30));
         if thread_rng().gen_bool(0.5) {
-            handle.cut()
+            handle.cut();
         } else {
-            handle.abort()
+            handle.abort();
         }
         owner.join().unwrap();
         let accepted: Vec<_> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();

@@ -105,7 +105,9 @@ impl Queue {
         if self.io.is_none() {
             return Err(Rejected::Ended);
         }
-        frames.iter().for_each(|frame| self.push(frame.clone()));
+        for frame in frames {
+            self.push(frame.clone());
+        }
         Ok(())
     }
 

@@ -55,6 +55,7 @@ pub struct Leave {
 /// allocated while they last: what remains between is the WebSocket and its peer.
 pub struct Task<P>(Stage<P>);
 
+#[expect(clippy::large_enum_variant, reason = "a task is in the largest stage for nearly all of its life")]
 enum Stage<P> {
     Opening(BoxFuture<Option<(WebSocket, P)>>),
     Open { websocket: WebSocket, peer: P, waits_for: Option<BoxFuture<()>> },
