@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::{Config, Meters, Rate, TooFast, rate::Meter};
 use crate::message::UserId;
@@ -13,6 +16,11 @@ pub struct ClientEvents {
 pub struct ConnectionEvents {
     shared: Arc<ClientEvents>,
     user: UserId,
+    /// Made for the first event: most connections never send one.
+    meters: OnceLock<Box<ConnectionMeters>>,
+}
+
+struct ConnectionMeters {
     own: Meter,
     patience: Meter,
 }
@@ -45,19 +53,23 @@ impl ClientEvents {
 
     /// What a new connection of this user may send.
     pub fn connection(self: &Arc<Self>, user: UserId) -> ConnectionEvents {
-        let own = Meter::new(self.per_connection);
+        ConnectionEvents { shared: self.clone(), user, meters: OnceLock::new() }
+    }
+
+    fn meters(&self) -> Box<ConnectionMeters> {
         let patience = Meter::within(PATIENCE, self.per_connection.burst.max(LEAST_PATIENCE));
-        ConnectionEvents { shared: self.clone(), user, own, patience }
+        Box::new(ConnectionMeters { own: Meter::new(self.per_connection), patience })
     }
 }
 
 impl ConnectionEvents {
     /// The connection sends an event.
     pub fn take(&self) -> Result<(), Excess> {
-        if let Err(TooFast { retry_after }) = self.own.take() {
+        let meters = self.meters.get_or_init(|| self.shared.meters());
+        if let Err(TooFast { retry_after }) = meters.own.take() {
             let limit = "limits.client_events_per_connection";
             let excess = Excess::TooFast { limit, retry_after };
-            return Err(if self.patience.take().is_err() { Excess::Abuse } else { excess });
+            return Err(if meters.patience.take().is_err() { Excess::Abuse } else { excess });
         }
         // Perhaps another connection of the user is to blame.
         let taken = self.shared.per_user.take(&self.user);
