@@ -61,8 +61,8 @@ struct DirtyStreams {
     has_ended: bool,
 }
 
-/// After this many streams the task yields.
-const STRETCH: usize = 64;
+/// After this many streams, some 150 µs, the task yields: emits that run in between queue frames that the next writes take along.
+const STRETCH: usize = 32;
 /// With more dirty streams than this, the task waits for frames that follow at once.
 const GATHERED_FROM: usize = 64;
 /// How long it waits for them.
