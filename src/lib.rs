@@ -48,7 +48,7 @@
 //! | [`proto`] | the generated code | none |
 //! | [`limits`] | counts and rates, by whom and of what | `message`, `transport` |
 //! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
-//! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message` |
+//! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message`, `transport` |
 //! | [`store`] | what outlives a process: mailboxes, and what users have read; all SQL is here | `message` |
 //! | [`cluster`] | what nodes share: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `proto` |
 //! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `cluster`, `transport` |

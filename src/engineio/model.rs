@@ -1,5 +1,5 @@
-//! A model of a session: whatever its server, its device and their network do, in whatever order, the device gets every message once and
-//! in order, or the session ends; and an ended session leaves nothing behind. The kernel under a WebSocket takes a few bytes at a time.
+//! A model of a session. Server, device and network act in a random order. The device gets every message once and in order, or the
+//! session ends; an ended session keeps nothing. The kernel under a WebSocket takes a few bytes at a time.
 //!
 //! `PROPTEST_CASES` is the number of runs.
 
@@ -32,7 +32,7 @@ use crate::{
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The server sends so many messages.
+    /// The server sends this number of messages.
     Send(u8, WriteMode),
     /// The device polls, if it does not.
     Poll,
@@ -48,7 +48,7 @@ enum Step {
     Fail,
     /// The device leaves polling.
     Leave,
-    /// The device reads so many bytes of its WebSocket.
+    /// The device reads up to this number of bytes of its WebSocket.
     Read(u8),
     /// Time passes, in milliseconds.
     Wait(u16),

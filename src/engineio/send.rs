@@ -9,7 +9,7 @@ use transport::{Bounds, Handle, Ledger, Outgoing, Rejected, Unproven, WriteMode}
 use crate::session::{Carrier, SendError, Session, State};
 
 impl Session {
-    /// Queues whole frames (see [`crate::frame`]) with nothing between them, behind all that was queued before, whatever it was.
+    /// Queues whole frames (see [`crate::frame`]) with nothing between them, behind everything that was queued before.
     pub fn send(&self, frames: &[Bytes], mode: WriteMode) -> Result<(), Rejected> {
         match self.stream.get() {
             Some(stream) => stream.send(frames, mode).map(drop),

@@ -7,7 +7,7 @@ use transport::{Rejected, WriteMode};
 use super::{AckSink, Frame};
 use crate::message::{CloseReason, ConnectionId, EventName, Transport};
 
-/// One live connection of a device, as an edge implements it. The hub calls it with a lock held: nothing here may wait, or call
+/// One live connection of a device, as an edge implements it. The hub may call it with a lock held: nothing here may wait, or call
 /// the hub.
 pub trait Connection: Send + Sync + 'static {
     /// Its id: our own, never the transport's.
@@ -47,6 +47,9 @@ pub trait Connection: Send + Sync + 'static {
     fn backlog(&self) -> u64;
 
     /// Puts a frame into the device's queue.
+    ///
+    /// An emit that has found the connection live may call this after the hub has closed it, or has been told of its end: the implementor
+    /// rejects such a frame with [`QueueError::Ended`], so that no receipt counts it.
     ///
     /// If the frame was accepted and `frame.unproven` is `Some`, the implementor calls its `sent` before this returns, `proven` once the
     /// device has proven that it received the frame (the pong of a ping that was sent after it, or the next poll), and `lost` if the

@@ -20,8 +20,8 @@ pub struct Member {
     id: ConnectionId,
     user: UserId,
     connection: Arc<dyn Connection>,
-    /// The phase is live, so that frames go to the connection without the lock. Set and cleared under it: what waits goes out before, and
-    /// the connection accepts nothing after its end.
+    /// Mirrors the phase `Live`, so that frames go to the connection without the lock. It is changed under the lock: set after the frames
+    /// that waited were enqueued, and cleared when the connection ends.
     is_live: AtomicBool,
     waiting_bytes: usize,
     // Held while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
@@ -59,7 +59,7 @@ pub(super) enum Delivery {
 /// Whom a frame is for.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
-    /// One connection, whatever rooms it is in.
+    /// One connection, independent of its rooms.
     Connection,
     /// The connections of a room, none of which has left it since they were listed.
     Room(&'a RoomName),

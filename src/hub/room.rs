@@ -18,7 +18,7 @@ pub(super) struct Room {
     members: Mutex<Members>,
     /// Counts the connections that have left.
     departures: AtomicU64,
-    /// A fair lock: whoever holds its one permit acts on the room. A semaphore, because its guard can be a field beside the room.
+    /// The fair lock of the room, with one permit. A semaphore, because its guard would borrow from the room that it is kept beside.
     pub(super) turn: Semaphore,
     /// Emits wait here for each other, so that one of them at most waits for the turn: joins need not wait for all of them.
     pub(super) line: Semaphore,
@@ -37,7 +37,7 @@ struct Members {
     snapshot: Option<Arc<[Arc<Member>]>>,
 }
 
-/// Up to so many members are looked through.
+/// Rooms with at most this many members have no index: a search of the list is as fast.
 const SMALL: usize = 16;
 
 impl Room {

@@ -13,7 +13,7 @@ pub(super) struct Watermark {
     pub(super) position: u64,
     /// The position that the database holds, as far as is known.
     written: u64,
-    /// Messages that connections were sent and that no connection has proven, by number. As many as `hub::InFlight` allows each.
+    /// Messages that connections were sent and that no connection has proven, by number. As many as `transport::InFlight` allows each.
     in_flight: BTreeMap<u64, Flight>,
     settling: Option<Settling>,
     /// Skipped messages that are not in the database yet.
