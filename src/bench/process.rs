@@ -88,22 +88,31 @@ pub fn value(metrics: &str, name: &str) -> Option<f64> {
     values.next()
 }
 
-/// Processor time of a process of this machine, its own and the kernel's for it; not known where there is no /proc.
-pub fn cpu_time(process: u32) -> Option<Duration> {
+/// Processor time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTime {
+    /// The process's own.
+    pub user: Duration,
+    /// The kernel's for it.
+    pub kernel: Duration,
+}
+
+/// Processor time of a process of this machine; not known where there is no /proc.
+pub fn cpu_time(process: u32) -> Option<CpuTime> {
     ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// The same of this process.
+/// That of this process, its own and the kernel's for it.
 pub fn own_cpu_time() -> Option<Duration> {
-    cpu_time(std::process::id())
+    cpu_time(std::process::id()).map(|CpuTime { user, kernel }| user + kernel)
 }
 
-fn ticks(stat: &str) -> Option<Duration> {
+fn ticks(stat: &str) -> Option<CpuTime> {
     // A process's name may have blanks and brackets in it. utime and stime are the 14th and the 15th field; the first two end with
     // the bracket.
     let fields: Vec<_> = stat.rsplit(") ").next()?.split(' ').collect();
-    let ticks = |place: usize| fields.get(place)?.parse::<u32>().ok();
-    Some(Duration::from_secs(1) * (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+    let time = |place: usize| Some(Duration::from_secs(1) * fields.get(place)?.parse().ok()? / TICKS_PER_SECOND);
+    Some(CpuTime { user: time(11)?, kernel: time(12)? })
 }
 
 #[cfg(test)]
@@ -128,7 +137,8 @@ mod tests {
     #[test]
     fn processor_time_is_read_whatever_the_process_is_called() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 300 0 0 0 150 25 0 0 20 0 3 0 100 1000 200";
-        assert_eq!(ticks(stat), Some(Duration::from_millis(1_750)));
+        let (user, kernel) = (Duration::from_millis(1_500), Duration::from_millis(250));
+        assert_eq!(ticks(stat), Some(CpuTime { user, kernel }));
         assert_eq!(ticks("7 (a)"), None);
     }
 }

@@ -113,8 +113,10 @@ impl Delivery {
         let mut catch_up = CatchUp::new(resume);
         let all = self.rooms_of(&user, rooms);
         let own = RoomName::of_user(&user);
+        // The same text, if its token's identity has it: it is kept as long as the device.
+        let own = rooms.iter().find(|room| **room == own).cloned().unwrap_or(own);
         let behind = catch_up.may_be_behind(&own, resume, self);
-        let admission = self.enter(user, connection, behind).await?;
+        let admission = self.enter(&own, user, connection, behind).await?;
         let member = &admission.member;
         catch_up.joined(&own, self.inner.history.position(&own));
         if catch_up.tells() {
@@ -151,11 +153,12 @@ impl Delivery {
 
     async fn enter(
         &self,
+        own: &RoomName,
         user: UserId,
         connection: Arc<dyn Connection>,
         behind: bool,
     ) -> Result<Arc<Admission>, limits::Refused> {
-        let turn = self.hub().turn(&RoomName::of_user(&user)).await;
+        let turn = self.hub().turn(own).await;
         let member = self.hub().admit(&turn, user, connection, behind, self.inner.connections_per_user);
         let member = member.ok_or(limits::Refused::User)?;
         self.send_retained(&turn, &member);

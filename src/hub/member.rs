@@ -100,7 +100,8 @@ impl<'a> Target<'a> {
 impl Member {
     pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, waiting_bytes: usize) -> Self {
         let phase = Phase::CatchingUp(Box::default());
-        let state = Mutex::new(State { phase, rooms: Vec::new(), lifelines: Lifelines::default() });
+        // Most are in two: their user's, and everyone.
+        let state = Mutex::new(State { phase, rooms: Vec::with_capacity(2), lifelines: Lifelines::default() });
         Self { id: connection.id(), user, connection, is_live: AtomicBool::new(false), waiting_bytes, state }
     }
 

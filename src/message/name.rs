@@ -1,4 +1,8 @@
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 /// The longest user id, room name or event name, in bytes.
 const MAX_NAME: usize = 256;
@@ -107,7 +111,9 @@ impl RoomName {
 
     /// The room of all connections.
     pub fn everyone() -> Self {
-        Self(Self::EVERYONE.into())
+        // One text for all: each device is in it.
+        static NAME: LazyLock<RoomName> = LazyLock::new(|| RoomName(RoomName::EVERYONE.into()));
+        NAME.clone()
     }
 
     /// Whose room this is, when it is a user's.

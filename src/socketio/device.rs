@@ -32,7 +32,7 @@ impl Edge {
 pub(super) struct Device {
     pub(super) edge: Arc<Edge>,
     pub(super) address: IpAddr,
-    pub(super) user_agent: Box<str>,
+    pub(super) user_agent: Arc<str>,
     state: Mutex<State>,
 }
 

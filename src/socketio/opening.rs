@@ -16,7 +16,7 @@ const MAX_REPETITIONS: u32 = 3;
 /// The first request of a session.
 pub(super) struct FirstRequest {
     pub(super) address: IpAddr,
-    pub(super) user_agent: Box<str>,
+    pub(super) user_agent: Arc<str>,
     /// The token of the query or of the `Authorization` header.
     pub(super) token: Option<SecretString>,
     /// The positions in the query.

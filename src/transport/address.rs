@@ -1,13 +1,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::{
-    HeaderMap, HeaderValue,
-    header::{HOST, USER_AGENT},
-};
+use http::{HeaderMap, HeaderValue, header::HOST};
 use ipnet::{IpNet, Ipv4Net};
 
-/// The longest User-Agent that is kept, in bytes.
-const MAX_USER_AGENT: usize = 256;
 /// The bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 const MAPPED_PREFIX: u8 = 96;
 
@@ -56,13 +51,6 @@ impl Proxies {
         let host = forwarded.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes))?;
         std::str::from_utf8(host).ok().filter(|host| host.is_ascii())
     }
-}
-
-/// Returns the `User-Agent` of a request, cut to 256 bytes, or an empty text if it has none or one that is not ASCII.
-pub fn user_agent(headers: &HeaderMap) -> Box<str> {
-    // `to_str` accepts visible ASCII only, so every byte is a character.
-    let text = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text[..text.len().min(MAX_USER_AGENT)].into()
 }
 
 /// Returns the address that stands for all that limits per address count as one: an IPv4 address itself, also if it is mapped,
@@ -201,12 +189,5 @@ mod tests {
         assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(counted("1.2.3.4"), "1.2.3.4");
         assert_eq!(counted("::ffff:1.2.3.4"), "1.2.3.4");
-    }
-
-    #[test]
-    fn a_long_user_agent_is_cut() {
-        assert_eq!(user_agent(&headers("user-agent", &[&[b'a'; 300]])).len(), 256);
-        assert_eq!(&*user_agent(&headers("user-agent", &[b"app/1"])), "app/1");
-        assert_eq!(&*user_agent(&HeaderMap::new()), "");
     }
 }

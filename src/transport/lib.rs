@@ -10,7 +10,10 @@ mod throttle;
 pub use throttle::Throttle;
 
 mod address;
-pub use address::{ClientAddress, Proxies, TcpPeer, counted_address, user_agent};
+pub use address::{ClientAddress, Proxies, TcpPeer, counted_address};
+
+mod user_agent;
+pub use user_agent::user_agent;
 
 mod place;
 pub use place::{Place, PlaceHandle, Share};

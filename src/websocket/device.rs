@@ -12,6 +12,7 @@ use transport::{
 use super::{
     endpoint::Endpoint,
     heartbeat::{Beat, Heartbeat},
+    phase::{Ended, Phase},
     timers::Timed,
 };
 use crate::auth::{ExpiryDue, Identity};
@@ -31,7 +32,7 @@ pub(super) struct Device {
     id: ConnectionId,
     connected_at: Timestamp,
     address: IpAddr,
-    user_agent: Box<str>,
+    user_agent: Arc<str>,
     stream: Handle,
     endpoint: Arc<Endpoint>,
     entry: Entry,
@@ -39,22 +40,11 @@ pub(super) struct Device {
 }
 
 struct State {
-    phase: Phase,
+    phase: Phase<Live>,
     heartbeat: Heartbeat,
     token_due: Option<Instant>,
     /// A new token is being looked at. Nothing is read from the device meanwhile, so its pongs and the end of the old token do not count.
     is_authenticating: bool,
-}
-
-enum Phase {
-    /// The hub has not let it in yet.
-    Opening,
-    Live(Box<Live>),
-    /// The hub has closed it, for this reason, of which its task tells the device.
-    Closing(CloseReason),
-    /// It has not answered a ping.
-    Silent,
-    Ended,
 }
 
 struct Live {
@@ -71,15 +61,8 @@ impl Drop for Authenticating {
     }
 }
 
-/// How a device stood when its socket ended.
-pub(super) enum Ended {
-    Live,
-    Closed(CloseReason),
-    Silent,
-}
-
 impl Device {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, address: IpAddr, user_agent: Box<str>, stream: Handle) -> Arc<Self> {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, address: IpAddr, user_agent: Arc<str>, stream: Handle) -> Arc<Self> {
         let parameters = &endpoint.parameters;
         let heartbeat = Heartbeat::new(parameters.ping_interval, parameters.ping_timeout, Instant::now());
         Arc::new(Self {
@@ -96,12 +79,10 @@ impl Device {
 
     /// The hub has let it in, as this user's.
     pub(super) fn admit(self: &Arc<Self>, admission: Arc<Admission>, identity: Identity) {
-        let mut state = self.state.lock();
+        let live = Box::new(Live { admission, identity: Arc::new(identity) });
         // It may have been closed meanwhile.
-        if matches!(state.phase, Phase::Opening) {
-            state.phase = Phase::Live(Box::new(Live { admission, identity: Arc::new(identity) }));
-        }
-        drop(state);
+        let not_kept = self.state.lock().phase.admit(live);
+        drop(not_kept);
         self.watch_token();
         self.endpoint.timers.add(self.id, self);
     }
@@ -114,16 +95,13 @@ impl Device {
 
     /// What its token says. `None`: it is live no more.
     pub(super) fn identity(&self) -> Option<Arc<Identity>> {
-        match &self.state.lock().phase {
-            Phase::Live(live) => Some(live.identity.clone()),
-            Phase::Opening | Phase::Closing(_) | Phase::Silent | Phase::Ended => None,
-        }
+        self.state.lock().phase.live().map(|live| live.identity.clone())
     }
 
     /// Replaces what its token says.
     pub(super) fn identify(&self, identity: Identity) {
         let mut identity = Arc::new(identity);
-        if let Phase::Live(live) = &mut self.state.lock().phase {
+        if let Some(live) = self.state.lock().phase.live() {
             std::mem::swap(&mut live.identity, &mut identity);
         }
         self.watch_token();
@@ -160,22 +138,18 @@ impl Device {
 
     /// The socket has ended: nothing is accepted any more.
     pub(super) fn end(&self) -> Ended {
-        let phase = std::mem::replace(&mut self.state.lock().phase, Phase::Ended);
+        let before = self.state.lock().phase.end();
         self.endpoint.timers.remove(self.id);
         // What is not proven never will be.
         let in_flight = self.stream.ledger(Ledger::end);
         drop(in_flight);
-        match phase {
-            Phase::Closing(reason) => Ended::Closed(reason),
-            Phase::Silent => Ended::Silent,
-            Phase::Opening | Phase::Live(_) | Phase::Ended => Ended::Live,
-        }
+        Ended::from(&before)
     }
 
     /// Closes the connection if its token has expired, and has it looked at again when the token does.
     fn watch_token(&self) {
         let mut state = self.state.lock();
-        let Phase::Live(live) = &state.phase else {
+        let Some(live) = state.phase.live() else {
             return;
         };
         let (due, next) = self.endpoint.parameters.expiry.due(live.identity.expires_at, &mut None);
@@ -214,17 +188,15 @@ impl Timed for Device {
             self.watch_token();
         }
         let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Live(_)) {
-            return None;
-        }
+        state.phase.live()?;
         match state.heartbeat.beat(now) {
             Beat::Early => {}
             Beat::Ask => self.ping(),
             Beat::Gone if self.stream.is_ping_on_its_way() => state.heartbeat.extend(now),
             Beat::Gone => {
-                let live = std::mem::replace(&mut state.phase, Phase::Silent);
+                let before = state.phase.silence();
                 drop(state);
-                drop(live);
+                drop(before);
                 self.stream.abort();
                 return None;
             }
@@ -282,12 +254,9 @@ impl Connection for Device {
     }
 
     fn close(&self, reason: &CloseReason) {
-        let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Opening | Phase::Live(_)) {
+        let Some(before) = self.state.lock().phase.close(reason) else {
             return;
-        }
-        let before = std::mem::replace(&mut state.phase, Phase::Closing(reason.clone()));
-        drop(state);
+        };
         drop(before);
         if reason.code == CloseCode::Unready {
             self.stream.abort();

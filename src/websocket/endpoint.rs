@@ -60,7 +60,7 @@ impl Parameters {
 pub(super) struct Visitor {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) address: IpAddr,
-    pub(super) user_agent: Box<str>,
+    pub(super) user_agent: Arc<str>,
     /// Its connection, which counts as a stranger's until a token is accepted.
     pub(super) stranger: Option<Arc<Stranger>>,
     /// Held for as long as the socket is open.

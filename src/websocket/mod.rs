@@ -21,6 +21,8 @@ mod inbound;
 
 mod heartbeat;
 
+mod phase;
+
 mod device;
 
 mod peer;

@@ -5,8 +5,9 @@ use transport::websocket::{End, Ended as SocketEnded, Leave, Message, Opcode, Pe
 
 use super::{
     closing,
-    device::{Device, Ended},
+    device::Device,
     inbound::ClientMessage,
+    phase::Ended,
 };
 use crate::command::{Admission, Commands, RefreshRefused};
 use crate::limits::{AddressSlot, ConnectionEvents, Excess};

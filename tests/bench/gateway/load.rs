@@ -1,5 +1,7 @@
 //! What backends do to a server, and what that costs it.
 
+use std::time::Duration;
+
 use bugle::bench::{Backend, Fleet, process, user};
 use tokio::task::JoinSet;
 
@@ -51,11 +53,34 @@ pub async fn fill(backend: &mut Backend, fleet: &Fleet, devices: usize, deliveri
     }
 }
 
+/// What a process spends on one thing, in microseconds.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    /// Its own time.
+    pub user: f64,
+    /// The kernel's for it.
+    pub kernel: f64,
+}
+
+impl Cost {
+    /// Both together.
+    pub fn total(self) -> f64 {
+        self.user + self.kernel
+    }
+}
+
 /// What the process spends on one of so many things, its own time and the kernel's for it, in microseconds.
-#[expect(clippy::cast_precision_loss, reason = "counts are small")]
 pub async fn cost(process: u32, things: usize, work: impl Future<Output = ()>) -> f64 {
+    cost_by_part(process, things, work).await.total()
+}
+
+/// What the process spends on one of so many things.
+#[expect(clippy::cast_precision_loss, reason = "counts are small")]
+pub async fn cost_by_part(process: u32, things: usize, work: impl Future<Output = ()>) -> Cost {
     let spent = || process::cpu_time(process).expect("the process runs");
     let before = spent();
     work.await;
-    spent().saturating_sub(before).as_secs_f64() * 1e6 / things as f64
+    let after = spent();
+    let each = |before, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / things as f64;
+    Cost { user: each(before.user, after.user), kernel: each(before.kernel, after.kernel) }
 }

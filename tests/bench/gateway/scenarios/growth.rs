@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 
 use crate::{
     figures::{median, micros},
-    load::{ACCEPTED, cost, fill},
+    load::{ACCEPTED, Cost, cost, cost_by_part, fill},
     payload::ordinary,
     report::Report,
     server::{Server, expect},
@@ -21,7 +21,8 @@ const ROUNDS: usize = 5;
 const FEW: usize = 1_000;
 const MANY: usize = 15_000;
 const SIZES: [usize; 3] = [100, 5_000, MANY];
-const DELIVERIES: usize = 300_000;
+/// The kernel counts processor time in hundredths of a second.
+const DELIVERIES: usize = 600_000;
 const MOST_GROWTH: f64 = 1.25;
 
 const ROOMS: [usize; 3] = [10, 1_000, 100_000];
@@ -40,29 +41,40 @@ struct Hall {
 pub async fn devices(report: &mut Report) {
     let mut few = Hall::of_devices(FEW).await;
     let mut costs_of_few = Vec::new();
-    let mut growth = Vec::new();
+    let mut growth = f64::NAN;
     for devices in SIZES {
         let mut hall = Hall::of_devices(devices).await;
-        let mut costs = Vec::new();
+        let (mut costs, mut next_to) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
-            let next_to = few.delivery(FEW).await;
-            let here = hall.delivery(devices).await;
+            let (with_few, here) = (few.delivery(FEW).await, hall.delivery(devices).await);
             // The first round only warms up.
             if round > 0 {
-                costs_of_few.push(next_to);
-                costs.push((here, here / next_to));
+                next_to.push(with_few);
+                costs.push(here);
             }
         }
-        growth = costs.iter().map(|(_, growth)| *growth).collect();
-        let (cost, multiple) = (median(costs.iter().map(|(cost, _)| *cost).collect()), median(growth.clone()));
+        growth = multiple(&costs, &next_to, |cost| cost.user);
+        let in_kernel = multiple(&costs, &next_to, |cost| cost.kernel);
         report.figure(
             format!("server CPU per delivery to a room of {devices}, and as a multiple of that with {FEW}"),
-            format!("{}, {multiple:.2} ×", micros(cost)),
+            format!("{}; user {growth:.2} ×, kernel {in_kernel:.2} ×", parts(&costs)),
         );
+        costs_of_few.append(&mut next_to);
     }
-    report.figure(format!("server CPU per delivery to a room of {FEW}"), micros(median(costs_of_few)));
-    let what = format!("a delivery with {MANY} devices as a multiple of one with {FEW}");
-    report.at_most(what, median(growth), MOST_GROWTH, "×");
+    report.figure(format!("server CPU per delivery to a room of {FEW}"), parts(&costs_of_few));
+    // The kernel's part grows with what the devices' sockets take up in its caches: on loopback that is their half as well.
+    let what = format!("user CPU per delivery with {MANY} devices as a multiple of that with {FEW}");
+    report.at_most(what, growth, MOST_GROWTH, "×");
+}
+
+/// How many times more it costs than what was measured beside it, by this part of the costs.
+fn multiple(costs: &[Cost], next_to: &[Cost], part: impl Fn(&Cost) -> f64) -> f64 {
+    median(costs.iter().zip(next_to).map(|(cost, next_to)| part(cost) / part(next_to)).collect())
+}
+
+fn parts(costs: &[Cost]) -> String {
+    let part = |part: fn(&Cost) -> f64| micros(median(costs.iter().map(part).collect()));
+    format!("{} (user {}, kernel {})", part(|cost| cost.total()), part(|cost| cost.user), part(|cost| cost.kernel))
 }
 
 pub async fn rooms(report: &mut Report) {
@@ -107,9 +119,9 @@ impl Hall {
         Self { server, backend, fleet }
     }
 
-    async fn delivery(&mut self, devices: usize) -> f64 {
+    async fn delivery(&mut self, devices: usize) -> Cost {
         let process = self.server.process();
-        cost(process, DELIVERIES, fill(&mut self.backend, &self.fleet, devices, DELIVERIES, 1)).await
+        cost_by_part(process, DELIVERIES, fill(&mut self.backend, &self.fleet, devices, DELIVERIES, 1)).await
     }
 
     async fn emit(&mut self, rooms: usize) -> f64 {
