@@ -41,22 +41,19 @@ impl Session {
         state.ledger(|ledger| ledger.check(outgoing, bytes, backlog)).map(drop)
     }
 
-    /// Wants what was queued until now proven.
-    pub fn want_proof(&self, unproven: &Arc<dyn Unproven>) {
+    /// Wants what a user of this generation has had queued until now to be proven. An error: it ended meanwhile, and what it had queued
+    /// last may be lost.
+    pub fn want_proof(&self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
         let mut state = self.lock();
-        state.ledger(|ledger| ledger.note_unproven(ledger.queued(), unproven));
+        state.want_proof(generation, unproven)?;
         self.ping_if_wanted(&mut state, Instant::now());
         self.arm_locked(&state);
+        Ok(())
     }
 
     /// Another device has connected: [`Session::deliver`] accepts its packets, which are of the generation that this returns.
     pub fn reopen(&self) -> u32 {
         self.lock().ledger(Ledger::reopen)
-    }
-
-    /// The generation whose packets are accepted.
-    pub fn generation(&self) -> u32 {
-        self.lock().ledger(|ledger| ledger.generation())
     }
 
     /// What is not proven never will be: [`Unproven::lost`] is called before this returns. [`Session::deliver`] accepts no packet any more.
@@ -115,6 +112,14 @@ impl State {
             _ if self.closed.is_some() => Err(Rejected::Ended),
             Carrier::Polling(polling) => polling.deliver(outgoing),
             Carrier::WebSocket(stream) => stream.deliver(outgoing, mode),
+        }
+    }
+
+    fn want_proof(&mut self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
+        match &mut self.carrier {
+            _ if self.closed.is_some() => Err(Rejected::Ended),
+            Carrier::Polling(polling) => polling.ledger.want_proof(generation, unproven),
+            Carrier::WebSocket(stream) => stream.want_proof(generation, unproven),
         }
     }
 

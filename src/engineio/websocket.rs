@@ -107,9 +107,11 @@ impl Peer for SessionPeer {
         if self.reason.is_some() { Step::End } else { Step::Read }
     }
 
-    fn end(self, end: End) -> Leave {
+    fn end(&mut self, end: End) -> Leave {
         let (reason, last) = match end {
-            End::Asked => (self.reason.unwrap_or(DisconnectReason::TransportError), Some(frame(Opcode::Close, &[]))),
+            End::Asked => {
+                (self.reason.take().unwrap_or(DisconnectReason::TransportError), Some(frame(Opcode::Close, &[])))
+            }
             End::WebSocket(ended) => how(&ended),
         };
         self.session.close(reason);

@@ -49,7 +49,8 @@ pub trait Connection: Send + Sync + 'static {
     /// Puts a frame into the device's queue.
     ///
     /// An emit that has found the connection live may call this after the hub has closed it, or has been told of its end: the implementor
-    /// rejects such a frame with [`QueueError::Ended`], so that no receipt counts it.
+    /// rejects such a frame with [`QueueError::Ended`], so that no receipt counts it. One that leaves a room while an emit is on its way there
+    /// may still get that.
     ///
     /// If the frame was accepted and `frame.unproven` is `Some`, the implementor calls its `sent` before this returns, `proven` once the
     /// device has proven that it received the frame (the pong of a ping that was sent after it, or the next poll), and `lost` if the

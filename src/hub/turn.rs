@@ -21,6 +21,8 @@ use crate::message::{CloseCode, ConnectionId, Exceptions, RoomName, UserId};
 /// After this many deliveries, some 100 µs, others get a chance to run. With fewer, a flusher that runs in between writes one frame at
 /// a time where it could write several.
 const STRETCH: usize = 512;
+/// The same for those that ask for an acknowledgement, each of which is encoded by itself.
+const ASKING_STRETCH: usize = 64;
 
 /// To so many a frame is written by whoever sends it: to wake another for that takes longer. For more, others share the work.
 const FEW: usize = 8;
@@ -171,7 +173,8 @@ impl Turn<'_> {
     /// Sends a frame to the room's connections. Those that cannot take it are closed as slow, unless the frame is volatile.
     pub fn fan_out(&self, frame: Frame, except: &Exceptions) -> impl Future<Output = Counts> + Send {
         let hub = self.held.hub;
-        self.fan_out_by(frame, except, |member, frame, target, mode| hub.deliver(member, frame, target, mode, None))
+        let deliver = |member: &_, frame: &_, target: Target<'_>, mode| hub.deliver(member, frame, target, mode, None);
+        self.fan_out_by(frame, except, STRETCH, deliver)
     }
 
     /// The same with a frame that asks for acknowledgements, and those who are matched and so asked.
@@ -187,7 +190,7 @@ impl Turn<'_> {
             }
             delivery
         };
-        let counts = self.fan_out_by(frame, except, deliver).await;
+        let counts = self.fan_out_by(frame, except, ASKING_STRETCH, deliver).await;
         (counts, all)
     }
 
@@ -195,6 +198,7 @@ impl Turn<'_> {
         &self,
         frame: Frame,
         except: &Exceptions,
+        stretch: usize,
         mut deliver: impl FnMut(&Arc<Member>, &Arc<Frame>, Target<'_>, WriteMode) -> Delivery,
     ) -> Counts {
         let excepted = Excepted::new(self.held.hub, except);
@@ -205,7 +209,7 @@ impl Turn<'_> {
         let frame = Arc::new(frame);
         for (index, member) in members.iter().enumerate() {
             touch_ahead(&members, index);
-            if index % STRETCH == STRETCH - 1 {
+            if index % stretch == stretch - 1 {
                 tokio::task::yield_now().await;
             }
             if !excepted.contains(member) {
@@ -221,7 +225,7 @@ impl Turn<'_> {
         self.held.hub.deliver(member, &Arc::new(frame), Target::Members(self.room()), mode, None);
     }
 
-    /// Who writes a frame for so many connections: nobody else decides. `wanted`: for few connections.
+    /// Who writes a frame of the room for so many connections. `wanted`: for few connections.
     fn write_mode(&self, wanted: WriteMode, connections: usize) -> WriteMode {
         match wanted {
             WriteMode::Inline if connections <= FEW => WriteMode::Inline,

@@ -35,6 +35,11 @@ impl CloseCode {
         }
     }
 
+    /// Whether the device is told why.
+    pub fn is_announced(self) -> bool {
+        self != Self::Unready
+    }
+
     /// Whether the device should come back by itself.
     pub fn retry(self) -> bool {
         !matches!(self, Self::Disconnected | Self::Token)
@@ -70,5 +75,25 @@ impl From<CloseCode> for CloseReason {
             CloseCode::Unready => "the connection did not become ready in time",
         };
         Self::new(code, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_told_of_every_reason_but_that_it_was_not_ready() {
+        for code in [
+            CloseCode::Disconnected,
+            CloseCode::Expired,
+            CloseCode::Token,
+            CloseCode::Slow,
+            CloseCode::Rate,
+            CloseCode::Draining,
+        ] {
+            assert!(code.is_announced(), "{code:?}");
+        }
+        assert!(!CloseCode::Unready.is_announced());
     }
 }

@@ -6,7 +6,7 @@ use engineioxide::{
 };
 use serde_json::json;
 use socketioxide::extract::SocketRef;
-use transport::{Outgoing, WriteMode};
+use transport::{Outgoing, Rejected, WriteMode};
 
 use super::{device::Device, encoding::with_frames};
 use crate::hub::Frame;
@@ -20,17 +20,9 @@ pub(super) const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 impl Device {
     /// Tells a device that is live why its connection is closed, if its queue has room, and ends the transport soon after; at once if it
-    /// has none. No event follows.
+    /// has none, or if devices are not told of this reason. No event follows.
     pub(super) fn tell_of_close(&self, session: &Session, generation: u32, socket: &SocketRef, reason: &CloseReason) {
-        let farewell = farewell(reason);
-        let told = with_frames(&farewell, session.protocol(), None, |frames| {
-            let (is_exempt, is_last, bounds) = (false, true, self.edge.bounds());
-            session.deliver(
-                &Outgoing { frames, generation, is_exempt, is_last, unproven: None, bounds },
-                WriteMode::Batched,
-            )
-        });
-        if reason.code == CloseCode::Unready || told.is_err() {
+        if !reason.code.is_announced() || self.say_farewell(session, generation, reason).is_err() {
             telemetry::closed_unannounced();
             session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
             return;
@@ -40,6 +32,14 @@ impl Device {
             let _ = socket.clone().disconnect();
         }
         session.end_after(GRACE, Ending::Cut, DisconnectReason::ClosingServer);
+    }
+
+    fn say_farewell(&self, session: &Session, generation: u32, reason: &CloseReason) -> Result<(), Rejected> {
+        with_frames(&farewell(reason), session.protocol(), None, |frames| {
+            let (is_exempt, is_last, bounds) = (false, true, self.edge.bounds());
+            let outgoing = Outgoing { frames, generation, is_exempt, is_last, unproven: None, bounds };
+            session.deliver(&outgoing, WriteMode::Batched)
+        })
     }
 }
 

@@ -11,12 +11,11 @@ use socketioxide::extract::{SocketRef, TryData};
 use super::{
     closing::{IDLE_GRACE, own_event},
     connection::SocketConnection,
-    device::{Admitted, Device},
+    device::{Admitted, Answered, Device},
     edge::Edge,
     inbound::InboundHandler,
     inbox::Inbox,
     opening::{Attempt, Said},
-    phase::Answered,
     resume::resume,
 };
 use crate::auth::{Identity, InvalidToken, TokenRefused};
@@ -54,7 +53,11 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         return Err(connect.turn_away("draining").await);
     }
     match connect.device.attempt() {
-        Attempt::First(said) => connect.run(&socket, said, auth).await,
+        Attempt::First(said) => {
+            // The library has not dropped it: see `Watch::text`.
+            connect.session.end_if_idle(None);
+            connect.run(&socket, said, auth).await
+        }
         Attempt::Refused(refused) => Err(Refusal::Token(refused)),
         Attempt::TooLate => Err(connect.turn_away("second_connect").await),
     }
@@ -65,14 +68,12 @@ pub(super) fn go_live(edge: &Edge, socket: &SocketRef) {
     let Some((session, device)) = edge.device(socket.id) else {
         return;
     };
-    match device.answered(socket.clone()) {
-        Answered::Live => {
-            if let Some(admission) = device.current(|admitted| admitted.admission.clone()) {
-                device.greet(&session, &admission);
-            }
-        }
-        Answered::Closed(reason) => device.tell_of_close(&session, session.generation(), socket, &reason),
-        Answered::Ended => {}
+    let Some(Answered { admission, generation, closed }) = device.answered(socket) else {
+        return;
+    };
+    match closed {
+        None => device.greet(&session, &admission),
+        Some(reason) => device.tell_of_close(&session, generation, socket, &reason),
     }
 }
 
@@ -96,7 +97,7 @@ impl Connect {
         let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take)).or(first.resume);
         let Self { edge, session, device } = &self;
         let connection = SocketConnection::new(device.clone(), session.clone(), resume.is_some());
-        let id = connection.id();
+        let (id, generation) = (connection.id(), connection.generation());
         device.begin(id);
         let connecting = edge.parameters.commands.connect_device(&identity, connection, resume.as_ref());
         let admission = match connecting.await {
@@ -107,12 +108,13 @@ impl Connect {
         socket.on_fallback(InboundHandler { device: device.clone(), id, admission: admission.clone(), events });
         let admitted = Admitted {
             session: session.clone(),
+            generation,
             admission,
             identity: Arc::new(identity),
             inbox: Inbox::default(),
             told_of: None,
         };
-        let Err(admitted) = device.admit(id, admitted) else {
+        let Err(admitted) = device.admit(id, admitted, socket.clone()) else {
             return Ok(());
         };
         admitted.ended("transport_close");

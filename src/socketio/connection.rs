@@ -46,6 +46,11 @@ impl SocketConnection {
         })
     }
 
+    /// The generation of its packets in the session's ledger.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// The WebSocket of the session, if it has one by now.
     fn stream(&self) -> Option<&Handle> {
         if self.stream.get().is_none()
@@ -139,10 +144,11 @@ impl Connection for SocketConnection {
         self.session.check(&self.outgoing(frame, &[]), frame.size())?;
         let socket = self.device.socket(self.id).ok_or(QueueError::Ended)?;
         let reply = socket.timeout(ack::NEVER).emit_with_ack(frame.event.as_str(), &Arguments(frame, meta));
-        ack.expect(ack::outcome(reply.map_err(|error| queue_error(&error))?));
+        let reply = reply.map_err(|error| queue_error(&error))?;
         if let Some(unproven) = &frame.unproven {
-            self.session.want_proof(unproven);
+            self.session.want_proof(self.generation, unproven)?;
         }
+        ack.expect(ack::outcome(reply));
         Ok(())
     }
 

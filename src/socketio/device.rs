@@ -12,7 +12,7 @@ use super::{
     event::ClientEvent,
     inbox::Inbox,
     opening::{Attempt, FirstRequest, Opening},
-    phase::{Answered, Phase},
+    phase::Phase,
 };
 use crate::auth::{Identity, TokenRefused};
 use crate::command::Admission;
@@ -49,11 +49,21 @@ struct State {
 /// What is kept of a device with an accepted token.
 pub(super) struct Admitted {
     pub(super) session: Arc<Session>,
+    /// Of the session's ledger.
+    pub(super) generation: u32,
     pub(super) admission: Arc<Admission>,
     pub(super) identity: Arc<Identity>,
     pub(super) inbox: Inbox<ClientEvent>,
     /// The expiry that the device was told of.
     pub(super) told_of: Option<Timestamp>,
+}
+
+/// A connection whose CONNECT has been answered.
+pub(super) struct Answered {
+    pub(super) admission: Arc<Admission>,
+    pub(super) generation: u32,
+    /// It was closed meanwhile.
+    pub(super) closed: Option<CloseReason>,
 }
 
 impl Device {
@@ -112,16 +122,20 @@ impl Device {
         self.opening(|opening| opening.begin_attempt(id));
     }
 
-    /// The CONNECT of this connection was accepted. Gives it back if the session has ended, or the device has left, meanwhile.
-    pub(super) fn admit(&self, id: ConnectionId, admitted: Admitted) -> Result<(), Admitted> {
-        let opening = self.state.lock().phase.admit(id, admitted)?;
+    /// The CONNECT of this connection was accepted, and `socket` will be the way to the device. Gives `admitted` back if the session has
+    /// ended, or the device has left, meanwhile.
+    pub(super) fn admit(&self, id: ConnectionId, admitted: Admitted, socket: SocketRef) -> Result<(), Admitted> {
+        let opening = self.state.lock().phase.admit(id, admitted, socket)?;
         opening.known();
         Ok(())
     }
 
-    /// The answer to the CONNECT is queued.
-    pub(super) fn answered(&self, socket: SocketRef) -> Answered {
-        self.state.lock().phase.answered(socket)
+    /// The answer to the CONNECT of this socket is queued. `None`: its connection has ended.
+    pub(super) fn answered(&self, socket: &SocketRef) -> Option<Answered> {
+        let mut state = self.state.lock();
+        // Sockets of one session have the same id.
+        let (admitted, closed) = state.phase.answered(|its| std::ptr::eq(&raw const **its, &raw const **socket))?;
+        Some(Answered { admission: admitted.admission.clone(), generation: admitted.generation, closed })
     }
 
     /// The hub has closed this connection. Returns the way to tell the device; `None`: it is told later, or has none any more.
@@ -131,23 +145,19 @@ impl Device {
 
     /// The device has left the namespace. Returns what was kept of it; to be dropped without a lock.
     pub(super) fn leave(&self) -> Option<Admitted> {
-        self.state.lock().phase.leave()
+        let before = self.state.lock().phase.leave();
+        before?.into_kept()
     }
 
     /// The session has ended. Returns what was kept of the device; to be dropped without a lock.
     pub(super) fn end(&self) -> Option<Admitted> {
         let mut state = self.state.lock();
         // The library may keep the session for a while.
-        let before = std::mem::replace(&mut state.phase, Phase::Ended);
+        let before = state.phase.end();
         let held = (state.slot.take(), state.attachments.take());
         drop(state);
         drop(held);
-        match before {
-            Phase::Admitted(accepted) | Phase::Closing(accepted, _) | Phase::Live(accepted, _) => {
-                Some(accepted.into_kept())
-            }
-            Phase::Opening(_) | Phase::Left(_) | Phase::Ended => None,
-        }
+        before.into_kept()
     }
 
     /// A connection carries a request of the session. It counts as a stranger's until a token is accepted. `may_stay`: it may become

@@ -47,7 +47,8 @@ impl Observer for Watch {
                     log_refusal(&device, "second_connect");
                     return Verdict::Close(DisconnectReason::TransportError);
                 }
-                session.end_if_idle(None);
+                // The library drops a CONNECT without a word while it is about to have done with the last one.
+                session.end_if_idle(Some(self.0.parameters.config.connect_timeout));
             }
             Kind::Disconnect if namespace == "/" => leave(session, &device),
             Kind::Connect | Kind::Disconnect | Kind::Event | Kind::Ack | Kind::ConnectError => {}

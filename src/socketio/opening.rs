@@ -133,11 +133,9 @@ impl Opening {
         Self { token, step: Step::Announced, ..Self::default() }
     }
 
-    /// The hub is asked to let this connection in. False: another one was before.
-    pub(super) fn begin_attempt(&mut self, id: ConnectionId) -> bool {
-        let is_first = self.attempt.is_none();
-        self.attempt.get_or_insert((id, None));
-        is_first
+    /// The hub is asked to let this connection in.
+    pub(super) fn begin_attempt(&mut self, id: ConnectionId) {
+        self.attempt = Some((id, None));
     }
 
     /// The hub has closed the connection before it was let in for good.

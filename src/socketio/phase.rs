@@ -11,11 +11,11 @@ pub(super) enum Phase<K, S> {
     /// No CONNECT was accepted. One may be under way.
     Opening(Box<Opening>),
     /// A CONNECT was accepted, and its answer is not queued yet: nothing may be sent before that.
-    Admitted(Box<Accepted<K>>),
+    Admitted(Box<Accepted<K, S>>),
     /// It was closed meanwhile, for this reason, of which the device is told behind the answer.
-    Closing(Box<Accepted<K>>, CloseReason),
+    Closing(Box<Accepted<K, S>>, CloseReason),
     /// The device gets what is sent to it.
-    Live(Box<Accepted<K>>, S),
+    Live(Box<Accepted<K, S>>),
     /// The device has left the namespace `/`, and may connect again with the token of its first request.
     Left(Option<SecretString>),
     /// Its session has ended.
@@ -23,22 +23,12 @@ pub(super) enum Phase<K, S> {
 }
 
 /// A connection with an accepted token.
-pub(super) struct Accepted<K> {
+pub(super) struct Accepted<K, S> {
     id: ConnectionId,
     kept: K,
+    socket: S,
     /// The token of the first request.
     token: Option<SecretString>,
-}
-
-/// What follows when a CONNECT has been answered.
-#[derive(Debug)]
-pub(super) enum Answered {
-    /// The connection goes live.
-    Live,
-    /// It was closed meanwhile.
-    Closed(CloseReason),
-    /// Its session has ended, or the device has left.
-    Ended,
 }
 
 impl<K, S: Clone> Phase<K, S> {
@@ -46,14 +36,14 @@ impl<K, S: Clone> Phase<K, S> {
     pub(super) fn opening(&mut self) -> Option<&mut Opening> {
         match self {
             Self::Opening(opening) => Some(opening),
-            Self::Admitted(_) | Self::Closing(..) | Self::Live(..) | Self::Left(_) | Self::Ended => None,
+            Self::Admitted(_) | Self::Closing(..) | Self::Live(_) | Self::Left(_) | Self::Ended => None,
         }
     }
 
     /// The connection with an accepted token, if it has not ended.
-    fn accepted(&mut self) -> Option<&mut Accepted<K>> {
+    fn accepted(&mut self) -> Option<&mut Accepted<K, S>> {
         match self {
-            Self::Admitted(accepted) | Self::Closing(accepted, _) | Self::Live(accepted, _) => Some(accepted),
+            Self::Admitted(accepted) | Self::Closing(accepted, _) | Self::Live(accepted) => Some(accepted),
             Self::Opening(_) | Self::Left(_) | Self::Ended => None,
         }
     }
@@ -71,8 +61,8 @@ impl<K, S: Clone> Phase<K, S> {
     /// The way to the device of this connection, if it is live.
     pub(super) fn socket(&self, id: ConnectionId) -> Option<S> {
         match self {
-            Self::Live(accepted, socket) if accepted.id == id => Some(socket.clone()),
-            Self::Opening(_) | Self::Admitted(_) | Self::Closing(..) | Self::Live(..) | Self::Left(_) | Self::Ended => {
+            Self::Live(accepted) if accepted.id == id => Some(accepted.socket.clone()),
+            Self::Opening(_) | Self::Admitted(_) | Self::Closing(..) | Self::Live(_) | Self::Left(_) | Self::Ended => {
                 None
             }
         }
@@ -86,45 +76,49 @@ impl<K, S: Clone> Phase<K, S> {
                 *self = Self::Opening(Box::new(Opening::again(token.take())));
                 true
             }
-            Self::Admitted(_) | Self::Closing(..) | Self::Live(..) | Self::Ended => false,
+            Self::Admitted(_) | Self::Closing(..) | Self::Live(_) | Self::Ended => false,
         }
     }
 
-    /// The CONNECT of this connection was accepted. Returns what was kept until then, to be dropped without a lock; or gives `kept` back
-    /// if the session has ended, or the device has left, meanwhile.
-    pub(super) fn admit(&mut self, id: ConnectionId, kept: K) -> Result<Box<Opening>, K> {
+    /// The CONNECT of this connection was accepted, and `socket` will be the way to the device. Returns what was kept until then, to be
+    /// dropped without a lock; or gives `kept` back if the session has ended, or the device has left, meanwhile.
+    pub(super) fn admit(&mut self, id: ConnectionId, kept: K, socket: S) -> Result<Box<Opening>, K> {
         let Some(opening) = self.opening().filter(|opening| opening.is_attempted(id)) else {
             return Err(kept);
         };
-        let accepted = Box::new(Accepted { id, kept, token: opening.take_token() });
+        let accepted = Box::new(Accepted { id, kept, socket, token: opening.take_token() });
         let next = match opening.end_attempt() {
             Some(reason) => Self::Closing(accepted, reason),
             None => Self::Admitted(accepted),
         };
         match std::mem::replace(self, next) {
             Self::Opening(opening) => Ok(opening),
-            Self::Admitted(_) | Self::Closing(..) | Self::Live(..) | Self::Left(_) | Self::Ended => {
+            Self::Admitted(_) | Self::Closing(..) | Self::Live(_) | Self::Left(_) | Self::Ended => {
                 unreachable!("it was opening above")
             }
         }
     }
 
-    /// The answer to the CONNECT is queued: from now on the device can be sent to.
-    pub(super) fn answered(&mut self, socket: S) -> Answered {
-        match std::mem::replace(self, Self::Ended) {
+    /// The answer to a CONNECT is queued: from now on the device can be sent to, if `is_its` says so of the way to it. Returns what is
+    /// kept of the connection, and the reason if it was closed meanwhile. `None`: the connection has ended.
+    pub(super) fn answered(&mut self, is_its: impl Fn(&S) -> bool) -> Option<(&mut K, Option<CloseReason>)> {
+        if !matches!(self, Self::Admitted(accepted) | Self::Closing(accepted, _) if is_its(&accepted.socket)) {
+            return None;
+        }
+        let reason = match std::mem::replace(self, Self::Ended) {
             Self::Admitted(accepted) => {
-                *self = Self::Live(accepted, socket);
-                Answered::Live
+                *self = Self::Live(accepted);
+                None
             }
             Self::Closing(accepted, reason) => {
-                *self = Self::Live(accepted, socket);
-                Answered::Closed(reason)
+                *self = Self::Live(accepted);
+                Some(reason)
             }
-            other @ (Self::Opening(_) | Self::Live(..) | Self::Left(_) | Self::Ended) => {
-                *self = other;
-                Answered::Ended
+            Self::Opening(_) | Self::Live(_) | Self::Left(_) | Self::Ended => {
+                unreachable!("it waited for its answer above")
             }
-        }
+        };
+        self.current().map(|kept| (kept, reason))
     }
 
     /// The hub has closed this connection. Returns the way to tell the device; `None`: it is told later, or has none any more.
@@ -139,40 +133,34 @@ impl<K, S: Clone> Phase<K, S> {
                 *self = Self::Closing(accepted, reason.clone());
                 None
             }
-            Self::Live(accepted, socket) => {
-                *self = Self::Live(accepted, socket.clone());
-                Some(socket)
-            }
-            other @ (Self::Opening(_) | Self::Closing(..) | Self::Left(_) | Self::Ended) => {
+            other @ (Self::Opening(_) | Self::Closing(..) | Self::Live(_) | Self::Left(_) | Self::Ended) => {
                 *self = other;
-                None
+                self.socket(id)
             }
         }
     }
 
-    /// The device has left the namespace. Returns what was kept of it; to be dropped without a lock.
-    pub(super) fn leave(&mut self) -> Option<K> {
-        match std::mem::replace(self, Self::Ended) {
-            Self::Opening(mut opening) if opening.is_connecting() => {
-                *self = Self::Left(opening.take_token());
-                None
-            }
-            Self::Admitted(accepted) | Self::Closing(accepted, _) | Self::Live(accepted, _) => {
-                let Accepted { kept, token, .. } = *accepted;
-                *self = Self::Left(token);
-                Some(kept)
-            }
-            other @ (Self::Opening(_) | Self::Left(_) | Self::Ended) => {
-                *self = other;
-                None
-            }
-        }
+    /// The device has left the namespace. Returns what it was before, to be dropped without a lock; `None`: it had not connected.
+    pub(super) fn leave(&mut self) -> Option<Self> {
+        let token = match self {
+            Self::Opening(opening) if opening.is_connecting() => opening.take_token(),
+            Self::Admitted(accepted) | Self::Closing(accepted, _) | Self::Live(accepted) => accepted.token.take(),
+            Self::Opening(_) | Self::Left(_) | Self::Ended => return None,
+        };
+        Some(std::mem::replace(self, Self::Left(token)))
     }
-}
 
-impl<K> Accepted<K> {
-    pub(super) fn into_kept(self) -> K {
-        self.kept
+    /// The session has ended. Returns what the device was before, to be dropped without a lock.
+    pub(super) fn end(&mut self) -> Self {
+        std::mem::replace(self, Self::Ended)
+    }
+
+    /// What was kept of the connection.
+    pub(super) fn into_kept(self) -> Option<K> {
+        match self {
+            Self::Admitted(accepted) | Self::Closing(accepted, _) | Self::Live(accepted) => Some(accepted.kept),
+            Self::Opening(_) | Self::Left(_) | Self::Ended => None,
+        }
     }
 }
 
@@ -183,107 +171,138 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::opening::Attempt, *};
+    use crate::auth::{InvalidToken, TokenRefused};
     use crate::message::CloseCode;
 
-    /// What may happen to a device and to its connections, which are numbered.
+    /// What may happen to a device and to its connections, which are numbered; late as well, when there is a newer one.
     #[derive(Clone, Debug)]
     enum Step {
         /// The device sends a CONNECT.
         Connect,
-        /// The server has looked at its token and asks the hub.
+        /// The server begins to look at it.
+        Attempt,
+        /// Its token is refused.
+        Refuse,
+        /// Its token is good: the hub is asked.
         Begin,
-        /// The hub has let the last connection in.
-        Admit,
+        /// The hub has let a connection in.
+        Admit(usize),
         /// The answer to its CONNECT is queued.
-        Answer,
-        /// The hub closes a connection.
+        Answer(usize),
+        /// The hub closes it.
         Close(usize),
         /// The device leaves the namespace.
         Leave,
+        /// The session ends.
+        End,
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let any = || 0..4_usize;
         prop_oneof![
-            Just(Step::Connect),
-            Just(Step::Begin),
-            Just(Step::Admit),
-            Just(Step::Answer),
-            (0..4_usize).prop_map(Step::Close),
-            Just(Step::Leave),
+            4 => Just(Step::Connect),
+            4 => Just(Step::Attempt),
+            1 => Just(Step::Refuse),
+            4 => Just(Step::Begin),
+            4 => any().prop_map(Step::Admit),
+            4 => any().prop_map(Step::Answer),
+            3 => any().prop_map(Step::Close),
+            2 => Just(Step::Leave),
+            1 => Just(Step::End),
         ]
     }
 
+    /// Connections by their numbers.
     #[derive(Default)]
     struct World {
         connections: Vec<ConnectionId>,
-        /// Those that the hub has closed, and those whose devices were told, or whose sessions were left.
+        is_looking: bool,
+        /// Let in, live, closed by the hub, those whose devices were told, and those of which what was kept was given back.
+        admitted: BTreeSet<usize>,
+        live: BTreeSet<usize>,
         closed: BTreeSet<usize>,
         told: BTreeSet<usize>,
         gone: BTreeSet<usize>,
     }
 
     impl World {
-        fn step(&mut self, phase: &mut Phase<usize, ()>, step: &Step) {
-            let last = self.connections.len().checked_sub(1);
-            match step {
-                Step::Connect if phase.announce() => {
-                    if let Some(opening) = phase.opening()
-                        && let Attempt::First(_) = opening.attempt()
-                    {}
+        fn step(&mut self, phase: &mut Phase<usize, usize>, step: &Step) {
+            match *step {
+                Step::Connect => _ = phase.announce(),
+                Step::Attempt => {
+                    let attempt = phase.opening().map(Opening::attempt);
+                    self.is_looking |= matches!(attempt, Some(Attempt::First(_)));
                 }
-                Step::Begin => {
+                Step::Refuse if std::mem::take(&mut self.is_looking) => {
+                    let refused = TokenRefused::Invalid(InvalidToken::Expired);
+                    phase.opening().into_iter().for_each(|opening| opening.refuse(refused));
+                }
+                Step::Begin if std::mem::take(&mut self.is_looking) => {
                     let id = ConnectionId::random();
-                    if phase.opening().is_some_and(|opening| opening.is_connecting() && opening.begin_attempt(id)) {
-                        self.connections.push(id);
+                    phase.opening().into_iter().for_each(|opening| opening.begin_attempt(id));
+                    self.connections.push(id);
+                }
+                Step::Admit(number) if number < self.connections.len() && self.admitted.insert(number) => {
+                    if let Err(kept) = phase.admit(self.connections[number], number, number) {
+                        self.let_go(Some(kept));
                     }
                 }
-                Step::Admit => {
-                    if let Some(last) = last.filter(|last| !self.gone.contains(last))
-                        && phase.current().is_none()
-                        && phase.admit(self.connections[last], last).is_err()
-                    {
-                        self.gone.insert(last);
-                    }
-                }
-                Step::Answer => {
-                    let current = phase.current().copied();
-                    if let Answered::Closed(_) = phase.answered(())
-                        && let Some(current) = current
-                    {
-                        assert!(self.told.insert(current), "told twice");
+                Step::Answer(number) if self.admitted.contains(&number) => {
+                    if let Some((kept, reason)) = phase.answered(|socket| *socket == number) {
+                        assert_eq!(*kept, number, "another connection went live");
+                        assert!(self.live.insert(number), "it went live twice");
+                        assert!(reason.is_none() || self.told.insert(number), "it was told twice");
                     }
                 }
                 // The hub closes a connection once.
-                Step::Close(number) if *number < self.connections.len() && self.closed.insert(*number) => {
-                    if phase.close(self.connections[*number], &CloseCode::Disconnected.into()).is_some() {
-                        assert!(self.told.insert(*number), "told twice");
+                Step::Close(number) if number < self.connections.len() && self.closed.insert(number) => {
+                    if let Some(socket) = phase.close(self.connections[number], &CloseCode::Disconnected.into()) {
+                        assert_eq!(socket, number, "another device was told");
+                        assert!(self.live.contains(&number), "it was told before its answer");
+                        assert!(self.told.insert(number), "it was told twice");
                     }
                 }
-                Step::Leave => self.gone.extend(phase.leave()),
-                Step::Connect | Step::Close(_) => {}
+                Step::Leave => self.let_go(phase.leave().and_then(Phase::into_kept)),
+                Step::End => self.let_go(phase.end().into_kept()),
+                Step::Refuse | Step::Begin | Step::Admit(_) | Step::Answer(_) | Step::Close(_) => {}
+            }
+        }
+
+        fn let_go(&mut self, kept: Option<usize>) {
+            if let Some(kept) = kept {
+                assert!(self.gone.insert(kept), "it ended twice");
             }
         }
     }
 
     proptest! {
         #[test]
-        fn the_device_of_a_closed_connection_is_told_once_and_that_of_no_other(
-            steps in prop::collection::vec(step(), 0..24),
+        fn each_connection_goes_live_is_told_and_ends_once_and_no_other_in_its_place(
+            steps in prop::collection::vec(step(), 0..40),
+            ends in any::<bool>(),
         ) {
             let (mut world, mut phase) = (World::default(), Phase::Opening(Box::default()));
             for step in &steps {
                 world.step(&mut phase, step);
             }
             // What is under way comes to its end.
-            world.step(&mut phase, &Step::Admit);
-            world.step(&mut phase, &Step::Answer);
+            for number in 0..world.connections.len() {
+                world.step(&mut phase, &Step::Admit(number));
+                world.step(&mut phase, &Step::Answer(number));
+            }
             prop_assert!(world.told.is_subset(&world.closed), "{:?} told of {:?}", world.told, world.closed);
             if let Some(current) = phase.current().copied() {
-                prop_assert!(
-                    !world.closed.contains(&current) || world.told.contains(&current),
-                    "connection {current} is closed, and its device is not told"
-                );
+                prop_assert!(world.live.contains(&current), "connection {} is stuck", current);
+                let is_told = !world.closed.contains(&current) || world.told.contains(&current);
+                prop_assert!(is_told, "connection {} is closed, and its device is not told", current);
             }
+            // A device that has not ended, nor was refused, can connect, unless it is connected.
+            if phase.opening().is_none() && phase.current().is_none() && !matches!(phase, Phase::Ended) {
+                prop_assert!(phase.announce(), "no way back");
+            }
+            world.step(&mut phase, if ends { &Step::End } else { &Step::Leave });
+            prop_assert!(phase.current().is_none());
+            prop_assert_eq!(&world.gone, &world.admitted, "each ends");
         }
     }
 }

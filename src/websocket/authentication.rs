@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -10,6 +10,7 @@ use transport::{
 use super::{closing, device::Device, endpoint::Visitor, inbound::ClientMessage, peer::DevicePeer};
 use crate::auth::TokenRefused;
 use crate::command::Admission;
+use crate::limits::ConnectionEvents;
 use crate::message::{CloseCode, CloseReason};
 use crate::telemetry;
 
@@ -32,10 +33,11 @@ pub(super) async fn open(visitor: Visitor, upgrade: Upgrade) -> Option<(WebSocke
     let (stream, read) = timeout_at(deadline, upgrade.stream(&parameters.flushers)).await.ok()??;
     let max_message = MAX_BEFORE_AUTH.min(parameters.max_message);
     let mut socket = WebSocket::new(stream, read, max_message, parameters.queue_bytes / 2);
-    match authenticate(visitor, &mut socket, deadline).await {
-        Ok(peer) => {
+    match authenticate(&visitor, &mut socket, deadline).await {
+        Ok((device, admission, events)) => {
             socket.set_max_message(parameters.max_message);
-            return Some((socket, peer));
+            let commands = parameters.commands.clone();
+            return Some((socket, DevicePeer { device, admission, events, commands, _slot: visitor.slot }));
         }
         Err(Refusal::Gone) => {}
         Err(Refusal::Told { reason, frame }) => {
@@ -48,8 +50,12 @@ pub(super) async fn open(visitor: Visitor, upgrade: Upgrade) -> Option<(WebSocke
     None
 }
 
-async fn authenticate(visitor: Visitor, socket: &mut WebSocket, deadline: Instant) -> Result<DevicePeer, Refusal> {
-    let Visitor { endpoint, address, user_agent, stranger, slot } = visitor;
+async fn authenticate(
+    visitor: &Visitor,
+    socket: &mut WebSocket,
+    deadline: Instant,
+) -> Result<(Arc<Device>, Arc<Admission>, ConnectionEvents), Refusal> {
+    let (endpoint, address) = (&visitor.endpoint, visitor.address);
     let parameters = &endpoint.parameters;
     let token = tokio::select! {
         token = first_message(socket) => token?,
@@ -60,7 +66,7 @@ async fn authenticate(visitor: Visitor, socket: &mut WebSocket, deadline: Instan
     };
     let token = token.as_ref().map(ExposeSecret::expose_secret);
     let identity = parameters.commands.identify_device(token).map_err(refused)?;
-    let device = Device::new(&endpoint, address, user_agent, socket.handle().clone());
+    let device = Device::new(endpoint, address, visitor.user_agent.clone(), socket.handle().clone());
     let admission = parameters
         .commands
         .connect_device(&identity, device.clone(), None)
@@ -69,17 +75,17 @@ async fn authenticate(visitor: Visitor, socket: &mut WebSocket, deadline: Instan
     if !admission.go_live(None) {
         return Err(Refusal::Gone);
     }
-    if let Some(stranger) = &stranger {
+    if let Some(stranger) = &visitor.stranger {
         stranger.known();
     }
     log_connected(&admission, address);
-    let (events, commands) = (parameters.commands.events_of(&identity.user), parameters.commands.clone());
+    let events = parameters.commands.events_of(&identity.user);
     device.admit(admission.clone(), identity);
     if parameters.lifecycle.is_stopping() {
         // Whoever sends the devices away may have looked for the last time.
         admission.close(&CloseCode::Draining.into());
     }
-    Ok(DevicePeer { device, admission, events, commands, _slot: slot })
+    Ok((device, admission, events))
 }
 
 fn log_connected(admission: &Admission, address: IpAddr) {

@@ -23,6 +23,9 @@ use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, T
 /// How often is looked whether a new token is still being looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How a connection ends whose device does not answer, in logs and metrics.
+pub(super) const PING_TIMEOUT: &str = "ping_timeout";
+
 /// An event without a payload.
 const NULL: &[u8] = b"null";
 
@@ -83,8 +86,8 @@ impl Device {
         // It may have been closed meanwhile.
         let not_kept = self.state.lock().phase.admit(live);
         drop(not_kept);
-        self.watch_token();
         self.endpoint.timers.add(self.id, self);
+        self.watch_token();
     }
 
     /// A new token is being looked at, until what this returns is dropped.
@@ -194,9 +197,12 @@ impl Timed for Device {
             Beat::Ask => self.ping(),
             Beat::Gone if self.stream.is_ping_on_its_way() => state.heartbeat.extend(now),
             Beat::Gone => {
-                let before = state.phase.silence();
+                let live = state.phase.silence();
                 drop(state);
-                drop(before);
+                if let Some(live) = live {
+                    // Before the stream has ended: an emit that finds that would take it for the device's end.
+                    live.admission.ended(PING_TIMEOUT);
+                }
                 self.stream.abort();
                 return None;
             }
@@ -258,7 +264,7 @@ impl Connection for Device {
             return;
         };
         drop(before);
-        if reason.code == CloseCode::Unready {
+        if !reason.code.is_announced() {
             self.stream.abort();
             return;
         }

@@ -5,7 +5,7 @@ use transport::websocket::{End, Ended as SocketEnded, Leave, Message, Opcode, Pe
 
 use super::{
     closing,
-    device::Device,
+    device::{Device, PING_TIMEOUT},
     inbound::ClientMessage,
     phase::Ended,
 };
@@ -48,14 +48,14 @@ impl Peer for DevicePeer {
         Step::Read
     }
 
-    fn end(self, end: End) -> Leave {
+    fn end(&mut self, end: End) -> Leave {
         let ended = self.device.end();
         let complaint = match &end {
             End::WebSocket(ended) => closing::complaint(ended),
             End::Asked => None,
         };
         let how = match (&ended, &end) {
-            (Ended::Silent, _) => "ping_timeout",
+            (Ended::Silent, _) => PING_TIMEOUT,
             (Ended::Closed(_), _) | (_, End::Asked | End::WebSocket(SocketEnded::Cut)) => "closed",
             (Ended::Live, End::WebSocket(SocketEnded::Closed(_))) => "transport_close",
             (Ended::Live, _) if complaint.is_some() => "malformed_message",
@@ -67,7 +67,13 @@ impl Peer for DevicePeer {
             (Ended::Silent, _) => None,
             (Ended::Closed(reason), End::WebSocket(SocketEnded::Cut)) => {
                 let last = closing::farewell(&reason).map(|farewell| close_frame(farewell.code, &farewell.reason));
-                return Leave { last, on_lost: Some(Box::new(move || self.lose())) };
+                let device = self.device.clone();
+                let on_lost = move || {
+                    // The device has not even taken the close frame.
+                    telemetry::closed_unannounced();
+                    device.abort();
+                };
+                return Leave { last, on_lost: Some(Box::new(on_lost)) };
             }
             (_, End::WebSocket(SocketEnded::Closed(close))) => {
                 Some(close.map_or_else(|| frame(Opcode::Close, &[]), |close| close_frame(close.code, "")))
@@ -79,12 +85,6 @@ impl Peer for DevicePeer {
 }
 
 impl DevicePeer {
-    /// The device has not even taken the close frame.
-    fn lose(&self) {
-        telemetry::closed_unannounced();
-        self.device.abort();
-    }
-
     /// Whether this is more than the device may send; if it goes on all the same, its connection is closed.
     fn is_excess(&self) -> bool {
         let Err(excess) = self.events.take() else {

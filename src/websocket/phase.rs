@@ -48,9 +48,15 @@ impl<L> Phase<L> {
         matches!(self, Self::Opening | Self::Live(_)).then(|| std::mem::replace(self, Self::Closing(reason.clone())))
     }
 
-    /// It has not answered a ping. Returns what it was before, to be dropped without a lock; `None`: it is live no more.
-    pub(super) fn silence(&mut self) -> Option<Self> {
-        matches!(self, Self::Live(_)).then(|| std::mem::replace(self, Self::Silent))
+    /// It has not answered a ping. Returns what was kept of it, to be dropped without a lock; `None`: it is live no more.
+    pub(super) fn silence(&mut self) -> Option<Box<L>> {
+        match std::mem::replace(self, Self::Silent) {
+            Self::Live(live) => Some(live),
+            other @ (Self::Opening | Self::Closing(_) | Self::Silent | Self::Ended) => {
+                *self = other;
+                None
+            }
+        }
     }
 
     /// Its socket has ended. Returns what it was before.
@@ -90,9 +96,9 @@ mod tests {
     struct Kept(Rc<Cell<i32>>);
 
     impl Kept {
-        fn new(count: &Rc<Cell<i32>>) -> Box<Self> {
+        fn new(count: &Rc<Cell<i32>>) -> Self {
             count.set(count.get() + 1);
-            Box::new(Self(count.clone()))
+            Self(count.clone())
         }
     }
 
@@ -114,7 +120,7 @@ mod tests {
             let (mut is_live, mut ends) = (false, None);
             for step in steps {
                 let took = match step {
-                    Step::Admit => phase.admit(Kept::new(&kept)).is_ok(),
+                    Step::Admit => phase.admit(Box::new(Kept::new(&kept))).is_ok(),
                     Step::Close(code) => phase.close(&code.into()).is_some(),
                     Step::Silence => phase.silence().is_some(),
                 };
@@ -134,7 +140,7 @@ mod tests {
                 prop_assert_eq!(kept.get(), i32::from(is_live));
             }
             prop_assert_eq!(Ended::from(&phase.end()), ends.unwrap_or(Ended::Live));
-            prop_assert!(phase.admit(Kept::new(&kept)).is_err() && phase.close(&CloseCode::Slow.into()).is_none());
+            prop_assert!(phase.admit(Box::new(Kept::new(&kept))).is_err() && phase.close(&CloseCode::Slow.into()).is_none());
             prop_assert!(phase.silence().is_none() && phase.live().is_none());
             prop_assert_eq!((kept.get(), Ended::from(&phase.end())), (0, Ended::Live));
         }

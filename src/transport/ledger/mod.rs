@@ -119,8 +119,16 @@ impl Ledger {
         self.proof.queued()
     }
 
-    /// Wants the packets up to this one proven.
-    pub fn note_unproven(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
+    /// Wants what a user of this generation has had queued until now to be proven.
+    pub fn want_proof(&mut self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
+        if self.is_sealed || generation != self.generation {
+            return Err(Rejected::Ended);
+        }
+        self.note_unproven(self.queued(), unproven);
+        Ok(())
+    }
+
+    fn note_unproven(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
         self.in_flight.push(number, unproven);
         self.proof.want();
     }
@@ -130,15 +138,10 @@ impl Ledger {
         self.in_flight.has_room() && backlog <= (bounds.queue_bytes / REPLAY_SHARE).saturating_add(self.exempt)
     }
 
-    /// Accepts the packets of a new generation, which this returns, and no others.
+    /// Accepts the packets of a new generation, which this returns, and no others. The first is 0.
     pub fn reopen(&mut self) -> u32 {
         self.is_sealed = false;
         self.generation += 1;
-        self.generation
-    }
-
-    /// The generation whose packets are accepted. The first is 0.
-    pub fn generation(&self) -> u32 {
         self.generation
     }
 
@@ -233,5 +236,29 @@ mod tests {
         let late = Outgoing { is_last: true, ..outgoing(&frames, false) };
         assert_eq!(ledger.enter(&late, 0), Err(Rejected::Ended));
         assert_eq!(ledger.enter(&Outgoing { generation, ..outgoing(&frames, false) }, 0), Ok(()));
+    }
+
+    #[test]
+    fn nobody_has_proven_what_has_ended() {
+        let unproven: Arc<dyn Unproven> = Arc::new(Never);
+        let mut ledger = Ledger::default();
+        drop(ledger.end());
+        assert_eq!(ledger.want_proof(0, &unproven), Err(Rejected::Ended), "it was sealed");
+        let generation = ledger.reopen();
+        assert_eq!(ledger.want_proof(0, &unproven), Err(Rejected::Ended), "it is another's");
+        assert_eq!(ledger.want_proof(generation + 1, &unproven), Err(Rejected::Ended));
+        assert!(!ledger.needs_ping());
+    }
+
+    struct Never;
+
+    impl Unproven for Never {
+        fn sent(&self) {
+            panic!("it was registered");
+        }
+
+        fn proven(&self) {}
+
+        fn lost(&self) {}
     }
 }

@@ -19,7 +19,7 @@ pub enum WriteMode {
     Inline,
     /// A flusher, together with what else is queued by then.
     Batched,
-    /// The same, and more follows at once for the same streams: if many are dirty, the flusher waits for it, up to 1 ms.
+    /// The same, and more follows at once for the same streams: if many are dirty, and all of them so, the flusher waits for it, up to 1 ms.
     Gathered,
 }
 
@@ -39,7 +39,7 @@ pub struct Flushers {
 #[derive(Default)]
 pub(super) struct Shard {
     dirty: Mutex<DirtyStreams>,
-    /// More frames follow at once for streams that are dirty.
+    /// More frames follow at once for all streams that are dirty.
     is_gathering: AtomicBool,
     /// There is something to write, or no more to gather.
     wake: Notify,
@@ -115,10 +115,14 @@ impl Shard {
         }
         dirty.streams.push(stream);
         let is_first = dirty.streams.len() == 1;
-        let has_changed = self.is_gathering.swap(is_gathered, Ordering::Relaxed) != is_gathered;
+        if is_first {
+            self.is_gathering.store(is_gathered, Ordering::Relaxed);
+        }
         drop(dirty);
-        if is_first || (has_changed && !is_gathered) {
+        if is_first {
             self.wake.notify_one();
+        } else if !is_gathered {
+            self.stop_gathering();
         }
     }
 
@@ -161,8 +165,6 @@ impl Shard {
         let until = Instant::now() + GATHER_WITHIN;
         while self.is_gathering.load(Ordering::Relaxed) && self.dirty.lock().streams.len() > GATHERED_FROM {
             if timeout_at(until, self.wake.notified()).await.is_err() {
-                // Whoever sends more says so again.
-                self.is_gathering.store(false, Ordering::Relaxed);
                 return;
             }
         }
@@ -174,5 +176,91 @@ impl Shard {
         std::mem::swap(batch, &mut dirty.streams);
         dirty.has_ended = batch.is_empty() && done.is_cancelled();
         dirty.has_ended
+    }
+}
+
+#[cfg(all(test, not(feature = "model")))]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    /// A stream that notes when it was written.
+    struct Noting(Mutex<Option<Instant>>);
+
+    impl Dirty for Noting {
+        fn touch(&self) {}
+
+        fn flush_dirty(&self) {
+            *self.0.lock() = Some(Instant::now());
+        }
+    }
+
+    struct Bench {
+        shard: Arc<Shard>,
+        streams: Vec<Arc<Noting>>,
+    }
+
+    impl Bench {
+        #[expect(clippy::disallowed_methods, reason = "a test has no lifecycle")]
+        fn new(streams: usize) -> Self {
+            let spawn: Spawn = Arc::new(|task| _ = tokio::spawn(task));
+            let flushers = Flushers::with(1, &spawn, &CancellationToken::new(), QueuedBytes::new(u64::MAX));
+            let streams = (0..streams).map(|_| Arc::new(Noting(Mutex::new(None)))).collect();
+            Self { shard: flushers.shard(), streams }
+        }
+
+        fn mark(&self, streams: Range<usize>, is_gathered: bool) {
+            for stream in &self.streams[streams] {
+                self.shard.mark_dirty(stream.clone(), is_gathered);
+            }
+        }
+
+        /// How long after `begun` each was written.
+        async fn waited(&self, begun: Instant) -> Vec<Duration> {
+            tokio::time::sleep(10 * GATHER_WITHIN).await;
+            self.streams.iter().map(|stream| stream.0.lock().expect("it is written") - begun).collect()
+        }
+    }
+
+    const MANY: usize = GATHERED_FROM + 1;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_streams_wait_for_frames_that_follow_at_once_but_not_for_long() {
+        let (bench, begun) = (Bench::new(MANY), Instant::now());
+        bench.mark(0..MANY, true);
+        assert!(
+            bench.waited(begun).await.iter().all(|waited| *waited >= GATHER_WITHIN && *waited <= 2 * GATHER_WITHIN)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_of_several_emits_has_what_was_gathered_written_at_once() {
+        let (bench, begun) = (Bench::new(MANY), Instant::now());
+        bench.mark(0..MANY, true);
+        tokio::task::yield_now().await;
+        assert!(bench.streams[0].0.lock().is_none(), "it waits");
+        // As an emit does whose streams are all dirty.
+        bench.shard.stop_gathering();
+        assert_eq!(bench.waited(begun).await, [Duration::ZERO; MANY]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_stream_waits_for_what_follows_for_others() {
+        for (first, second) in [(0..1, 1..MANY), (0..MANY - 1, MANY - 1..MANY)] {
+            for is_first_gathered in [true, false] {
+                let (bench, begun) = (Bench::new(MANY), Instant::now());
+                bench.mark(first.clone(), is_first_gathered);
+                bench.mark(second.clone(), !is_first_gathered);
+                assert_eq!(bench.waited(begun).await, [Duration::ZERO; MANY]);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_streams_do_not_wait() {
+        let (bench, begun) = (Bench::new(GATHERED_FROM), Instant::now());
+        bench.mark(0..GATHERED_FROM, true);
+        assert_eq!(bench.waited(begun).await, [Duration::ZERO; GATHERED_FROM]);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     shared::{ABORTED, CLOSED, CUT, OPEN, Shared},
 };
 use crate::{
-    ledger::{Bounds, Ledger, Outgoing, Rejected},
+    ledger::{Bounds, Ledger, Outgoing, Rejected, Unproven},
     sync::atomic::Ordering,
 };
 
@@ -57,6 +57,11 @@ impl Handle {
             queue.ledger.ping_queued(offsets);
             Ok(())
         });
+    }
+
+    /// Wants what a user of this generation has had queued until now to be proven.
+    pub fn want_proof(&self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
+        self.0.queue.lock().want_proof(generation, unproven)
     }
 
     /// Looks at the ledger.
@@ -123,11 +128,6 @@ impl Handle {
     /// Whether the stream was not cut, aborted or closed.
     pub fn is_open(&self) -> bool {
         self.0.condition() == OPEN
-    }
-
-    /// Whether this is a handle of the same stream.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The HTTP server has read the head of a request.

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::io::Io;
-use crate::ledger::{Ledger, Outgoing, Rejected};
+use crate::ledger::{Ledger, Outgoing, Rejected, Unproven};
 
 /// Frames that go into the kernel with one call.
 const MAX_SLICES: usize = 64;
@@ -118,6 +118,14 @@ impl Queue {
         }
         self.ledger.enter(outgoing, self.waiting)?;
         self.enqueue(outgoing.frames)
+    }
+
+    /// Wants what a user of this generation has had queued until now to be proven.
+    pub(super) fn want_proof(&mut self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
+        if self.io.is_none() {
+            return Err(Rejected::Ended);
+        }
+        self.ledger.want_proof(generation, unproven)
     }
 
     /// Puts a ping behind all that wait, unless one waits for its pong already.

@@ -20,8 +20,8 @@ pub trait Peer: Send + Unpin + 'static {
     /// Handles a message.
     fn receive(&mut self, message: Message) -> Step;
 
-    /// Ends the connection, in this way. Returns how the WebSocket is left.
-    fn end(self, how: End) -> Leave;
+    /// Ends the connection, in this way. Returns how the WebSocket is left; the peer is dropped when it is.
+    fn end(&mut self, how: End) -> Leave;
 }
 
 /// What follows a message.
@@ -88,7 +88,7 @@ impl<P: Peer> Future for Task<P> {
                 Stage::Ended => return Poll::Ready(()),
             };
             if let Stage::Open { websocket, peer, .. } = mem::replace(&mut self.0, Stage::Ended) {
-                self.0 = leave(websocket, peer.end(end));
+                self.0 = leave(websocket, peer, end);
             }
         }
     }
@@ -121,15 +121,72 @@ fn serve<P: Peer>(
     }
 }
 
-fn leave<P>(mut websocket: WebSocket, Leave { last, on_lost }: Leave) -> Stage<P> {
+fn leave<P: Peer>(mut websocket: WebSocket, mut peer: P, end: End) -> Stage<P> {
+    let Leave { last, on_lost } = peer.end(end);
     if last.is_none() {
         return Stage::Ended;
     }
     Stage::Leaving(Box::pin(async move {
+        let _until_it_has_left = peer;
         if !websocket.leave(last, LEAVE_WITHIN).await
             && let Some(report) = on_lost
         {
             report();
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::{super::close_frame, *};
+    use crate::{Flushers, QueuedBytes, Stream};
+
+    /// Says goodbye to whatever comes.
+    struct Curt(Arc<()>);
+
+    impl Peer for Curt {
+        fn receive(&mut self, _: Message) -> Step {
+            Step::End
+        }
+
+        fn end(&mut self, _: End) -> Leave {
+            Leave { last: Some(close_frame(1000, "")), on_lost: None }
+        }
+    }
+
+    fn served(peer: Curt) -> (Pin<Box<Task<Curt>>>, DuplexStream) {
+        let (server, client) = duplex(1_024);
+        let stream = Stream::other(server, &Flushers::inline(QueuedBytes::new(u64::MAX)));
+        let websocket = WebSocket::new(stream, Bytes::new(), 1_024, 1_024);
+        (Box::pin(Task::new(async { Some((websocket, peer)) })), client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_kept_until_its_websocket_is_closed() {
+        let held = Arc::new(());
+        let (mut task, mut client) = served(Curt(held.clone()));
+        // A masked text, and then a masked Close frame: both are empty.
+        client.write_all(&[0x81, 0x80, 1, 2, 3, 4]).await.unwrap();
+        assert!(futures_util::poll!(&mut task).is_pending());
+        let mut got = [0; 4];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, *close_frame(1000, ""));
+        assert_eq!(Arc::strong_count(&held), 2, "its WebSocket is open still");
+        client.write_all(&[0x88, 0x80, 1, 2, 3, 4]).await.unwrap();
+        task.await;
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_closes_is_left_after_a_while() {
+        let (task, mut client) = served(Curt(Arc::default()));
+        client.write_all(&[0x81, 0x80, 1, 2, 3, 4]).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        task.await;
+        assert!(begun.elapsed() >= LEAVE_WITHIN);
+    }
 }

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::message::{AckOutcome, CloseCode, ConnectionId, EventName, Exceptions, Payload, Transport};
 
+mod modes;
+
 /// A device whose queue holds so many frames.
 struct Fake {
     id: ConnectionId,
@@ -195,28 +197,6 @@ async fn exceptions_are_not_matched() {
     let counts = send_except(&hub, "everyone", frame("e"), &except).await;
     assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0, behind: 0 });
     assert_eq!(fakes[1].got(), ["e"]);
-}
-
-#[tokio::test]
-async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
-    let hub = Hub::new(1000);
-    let hasty = || Frame { mode: WriteMode::Inline, ..frame("e") };
-    let devices: Vec<_> = (0..9).map(|_| Fake::new(9)).collect();
-    for (number, device) in devices.iter().enumerate() {
-        let member = live(&hub, &number.to_string(), device).await;
-        join(&hub, &member, "r").await;
-        if number >= 7 {
-            send(&hub, "r", hasty()).await;
-        }
-    }
-    assert_eq!(*devices[0].modes.lock(), [WriteMode::Inline, WriteMode::Batched]);
-    let late = Fake::new(9);
-    let member = admit(&hub, "late", late.clone(), usize::MAX).await.unwrap();
-    join(&hub, &member, "other").await;
-    send(&hub, "other", hasty()).await;
-    member.go_live(None);
-    send(&hub, "other", hasty()).await;
-    assert_eq!(*late.modes.lock(), [WriteMode::Batched, WriteMode::Inline]);
 }
 
 #[tokio::test]
