@@ -1,9 +1,18 @@
 //! A model of a session. Server, device and network act in a random order. The device gets every message once and in order, or the
-//! session ends; an ended session keeps nothing. The kernel under a WebSocket takes a few bytes at a time.
+//! session ends; an ended session keeps nothing. Each message that is to be proven is so at most once, when the device has it, and is else
+//! lost with the session. The kernel under a WebSocket takes a few bytes at a time.
 //!
 //! `PROPTEST_CASES` is the number of runs.
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Str};
@@ -15,7 +24,7 @@ use tokio::{
     task::{JoinHandle, yield_now},
     time::timeout,
 };
-use transport::{ReportFate, Stream, WriteMode, websocket::Task};
+use transport::{Bounds, Outgoing, ReportFate, Stream, Unproven, WriteMode, websocket::Task};
 
 use crate::{
     config::EngineIoConfig,
@@ -32,8 +41,10 @@ use crate::{
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The server sends this number of messages.
-    Send(u8, WriteMode),
+    /// The server sends this number of messages, each of which is to be proven or not.
+    Send(u8, WriteMode, bool),
+    /// The device answers a ping, if it has got one.
+    Pong,
     /// The device polls, if it does not.
     Poll,
     /// The device gives its poll up.
@@ -57,7 +68,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let mode = prop_oneof![Just(WriteMode::Inline), Just(WriteMode::Batched), Just(WriteMode::Gathered)];
     prop_oneof![
-        3 => (1..4_u8, mode).prop_map(|(count, mode)| Step::Send(count, mode)),
+        3 => (1..4_u8, mode, any::<bool>()).prop_map(|(count, mode, is_unproven)| Step::Send(count, mode, is_unproven)),
+        2 => Just(Step::Pong),
         3 => Just(Step::Poll),
         1 => Just(Step::Cancel),
         3 => Just(Step::Taken),
@@ -92,10 +104,46 @@ struct World {
     engine: Engine,
     session: Arc<Session>,
     sent: usize,
-    received: usize,
+    received: Arc<AtomicUsize>,
+    reports: Arc<Reports>,
+    owes_pong: bool,
     poll: Option<JoinHandle<Response<reply::Body>>>,
     upgrade: Option<Upgrade>,
     has_left: bool,
+}
+
+/// How many messages were reported as what.
+#[derive(Default)]
+struct Reports {
+    sent: AtomicUsize,
+    proven: AtomicUsize,
+    lost: AtomicUsize,
+}
+
+/// A message that is to be proven.
+struct Message {
+    number: usize,
+    received: Arc<AtomicUsize>,
+    reports: Arc<Reports>,
+}
+
+impl Unproven for Message {
+    fn sent(&self) {
+        self.reports.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn proven(&self) {
+        assert!(
+            self.number < self.received.load(Ordering::Relaxed),
+            "{} is proven, and the device has it not",
+            self.number
+        );
+        self.reports.proven.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lost(&self) {
+        self.reports.lost.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 struct Upgrade {
@@ -117,12 +165,24 @@ impl World {
         let opening = Opening { protocol: ProtocolVersion::V4, supports_binary: true, stream: None };
         let session = Session::open(engine.host(), opening, &mut Extensions::new());
         engine.admit(session.clone());
-        Self { engine, session, sent: 0, received: 0, poll: None, upgrade: None, has_left: false }
+        let (received, reports) = Default::default();
+        Self {
+            engine,
+            session,
+            sent: 0,
+            received,
+            reports,
+            owes_pong: false,
+            poll: None,
+            upgrade: None,
+            has_left: false,
+        }
     }
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Send(count, mode) => (0..count).for_each(|_| self.send(mode)),
+            Step::Send(count, mode, is_unproven) => (0..count).for_each(|_| self.send(mode, is_unproven)),
+            Step::Pong => self.pong(),
             Step::Poll if self.poll.is_none() && !self.has_left => {
                 self.poll = Some(spawn(poll(self.session.clone(), true)));
             }
@@ -142,9 +202,24 @@ impl World {
         settle().await;
     }
 
-    fn send(&mut self, mode: WriteMode) {
-        if self.session.send(&[text_message(&[self.sent.to_string().as_bytes()])], mode).is_ok() {
-            self.sent += 1;
+    fn send(&mut self, mode: WriteMode, is_unproven: bool) {
+        let frames = [text_message(&[self.sent.to_string().as_bytes()])];
+        let (received, reports) = (self.received.clone(), self.reports.clone());
+        let message: Arc<dyn Unproven> = Arc::new(Message { number: self.sent, received, reports });
+        let outgoing = Outgoing {
+            frames: &frames,
+            generation: 0,
+            is_exempt: false,
+            is_last: false,
+            unproven: is_unproven.then_some(&message),
+            bounds: Bounds { queue_bytes: usize::MAX, exempt_bytes: 0 },
+        };
+        self.sent += usize::from(self.session.deliver(&outgoing, mode).is_ok());
+    }
+
+    fn pong(&mut self) {
+        if std::mem::take(&mut self.owes_pong) {
+            self.session.receive_pong(None).expect("a pong is no violation");
         }
     }
 
@@ -174,9 +249,10 @@ impl World {
 
     fn receive(&mut self, packet: &str) {
         if let Some(number) = packet.strip_prefix('4') {
-            assert_eq!(number, self.received.to_string(), "a message is lost, doubled or out of order");
-            self.received += 1;
+            let expected = self.received.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(number, expected.to_string(), "a message is lost, doubled or out of order");
         }
+        self.owes_pong |= packet == "2";
     }
 
     async fn probe(&mut self) {
@@ -212,20 +288,17 @@ impl World {
             upgrade.read.extend_from_slice(&bytes[..length]);
         }
         // The answer to the probe stays, as the sign that it came.
-        while let Some(packet) = upgrade.next() {
-            if let Some(number) = packet.strip_prefix('4') {
-                assert_eq!(number, self.received.to_string(), "a message is lost, doubled or out of order");
-                self.received += 1;
-            }
-        }
+        let packets: Vec<_> = std::iter::from_fn(|| upgrade.next()).collect();
+        packets.iter().for_each(|packet| self.receive(packet));
     }
 
     /// What a good device does until it has everything; `false`: its session has ended meanwhile.
     async fn finish(&mut self) -> bool {
-        while self.received < self.sent || (self.has_left && self.poll.is_some()) {
+        while self.received() < self.sent || (self.has_left && self.poll.is_some()) {
             if self.session.is_closed() {
                 return false;
             }
+            self.pong();
             if self.has_left {
                 self.answered(true).await;
                 self.read(64).await;
@@ -238,14 +311,21 @@ impl World {
         true
     }
 
+    fn received(&self) -> usize {
+        self.received.load(Ordering::Relaxed)
+    }
+
     async fn end(mut self) {
         self.session.close(DisconnectReason::ClosingServer);
         self.upgrade = None;
         settle().await;
         self.answered(true).await;
-        let Self { engine, session, .. } = self;
+        let Self { engine, session, reports, .. } = self;
         drop(session);
         settle().await;
+        let [sent, proven, lost] =
+            [&reports.sent, &reports.proven, &reports.lost].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(sent, proven + lost, "each is proven or lost, once");
         assert_eq!(engine.sessions(), 0);
         assert_eq!(engine.flushers().queued().total(), 0, "an ended session keeps nothing");
     }
@@ -293,7 +373,7 @@ proptest! {
             }
             // Shorter than the deadline of an upgrade, which would wake what was forgotten.
             let finished = timeout(Duration::from_secs(8), world.finish()).await;
-            assert!(finished.is_ok(), "the session has no way out: {} of {} came", world.received, world.sent);
+            assert!(finished.is_ok(), "the session has no way out: {} of {} came", world.received(), world.sent);
             world.end().await;
         });
     }
