@@ -237,7 +237,7 @@ impl Member {
 
     /// An error is one with which the connection cannot go on.
     fn give(&self, Waiting { frame, ack, .. }: Waiting) -> Result<(), QueueError> {
-        // It has company.
+        // More of them follow at once.
         let answer = self.enqueue(&frame, WriteMode::Batched, ack);
         if is_fatal(answer, &frame) { answer } else { Ok(()) }
     }

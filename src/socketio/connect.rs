@@ -168,7 +168,7 @@ impl Device {
             return;
         }
         if self.edge.parameters.lifecycle.is_stopping() {
-            // Whoever sends the devices away may have looked for the last time.
+            // A drain may have listed the connections before this one was live.
             admission.close(&CloseCode::Draining.into());
             return;
         }

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_finds_the_inbox_empty_handles_it() {
+    fn the_caller_that_finds_the_inbox_empty_handles_it() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.push('a', 1, 10), Pushed::First);
         assert_eq!(inbox.push('b', 1, 10), Pushed::Waits);

@@ -82,7 +82,7 @@ async fn authenticate(
     let events = parameters.commands.events_of(&identity.user);
     device.admit(admission.clone(), identity);
     if parameters.lifecycle.is_stopping() {
-        // Whoever sends the devices away may have looked for the last time.
+        // A drain may have listed the connections before this one was live.
         admission.close(&CloseCode::Draining.into());
     }
     Ok((device, admission, events))

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn who_proves_nothing_is_sent_no_more() {
+    fn a_device_that_proves_nothing_is_sent_no_more() {
         let unproven: Arc<dyn Unproven> = Arc::new(Reports::default());
         let mut in_flight = InFlight::default();
         for number in 0..InFlight::MAX as u64 {

@@ -32,6 +32,7 @@ function fanOut(call, command, { target, ...numbers }) {
  * What is compared, in the order of the table. `emits` is for each contender as many as it takes a second or two for; `rate` is what all of
  * them can hold. `isFresh`: a process of its own for each round, as memory that was once used stays resident. `measures`: how a contender
  * is measured, if not by bugle bench. `isApart`: a table of its own.
+ * `mostRounds`: no more, however many are asked for.
  */
 export const LOADS = {
   connect: {

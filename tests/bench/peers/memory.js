@@ -40,6 +40,8 @@ const FIGURES = [
 export const MEMORY = {
   isApart: true,
   isFresh: true,
+  // It hardly differs between rounds, and takes long.
+  mostRounds: 1,
   from: 5_000,
   devices: 15_000,
   // Servers free what a handshake needed only after seconds: Bugle after 6.

@@ -5,7 +5,7 @@ const NAMES = Object.keys(LOADS);
 
 const HELP = `The same loads, by bugle bench, for Bugle and for servers with Socket.IO and gRPC as a team would write them in Node and in Python.
 The load "room-one" also compares nginx with nchan. The load "memory" uses its own client and has its own table, in which Node's ws and nginx
-with nchan are compared too; a round of it takes seven minutes. The contenders take turns; the tables show the medians of the rounds.
+with nchan are compared too; it takes seven minutes, and has one round. The contenders take turns; the tables show the medians of the rounds.
 
   --rounds NUMBER   how often each is measured, after one round that is not (5)
   --only LOADS      of ${NAMES.join(',')}: these alone

@@ -9,7 +9,8 @@ export async function rounds(load, { rounds: count, quick, tell }) {
     if (!load.isFresh) for (const name of load.contenders) running.set(name, await Contender.start(name));
     // What a process does for the first time is not what it does all day; of memory this is what is wanted.
     const first = quick || load.isFresh ? 1 : 0;
-    for (let round = first; round <= count; round += 1) {
+    const last = Math.min(count, load.mostRounds ?? count);
+    for (let round = first; round <= last; round += 1) {
       for (const name of load.contenders) {
         const result = await once(load, name, running.get(name));
         tell(load, name, round, result);
