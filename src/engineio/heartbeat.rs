@@ -62,15 +62,11 @@ impl Session {
     /// False: the peer is gone.
     fn beat(&self, state: &mut State, now: Instant) -> bool {
         let config = self.engine.config();
-        if self.protocol() == ProtocolVersion::V3 {
-            state.abort_if(Ending::Abort);
-            return false;
-        }
-        if !state.ledger(|ledger| ledger.has_ping()) {
+        if self.protocol() == ProtocolVersion::V4 && !state.ledger(|ledger| ledger.has_ping()) {
             self.ping(state, now);
             return true;
         }
-        let is_slow = matches!(&state.carrier, Carrier::WebSocket(stream) if stream.is_ping_on_its_way());
+        let is_slow = matches!(&state.carrier, Carrier::WebSocket(stream) if stream.is_slow());
         state.timers.beat = Some(now + config.ping_timeout);
         if !is_slow {
             state.abort_if(Ending::Abort);

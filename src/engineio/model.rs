@@ -289,7 +289,9 @@ impl World {
         }
         // The answer to the probe stays, as the sign that it came.
         let packets: Vec<_> = std::iter::from_fn(|| upgrade.next()).collect();
-        packets.iter().for_each(|packet| self.receive(packet));
+        for packet in packets {
+            self.receive(&packet);
+        }
     }
 
     /// What a good device does until it has everything; `false`: its session has ended meanwhile.

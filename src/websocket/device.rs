@@ -195,7 +195,7 @@ impl Timed for Device {
         match state.heartbeat.beat(now) {
             Beat::Early => {}
             Beat::Ask => self.ping(),
-            Beat::Gone if self.stream.is_ping_on_its_way() => state.heartbeat.extend(now),
+            Beat::Gone if self.stream.is_slow() => state.heartbeat.extend(now),
             Beat::Gone => {
                 let live = state.phase.silence();
                 drop(state);

@@ -38,7 +38,7 @@ impl Heartbeat {
         }
     }
 
-    /// The ping is still on its way: the device has the whole time once more.
+    /// The device may be slow and is not gone: it has the whole time once more.
     pub(super) fn extend(&mut self, now: Instant) {
         self.due = now + self.timeout;
     }

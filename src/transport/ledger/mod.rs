@@ -167,14 +167,14 @@ impl Ledger {
         self.proof.ping()
     }
 
-    /// The ping has been queued on a stream: see [`Handle::offsets`](crate::Handle::offsets).
-    pub(crate) fn ping_queued(&mut self, offsets: (u64, u64)) {
-        self.proof.ping_queued(offsets);
+    /// The ping has been queued on a stream: it ends there in the bytes that were ever queued.
+    pub(crate) fn ping_queued(&mut self, end: u64) {
+        self.proof.ping_queued(end);
     }
 
-    /// Whether the ping has not left for the device, though bytes before it have since this was asked last.
-    pub(crate) fn is_ping_on_its_way(&mut self, taken: u64) -> bool {
-        self.proof.is_ping_on_its_way(taken)
+    /// See [`Handle::is_slow`](crate::Handle::is_slow).
+    pub(crate) fn look(&mut self, taken: u64, is_unread: bool) -> bool {
+        self.proof.look(taken, is_unread)
     }
 
     /// Takes the pong of the ping with this id; of any if the pong names none.

@@ -10,6 +10,8 @@ pub(super) struct Proof {
     ping: Option<Ping>,
     /// Numbers the pings of a WebSocket.
     pings: u64,
+    /// Bytes of the stream that the kernel had taken when this was looked at last.
+    taken: u64,
 }
 
 /// A ping that waits for its pong. There is one at most, whatever it was sent for.
@@ -20,8 +22,6 @@ struct Ping {
     covers: u64,
     /// Where it ends in the bytes that were ever queued on the stream.
     end: u64,
-    /// Bytes of the stream that the kernel had taken when this was looked at last.
-    taken: u64,
 }
 
 impl Proof {
@@ -54,24 +54,23 @@ impl Proof {
     /// Registers a ping that is queued next, and gives its id.
     pub(super) fn ping(&mut self) -> u64 {
         self.pings += 1;
-        self.ping = Some(Ping { id: self.pings, covers: self.queued, end: u64::MAX, taken: 0 });
+        self.ping = Some(Ping { id: self.pings, covers: self.queued, end: u64::MAX });
         self.pings
     }
 
-    /// The ping has been queued on a stream: it ends there in the bytes that were ever queued, of which the kernel has taken so many.
-    pub(super) fn ping_queued(&mut self, (queued, taken): (u64, u64)) {
+    /// The ping has been queued on a stream: it ends there in the bytes that were ever queued.
+    pub(super) fn ping_queued(&mut self, end: u64) {
         if let Some(ping) = &mut self.ping {
-            *ping = Ping { end: queued, taken, ..*ping };
+            ping.end = end;
         }
     }
 
-    /// Whether the ping has not left for the device yet, and bytes before it have since this was asked last: a slow line, not a
-    /// device that is gone. `taken`: how many bytes of the stream the kernel has taken.
-    pub(super) fn is_ping_on_its_way(&mut self, taken: u64) -> bool {
-        self.ping.as_mut().is_some_and(|ping| {
-            let before = std::mem::replace(&mut ping.taken, taken);
-            taken < ping.end && taken > before
-        })
+    /// Looks at how many bytes of the stream the kernel has taken. True: some have left since the last look, at which the ping had not; or
+    /// `is_unread`, and its pong may wait to be read. Then the device may be slow, and is not gone.
+    pub(super) fn look(&mut self, taken: u64, is_unread: bool) -> bool {
+        let before = std::mem::replace(&mut self.taken, taken);
+        let had_left = self.ping.is_none_or(|ping| ping.end <= before);
+        taken > before && (is_unread || !had_left)
     }
 
     /// Takes the pong of the ping with this id; of any if the pong names none. Gives what is newly proven.
@@ -121,6 +120,32 @@ mod tests {
         assert!(proof.has_ping());
         assert_eq!(proof.pong(Some(id)), Some(1));
         assert_eq!(proof.pong(Some(id)), None);
+    }
+
+    #[test]
+    fn a_ping_that_waits_in_the_queue_has_its_time_from_when_it_left() {
+        let mut proof = Proof::default();
+        proof.ping();
+        proof.ping_queued(100);
+        // As after the ping was queued.
+        proof.look(20, false);
+        assert!(proof.look(60, false), "it is on its way");
+        assert!(!proof.look(60, false), "nothing moves");
+        assert!(proof.look(100, false), "it has left since the last look");
+        assert!(!proof.look(200, false), "it had left by then");
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_silent_while_something_moves() {
+        let mut proof = Proof::default();
+        proof.ping();
+        proof.ping_queued(10);
+        proof.look(10, false);
+        assert!(!proof.look(20, false));
+        assert!(proof.look(30, true));
+        assert!(!proof.look(30, true), "nothing moves");
+        proof.pong(None);
+        assert!(proof.look(40, true), "Engine.IO 3 has no ping of the server");
     }
 
     #[test]

@@ -44,7 +44,9 @@ impl Handle {
 
     /// Queues a ping, unless one waits for its pong. `frame` makes it of the ping's id.
     pub fn ping(&self, frame: impl FnOnce(u64) -> Bytes) -> Result<(), Rejected> {
-        self.0.enqueue(WriteMode::Inline, |queue| queue.ping(frame))
+        self.0.enqueue(WriteMode::Inline, |queue| queue.ping(frame))?;
+        self.is_slow();
+        Ok(())
     }
 
     /// Continues the ledger of a queue whose frames these are: they come before all others. For a stream that has sent nothing.
@@ -53,10 +55,11 @@ impl Handle {
         let _ = self.0.enqueue(WriteMode::Inline, |queue| {
             queue.ledger = ledger;
             queue.enqueue(frames)?;
-            let offsets = queue.offsets();
-            queue.ledger.ping_queued(offsets);
+            let (end, _) = queue.offsets();
+            queue.ledger.ping_queued(end);
             Ok(())
         });
+        self.is_slow();
     }
 
     /// Wants what a user of this generation has had queued until now to be proven.
@@ -75,12 +78,15 @@ impl Handle {
         queue.ledger.has_room(queue.waiting(), bounds)
     }
 
-    /// Whether the ping that waits for its pong has not left yet, though bytes before it have since this was asked last: a slow line,
-    /// not a device that is gone.
-    pub fn is_ping_on_its_way(&self) -> bool {
-        let mut queue = self.0.queue.lock();
-        let (_, taken) = queue.offsets();
-        queue.ledger.is_ping_on_its_way(taken)
+    /// Whether the peer may be slow and is not gone though it has not answered the ping: bytes have left for it since this was asked last,
+    /// or since the ping was queued, and the ping had not left by then, or what the peer sends is not read for now.
+    pub fn is_slow(&self) -> bool {
+        self.0.queue.lock().look(self.0.is_unread.load(Ordering::Relaxed))
+    }
+
+    /// Notes whether the owner does not read what the peer sends until that takes more.
+    pub(crate) fn set_unread(&self, is_unread: bool) {
+        self.0.is_unread.store(is_unread, Ordering::Relaxed);
     }
 
     /// Reads what a delivery is about to touch: see [`Handle::deliver`].

@@ -136,13 +136,19 @@ impl Queue {
         let ping = frame(self.ledger.ping());
         self.enqueue(&[ping])?;
         self.ledger.count(1);
-        self.ledger.ping_queued(self.offsets());
+        self.ledger.ping_queued(self.queued);
         Ok(())
     }
 
     /// Bytes that wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Looks at what has left since the last look: see [`Handle::is_slow`](super::Handle::is_slow).
+    pub(super) fn look(&mut self, is_unread: bool) -> bool {
+        let (_, taken) = self.offsets();
+        self.ledger.look(taken, is_unread)
     }
 
     /// Bytes that were ever queued, and how many of them the kernel has taken.

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     condition: AtomicU8,
     pub(super) queue: Mutex<Queue>,
     shard: Arc<Shard>,
+    /// What the peer sends is not read, since it takes too little.
+    pub(super) is_unread: AtomicBool,
     /// The shard has the stream in its list.
     is_dirty: AtomicBool,
     /// The task that reads the stream; after an upgrade it writes too what the kernel did not take at once.
@@ -55,6 +57,7 @@ impl Shared {
             condition: AtomicU8::new(OPEN),
             queue: Mutex::new(Queue::new(io, flushers.queued().clone())),
             shard: flushers.shard(),
+            is_unread: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),

@@ -127,7 +127,9 @@ impl WebSocket {
             if let Some(event) = event {
                 return Poll::Ready(self.receive(event));
             }
-            if self.handle.is_blocked_beyond(self.max_backlog) {
+            let is_unread = self.handle.is_blocked_beyond(self.max_backlog);
+            self.handle.set_unread(is_unread);
+            if is_unread {
                 // This task writes on when the kernel takes more, and then comes here again.
                 return Poll::Pending;
             }
@@ -304,6 +306,8 @@ mod tests {
         }
         peer.write_all(TEXT).await.unwrap();
         assert!(futures_util::poll!(Box::pin(socket.next())).is_pending());
+        assert!(socket.handle().is_slow(), "it has taken something, and may have said something");
+        assert!(!socket.handle().is_slow(), "it has taken nothing since");
         let reading = async {
             let mut buffer = vec![0; 1 << 16];
             loop {

@@ -146,7 +146,9 @@ mod tests {
     use crate::{Flushers, QueuedBytes, Stream};
 
     /// Says goodbye to whatever comes.
-    struct Curt(Arc<()>);
+    struct Curt {
+        _held: Arc<()>,
+    }
 
     impl Peer for Curt {
         fn receive(&mut self, _: Message) -> Step {
@@ -168,7 +170,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_kept_until_its_websocket_is_closed() {
         let held = Arc::new(());
-        let (mut task, mut client) = served(Curt(held.clone()));
+        let (mut task, mut client) = served(Curt { _held: held.clone() });
         // A masked text, and then a masked Close frame: both are empty.
         client.write_all(&[0x81, 0x80, 1, 2, 3, 4]).await.unwrap();
         assert!(futures_util::poll!(&mut task).is_pending());
@@ -183,7 +185,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_closes_is_left_after_a_while() {
-        let (task, mut client) = served(Curt(Arc::default()));
+        let (task, mut client) = served(Curt { _held: Arc::default() });
         client.write_all(&[0x81, 0x80, 1, 2, 3, 4]).await.unwrap();
         let begun = tokio::time::Instant::now();
         task.await;
