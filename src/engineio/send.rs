@@ -41,8 +41,8 @@ impl Session {
         state.ledger(|ledger| ledger.check(outgoing, bytes, backlog)).map(drop)
     }
 
-    /// Wants what a user of this generation has had queued until now to be proven. An error: it ended meanwhile, and what it had queued
-    /// last may be lost.
+    /// Requests proof of what a user of this generation has queued until now. Fails if it has ended: then what
+    /// it queued last may be lost.
     pub fn want_proof(&self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
         let mut state = self.lock();
         state.want_proof(generation, unproven)?;

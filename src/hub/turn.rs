@@ -298,7 +298,7 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Locks one of a room's locks. Whoever has locked it adds a permit to unlock it. Cancel safe.
+/// Locks one of a room's locks; adding a permit unlocks it. Cancel safe.
 async fn lock(lock: &Semaphore) {
     // It is never closed.
     if let Ok(permit) = lock.acquire().await {

@@ -54,7 +54,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
     }
     match connect.device.attempt() {
         Attempt::First(said) => {
-            // The library has not dropped it: see `Watch::text`.
+            // socketioxide has not ignored it: see `Watch::text`.
             connect.session.end_if_idle(None);
             connect.run(&socket, said, auth).await
         }

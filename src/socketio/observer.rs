@@ -47,7 +47,7 @@ impl Observer for Watch {
                     log_refusal(&device, "second_connect");
                     return Verdict::Close(DisconnectReason::TransportError);
                 }
-                // The library drops a CONNECT without a word while it is about to have done with the last one.
+                // socketioxide ignores a CONNECT while it finishes the one before: the session must not stay open for ever.
                 session.end_if_idle(Some(self.0.parameters.config.connect_timeout));
             }
             Kind::Disconnect if namespace == "/" => leave(session, &device),

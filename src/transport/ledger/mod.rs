@@ -119,7 +119,7 @@ impl Ledger {
         self.proof.queued()
     }
 
-    /// Wants what a user of this generation has had queued until now to be proven.
+    /// Requests proof of what a user of this generation has queued until now.
     pub fn want_proof(&mut self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
         if self.is_sealed || generation != self.generation {
             return Err(Rejected::Ended);

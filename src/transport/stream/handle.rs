@@ -62,7 +62,7 @@ impl Handle {
         self.is_slow();
     }
 
-    /// Wants what a user of this generation has had queued until now to be proven.
+    /// Requests proof of what a user of this generation has queued until now.
     pub fn want_proof(&self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
         self.0.queue.lock().want_proof(generation, unproven)
     }

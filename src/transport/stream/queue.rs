@@ -120,7 +120,7 @@ impl Queue {
         self.enqueue(outgoing.frames)
     }
 
-    /// Wants what a user of this generation has had queued until now to be proven.
+    /// Requests proof of what a user of this generation has queued until now.
     pub(super) fn want_proof(&mut self, generation: u32, unproven: &Arc<dyn Unproven>) -> Result<(), Rejected> {
         if self.io.is_none() {
             return Err(Rejected::Ended);

@@ -20,7 +20,7 @@ const NO_HEARTBEATS = { 'socketio.ping_interval': '1h', 'socketio.ping_timeout':
 
 /** Who is compared: what each is called and how it is started. The order is the one in which they take their turns. */
 export const CONTENDERS = {
-  bugle: { title: 'Bugle', start: () => bugle() },
+  bugle: { title: 'Bugle', start: (keys) => bugle(keys) },
   'bugle-plain': { title: 'Bugle, plain WebSocket', start: () => bugle({ websocket: [{ path: PLAIN_PATH, events: ['*'] }] }) },
   'bugle-session': { title: 'Bugle, polling session', start: () => bugle(NO_HEARTBEATS) },
   'bugle-held': { title: 'Bugle, held poll', start: () => bugle() },
@@ -43,9 +43,10 @@ export class Contender {
   // However this process ends, its contenders do not outlive it.
   #atExit = () => this.#program.kill();
 
-  static async start(name) {
+  /** `keys`: of its configuration, beside what it must say. For Bugle alone. */
+  static async start(name, keys) {
     const { title, start } = CONTENDERS[name];
-    const contender = new Contender(title, await start());
+    const contender = new Contender(title, await start(keys));
     try {
       await contender.#program.listening();
     } catch (error) {

@@ -16,6 +16,12 @@ const lessThanNode = (times) => ({ times });
 const counted = (devices) => `${devices.toLocaleString('en-US')} devices`;
 const drawn = (figure, target = {}) => ({ ...figure, ...target, isDrawn: true });
 
+/** Bugle looks for stored messages of each device that connects, unless it has no store. The others have none. */
+function connecting(load) {
+  // It is the connecting that counts, not what it leaves behind.
+  return { command: 'connect', devices: 5_000, settle: '1s', ...load, figures: [drawn(perConnect, lessThanNode(4.5)), connects] };
+}
+
 /** Unary calls to one user each. */
 function callers(concurrency, figures) {
   const counts = { bugle: 20_000, node: 10_000, python: 3_000 };
@@ -32,17 +38,15 @@ function fanOut(call, command, { target, ...numbers }) {
  * What is compared, in the order of the table. `emits` is for each contender as many as it takes a second or two for; `rate` is what all of
  * them can hold. `isFresh`: a process of its own for each round, as memory that was once used stays resident. `measures`: how a contender
  * is measured, if not by bugle bench. `isApart`: a table of its own.
- * `mostRounds`: no more, however many are asked for.
+ * `mostRounds`: no more, however many are asked for. `keys`: of the contenders' configurations.
  */
 export const LOADS = {
-  connect: {
-    command: 'connect',
-    devices: 5_000,
-    // It is the connecting that counts, not what it leaves behind.
-    settle: '1s',
-    title: ({ devices }) => `connecting ${counted(devices)}`,
-    figures: [drawn(perConnect), connects],
-  },
+  connect: connecting({ title: ({ devices }) => `connecting ${counted(devices)}` }),
+  'connect-unstored': connecting({
+    title: ({ devices }) => `connecting ${counted(devices)}, no store`,
+    contenders: ['bugle', 'node'],
+    keys: { bugle: { 'store.url': '' } },
+  }),
   user: callers(8, [drawn(perEmit, lessThanNode(5)), emits]),
   'user-64': callers(64, [perEmit, emits]),
   stream: {

@@ -61,6 +61,6 @@ test('a quick run is not checked', () => {
 });
 
 test('an unknown load or no round at all is refused', () => {
-  assert.throws(() => options(['--only', 'users']), /--only names users: known are connect, user/);
+  assert.throws(() => options(['--only', 'users']), /--only names users: known are connect, connect-unstored, user/);
   assert.throws(() => options(['--rounds', '0']), /--rounds is a whole number of at least 1/);
 });

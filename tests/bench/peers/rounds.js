@@ -6,7 +6,7 @@ export async function rounds(load, { rounds: count, quick, tell }) {
   const results = Object.fromEntries(load.contenders.map((name) => [name, []]));
   const running = new Map();
   try {
-    if (!load.isFresh) for (const name of load.contenders) running.set(name, await Contender.start(name));
+    if (!load.isFresh) for (const name of load.contenders) running.set(name, await start(load, name));
     // What a process does for the first time is not what it does all day; of memory this is what is wanted.
     const first = quick || load.isFresh ? 1 : 0;
     const last = Math.min(count, load.mostRounds ?? count);
@@ -23,9 +23,11 @@ export async function rounds(load, { rounds: count, quick, tell }) {
   return results;
 }
 
+const start = (load, name) => Contender.start(name, load.keys?.[name]);
+
 /** Against a contender that runs, or else one that is started for this. */
 async function once(load, name, running) {
-  const contender = running ?? (await Contender.start(name));
+  const contender = running ?? (await start(load, name));
   try {
     const measure = load.measures?.[name] ?? bench;
     return await measure(contender, load, load.emits?.[name]);
