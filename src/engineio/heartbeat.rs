@@ -66,8 +66,7 @@ impl Session {
             self.ping(state, now);
             return true;
         }
-        let is_slow = matches!(&state.carrier, Carrier::WebSocket(stream) if stream.is_slow());
-        state.timers.beat = Some(now + config.ping_timeout);
+        let is_slow = state.beat_at(now + config.ping_timeout);
         if !is_slow {
             state.abort_if(Ending::Abort);
         }
@@ -95,12 +94,18 @@ impl Session {
             Carrier::WebSocket(stream) => _ = stream.ping(make),
         }
         if self.protocol() == ProtocolVersion::V4 {
-            state.timers.beat = Some(now + self.engine.config().ping_timeout);
+            state.beat_at(now + self.engine.config().ping_timeout);
         }
     }
 }
 
 impl State {
+    /// Sets until when the device has to answer, or to send a ping. Returns whether it may have been slow since this was called last.
+    pub(crate) fn beat_at(&mut self, at: Instant) -> bool {
+        self.timers.beat = Some(at);
+        matches!(&self.carrier, Carrier::WebSocket(stream) if stream.note_progress())
+    }
+
     /// Whether the answer to an earlier ping of the device has not been taken by the kernel, or by a poll.
     pub(crate) fn has_unsent_pong(&self) -> bool {
         match (&self.carrier, self.pong) {
@@ -117,5 +122,88 @@ impl State {
             Carrier::Polling(_) => number,
             Carrier::WebSocket(stream) => stream.offsets().0,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use engineioxide_core::Str;
+    use http::Extensions;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio_util::sync::CancellationToken;
+    use transport::{Flushers, QueuedBytes, Spawn, Stream, websocket::Task};
+
+    use super::*;
+    use crate::{
+        config::EngineIoConfig,
+        engine::{Attachment, Engine},
+        frame::text_message,
+        model::{Handler, spawn},
+        session::{Observer, Verdict},
+        websocket::open,
+    };
+
+    /// Far below what is sent, and far above what the pipe holds.
+    const MAX_UNREAD_BACKLOG: usize = 1_000;
+    const FRAMES: usize = 200;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Blind;
+
+    impl Observer for Blind {
+        fn text(&self, _: &Session, _: &Str) -> Verdict {
+            Verdict::Pass
+        }
+
+        fn binary(&self, _: &Session, _: &Bytes) -> Verdict {
+            Verdict::Pass
+        }
+
+        fn alarm(&self, _: &Session) {}
+
+        fn closed(&self, _: &Session, _: &DisconnectReason) {}
+    }
+
+    /// A session whose WebSocket takes 64 bytes until they are read.
+    fn session(protocol: ProtocolVersion) -> (Arc<Session>, DuplexStream) {
+        let engine = Engine::new(Arc::new(Handler), EngineIoConfig::default());
+        let spawner: Spawn = Arc::new(|task| _ = spawn(task));
+        engine.attach(Attachment {
+            observer: Arc::new(Blind),
+            speak_within: None,
+            max_unread_backlog: MAX_UNREAD_BACKLOG,
+            flushers: Flushers::inline(QueuedBytes::new(u64::MAX)),
+            spawn: spawner.clone(),
+            spawn_vital: spawner,
+            done: CancellationToken::new(),
+        });
+        let (server, device) = duplex(64);
+        let stream = Stream::other(server, engine.flushers());
+        let (websocket, peer) = open(&engine, protocol, stream, Bytes::new(), &mut Extensions::new());
+        let session = peer.session().clone();
+        spawn(Task::new(async move { Some((websocket, peer)) }));
+        (session, device)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_is_not_heard_since_it_is_slow_stays_until_it_takes_nothing() {
+        for protocol in [ProtocolVersion::V4, ProtocolVersion::V3] {
+            let (session, mut device) = session(protocol);
+            for _ in 0..FRAMES {
+                session.send(&[text_message(&[&[b'a'; 48]])], WriteMode::Inline).unwrap();
+            }
+            for second in 0..100 {
+                assert!(!session.is_closed(), "{protocol:?}, after {second} s");
+                device.read_exact(&mut [0; 50]).await.unwrap();
+                tokio::time::sleep(SECOND).await;
+            }
+            assert!(session.backlog() > MAX_UNREAD_BACKLOG, "nothing was read all the time");
+            let stopped = Instant::now();
+            session.closed().await;
+            assert!(stopped.elapsed() <= 45 * SECOND, "{protocol:?}, after {:?}", stopped.elapsed());
+        }
     }
 }

@@ -56,7 +56,7 @@ impl Session {
         }
         let mut state = self.lock();
         let config = self.engine.config();
-        state.timers.beat = Some(Instant::now() + config.ping_interval + config.ping_timeout);
+        state.beat_at(Instant::now() + config.ping_interval + config.ping_timeout);
         // Answers must not pile up for a device that does not fetch them: one at a time is enough for it to know.
         if !state.has_unsent_pong() {
             state.send_pong(data);

@@ -99,6 +99,11 @@ impl SessionPeer {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self { session, reason: None }
     }
+
+    #[cfg(test)]
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
 }
 
 impl Peer for SessionPeer {

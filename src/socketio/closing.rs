@@ -22,6 +22,9 @@ impl Device {
     /// Tells a device that is live why its connection is closed, if its queue has room, and ends the transport soon after; at once if it
     /// has none, or if devices are not told of this reason. No event follows.
     pub(super) fn tell_of_close(&self, session: &Session, generation: u32, socket: &SocketRef, reason: &CloseReason) {
+        if !reason.code.is_announced() {
+            session.end_proof();
+        }
         if !reason.code.is_announced() || self.say_farewell(session, generation, reason).is_err() {
             telemetry::closed_unannounced();
             session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);

@@ -194,8 +194,11 @@ impl Timed for Device {
         state.phase.live()?;
         match state.heartbeat.beat(now) {
             Beat::Early => {}
-            Beat::Ask => self.ping(),
-            Beat::Gone if self.stream.is_slow() => state.heartbeat.extend(now),
+            Beat::Ask => {
+                self.ping();
+                self.stream.note_progress();
+            }
+            Beat::Gone if self.stream.note_progress() => state.heartbeat.extend(now),
             Beat::Gone => {
                 let live = state.phase.silence();
                 drop(state);

@@ -131,6 +131,8 @@ impl Ledger {
     fn note_unproven(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
         self.in_flight.push(number, unproven);
         self.proof.want();
+        // The device may have proven the packet before anybody asked.
+        self.in_flight.prove(self.proof.proven());
     }
 
     /// Whether so little waits that the device can be given what it has missed.
@@ -172,9 +174,9 @@ impl Ledger {
         self.proof.ping_queued(end);
     }
 
-    /// See [`Handle::is_slow`](crate::Handle::is_slow).
-    pub(crate) fn look(&mut self, taken: u64, is_unread: bool) -> bool {
-        self.proof.look(taken, is_unread)
+    /// See [`Handle::note_progress`](crate::Handle::note_progress).
+    pub(crate) fn note_progress(&mut self, taken: u64, was_unread: bool) -> bool {
+        self.proof.note_progress(taken, was_unread)
     }
 
     /// Takes the pong of the ping with this id; of any if the pong names none.

@@ -10,7 +10,7 @@ pub(super) struct Proof {
     ping: Option<Ping>,
     /// Numbers the pings of a WebSocket.
     pings: u64,
-    /// Bytes of the stream that the kernel had taken when this was looked at last.
+    /// Bytes of the stream that the kernel had taken when that was noted last.
     taken: u64,
 }
 
@@ -29,6 +29,11 @@ impl Proof {
     pub(super) fn queue(&mut self, count: usize) -> u64 {
         self.queued += count as u64;
         self.queued
+    }
+
+    /// The device has all packets up to this one.
+    pub(super) fn proven(&self) -> u64 {
+        self.proven
     }
 
     /// Packets that were queued.
@@ -65,12 +70,12 @@ impl Proof {
         }
     }
 
-    /// Looks at how many bytes of the stream the kernel has taken. True: some have left since the last look, at which the ping had not; or
-    /// `is_unread`, and its pong may wait to be read. Then the device may be slow, and is not gone.
-    pub(super) fn look(&mut self, taken: u64, is_unread: bool) -> bool {
+    /// Notes how many bytes of the stream the kernel has taken. True: more than when this was noted last, and the ping had not left then, or
+    /// `was_unread`, and its pong may wait to be read. Then the device may be slow, and is not gone.
+    pub(super) fn note_progress(&mut self, taken: u64, was_unread: bool) -> bool {
         let before = std::mem::replace(&mut self.taken, taken);
         let had_left = self.ping.is_none_or(|ping| ping.end <= before);
-        taken > before && (is_unread || !had_left)
+        taken > before && (was_unread || !had_left)
     }
 
     /// Takes the pong of the ping with this id; of any if the pong names none. Gives what is newly proven.
@@ -128,11 +133,11 @@ mod tests {
         proof.ping();
         proof.ping_queued(100);
         // As after the ping was queued.
-        proof.look(20, false);
-        assert!(proof.look(60, false), "it is on its way");
-        assert!(!proof.look(60, false), "nothing moves");
-        assert!(proof.look(100, false), "it has left since the last look");
-        assert!(!proof.look(200, false), "it had left by then");
+        proof.note_progress(20, false);
+        assert!(proof.note_progress(60, false), "it is on its way");
+        assert!(!proof.note_progress(60, false), "nothing moves");
+        assert!(proof.note_progress(100, false), "it has left since the last look");
+        assert!(!proof.note_progress(200, false), "it had left by then");
     }
 
     #[test]
@@ -140,12 +145,12 @@ mod tests {
         let mut proof = Proof::default();
         proof.ping();
         proof.ping_queued(10);
-        proof.look(10, false);
-        assert!(!proof.look(20, false));
-        assert!(proof.look(30, true));
-        assert!(!proof.look(30, true), "nothing moves");
+        proof.note_progress(10, false);
+        assert!(!proof.note_progress(20, false));
+        assert!(proof.note_progress(30, true));
+        assert!(!proof.note_progress(30, true), "nothing moves");
         proof.pong(None);
-        assert!(proof.look(40, true), "Engine.IO 3 has no ping of the server");
+        assert!(proof.note_progress(40, true), "Engine.IO 3 has no ping of the server");
     }
 
     #[test]

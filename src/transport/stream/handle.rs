@@ -44,9 +44,7 @@ impl Handle {
 
     /// Queues a ping, unless one waits for its pong. `frame` makes it of the ping's id.
     pub fn ping(&self, frame: impl FnOnce(u64) -> Bytes) -> Result<(), Rejected> {
-        self.0.enqueue(WriteMode::Inline, |queue| queue.ping(frame))?;
-        self.is_slow();
-        Ok(())
+        self.0.enqueue(WriteMode::Inline, |queue| queue.ping(frame))
     }
 
     /// Continues the ledger of a queue whose frames these are: they come before all others. For a stream that has sent nothing.
@@ -59,7 +57,6 @@ impl Handle {
             queue.ledger.ping_queued(end);
             Ok(())
         });
-        self.is_slow();
     }
 
     /// Requests proof of what a user of this generation has queued until now.
@@ -78,15 +75,20 @@ impl Handle {
         queue.ledger.has_room(queue.waiting(), bounds)
     }
 
-    /// Whether the peer may be slow and is not gone though it has not answered the ping: bytes have left for it since this was asked last,
-    /// or since the ping was queued, and the ping had not left by then, or what the peer sends is not read for now.
-    pub fn is_slow(&self) -> bool {
-        self.0.queue.lock().look(self.0.is_unread.load(Ordering::Relaxed))
+    /// Notes how much has left for the peer, for a deadline that begins now. Returns whether a peer that has said nothing since this was
+    /// called last may be slow and is not gone: bytes have left for it, and its ping had not left by then, or what it sends was not read.
+    pub fn note_progress(&self) -> bool {
+        let is_unread = self.0.is_unread.load(Ordering::Relaxed);
+        let was_unread = self.0.was_unread.swap(is_unread, Ordering::Relaxed);
+        self.0.queue.lock().note_progress(was_unread)
     }
 
     /// Notes whether the owner does not read what the peer sends until that takes more.
     pub(crate) fn set_unread(&self, is_unread: bool) {
         self.0.is_unread.store(is_unread, Ordering::Relaxed);
+        if is_unread {
+            self.0.was_unread.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Reads what a delivery is about to touch: see [`Handle::deliver`].

@@ -145,10 +145,10 @@ impl Queue {
         self.waiting
     }
 
-    /// Looks at what has left since the last look: see [`Handle::is_slow`](super::Handle::is_slow).
-    pub(super) fn look(&mut self, is_unread: bool) -> bool {
+    /// See [`Handle::note_progress`](super::Handle::note_progress).
+    pub(super) fn note_progress(&mut self, was_unread: bool) -> bool {
         let (_, taken) = self.offsets();
-        self.ledger.look(taken, is_unread)
+        self.ledger.note_progress(taken, was_unread)
     }
 
     /// Bytes that were ever queued, and how many of them the kernel has taken.

@@ -32,6 +32,8 @@ pub(super) struct Shared {
     shard: Arc<Shard>,
     /// What the peer sends is not read, since it takes too little.
     pub(super) is_unread: AtomicBool,
+    /// The same, or it was so since [`Handle::note_progress`](super::Handle::note_progress).
+    pub(super) was_unread: AtomicBool,
     /// The shard has the stream in its list.
     is_dirty: AtomicBool,
     /// The task that reads the stream; after an upgrade it writes too what the kernel did not take at once.
@@ -58,6 +60,7 @@ impl Shared {
             queue: Mutex::new(Queue::new(io, flushers.queued().clone())),
             shard: flushers.shard(),
             is_unread: AtomicBool::new(false),
+            was_unread: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),

@@ -193,3 +193,36 @@ async fn a_pipe_in_memory_is_written_as_a_socket_is() {
     let (got, _) = within(async { tokio::join!(hearing, own(&stream)) }).await;
     assert_eq!(got, vec![1; 200]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_nothing_follows_has_what_was_gathered_written_at_once() {
+    const STREAMS: usize = 65;
+    let flushers = flushers();
+    let (streams, mut peers): (Vec<_>, Vec<_>) = (0..STREAMS * flushers.shards())
+        .map(|_| {
+            let (server, peer) = tokio::io::duplex(16);
+            (Stream::other(server, &flushers), peer)
+        })
+        .unzip();
+    let begun = tokio::time::Instant::now();
+    let enqueue = |mode| {
+        for stream in &streams {
+            assert!(stream.handle().enqueue(&[Bytes::from_static(b"a")], mode));
+        }
+    };
+    enqueue(WriteMode::Gathered);
+    tokio::task::yield_now().await;
+    assert!(streams.iter().all(|stream| stream.handle().backlog() == 1), "all wait");
+    enqueue(WriteMode::Batched);
+    let hearing = async {
+        for peer in &mut peers {
+            peer.read_exact(&mut [0; 2]).await.unwrap();
+        }
+    };
+    let owning = futures_util::future::join_all(streams.iter().map(own));
+    tokio::select! {
+        () = hearing => {}
+        _ = owning => panic!("a stream has ended"),
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}

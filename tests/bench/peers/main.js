@@ -46,7 +46,7 @@ async function main(argv) {
 async function show(asked, results, rows) {
   const measured = await machine();
   const text = table(rows);
-  const caption = captionOf(measured, asked.rounds);
+  const caption = captionOf(measured, asked.rounds, asked.only.includes('memory'));
   process.stdout.write(asked.json ? `${JSON.stringify({ measured, options: asked, rows, results }, null, 2)}\n` : `${text}\n${caption}\n`);
   if (!asked.write) return;
   writeFileSync(here('figures.svg'), chart(rows, measured));

@@ -13,8 +13,9 @@ export function section({ table, picture, caption }) {
   return `${table}\n![Server CPU of Bugle, Node, Python and nchan under the same loads](${picture})\n\n${caption}\n`;
 }
 
-/** What the figures are of. */
-export function captionOf({ hardware, software, date }, rounds) {
-  const measured = rounds === 1 ? 'One round' : `Medians of ${rounds} rounds`;
+/** What the figures are of; `hasMemory`: memory is among them, of one round. */
+export function captionOf({ hardware, software, date }, rounds, hasMemory) {
+  const medians = `Medians of ${rounds} rounds${hasMemory ? ', of memory one,' : ''}`;
+  const measured = rounds === 1 ? 'One round' : medians;
   return `${measured} in turn on ${hardware}; ${software}; ${date}.`;
 }

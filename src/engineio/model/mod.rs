@@ -1,8 +1,10 @@
 //! A model of a session. Server, device and network act in a random order. The device gets every message once and in order, or the
-//! session ends; an ended session keeps nothing. Each message that is to be proven is so at most once, when the device has it, and is else
-//! lost with the session. The kernel under a WebSocket takes a few bytes at a time.
+//! session ends; an ended session keeps nothing. Each message that is to be proven is so once, when the device has it, or is lost with the
+//! session. The kernel under a WebSocket takes a few bytes at a time.
 //!
 //! `PROPTEST_CASES` is the number of runs.
+
+mod reports;
 
 use std::{
     fmt,
@@ -24,8 +26,9 @@ use tokio::{
     task::{JoinHandle, yield_now},
     time::timeout,
 };
-use transport::{Bounds, Outgoing, ReportFate, Stream, Unproven, WriteMode, websocket::Task};
+use transport::{Bounds, Outgoing, ReportFate, Stream, WriteMode, websocket::Task};
 
+use self::reports::Reports;
 use crate::{
     config::EngineIoConfig,
     engine::Engine,
@@ -43,6 +46,8 @@ use crate::{
 enum Step {
     /// The server sends this number of messages, each of which is to be proven or not.
     Send(u8, WriteMode, bool),
+    /// The server wants all that it has sent proven.
+    Prove,
     /// The device answers a ping, if it has got one.
     Pong,
     /// The device polls, if it does not.
@@ -69,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
     let mode = prop_oneof![Just(WriteMode::Inline), Just(WriteMode::Batched), Just(WriteMode::Gathered)];
     prop_oneof![
         3 => (1..4_u8, mode, any::<bool>()).prop_map(|(count, mode, is_unproven)| Step::Send(count, mode, is_unproven)),
+        1 => Just(Step::Prove),
         2 => Just(Step::Pong),
         3 => Just(Step::Poll),
         1 => Just(Step::Cancel),
@@ -82,7 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-struct Handler;
+pub(crate) struct Handler;
 
 impl fmt::Debug for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,45 +111,11 @@ struct World {
     session: Arc<Session>,
     sent: usize,
     received: Arc<AtomicUsize>,
-    reports: Arc<Reports>,
+    reports: Reports,
     owes_pong: bool,
     poll: Option<JoinHandle<Response<reply::Body>>>,
     upgrade: Option<Upgrade>,
     has_left: bool,
-}
-
-/// How many messages were reported as what.
-#[derive(Default)]
-struct Reports {
-    sent: AtomicUsize,
-    proven: AtomicUsize,
-    lost: AtomicUsize,
-}
-
-/// A message that is to be proven.
-struct Message {
-    number: usize,
-    received: Arc<AtomicUsize>,
-    reports: Arc<Reports>,
-}
-
-impl Unproven for Message {
-    fn sent(&self) {
-        self.reports.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn proven(&self) {
-        assert!(
-            self.number < self.received.load(Ordering::Relaxed),
-            "{} is proven, and the device has it not",
-            self.number
-        );
-        self.reports.proven.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn lost(&self) {
-        self.reports.lost.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 struct Upgrade {
@@ -182,6 +154,7 @@ impl World {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Send(count, mode, is_unproven) => (0..count).for_each(|_| self.send(mode, is_unproven)),
+            Step::Prove => self.prove(),
             Step::Pong => self.pong(),
             Step::Poll if self.poll.is_none() && !self.has_left => {
                 self.poll = Some(spawn(poll(self.session.clone(), true)));
@@ -204,17 +177,25 @@ impl World {
 
     fn send(&mut self, mode: WriteMode, is_unproven: bool) {
         let frames = [text_message(&[self.sent.to_string().as_bytes()])];
-        let (received, reports) = (self.received.clone(), self.reports.clone());
-        let message: Arc<dyn Unproven> = Arc::new(Message { number: self.sent, received, reports });
+        let message = is_unproven.then(|| self.reports.message(self.sent + 1, &self.received));
         let outgoing = Outgoing {
             frames: &frames,
             generation: 0,
             is_exempt: false,
             is_last: false,
-            unproven: is_unproven.then_some(&message),
+            unproven: message.as_ref(),
             bounds: Bounds { queue_bytes: usize::MAX, exempt_bytes: 0 },
         };
-        self.sent += usize::from(self.session.deliver(&outgoing, mode).is_ok());
+        let is_accepted = self.session.deliver(&outgoing, mode).is_ok();
+        self.sent += usize::from(is_accepted);
+        assert!(!is_accepted || !is_unproven || self.reports.knows_last(), "it is accepted, and not registered");
+    }
+
+    fn prove(&mut self) {
+        let message = self.reports.message(self.sent, &self.received);
+        assert!(self.session.want_proof(1, &message).is_err(), "there is no such generation");
+        let is_accepted = self.session.want_proof(0, &message).is_ok();
+        assert_eq!(is_accepted, self.reports.knows_last());
     }
 
     fn pong(&mut self) {
@@ -296,7 +277,7 @@ impl World {
 
     /// What a good device does until it has everything; `false`: its session has ended meanwhile.
     async fn finish(&mut self) -> bool {
-        while self.received() < self.sent || (self.has_left && self.poll.is_some()) {
+        while self.received() < self.sent || self.reports.wait() || (self.has_left && self.poll.is_some()) {
             if self.session.is_closed() {
                 return false;
             }
@@ -325,9 +306,7 @@ impl World {
         let Self { engine, session, reports, .. } = self;
         drop(session);
         settle().await;
-        let [sent, proven, lost] =
-            [&reports.sent, &reports.proven, &reports.lost].map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(sent, proven + lost, "each is proven or lost, once");
+        assert!(!reports.wait(), "each is proven or lost");
         assert_eq!(engine.sessions(), 0);
         assert_eq!(engine.flushers().queued().total(), 0, "an ended session keeps nothing");
     }
@@ -357,7 +336,7 @@ fn masked(text: &str) -> Vec<u8> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test has no lifecycle")]
-fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     let future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
     tokio::spawn(future)
 }
