@@ -60,6 +60,7 @@ pub(crate) fn open(
     let opening = Opening { protocol, supports_binary: true, stream: Some(websocket.handle().clone()) };
     let session = Session::open(host, opening, extensions);
     engine.admit(session.clone());
+    // A stream that has ended ends the session by itself.
     let _ = session.send(&[packet(&open_packet(&session))], WriteMode::Inline);
     if session.protocol() == ProtocolVersion::V3 {
         session.link();

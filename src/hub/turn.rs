@@ -225,7 +225,7 @@ impl Turn<'_> {
         self.held.hub.deliver(member, &Arc::new(frame), Target::Members(self.room()), mode, None);
     }
 
-    /// Who writes a frame of the room for so many connections. `wanted`: for few connections.
+    /// Returns how a frame of the room is written to this number of connections. `wanted`: the mode for at most [`FEW`].
     fn write_mode(&self, wanted: WriteMode, connections: usize) -> WriteMode {
         match wanted {
             WriteMode::Inline if connections <= FEW => WriteMode::Inline,
@@ -236,7 +236,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Whom a frame is for, of connections that were listed after so many had left: of those that have left since, none.
+    /// Returns the target of a frame for connections that were listed when the count of departures was `departures`: those that have left
+    /// since do not get it.
     fn target(&self, departures: u64) -> Target<'_> {
         let room = self.room();
         if self.held.departures() == departures { Target::Room(room) } else { Target::Members(room) }

@@ -22,10 +22,7 @@ impl Device {
     /// Tells a device that is live why its connection is closed, if its queue has room, and ends the transport soon after; at once if it
     /// has none, or if devices are not told of this reason. No event follows.
     pub(super) fn tell_of_close(&self, session: &Session, generation: u32, socket: &SocketRef, reason: &CloseReason) {
-        if !reason.code.is_announced() {
-            session.end_proof();
-        }
-        if !reason.code.is_announced() || self.say_farewell(session, generation, reason).is_err() {
+        if self.say_farewell(session, generation, reason).is_err() {
             telemetry::closed_unannounced();
             session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
             return;
@@ -37,7 +34,12 @@ impl Device {
         session.end_after(GRACE, Ending::Cut, DisconnectReason::ClosingServer);
     }
 
+    /// An error: the device is not told. No event follows in either case.
     fn say_farewell(&self, session: &Session, generation: u32, reason: &CloseReason) -> Result<(), Rejected> {
+        if !reason.code.is_announced() {
+            session.end_proof();
+            return Err(Rejected::Ended);
+        }
         with_frames(&farewell(reason), session.protocol(), None, |frames| {
             let (is_exempt, is_last, bounds) = (false, true, self.edge.bounds());
             let outgoing = Outgoing { frames, generation, is_exempt, is_last, unproven: None, bounds };

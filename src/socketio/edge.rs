@@ -15,7 +15,7 @@ use crate::limits::Connections;
 pub struct Parameters {
     /// `[socketio]`.
     pub config: Config,
-    /// What is retained in rooms that a device joins may wait besides `queue_bytes`, up to so many bytes.
+    /// Retained values of the rooms that a device joins may wait besides `queue_bytes`: at most this many bytes.
     pub on_join_bytes: usize,
     /// What happens when tokens expire.
     pub expiry: Expiry,

@@ -155,28 +155,27 @@ fn engine_error(code: u8, message: &str) -> impl IntoResponse {
     axum::Json(json!({ "code": code, "message": message }))
 }
 
-/// The request again, with nothing that is secret or large, since the library keeps it for the session's life, and with the
-/// parameters as they were read here: a session's request must be one to the engine too, whatever the escapes.
+/// Returns the request as the engine is to read it: without anything secret, and with the parameters as they were read here, so that a
+/// session's request is one to the engine too, whatever the escapes.
 fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
-    const KEPT_PARAMETERS: [&str; 4] = ["EIO", "transport", "b64", "sid"];
-    const KEPT_HEADERS: [HeaderName; 5] = [
+    const ENGINE_PARAMETERS: [&str; 4] = ["EIO", "transport", "b64", "sid"];
+    const ENGINE_HEADERS: [HeaderName; 5] = [
         header::CONNECTION,
         header::UPGRADE,
         header::SEC_WEBSOCKET_VERSION,
         header::SEC_WEBSOCKET_KEY,
         header::CONTENT_TYPE,
     ];
-    // Any other value is none that the library knows, and might hide another parameter.
+    // The engine knows no other value, and one might hide another parameter.
     let is_plain = |value: &&str| value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let kept = KEPT_PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", query.get(name).filter(is_plain)?)));
+    let kept =
+        ENGINE_PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", query.get(name).filter(is_plain)?)));
     let uri = format!("{}?{}", parts.uri.path(), kept.collect::<Vec<_>>().join("&"));
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
-    // A value that does not fit into a URI is no value that the library knows.
+    // The engine knows no value that does not fit into a URI.
     *request.uri_mut() = uri.parse().unwrap_or_else(|_| Uri::from_static("/?"));
-    // Most have one of them. A map that grows by itself has room for six, for the session's life.
-    *request.headers_mut() = HeaderMap::with_capacity(1);
-    for name in KEPT_HEADERS {
+    for name in ENGINE_HEADERS {
         let is_short = |value: &&HeaderValue| value.len() <= MAX_KEPT_VALUE;
         for value in parts.headers.get_all(&name).iter().filter(is_short).take(MAX_KEPT_VALUES) {
             request.headers_mut().append(name.clone(), value.clone());

@@ -178,7 +178,7 @@ impl Handling {
 
     /// Replaces the token, and the rooms that it gives.
     async fn replace_token(&self, token: &str) -> Result<(), RefreshRefused> {
-        // Events of one device are handled one at a time: nobody else replaces it in between.
+        // Events of one device are handled one at a time, so the identity is not replaced in between.
         let Some(old) = self.identity() else {
             return Ok(());
         };

@@ -13,7 +13,7 @@ pub(super) struct Inbox<E> {
 /// What follows when an event was put into an inbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// Nobody handles the inbox: the caller has to.
+    /// No task handles the inbox: the caller starts one.
     First,
     /// It is being handled.
     Waits,

@@ -22,7 +22,7 @@ pub struct Parameters {
     pub max_message: usize,
     /// What may wait for a device, in bytes; past it, the device is slow.
     pub queue_bytes: usize,
-    /// What is retained in rooms that a device joins may wait besides, up to so many bytes.
+    /// Retained values of the rooms that a device joins may wait besides: at most this many bytes.
     pub on_join_bytes: usize,
     /// What happens when tokens expire. Devices are not told before.
     pub expiry: Expiry,

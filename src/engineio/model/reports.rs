@@ -27,7 +27,7 @@ struct Message {
 }
 
 impl Reports {
-    /// A message that the device has once it has `received` so many.
+    /// Makes a message, which the device has when `received` reaches `count`.
     pub(super) fn message(&self, count: usize, received: &Arc<AtomicUsize>) -> Arc<dyn Unproven> {
         let mut reports = self.0.lock();
         reports.push(Report::Unknown);

@@ -45,7 +45,7 @@ pub(super) struct Shard {
     wake: Notify,
 }
 
-/// A stream that has frames which nobody has tried to write yet.
+/// A stream with frames whose write has not been attempted.
 pub(super) trait Dirty: Send + Sync {
     /// Reads what `flush_dirty` is about to touch, so that it is in the processor's cache by then.
     fn touch(&self);
@@ -75,7 +75,7 @@ impl Flushers {
         Self::with(count, spawn, done, queued)
     }
 
-    /// The same with so many tasks.
+    /// The same with `count` tasks.
     pub(super) fn with(count: usize, spawn: &Spawn, done: &CancellationToken, queued: Arc<QueuedBytes>) -> Self {
         let flushers = Self { shards: (0..count).map(|_| Arc::default()).collect(), next: Arc::default(), queued };
         for shard in &*flushers.shards {
