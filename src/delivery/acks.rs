@@ -4,7 +4,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 use super::Delivery;
-use crate::hub::{Asked, Counts, Frame, Turn};
+use crate::hub::{Asked, Counts, Frame, RoomGuard};
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Exceptions, Receipt, UserId};
 use crate::telemetry;
 
@@ -26,7 +26,7 @@ struct Gathered {
 }
 
 impl Delivery {
-    /// Waits for the acknowledgements of an emit that is sent. Nobody's turn is held meanwhile.
+    /// Waits for the acknowledgements of an emit that is sent. No room lock is held meanwhile.
     pub(super) async fn acknowledged(&self, receipt: Receipt, asking: Asking) -> Receipt {
         let acks = asking.answers(self.inner.lifecycle.stopping()).await;
         Receipt { acks: Some(Arc::new(acks)), ..receipt }
@@ -34,15 +34,15 @@ impl Delivery {
 }
 
 impl Asking {
-    /// Sends a frame in a room's turn, and asks for acknowledgements.
+    /// Sends a frame with the room locked, and asks for acknowledgements.
     pub(super) async fn send(
-        turn: &Turn<'_>,
+        guard: &RoomGuard<'_>,
         frame: Frame,
         except: &Exceptions,
         request: AckRequest,
     ) -> (Counts, Option<Self>) {
         let began = Instant::now();
-        let (counts, asked) = turn.fan_out_asking(frame, except).await;
+        let (counts, asked) = guard.fan_out_asking(frame, except).await;
         (counts, Some(Self { request, asked, began, sent: Instant::now() }))
     }
 

@@ -15,7 +15,7 @@ use super::{
     Delivery,
     emit::{Accepted, Refused},
 };
-use crate::hub::Turn;
+use crate::hub::RoomGuard;
 use crate::message::{Emit, EventName, Receipt, RoomName};
 
 /// `[collapse]`: of emits that follow each other quickly under one key, the first goes at once and then the last of each window.
@@ -171,20 +171,20 @@ impl Delivery {
             if !self.inner.collapse.goes_on(topic, key) {
                 return;
             }
-            let turn = self.hub().turn_in_line(&topic.room).await;
+            let guard = self.hub().lock_room_for_emit(&topic.room).await;
             // An emit without a key may have taken it along meanwhile.
             if let Some(accepted) = self.inner.collapse.take(topic, key) {
-                self.send_deferred(accepted, &turn).await;
+                self.send_deferred(accepted, &guard).await;
             }
         }
     }
 
     /// Sends what was told that it would wait.
-    pub(super) async fn send_deferred(&self, mut accepted: Accepted, turn: &Turn<'_>) {
+    pub(super) async fn send_deferred(&self, mut accepted: Accepted, guard: &RoomGuard<'_>) {
         let event = accepted.emit.event.clone();
         // That it waited is no slowness.
         accepted.received = Instant::now();
-        if let Err(refused) = self.send_in(Some(turn), accepted, None).await {
+        if let Err(refused) = self.send_in(Some(guard), accepted, None).await {
             tracing::warn!(error = %refused, event.name = %event, "a deferred emit could not be sent");
         }
     }

@@ -158,10 +158,10 @@ impl Delivery {
         connection: Arc<dyn Connection>,
         behind: bool,
     ) -> Result<Arc<Admission>, limits::Refused> {
-        let turn = self.hub().turn(own).await;
-        let member = self.hub().admit(&turn, user, connection, behind, self.inner.connections_per_user);
+        let guard = self.hub().lock_room(own).await;
+        let member = self.hub().admit(&guard, user, connection, behind, self.inner.connections_per_user);
         let member = member.ok_or(limits::Refused::User)?;
-        self.send_retained(&turn, &member);
+        self.send_retained(&guard, &member);
         Ok(Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }))
     }
 

@@ -5,7 +5,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped, proof::Publishing};
 use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
-use crate::hub::{Counts, Frame, Kept, Turn, WriteMode};
+use crate::hub::{Counts, Frame, Kept, RoomGuard, WriteMode};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
 use crate::telemetry;
 
@@ -86,7 +86,7 @@ impl Delivery {
             done(&result);
             result
         });
-        // Nearly always this is all: no other has the room's turn, and the room is small.
+        // Nearly always this is all: the room lock is free, and the room is small.
         if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await {
             return done;
         }
@@ -142,21 +142,21 @@ impl Delivery {
         let room = accepted.emit.audience.room();
         let overtakes =
             accepted.emit.collapse_key.is_none() && self.inner.collapse.has_waiting(|| Topic::of(&accepted.emit));
-        // What is kept is for those who are not there yet, so the turn is wanted whoever is.
-        let turn = if accepted.emit.retain || overtakes || self.inner.history.keeps(&room) {
-            Some(self.hub().turn_in_line(&room).await)
+        // What is kept is for those who are not there yet, so the lock is needed even if the room is empty.
+        let guard = if accepted.emit.retain || overtakes || self.inner.history.keeps(&room) {
+            Some(self.hub().lock_room_for_emit(&room).await)
         } else {
-            self.hub().turn_in_line_if_occupied(&room).await
+            self.hub().lock_occupied_room_for_emit(&room).await
         };
-        if overtakes && let Some(turn) = &turn {
+        if overtakes && let Some(guard) = &guard {
             // It came before, and without a key nothing asks for another order.
             for earlier in self.inner.collapse.take_earlier(&Topic::of(&accepted.emit), accepted.number) {
                 // Rare, and so kept out of the way of the rest.
-                Box::pin(self.send_deferred(earlier, turn)).await;
+                Box::pin(self.send_deferred(earlier, guard)).await;
             }
         }
-        let (receipt, asking) = self.send_in(turn.as_ref(), accepted, None).await?;
-        drop(turn);
+        let (receipt, asking) = self.send_in(guard.as_ref(), accepted, None).await?;
+        drop(guard);
         Ok(self.answered(receipt, asking).await)
     }
 
@@ -168,16 +168,16 @@ impl Delivery {
         }
     }
 
-    /// Sends in a room's turn. There is none if nobody is in the room and nothing is to be kept. `stored`: where the message stands in
-    /// the room's mailbox. Whoever is asked for an acknowledgement is to be waited for when the turn is over.
+    /// Sends with the room locked. There is no guard if nobody is in the room and nothing is to be kept. `stored`: where the message stands in
+    /// the room's mailbox. Whoever is asked for an acknowledgement is to be waited for once the lock is released.
     pub(super) async fn send_in(
         &self,
-        turn: Option<&Turn<'_>>,
+        guard: Option<&RoomGuard<'_>>,
         accepted: Accepted,
         stored: Option<&Position>,
     ) -> Result<(Receipt, Option<Asking>), Refused> {
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
-        let payload = if turn.is_some() { accepted.payload() } else { accepted.emit.payload.clone() };
+        let payload = if guard.is_some() { accepted.payload() } else { accepted.emit.payload.clone() };
         let Accepted { emit, message_id, number, time, received, sent: _sent } = accepted;
         let room = emit.audience.room();
         if emit.retain && !self.inner.collapse.is_outdated(|| Topic::of(&emit), number) {
@@ -205,10 +205,10 @@ impl Delivery {
         let unproven = publishing.as_ref().map(Publishing::unproven);
         let mode = if emit.alone { WriteMode::Inline } else { WriteMode::Batched };
         let frame = Frame { volatile: emit.volatile, mode, kept, unproven, ..Frame::new(emit.event, payload) };
-        let (counts, asking) = match (turn, emit.ack) {
-            (Some(turn), None) => (turn.fan_out(frame, &emit.except).await, None),
+        let (counts, asking) = match (guard, emit.ack) {
+            (Some(guard), None) => (guard.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.
-            (Some(turn), Some(ack)) => Box::pin(Asking::send(turn, frame, &emit.except, *ack)).await,
+            (Some(guard), Some(ack)) => Box::pin(Asking::send(guard, frame, &emit.except, *ack)).await,
             (None, _) => (Counts::default(), None),
         };
         if let Some(publishing) = publishing {
@@ -284,14 +284,14 @@ mod tests {
             clock: Clock::system(),
             lifecycle: Lifecycle::new(),
         });
-        let turn = delivery.hub().turn(&RoomName::everyone()).await;
+        let guard = delivery.hub().lock_room(&RoomName::everyone()).await;
         let (done, told) = oneshot::channel();
         let tell = move |result: &Result<Receipt, Refused>| done.send(result.clone()).expect("somebody listens");
         let mut emitting =
             Box::pin(delivery.emit(Emit { retain: true, ..example("1") }, None, Instant::now(), None, tell));
-        assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another has the turn");
+        assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another holds the lock");
         drop(emitting);
-        drop(turn);
+        drop(guard);
         assert!(told.await.unwrap().is_ok());
         assert_eq!(delivery.retained_in(&RoomName::everyone()).len(), 1);
     }

@@ -8,7 +8,7 @@ use super::{
     newcomers::COMES_BACK_WITHIN,
     proof::OwnMessage,
 };
-use crate::hub::{Frame, Kept, Member, Replayed, Turn, Unproven};
+use crate::hub::{Frame, Kept, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{KeptMessage, Position, RoomName};
 use crate::store::{self, Mailbox, Store, Undelivered, Window};
 
@@ -77,7 +77,7 @@ impl<'a> Replay<'a> {
                 Err(Stopped::Gone) => return None,
                 Err(Stopped::Unreadable) => self.wait_for_store().await?,
                 Err(Stopped::Broken) => {
-                    self.delivery.hub().turn(self.room).await.caught_up(self.member);
+                    self.delivery.hub().lock_room(self.room).await.caught_up(self.member);
                     return Some(Resumed { recovered: false, count: 0, position: None });
                 }
             }
@@ -100,28 +100,28 @@ impl<'a> Replay<'a> {
         Some(())
     }
 
-    /// The last page is read and given in the room's turn, so that what is live comes right after it.
+    /// The last page is read and given with the room locked, so that what is live comes right after it.
     async fn all_that_is_there(&mut self) -> Result<Resumed, Stopped> {
         // Most have missed little.
-        let mut turn = Some(self.delivery.hub().turn(self.room).await);
+        let mut guard = Some(self.delivery.hub().lock_room(self.room).await);
         loop {
             let (messages, more, last) = match self.page().await? {
                 Page::Next { messages, more, last } => (messages, more, last),
-                Page::Gap { last } => return self.give_up(turn, last).await,
+                Page::Gap { last } => return self.give_up(guard, last).await,
             };
             let given =
-                self.give_skipped(&last, turn.is_none()).await? && self.give(messages, &last, turn.is_none()).await?;
-            match turn.take() {
-                Some(turn) if given && !more => {
+                self.give_skipped(&last, guard.is_none()).await? && self.give(messages, &last, guard.is_none()).await?;
+            match guard.take() {
+                Some(guard) if given && !more => {
                     self.note_settled(last.number);
-                    turn.caught_up(self.member);
+                    guard.caught_up(self.member);
                     return Ok(Resumed { recovered: true, count: self.count, position: Some(last.to_string()) });
                 }
-                Some(turn) => {
-                    drop(turn);
+                Some(guard) => {
+                    drop(guard);
                     self.wait_for_room().await;
                 }
-                None if !more => turn = Some(self.delivery.hub().turn(self.room).await),
+                None if !more => guard = Some(self.delivery.hub().lock_room(self.room).await),
                 None => {}
             }
         }
@@ -179,7 +179,7 @@ impl<'a> Replay<'a> {
                 } else {
                     after
                 };
-                // Later ones come in their turn.
+                // later ones are replayed in order.
                 self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect();
                 begin
             }
@@ -247,15 +247,15 @@ impl<'a> Replay<'a> {
     }
 
     /// The gap cannot be filled: the device is told so, and goes on with what is live. Another one may still be given what it was not.
-    async fn give_up(&self, turn: Option<Turn<'_>>, last: Option<Position>) -> Result<Resumed, Stopped> {
-        let turn = match turn {
-            Some(turn) => turn,
-            None => self.delivery.hub().turn(self.room).await,
+    async fn give_up(&self, guard: Option<RoomGuard<'_>>, last: Option<Position>) -> Result<Resumed, Stopped> {
+        let guard = match guard {
+            Some(guard) => guard,
+            None => self.delivery.hub().lock_room(self.room).await,
         };
         if let (Some(last), Some(store)) = (&last, self.notes()) {
             store.skip_to(self.member.user(), last.number).await?;
         }
-        turn.caught_up(self.member);
+        guard.caught_up(self.member);
         Ok(Resumed { recovered: false, count: 0, position: last.map(|last| last.to_string()) })
     }
 

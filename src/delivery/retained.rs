@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Delivery;
 use crate::cluster::RetainedValue;
-use crate::hub::{Frame, Member, Turn};
+use crate::hub::{Frame, Member, RoomGuard};
 use crate::message::{EventName, RoomName};
 
 /// `[retain]`: the last payload per room and event, for those who join later.
@@ -18,12 +18,12 @@ pub struct RetainConfig {
 }
 
 impl Delivery {
-    /// Sends what is retained in a room to a connection that has just joined it. With the room's turn: nothing newer can be on
+    /// Sends what is retained in a room to a connection that has just joined it. With the room locked: nothing newer can be on
     /// its way already, and nothing in between is missed.
-    pub(super) fn send_retained(&self, turn: &Turn<'_>, member: &Arc<Member>) {
-        for (event, value) in self.retained_in(turn.room()) {
+    pub(super) fn send_retained(&self, guard: &RoomGuard<'_>, member: &Arc<Member>) {
+        for (event, value) in self.retained_in(guard.room()) {
             if !value.except_users.contains(member.user()) {
-                turn.send(member, Frame::on_join(event, value.payload));
+                guard.send(member, Frame::on_join(event, value.payload));
             }
         }
     }

@@ -9,11 +9,11 @@ impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
     /// it was there, or is gone.
     pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName) -> bool {
-        let turn = self.hub().turn(room).await;
-        let joined = turn.join(member);
+        let guard = self.hub().lock_room(room).await;
+        let joined = guard.join(member);
         if joined {
-            self.send_retained(&turn, member);
-            // Within the turn: nothing that it has not got is before this position, and nothing that it has is after it.
+            self.send_retained(&guard, member);
+            // With the room locked: nothing that it has not got is before this position, and nothing that it has is after it.
             if let Some(position) = self.position_for(member, room).await {
                 self.hub().send(member, Self::position_frame(room, &position));
             }
@@ -29,16 +29,16 @@ impl Delivery {
         room: &RoomName,
         behind: bool,
     ) -> Option<Option<Position>> {
-        let turn = self.hub().turn(room).await;
-        let joined = if behind { turn.join_behind(member) } else { turn.join(member) };
+        let guard = self.hub().lock_room(room).await;
+        let joined = if behind { guard.join_behind(member) } else { guard.join(member) };
         if !joined {
             return None;
         }
-        self.send_retained(&turn, member);
+        self.send_retained(&guard, member);
         Some(if behind { None } else { self.position_for(member, room).await })
     }
 
-    /// Where a room stands, for a connection that resumes, as far as can be told. To be asked with the room's turn.
+    /// Where a room stands, for a connection that resumes, as far as can be told. The room is to be locked.
     async fn position_for(&self, member: &Member, room: &RoomName) -> Option<Position> {
         if !member.connection().resumes() {
             return None;

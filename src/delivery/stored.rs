@@ -9,7 +9,7 @@ use super::{
     emit::{Accepted, Refused},
     proof::Publishing,
 };
-use crate::hub::{Frame, Kept, Turn};
+use crate::hub::{Frame, Kept, RoomGuard};
 use crate::message::{Exceptions, MessageId, Position, Receipt, RoomName};
 use crate::store::{Appended, NewMessage, Store};
 
@@ -119,7 +119,7 @@ impl Delivery {
 
     /// Writes what has come for a room at one time, and sends it in the order of the positions. False if there was nothing.
     async fn store_pending(&self, room: &RoomName) -> bool {
-        let turn = self.hub().turn_in_line(room).await;
+        let guard = self.hub().lock_room_for_emit(room).await;
         let (Some(pending), Some(store)) = (self.inner.to_be_stored.take(room), self.store()) else {
             return false;
         };
@@ -128,14 +128,14 @@ impl Delivery {
         if appended.is_empty() {
             self.inner.to_be_stored.note_uncertain(room, pending.iter().map(|pending| pending.accepted.message_id));
         } else {
-            self.send_uncertain(&turn, store).await;
+            self.send_uncertain(&guard, store).await;
         }
         let mut appended = appended.into_iter();
         let is_one = pending.len() == 1;
         for Pending { mut accepted, answer, .. } in pending {
             accepted.emit.alone &= is_one;
             let receipt = match appended.next() {
-                Some(appended) => self.send_stored(&turn, accepted, appended).await,
+                Some(appended) => self.send_stored(&guard, accepted, appended).await,
                 None => Err(Refused::StoreUnavailable),
             };
             // Whoever asked may be gone.
@@ -146,22 +146,23 @@ impl Delivery {
 
     /// Sends what was refused and was kept all the same. It comes before what was kept later, and a device that has got that would not be
     /// given it any more.
-    async fn send_uncertain(&self, turn: &Turn<'_>, store: &Store) {
-        let Some(ids) = self.inner.to_be_stored.uncertain.lock().remove(turn.room()) else {
+    async fn send_uncertain(&self, guard: &RoomGuard<'_>, store: &Store) {
+        let Some(ids) = self.inner.to_be_stored.uncertain.lock().remove(guard.room()) else {
             return;
         };
-        let (Ok(messages), Ok(begin)) = (store.messages_by_id(turn.room(), &ids).await, store.position(0).await) else {
-            self.inner.to_be_stored.note_uncertain(turn.room(), ids.into_iter());
+        let (Ok(messages), Ok(begin)) = (store.messages_by_id(guard.room(), &ids).await, store.position(0).await)
+        else {
+            self.inner.to_be_stored.note_uncertain(guard.room(), ids.into_iter());
             return;
         };
         for message in messages {
             let position = Position { number: message.number, ..begin.clone() };
-            let kept = Some(Kept::new(message.id, turn.room(), &position));
+            let kept = Some(Kept::new(message.id, guard.room(), &position));
             let except = Exceptions { users: message.except_users, ..Exceptions::default() };
-            let publishing = self.begin_publishing(turn.room(), position.number, true);
+            let publishing = self.begin_publishing(guard.room(), position.number, true);
             let unproven = publishing.as_ref().map(Publishing::unproven);
             let frame = Frame { kept, unproven, ..Frame::new(message.event, message.payload) };
-            let counts = turn.fan_out(frame, &except).await;
+            let counts = guard.fan_out(frame, &except).await;
             if let Some(publishing) = publishing {
                 publishing.done(&counts);
             }
@@ -170,13 +171,13 @@ impl Delivery {
 
     async fn send_stored(
         &self,
-        turn: &Turn<'_>,
+        guard: &RoomGuard<'_>,
         accepted: Accepted,
         appended: Appended,
     ) -> Result<(Receipt, Option<Asking>), Refused> {
         match appended {
             Appended::New { position } => {
-                let (receipt, asking) = self.send_in(Some(turn), accepted, Some(&position)).await?;
+                let (receipt, asking) = self.send_in(Some(guard), accepted, Some(&position)).await?;
                 Ok((Receipt { stored: true, position: Some(position), ..receipt }, asking))
             }
             Appended::Known { position, id } => {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::Delivery;
-use crate::hub::{Frame, Member, Turn};
+use crate::hub::{Frame, Member, RoomGuard};
 use crate::message::{EventName, MessageId, Payload, RoomName, UserId};
 use crate::store::{Error, Store, Which};
 
@@ -50,16 +50,16 @@ impl Delivery {
         .await
     }
 
-    /// Counts and tells in the room's turn, as stored messages are sent: what is counted has been sent before, and of several counts
+    /// Counts and tells with the room locked, as stored messages are sent: what is counted has been sent before, and of several counts
     /// the last one that a device hears is right.
     async fn tell_unread(&self, store: &Store, room: &RoomName, user: &UserId) -> Result<u64, Error> {
         if self.devices_in(room, user).is_empty() {
             return store.count_unread(room, user).await;
         }
-        let turn = self.hub().turn_in_line(room).await;
+        let guard = self.hub().lock_room_for_emit(room).await;
         let count = store.count_unread(room, user).await?;
         for member in self.devices_in(room, user) {
-            turn.send(&member, frame(room, count));
+            guard.send(&member, frame(room, count));
         }
         Ok(count)
     }
@@ -75,15 +75,15 @@ impl Delivery {
     pub async fn delete_messages(&self, store: &Store, room: &RoomName, what: Deletion) -> Result<u64, Error> {
         let (delivery, store, room) = (self.clone(), store.clone(), room.clone());
         self.finish(async move {
-            let turn = delivery.hub().turn_in_line(&room).await;
-            delivery.delete_in(&turn, &store, &what).await
+            let guard = delivery.hub().lock_room_for_emit(&room).await;
+            delivery.delete_in(&guard, &store, &what).await
         })
         .await
     }
 
-    /// In the room's turn nothing new is stored between the two counts.
-    async fn delete_in(&self, turn: &Turn<'_>, store: &Store, what: &Deletion) -> Result<u64, Error> {
-        let room = turn.room();
+    /// With the room locked nothing new is stored between the two counts.
+    async fn delete_in(&self, guard: &RoomGuard<'_>, store: &Store, what: &Deletion) -> Result<u64, Error> {
+        let room = guard.room();
         let mut users: Vec<_> = self.hub().members(room).iter().map(|member| member.user().clone()).collect();
         users.sort_unstable();
         users.dedup();
@@ -98,7 +98,7 @@ impl Delivery {
             Ok(after) => {
                 let changed = users.iter().zip(before.iter().zip(after));
                 let changed = changed.filter(|(_, (before, after))| *before != after);
-                self.tell_all(turn, &changed.map(|(user, (_, after))| (user, after)).collect()).await;
+                self.tell_all(guard, &changed.map(|(user, (_, after))| (user, after)).collect()).await;
             }
             // They are deleted all the same.
             Err(error) => tracing::warn!(
@@ -109,16 +109,16 @@ impl Delivery {
         Ok(deleted)
     }
 
-    async fn tell_all(&self, turn: &Turn<'_>, counts: &HashMap<&UserId, u64>) {
+    async fn tell_all(&self, guard: &RoomGuard<'_>, counts: &HashMap<&UserId, u64>) {
         if counts.is_empty() {
             return;
         }
-        for (index, member) in self.hub().members(turn.room()).iter().enumerate() {
+        for (index, member) in self.hub().members(guard.room()).iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
             }
             if let Some(count) = counts.get(member.user()) {
-                turn.send(member, frame(turn.room(), *count));
+                guard.send(member, frame(guard.room(), *count));
             }
         }
     }

@@ -24,7 +24,7 @@ pub struct Member {
     /// that waited were enqueued, and cleared when the connection ends.
     is_live: AtomicBool,
     waiting_bytes: usize,
-    // Held while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
+    // HeldRoom while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
     // that what waits comes before what is live.
     state: Mutex<State>,
 }

@@ -19,8 +19,8 @@ pub use member::{Member, Replayed};
 
 mod room;
 
-mod turn;
-pub use turn::{Counts, Turn};
+mod room_guard;
+pub use room_guard::{Counts, RoomGuard};
 
 mod page;
 pub use page::{Page, RoomUsers};
@@ -54,18 +54,18 @@ impl Hub {
         Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), waiting_bytes }
     }
 
-    /// Lets a connection in, unless its user has `most` already. It is in no room but `turn`'s, which is its user's, and `behind`
+    /// Lets a connection in, unless its user has `most` already. It is in no room but that of `guard`, which is its user's, and `behind`
     /// there. Until it goes live, what it gets waits.
     pub fn admit(
         &self,
-        turn: &Turn<'_>,
+        guard: &RoomGuard<'_>,
         user: UserId,
         connection: Arc<dyn Connection>,
         behind: bool,
         most: usize,
     ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.waiting_bytes));
-        if !self.enter(&member, turn.room(), behind, most) {
+        if !self.enter(&member, guard.room(), behind, most) {
             return None;
         }
         telemetry::connection_opened(member.connection().transport().as_str());
@@ -166,7 +166,7 @@ impl Hub {
     }
 }
 
-/// Forgets an empty room, unless somebody holds on to it for its turn: who had the turn before and who joins next must meet.
+/// Forgets an empty room, unless a task holds or awaits its lock: all tasks must use one lock.
 /// Whoever holds on to it comes here too when done.
 fn vacate(room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
     if room.get().is_empty() && Arc::strong_count(room.get()) == 1 {

@@ -19,11 +19,11 @@ pub(super) struct Room {
     /// Counts the connections that have left.
     departures: AtomicU64,
     /// The fair lock of the room, with one permit. A semaphore, because its guard would borrow from the room that it is kept beside.
-    pub(super) turn: Semaphore,
-    /// Emits wait here for each other, so that one of them at most waits for the turn: joins need not wait for all of them.
-    pub(super) line: Semaphore,
+    pub(super) lock: Semaphore,
+    /// The queue of emits, with one permit. Only its first waits for the lock, so that a join waits for one emit at most.
+    pub(super) emit_queue: Semaphore,
     /// Emits that wait.
-    pub(super) waiting: AtomicUsize,
+    pub(super) waiting_emits: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -46,9 +46,9 @@ impl Room {
             name,
             members: Mutex::default(),
             departures: AtomicU64::new(0),
-            turn: Semaphore::new(1),
-            line: Semaphore::new(1),
-            waiting: AtomicUsize::new(0),
+            lock: Semaphore::new(1),
+            emit_queue: Semaphore::new(1),
+            waiting_emits: AtomicUsize::new(0),
         }
     }
 

@@ -143,11 +143,11 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     };
     emit(Some("k"), "1").await.unwrap();
     assert!(emit(Some("k"), "2").await.unwrap().deferred);
-    let turn = delivery.hub().turn(&room).await;
+    let guard = delivery.hub().lock_room(&room).await;
     let mut plain = Box::pin(emit(None, "3"));
     assert!(futures_util::poll!(&mut plain).is_pending(), "it waits for its turn");
     assert!(emit(Some("k"), "4").await.unwrap().deferred);
-    drop(turn);
+    drop(guard);
     plain.await.unwrap();
     assert_eq!(retained(), "3");
     lifecycle.stop();

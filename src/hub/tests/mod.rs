@@ -123,19 +123,19 @@ async fn live(hub: &Hub, id: &str, fake: &Arc<Fake>) -> Arc<Member> {
 }
 
 async fn send_except(hub: &Hub, name: &str, frame: Frame, except: &Exceptions) -> Counts {
-    match hub.turn_in_line_if_occupied(&room(name)).await {
-        Some(turn) => turn.fan_out(frame, except).await,
+    match hub.lock_occupied_room_for_emit(&room(name)).await {
+        Some(guard) => guard.fan_out(frame, except).await,
         None => Counts::default(),
     }
 }
 
 async fn join(hub: &Hub, member: &Arc<Member>, name: &str) -> bool {
-    hub.turn(&room(name)).await.join(member)
+    hub.lock_room(&room(name)).await.join(member)
 }
 
 async fn admit(hub: &Hub, id: &str, fake: Arc<Fake>, most: usize) -> Option<Arc<Member>> {
     let user = user(id);
-    let member = hub.admit(&hub.turn(&RoomName::of_user(&user)).await, user, fake, false, most)?;
+    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, false, most)?;
     join(hub, &member, "everyone").await;
     Some(member)
 }
@@ -221,9 +221,9 @@ async fn what_waits_asks_when_it_goes_out_and_not_at_all_if_the_connection_ends_
     ];
     let mut outcomes = Vec::new();
     for (user, member) in ["1", "2", "3"].into_iter().zip(&members) {
-        let turn = hub.turn_in_line(&RoomName::of_user(&self::user(user))).await;
+        let guard = hub.lock_room_for_emit(&RoomName::of_user(&self::user(user))).await;
         let volatile = Frame { volatile: true, ..frame("e") };
-        let (counts, asked) = turn.fan_out_asking(volatile, &Exceptions::default()).await;
+        let (counts, asked) = guard.fan_out_asking(volatile, &Exceptions::default()).await;
         assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0, behind: 0 });
         let [mut asked] = <[Asked; 1]>::try_from(asked).ok().unwrap();
         assert!(futures_util::poll!(&mut asked).is_pending());

@@ -30,8 +30,8 @@ async fn frames_for_many_are_gathered_while_another_emit_waits_for_the_room() {
         let member = live(&hub, &number.to_string(), device).await;
         join(&hub, &member, "r").await;
     }
-    let first = hub.turn_in_line(&name).await;
-    let mut second = Box::pin(hub.turn_in_line(&name));
+    let first = hub.lock_room_for_emit(&name).await;
+    let mut second = Box::pin(hub.lock_room_for_emit(&name));
     assert!(futures_util::poll!(&mut second).is_pending());
     first.fan_out(frame("e"), &Exceptions::default()).await;
     drop(first);

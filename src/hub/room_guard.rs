@@ -43,31 +43,31 @@ pub struct Counts {
     pub behind: u64,
 }
 
-/// The right to act on a room: whoever has it sends and joins, the others wait.
-pub struct Turn<'a> {
-    held: Held<'a>,
+/// The lock of a room. Its holder publishes to the room or joins a connection to it.
+pub struct RoomGuard<'a> {
+    held: HeldRoom<'a>,
 }
 
 impl Hub {
-    /// Waits for a room's turn, to join it.
-    pub async fn turn(&self, name: &RoomName) -> Turn<'_> {
-        self.hold(name).turn().await
+    /// Locks a room for a join.
+    pub async fn lock_room(&self, name: &RoomName) -> RoomGuard<'_> {
+        self.hold(name).lock().await
     }
 
-    /// Waits for a room's turn, to send something, behind all who came for that before. Whoever joins goes first.
-    pub async fn turn_in_line(&self, name: &RoomName) -> Turn<'_> {
-        self.hold(name).turn_in_line().await
+    /// Locks a room for an emit. Emits acquire the lock in FIFO order; joins go first.
+    pub async fn lock_room_for_emit(&self, name: &RoomName) -> RoomGuard<'_> {
+        self.hold(name).lock_for_emit().await
     }
 
     /// The same, if anybody is in the room.
-    pub async fn turn_in_line_if_occupied(&self, name: &RoomName) -> Option<Turn<'_>> {
+    pub async fn lock_occupied_room_for_emit(&self, name: &RoomName) -> Option<RoomGuard<'_>> {
         let room = self.rooms.get(name)?.clone();
-        Some(Held::new(self, room).turn_in_line().await)
+        Some(HeldRoom::new(self, room).lock_for_emit().await)
     }
 
-    fn hold(&self, name: &RoomName) -> Held<'_> {
+    fn hold(&self, name: &RoomName) -> HeldRoom<'_> {
         let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))).clone();
-        Held::new(self, room)
+        HeldRoom::new(self, room)
     }
 
     /// Sends a frame to one connection, which is closed as slow if it cannot take it, unless the frame is volatile.
@@ -146,8 +146,8 @@ impl Hub {
     }
 }
 
-impl Turn<'_> {
-    /// Whose turn it is.
+impl RoomGuard<'_> {
+    /// The name of the locked room.
     pub fn room(&self) -> &RoomName {
         self.held.name()
     }
@@ -230,7 +230,7 @@ impl Turn<'_> {
         match wanted {
             WriteMode::Inline if connections <= FEW => WriteMode::Inline,
             WriteMode::Inline | WriteMode::Batched | WriteMode::Gathered => {
-                let more_follows = self.held.waiting.load(Ordering::Relaxed) > 0;
+                let more_follows = self.held.waiting_emits.load(Ordering::Relaxed) > 0;
                 if more_follows { WriteMode::Gathered } else { WriteMode::Batched }
             }
         }
@@ -271,31 +271,31 @@ impl Counts {
 }
 
 /// A room that stays while this does, empty or not, and what is locked of it.
-struct Held<'a> {
+struct HeldRoom<'a> {
     hub: &'a Hub,
     room: Option<Arc<Room>>,
-    has_turn: bool,
-    has_line: bool,
+    has_lock: bool,
+    is_first_in_queue: bool,
 }
 
-impl<'a> Held<'a> {
+impl<'a> HeldRoom<'a> {
     fn new(hub: &'a Hub, room: Arc<Room>) -> Self {
-        Self { hub, room: Some(room), has_turn: false, has_line: false }
+        Self { hub, room: Some(room), has_lock: false, is_first_in_queue: false }
     }
 
-    async fn turn(mut self) -> Turn<'a> {
-        lock(&self.turn).await;
-        self.has_turn = true;
-        Turn { held: self }
+    async fn lock(mut self) -> RoomGuard<'a> {
+        lock(&self.lock).await;
+        self.has_lock = true;
+        RoomGuard { held: self }
     }
 
-    async fn turn_in_line(mut self) -> Turn<'a> {
-        if !try_lock(&self.line) {
-            let _waiting = Waiting::new(&self.waiting);
-            lock(&self.line).await;
+    async fn lock_for_emit(mut self) -> RoomGuard<'a> {
+        if !try_lock(&self.emit_queue) {
+            let _waiting = WaitingEmit::new(&self.waiting_emits);
+            lock(&self.emit_queue).await;
         }
-        self.has_line = true;
-        self.turn().await
+        self.is_first_in_queue = true;
+        self.lock().await
     }
 }
 
@@ -312,22 +312,22 @@ fn try_lock(lock: &Semaphore) -> bool {
 }
 
 /// An emit that waits for a room.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingEmit<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingEmit<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingEmit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl std::ops::Deref for Held<'_> {
+impl std::ops::Deref for HeldRoom<'_> {
     type Target = Room;
 
     fn deref(&self) -> &Room {
@@ -335,16 +335,16 @@ impl std::ops::Deref for Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldRoom<'_> {
     fn drop(&mut self) {
         let Some(room) = self.room.take() else {
             return;
         };
-        if self.has_turn {
-            room.turn.add_permits(1);
+        if self.has_lock {
+            room.lock.add_permits(1);
         }
-        if self.has_line {
-            room.line.add_permits(1);
+        if self.is_first_in_queue {
+            room.emit_queue.add_permits(1);
         }
         let name = room.name().clone();
         drop(room);
