@@ -144,7 +144,7 @@ impl App {
         let store = Some(&config.store).filter(|store| store.is_enabled());
         let store = store.map(|store| Store::open(store, clock.clone(), &lifecycle)).transpose()?;
         let queued = QueuedBytes::new(config.clients.queue_bytes_total);
-        let delivery = Delivery::new(delivery::Parameters {
+        let delivery = Delivery::new(delivery::Deps {
             rooms: &config.rooms,
             history: config.history,
             store,
@@ -166,7 +166,7 @@ impl App {
             admin_done: CancellationToken::new(),
             calls_ended: CancellationToken::new(),
         };
-        let edge = grpc::Parameters {
+        let edge = grpc::Deps {
             api_keys: api_keys.clone(),
             most_calls: config.limits.grpc_calls,
             commands: commands.clone(),
@@ -214,13 +214,13 @@ fn operator_routes(
     lifecycle: &Lifecycle,
     metrics: PrometheusHandle,
 ) -> Router {
-    let parameters = http::Parameters { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
-    let routes = http::admin_routes(parameters);
+    let deps = http::Deps { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
+    let routes = http::admin_routes(deps);
     if !config.console.enabled {
         return routes;
     }
     config.clients.cors_origins.extend(console::origins(addresses.admin));
-    routes.merge(console::routes(console::Parameters {
+    routes.merge(console::routes(console::Deps {
         config: config.console.clone(),
         api_keys,
         clients: addresses.clients,
@@ -244,7 +244,7 @@ fn device_routes(
     let connections = Connections::new(config.limits);
     let rest = http::device_routes(&config.rest, commands.clone(), &pages, serving.answers.clone());
     let expiry = Expiry::new(&config.auth, clock.clone());
-    let websocket = websocket::routes(websocket::Parameters {
+    let websocket = websocket::routes(websocket::Deps {
         endpoints: config.websocket,
         ping_interval: config.socketio.ping_interval,
         ping_timeout: config.socketio.ping_timeout,
@@ -260,7 +260,7 @@ fn device_routes(
         flushers: serving.flushers.clone(),
         done: serving.done.clone(),
     });
-    let socketio = socketio::routes(socketio::Parameters {
+    let socketio = socketio::routes(socketio::Deps {
         on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
         connections: connections.clone(),
         pages,

@@ -7,7 +7,7 @@ use crate::auth::Caller;
 use crate::delivery::{Once, Refused, SentSignal};
 use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, Emit, EventName, Invalid, Payload, Receipt};
-use crate::telemetry::{self, audit};
+use crate::telemetry;
 
 /// An emit, and how to make its repetition harmless.
 #[derive(Clone, Debug)]
@@ -66,16 +66,17 @@ impl Commands {
         sent: Option<SentSignal>,
     ) -> Result<Receipt, Error> {
         let EmitRequest { emit, received, .. } = request;
-        let asked = Asked { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
+        let audit =
+            EmitAudit { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
         let checked = counted.and_then(|()| caller.may_emit_to(&emit.audience).map_err(Error::from));
         if let Err(error) = checked.and_then(|()| self.check(&emit)) {
-            asked.note(Err(&error));
+            audit.note(Err(&error));
             return Err(error);
         }
         // Noted by whoever finishes it, since the caller may be gone by then.
         let note = move |done: &Result<Receipt, Refused>| match done {
-            Ok(receipt) => asked.note(Ok(receipt)),
-            Err(refused) => asked.note(Err(&refusal(*refused))),
+            Ok(receipt) => audit.note(Ok(receipt)),
+            Err(refused) => audit.note(Err(&refusal(*refused))),
         };
         self.delivery.emit(emit, once, received, sent, note).await.map_err(refusal)
     }
@@ -171,13 +172,13 @@ impl Commands {
 }
 
 /// What a backend asked for, for whoever tells of it in the end.
-struct Asked {
+struct EmitAudit {
     api_key: Arc<str>,
     audience: Audience,
     event: EventName,
 }
 
-impl Asked {
+impl EmitAudit {
     fn note(&self, done: Result<&Receipt, &Error>) {
         let outcome = match done {
             Ok(receipt) if receipt.duplicate => "duplicate",
@@ -186,14 +187,16 @@ impl Asked {
         };
         telemetry::emitted(self.audience.kind(), outcome);
         match done {
-            Ok(receipt) => audit::emitted(&self.api_key, &self.audience, self.event.as_str(), &sent(receipt)),
+            Ok(receipt) => {
+                telemetry::audit::emitted(&self.api_key, &self.audience, self.event.as_str(), &sent(receipt))
+            }
             Err(error) => audit_refusal(&self.api_key, Some(&self.audience), Some(&self.event), error),
         }
     }
 }
 
-fn sent(receipt: &Receipt) -> audit::Sent<'_> {
-    audit::Sent {
+fn sent(receipt: &Receipt) -> telemetry::audit::Sent<'_> {
+    telemetry::audit::Sent {
         message_id: &receipt.message_id,
         matched: receipt.matched,
         enqueued: receipt.enqueued,
@@ -205,13 +208,13 @@ fn sent(receipt: &Receipt) -> audit::Sent<'_> {
 
 /// Puts what was refused into the audit log, with what is known of it.
 pub(super) fn audit_refusal(api_key: &str, audience: Option<&Audience>, event: Option<&EventName>, error: &Error) {
-    audit::refused(&audit::Refused {
+    telemetry::audit::refused(&telemetry::audit::Refused {
         api_key: Some(api_key),
         audience: audience.map(|audience| audience as _),
         event: event.map(EventName::as_str),
         code: error.code(),
         reason: &error.to_string(),
-        ..audit::Refused::default()
+        ..telemetry::audit::Refused::default()
     });
 }
 

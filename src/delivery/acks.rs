@@ -4,14 +4,14 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 use super::Delivery;
-use crate::hub::{Asked, Counts, Frame, RoomGuard};
+use crate::hub::{AckWaiter, Counts, Frame, RoomGuard};
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Exceptions, Receipt, UserId};
 use crate::telemetry;
 
-/// Who was asked for acknowledgements, by an emit that is sent.
-pub(super) struct Asking {
+/// The acknowledgements that an emit waits for.
+pub(super) struct PendingAcks {
     request: AckRequest,
-    asked: Vec<Asked>,
+    waiters: Vec<AckWaiter>,
     began: Instant,
     sent: Instant,
 }
@@ -27,13 +27,13 @@ struct Gathered {
 
 impl Delivery {
     /// Waits for the acknowledgements of an emit that is sent. No room lock is held meanwhile.
-    pub(super) async fn acknowledged(&self, receipt: Receipt, asking: Asking) -> Receipt {
-        let acks = asking.answers(self.inner.lifecycle.stopping()).await;
+    pub(super) async fn acknowledged(&self, receipt: Receipt, pending: PendingAcks) -> Receipt {
+        let acks = pending.answers(self.inner.lifecycle.stopping()).await;
         Receipt { acks: Some(Arc::new(acks)), ..receipt }
     }
 }
 
-impl Asking {
+impl PendingAcks {
     /// Sends a frame with the room locked, and asks for acknowledgements.
     pub(super) async fn send(
         guard: &RoomGuard<'_>,
@@ -42,15 +42,15 @@ impl Asking {
         request: AckRequest,
     ) -> (Counts, Option<Self>) {
         let began = Instant::now();
-        let (counts, asked) = guard.fan_out_asking(frame, except).await;
-        (counts, Some(Self { request, asked, began, sent: Instant::now() }))
+        let (counts, waiters) = guard.fan_out_with_acks(frame, except).await;
+        (counts, Some(Self { request, waiters, began, sent: Instant::now() }))
     }
 
     /// What became of the emit, when that is all known, or no more is asked for, or time is over, or `stopping` is done.
     async fn answers(self, stopping: impl Future<Output = ()>) -> Acks {
-        let Self { request, asked, began, sent } = self;
+        let Self { request, waiters, began, sent } = self;
         let mut gathered = Gathered { began, replies: Vec::new(), others: Vec::new(), room: request.most_reply_bytes };
-        let mut waiting: FuturesUnordered<_> = asked.into_iter().collect();
+        let mut waiting: FuturesUnordered<_> = waiters.into_iter().collect();
         let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(stopping));
         let rest = loop {
             if waiting.is_empty() || (request.mode == AckMode::Any && !gathered.replies.is_empty()) {
@@ -63,8 +63,8 @@ impl Asking {
                 () = &mut stopping => break AckOutcome::Pending,
             }
         };
-        for asked in waiting {
-            gathered.note(asked.into_target(), rest.clone());
+        for waiter in waiting {
+            gathered.note(waiter.into_target(), rest.clone());
         }
         gathered.into()
     }
@@ -139,8 +139,8 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_not_waited_for() {
         let request = AckRequest::new(AckMode::Any, Duration::from_mins(1));
-        let asking = Asking { request, asked: Vec::new(), began: Instant::now(), sent: Instant::now() };
-        let acks = tokio::time::timeout(Duration::from_secs(5), asking.answers(pending())).await.unwrap();
+        let acks = PendingAcks { request, waiters: Vec::new(), began: Instant::now(), sent: Instant::now() };
+        let acks = tokio::time::timeout(Duration::from_secs(5), acks.answers(pending())).await.unwrap();
         assert_eq!(acks, Acks { list: Vec::new(), replied: 0 });
     }
 }

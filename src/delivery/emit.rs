@@ -3,7 +3,7 @@ use std::{convert::Infallible, future::poll_fn, sync::atomic::Ordering, task::Po
 use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Delivery, Once, acks::Asking, collapse::Topic, envelope::enveloped, proof::Publishing};
+use super::{Delivery, Once, acks::PendingAcks, collapse::Topic, envelope::enveloped, proof::Publishing};
 use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
 use crate::hub::{Counts, Frame, Kept, RoomGuard, WriteMode};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
@@ -155,16 +155,16 @@ impl Delivery {
                 Box::pin(self.send_deferred(earlier, guard)).await;
             }
         }
-        let (receipt, asking) = self.send_in(guard.as_ref(), accepted, None).await?;
+        let (receipt, pending) = self.send_in(guard.as_ref(), accepted, None).await?;
         drop(guard);
-        Ok(self.answered(receipt, asking).await)
+        Ok(self.answered(receipt, pending).await)
     }
 
     /// Waits for the acknowledgements, if any were asked for.
-    pub(super) async fn answered(&self, receipt: Receipt, asking: Option<Asking>) -> Receipt {
-        match asking {
+    pub(super) async fn answered(&self, receipt: Receipt, pending: Option<PendingAcks>) -> Receipt {
+        match pending {
             None => receipt,
-            Some(asking) => Box::pin(self.acknowledged(receipt, asking)).await,
+            Some(pending) => Box::pin(self.acknowledged(receipt, pending)).await,
         }
     }
 
@@ -175,7 +175,7 @@ impl Delivery {
         guard: Option<&RoomGuard<'_>>,
         accepted: Accepted,
         stored: Option<&Position>,
-    ) -> Result<(Receipt, Option<Asking>), Refused> {
+    ) -> Result<(Receipt, Option<PendingAcks>), Refused> {
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
         let payload = if guard.is_some() { accepted.payload() } else { accepted.emit.payload.clone() };
         let Accepted { emit, message_id, number, time, received, sent: _sent } = accepted;
@@ -205,10 +205,10 @@ impl Delivery {
         let unproven = publishing.as_ref().map(Publishing::unproven);
         let mode = if emit.alone { WriteMode::Inline } else { WriteMode::Batched };
         let frame = Frame { volatile: emit.volatile, mode, kept, unproven, ..Frame::new(emit.event, payload) };
-        let (counts, asking) = match (guard, emit.ack) {
+        let (counts, pending) = match (guard, emit.ack) {
             (Some(guard), None) => (guard.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.
-            (Some(guard), Some(ack)) => Box::pin(Asking::send(guard, frame, &emit.except, *ack)).await,
+            (Some(guard), Some(ack)) => Box::pin(PendingAcks::send(guard, frame, &emit.except, *ack)).await,
             (None, _) => (Counts::default(), None),
         };
         if let Some(publishing) = publishing {
@@ -217,7 +217,7 @@ impl Delivery {
         let Counts { matched, enqueued, dropped, .. } = counts;
         telemetry::fanned_out(enqueued, dropped, received.elapsed());
         tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
-        Ok((Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) }, asking))
+        Ok((Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) }, pending))
     }
 
     /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.
@@ -266,13 +266,13 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::Config;
-    use crate::delivery::Parameters;
+    use crate::delivery::Deps;
     use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
     async fn a_caller_may_go_away_and_it_is_done_and_told_all_the_same() {
         let config = Config::defaults().unwrap();
-        let delivery = Delivery::new(Parameters {
+        let delivery = Delivery::new(Deps {
             limits: &config.limits,
             retain: config.retain,
             collapse: config.collapse,

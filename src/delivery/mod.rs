@@ -70,7 +70,7 @@ pub const NODE: &str = "solo";
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What delivery works with.
-pub struct Parameters<'a> {
+pub struct Deps<'a> {
     /// `[limits]`.
     pub limits: &'a limits::Config,
     /// `[retain]`.
@@ -122,9 +122,8 @@ struct Inner {
 
 impl Delivery {
     /// Delivery on one node.
-    pub fn new(parameters: Parameters<'_>) -> Self {
-        let Parameters { limits, retain, collapse, rooms, history, store, waiting_bytes, queued, clock, lifecycle } =
-            parameters;
+    pub fn new(deps: Deps<'_>) -> Self {
+        let Deps { limits, retain, collapse, rooms, history, store, waiting_bytes, queued, clock, lifecycle } = deps;
         let inner = Inner {
             hub: Hub::new(waiting_bytes),
             retained: Retained::new(retain.max_entries, retain.max_room_bytes),

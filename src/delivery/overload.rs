@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::Config;
-    use crate::delivery::Parameters;
+    use crate::delivery::Deps;
     use crate::hub::{Connection, Frame, QueueError, WriteMode};
     use crate::lifecycle::Lifecycle;
     use crate::message::{ConnectionId, Transport};
@@ -159,7 +159,7 @@ mod tests {
     async fn the_largest_backlogs_are_closed_as_slow_when_all_queues_exceed_the_bound() {
         let config = Config::defaults().unwrap();
         let queued = QueuedBytes::new(100);
-        let delivery = Delivery::new(Parameters {
+        let delivery = Delivery::new(Deps {
             limits: &config.limits,
             retain: config.retain,
             collapse: config.collapse,

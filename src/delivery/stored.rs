@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Delivery, Once,
-    acks::Asking,
+    acks::PendingAcks,
     emit::{Accepted, Refused},
     proof::Publishing,
 };
@@ -28,7 +28,7 @@ const MOST_UNCERTAIN: usize = 1_000;
 pub(super) struct Pending {
     accepted: Accepted,
     once: Option<Once>,
-    answer: oneshot::Sender<Result<(Receipt, Option<Asking>), Refused>>,
+    answer: oneshot::Sender<Result<(Receipt, Option<PendingAcks>), Refused>>,
 }
 
 /// Emits of one room that are written at one time, and their bytes.
@@ -113,8 +113,8 @@ impl Delivery {
             let delivery = self.clone();
             self.inner.lifecycle.spawn(async move { while delivery.store_pending(&room).await {} });
         }
-        let (receipt, asking) = answered.await.unwrap_or(Err(Refused::StoreUnavailable))?;
-        Ok(self.answered(receipt, asking).await)
+        let (receipt, pending) = answered.await.unwrap_or(Err(Refused::StoreUnavailable))?;
+        Ok(self.answered(receipt, pending).await)
     }
 
     /// Writes what has come for a room at one time, and sends it in the order of the positions. False if there was nothing.
@@ -174,11 +174,11 @@ impl Delivery {
         guard: &RoomGuard<'_>,
         accepted: Accepted,
         appended: Appended,
-    ) -> Result<(Receipt, Option<Asking>), Refused> {
+    ) -> Result<(Receipt, Option<PendingAcks>), Refused> {
         match appended {
             Appended::New { position } => {
-                let (receipt, asking) = self.send_in(Some(guard), accepted, Some(&position)).await?;
-                Ok((Receipt { stored: true, position: Some(position), ..receipt }, asking))
+                let (receipt, pending) = self.send_in(Some(guard), accepted, Some(&position)).await?;
+                Ok((Receipt { stored: true, position: Some(position), ..receipt }, pending))
             }
             Appended::Known { position, id } => {
                 let first = Receipt { stored: true, position: Some(position), duplicate: true, ..Receipt::new(id) };

@@ -6,7 +6,7 @@ use crate::{config::EngineIoConfig, reply::Refusal};
 
 /// What a request asks for, by its query ("Handshake" and "HTTP long-polling" in the protocol).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Asked {
+pub(crate) struct QueryParams {
     /// The version that it names, if it names a known one.
     pub(crate) protocol: Option<ProtocolVersion>,
     pub(crate) supports_binary: bool,
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Upgrade(Sid),
 }
 
-impl Asked {
+impl QueryParams {
     pub(crate) fn read<B>(request: &Request<B>, config: &EngineIoConfig) -> Result<Self, Refusal> {
         let query = request.uri().query().unwrap_or_default();
         let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));

@@ -29,7 +29,7 @@ use crate::{
     post::post,
     probe, reply,
     reply::{Refusal, respond},
-    request::{Asked, Kind},
+    request::{Kind, QueryParams},
     response::{ResponseBody, ResponseFuture},
     session::{Carrier, Opening, Session},
     websocket,
@@ -93,8 +93,8 @@ impl<H: EngineIoHandler, S> EngineIoService<H, S> {
         stream: T,
         request: Request<()>,
     ) -> Result<(), NoWebSocket> {
-        let asked = Asked::read(&request, self.engine.config()).map_err(|_| NoWebSocket)?;
-        let Kind::OpenWebSocket(protocol) = asked.kind else {
+        let params = QueryParams::read(&request, self.engine.config()).map_err(|_| NoWebSocket)?;
+        let Kind::OpenWebSocket(protocol) = params.kind else {
             return Err(NoWebSocket);
         };
         let stream = (Box::new(stream) as Box<dyn Any>).downcast::<Stream>().map_or_else(
@@ -122,14 +122,14 @@ where
     B: HttpBody + Send + Unpin + 'static,
     B::Error: fmt::Debug,
 {
-    let asked = Asked::read(&request, engine.config())?;
+    let params = QueryParams::read(&request, engine.config())?;
     let session = |sid| {
         let session = engine.session(sid).ok_or(Refusal::UnknownSession)?;
-        let fits = asked.protocol.is_none_or(|protocol| protocol == session.protocol());
+        let fits = params.protocol.is_none_or(|protocol| protocol == session.protocol());
         if fits { Ok(session) } else { Err(Refusal::BadRequest) }
     };
-    match asked.kind {
-        Kind::OpenPolling(protocol) => Ok(open(&engine, protocol, asked.supports_binary, request)),
+    match params.kind {
+        Kind::OpenPolling(protocol) => Ok(open(&engine, protocol, params.supports_binary, request)),
         Kind::OpenWebSocket(protocol) => {
             let opened = engine.clone();
             websocket::agree(&engine, request, async move |stream, read, mut extensions| {

@@ -115,7 +115,7 @@ impl Peer for SessionPeer {
 
     fn end(&mut self, end: End) -> Leave {
         let (reason, last) = match end {
-            End::Asked => {
+            End::Requested => {
                 (self.reason.take().unwrap_or(DisconnectReason::TransportError), Some(frame(Opcode::Close, &[])))
             }
             End::WebSocket(ended) => how(&ended),

@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 /// What the edge works with.
-pub struct Parameters {
+pub struct Deps {
     /// Who may call.
     pub api_keys: ApiKeys,
     /// `limits.grpc_calls`.
@@ -96,8 +96,8 @@ pub struct Edge {
 
 impl Edge {
     /// Puts the services together.
-    pub async fn new(parameters: Parameters) -> Result<Self, Error> {
-        let Parameters { api_keys, most_calls, commands, lifecycle } = parameters;
+    pub async fn new(deps: Deps) -> Result<Self, Error> {
+        let Deps { api_keys, most_calls, commands, lifecycle } = deps;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NotifyServer<notify::Service>>().await;
         health.set_serving::<PresenceServer<presence::Service>>().await;

@@ -25,7 +25,7 @@ pub struct Config {
 
 /// What the edge works with.
 #[derive(Clone)]
-pub struct Parameters {
+pub struct Deps {
     /// Counts what there is.
     pub commands: Commands,
     /// Knows whether the server is ready.
@@ -38,29 +38,29 @@ pub struct Parameters {
 pub const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// `/livez`: the process answers. `/readyz`: it takes devices and calls, and reaches its store; 503 if not. `/metrics`: in the Prometheus text format.
-pub fn admin_routes(parameters: Parameters) -> Router {
+pub fn admin_routes(deps: Deps) -> Router {
     Router::new()
         .route("/", get(async || "Bugle, for operators: /livez, /readyz, /metrics\n"))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(parameters)
+        .with_state(deps)
 }
 
-async fn readyz(State(parameters): State<Parameters>) -> (StatusCode, &'static str) {
-    if parameters.lifecycle.is_ready() && !parameters.commands.is_store_reachable() {
+async fn readyz(State(deps): State<Deps>) -> (StatusCode, &'static str) {
+    if deps.lifecycle.is_ready() && !deps.commands.is_store_reachable() {
         (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be reached: what is to be stored is refused\n")
-    } else if parameters.lifecycle.is_ready() {
+    } else if deps.lifecycle.is_ready() {
         (StatusCode::OK, "ok\n")
-    } else if parameters.lifecycle.is_stopping() {
+    } else if deps.lifecycle.is_stopping() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
     }
 }
 
-async fn metrics(State(parameters): State<Parameters>) -> ([(&'static str, &'static str); 1], String) {
-    let stats = parameters.commands.stats();
-    let text = telemetry::render(&parameters.metrics, stats.connections, stats.users, stats.rooms);
+async fn metrics(State(deps): State<Deps>) -> ([(&'static str, &'static str); 1], String) {
+    let stats = deps.commands.stats();
+    let text = telemetry::render(&deps.metrics, stats.connections, stats.users, stats.rooms);
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -30,7 +30,7 @@ impl AckSink {
 
 /// A connection that was asked for an acknowledgement. As a future it is what became of the frame there: the device's answer,
 /// or that the connection ended before.
-pub struct Asked {
+pub struct AckWaiter {
     target: (UserId, ConnectionId),
     stage: Stage,
     lifeline: oneshot::Receiver<Infallible>,
@@ -42,7 +42,7 @@ enum Stage {
 }
 
 /// What a connection gets with a frame that asks.
-pub(super) struct Asking {
+pub(super) struct AckTicket {
     sink: AckSink,
     lifeline: Lifeline,
 }
@@ -53,12 +53,12 @@ type Lifeline = oneshot::Sender<Infallible>;
 #[derive(Default)]
 pub(super) struct Lifelines(Vec<Lifeline>);
 
-impl Asked {
-    pub(super) fn new(member: &Member) -> (Asking, Self) {
+impl AckWaiter {
+    pub(super) fn new(member: &Member) -> (AckTicket, Self) {
         let (sink, reply) = oneshot::channel();
         let (lifeline, end) = oneshot::channel();
-        let asked = Self { target: (member.user().clone(), member.id()), stage: Stage::Waits(reply), lifeline: end };
-        (Asking { sink: AckSink(sink), lifeline }, asked)
+        let waiter = Self { target: (member.user().clone(), member.id()), stage: Stage::Waits(reply), lifeline: end };
+        (AckTicket { sink: AckSink(sink), lifeline }, waiter)
     }
 
     /// The connection, and whose it is.
@@ -94,7 +94,7 @@ impl Asked {
     }
 }
 
-impl Future for Asked {
+impl Future for AckWaiter {
     type Output = ((UserId, ConnectionId), AckOutcome);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -104,13 +104,13 @@ impl Future for Asked {
 
 impl Lifelines {
     /// Ties who asks to the connection.
-    pub(super) fn tie(&mut self, asking: Asking) -> AckSink {
+    pub(super) fn tie(&mut self, ticket: AckTicket) -> AckSink {
         if self.0.len() == self.0.capacity() {
             self.0.retain(|lifeline| !lifeline.is_closed());
             self.0.shrink_to(self.0.len() * 2);
         }
-        self.0.push(asking.lifeline);
-        asking.sink
+        self.0.push(ticket.lifeline);
+        ticket.sink
     }
 }
 
@@ -118,10 +118,10 @@ impl Lifelines {
 mod tests {
     use super::*;
 
-    fn asking() -> (Asking, oneshot::Receiver<Reply>, oneshot::Receiver<Infallible>) {
+    fn ticket() -> (AckTicket, oneshot::Receiver<Reply>, oneshot::Receiver<Infallible>) {
         let (sink, reply) = oneshot::channel();
         let (lifeline, end) = oneshot::channel();
-        (Asking { sink: AckSink(sink), lifeline }, reply, end)
+        (AckTicket { sink: AckSink(sink), lifeline }, reply, end)
     }
 
     #[test]
@@ -129,8 +129,8 @@ mod tests {
         let mut lifelines = Lifelines::default();
         let mut held = Vec::new();
         for number in 0..10_000 {
-            let (asking, reply, end) = asking();
-            drop(lifelines.tie(asking));
+            let (ticket, reply, end) = ticket();
+            drop(lifelines.tie(ticket));
             drop(reply);
             if number % 1_000 == 0 {
                 held.push(end);

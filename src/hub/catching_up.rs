@@ -25,7 +25,7 @@ pub(super) struct CatchingUp {
 struct Behind {
     waiting: Vec<Waiting>,
     /// Who waits for an acknowledgement of a message that is still to be replayed, by its number.
-    asking: HashMap<u64, AckSink>,
+    acks: HashMap<u64, AckSink>,
     /// What is kept cannot be read for now, so what is not kept does not wait for it.
     is_held_up: bool,
 }
@@ -65,7 +65,7 @@ impl CatchingUp {
             (Some(behind), Some(kept)) => {
                 let open_ended = behind.waiting.iter_mut().rev().take_while(|waiting| waiting.before.is_none());
                 open_ended.for_each(|waiting| waiting.before = Some(kept.number));
-                behind.asking.extend(ack.map(|ack| (kept.number, ack)));
+                behind.acks.extend(ack.map(|ack| (kept.number, ack)));
                 return Fate::Replayed;
             }
             (Some(Behind { is_held_up: true, .. }) | None, kept) if self.is_open => {
@@ -106,7 +106,7 @@ impl CatchingUp {
 
     /// Who waits for the acknowledgement of a message that is to be replayed now.
     pub(super) fn ack_of(&mut self, room: &RoomName, number: u64) -> Option<AckSink> {
-        self.behind.get_mut(room)?.asking.remove(&number)
+        self.behind.get_mut(room)?.acks.remove(&number)
     }
 
     /// All that waits in a room, which is not behind any more.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{
     AckSink, Connection, Frame, QueueError, WriteMode,
-    ack::{Asking, Lifelines},
+    ack::{AckTicket, Lifelines},
     catching_up::{CatchingUp, Fate, Waiting},
 };
 use crate::message::{ConnectionId, RoomName, UserId};
@@ -248,18 +248,18 @@ impl Member {
         self.deliver(&Arc::new(frame), Target::Connection, mode, None) == Delivery::Enqueued
     }
 
-    /// `asking`: the device is asked for an acknowledgement.
+    /// `ticket`: the device is asked for an acknowledgement.
     pub(super) fn deliver(
         &self,
         frame: &Arc<Frame>,
         target: Target<'_>,
         mode: WriteMode,
-        asking: Option<Asking>,
+        ticket: Option<AckTicket>,
     ) -> Delivery {
         if !self.connection.listens_to(&frame.event) {
             return Delivery::NotListening;
         }
-        let may_skip_lock = asking.is_none() && !matches!(target, Target::Members(_));
+        let may_skip_lock = ticket.is_none() && !matches!(target, Target::Members(_));
         if may_skip_lock && self.is_live.load(Ordering::Acquire) {
             return Delivery::of(self.connection.enqueue(frame, mode));
         }
@@ -270,7 +270,7 @@ impl Member {
             return Delivery::Gone;
         }
         let State { phase, lifelines, .. } = &mut *state;
-        let ack = asking.map(|asking| lifelines.tie(asking));
+        let ack = ticket.map(|ticket| lifelines.tie(ticket));
         let fate = match phase {
             Phase::Live => Fate::Send(ack),
             Phase::CatchingUp(missing) => missing.take(frame, target.room(), ack, self.waiting_bytes),

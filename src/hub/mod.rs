@@ -7,7 +7,7 @@ mod connection;
 pub use connection::{Connection, QueueError};
 
 mod ack;
-pub use ack::{AckSink, Asked};
+pub use ack::{AckSink, AckWaiter};
 
 mod frame;
 pub use frame::{Form, Frame, Kept};

@@ -10,8 +10,8 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Asked, Frame, Hub, Member, QueueError, WriteMode,
-    ack::Asking,
+    AckWaiter, Frame, Hub, Member, QueueError, WriteMode,
+    ack::AckTicket,
     member::{Delivery, Replayed, Target, is_fatal},
     room::Room,
     vacate,
@@ -22,7 +22,7 @@ use crate::message::{CloseCode, ConnectionId, Exceptions, RoomName, UserId};
 /// a time where it could write several.
 const STRETCH: usize = 512;
 /// The same for those that ask for an acknowledgement, each of which is encoded by itself.
-const ASKING_STRETCH: usize = 64;
+const ACK_STRETCH: usize = 64;
 
 /// To so many a frame is written by whoever sends it: to wake another for that takes longer. For more, others share the work.
 const FEW: usize = 8;
@@ -82,9 +82,9 @@ impl Hub {
         frame: &Arc<Frame>,
         target: Target<'_>,
         mode: WriteMode,
-        asking: Option<Asking>,
+        ticket: Option<AckTicket>,
     ) -> Delivery {
-        let delivery = member.deliver(frame, target, mode, asking);
+        let delivery = member.deliver(frame, target, mode, ticket);
         match delivery {
             Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
                 self.close(member, &CloseCode::Slow.into());
@@ -178,19 +178,19 @@ impl RoomGuard<'_> {
     }
 
     /// The same with a frame that asks for acknowledgements, and those who are matched and so asked.
-    pub async fn fan_out_asking(&self, frame: Frame, except: &Exceptions) -> (Counts, Vec<Asked>) {
+    pub async fn fan_out_with_acks(&self, frame: Frame, except: &Exceptions) -> (Counts, Vec<AckWaiter>) {
         let (hub, mut all) = (self.held.hub, Vec::new());
         let deliver = |member: &Arc<Member>, frame: &_, target: Target<'_>, mode| {
-            let (asking, asked) = Asked::new(member);
-            let delivery = hub.deliver(member, frame, target, mode, Some(asking));
+            let (ticket, waiter) = AckWaiter::new(member);
+            let delivery = hub.deliver(member, frame, target, mode, Some(ticket));
             match delivery {
-                Delivery::Enqueued | Delivery::Replayed => all.push(asked),
-                Delivery::Dropped(_) => all.push(asked.dropped()),
+                Delivery::Enqueued | Delivery::Replayed => all.push(waiter),
+                Delivery::Dropped(_) => all.push(waiter.dropped()),
                 Delivery::Gone | Delivery::Ended | Delivery::NotListening => {}
             }
             delivery
         };
-        let counts = self.fan_out_by(frame, except, ASKING_STRETCH, deliver).await;
+        let counts = self.fan_out_by(frame, except, ACK_STRETCH, deliver).await;
         (counts, all)
     }
 

@@ -49,7 +49,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
         return Err(Refusal::TurnedAway);
     };
     let connect = Connect { edge, session, device };
-    if connect.edge.parameters.lifecycle.is_stopping() {
+    if connect.edge.deps.lifecycle.is_stopping() {
         return Err(connect.turn_away("draining").await);
     }
     match connect.device.attempt() {
@@ -99,12 +99,12 @@ impl Connect {
         let connection = SocketConnection::new(device.clone(), session.clone(), resume.is_some());
         let (id, generation) = (connection.id(), connection.generation());
         device.begin(id);
-        let connecting = edge.parameters.commands.connect_device(&identity, connection, resume.as_ref());
+        let connecting = edge.deps.commands.connect_device(&identity, connection, resume.as_ref());
         let admission = match connecting.await {
             Ok(admission) => admission,
             Err(limit) => return Err(self.turn_away(limit.as_str()).await),
         };
-        let events = edge.parameters.commands.events_of(&identity.user);
+        let events = edge.deps.commands.events_of(&identity.user);
         socket.on_fallback(InboundHandler { device: device.clone(), id, admission: admission.clone(), events });
         let admitted = Admitted {
             session: session.clone(),
@@ -125,7 +125,7 @@ impl Connect {
     }
 
     fn identify(&self, auth: Option<&Value>, first: &Said) -> Result<Identity, TokenRefused> {
-        let commands = &self.edge.parameters.commands;
+        let commands = &self.edge.deps.commands;
         match auth.and_then(|auth| auth.get("token")) {
             Some(Value::String(token)) if !token.is_empty() => commands.identify_device(Some(token)),
             None | Some(Value::Null | Value::String(_)) => {
@@ -167,7 +167,7 @@ impl Device {
         if !admission.go_live(self.greeting(admission).as_ref()) {
             return;
         }
-        if self.edge.parameters.lifecycle.is_stopping() {
+        if self.edge.deps.lifecycle.is_stopping() {
             // A drain may have listed the connections before this one was live.
             admission.close(&CloseCode::Draining.into());
             return;
@@ -184,7 +184,7 @@ impl Device {
     }
 
     fn greeting(&self, admission: &Admission) -> Option<Frame> {
-        let name = &self.edge.parameters.config.welcome;
+        let name = &self.edge.deps.config.welcome;
         if name.is_empty() {
             return None;
         }

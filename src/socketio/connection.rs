@@ -40,7 +40,7 @@ impl SocketConnection {
             protocol: session.protocol(),
             resumes,
             id: ConnectionId::random(),
-            connected_at: device.edge.parameters.clock.now(),
+            connected_at: device.edge.deps.clock.now(),
             session,
             device,
         })

@@ -74,7 +74,7 @@ impl Device {
         let state = State { phase, foreign_packets: 0, attachments: None, slot: Some(slot) };
         let device = Arc::new(Self { edge: edge.clone(), address, user_agent, state: Mutex::new(state) });
         let mut part = None;
-        edge.parameters.unfinished.hold(&mut part, bytes, Some(address), || {
+        edge.deps.unfinished.hold(&mut part, bytes, Some(address), || {
             let device = Arc::downgrade(&device);
             move || drop(device.upgrade().and_then(|device| device.opening(Opening::lose)))
         });

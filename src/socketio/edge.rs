@@ -12,7 +12,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
 
 /// What the edge works with.
-pub struct Parameters {
+pub struct Deps {
     /// `[socketio]`.
     pub config: Config,
     /// Retained values of the rooms that a device joins may wait besides `queue_bytes`: at most this many bytes.
@@ -43,7 +43,7 @@ pub struct Parameters {
 
 /// What all devices of the edge share.
 pub(super) struct Edge {
-    pub(super) parameters: Parameters,
+    pub(super) deps: Deps,
     /// Set before the first request.
     pub(super) engine: OnceLock<Engine>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Edge {
 impl Edge {
     /// What may wait for a device.
     pub(super) fn bounds(&self) -> Bounds {
-        let Parameters { config, on_join_bytes, .. } = &self.parameters;
+        let Deps { config, on_join_bytes, .. } = &self.deps;
         Bounds { queue_bytes: config.queue_bytes, exempt_bytes: *on_join_bytes }
     }
 }

@@ -15,7 +15,7 @@ impl Device {
     pub(super) fn watch_token(&self, session: &Session) {
         let looked = self.current(|admitted| {
             let expires_at = admitted.identity.expires_at;
-            let (due, next) = self.edge.parameters.expiry.due(expires_at, &mut admitted.told_of);
+            let (due, next) = self.edge.deps.expiry.due(expires_at, &mut admitted.told_of);
             // Under the lock, so that the last alarm that is set is that of the newest token.
             session.set_alarm(next);
             (due, expires_at, admitted.admission.clone())
@@ -28,7 +28,7 @@ impl Device {
     }
 
     fn tell_of_expiry(&self, admission: &Arc<Admission>, expires_at: Timestamp) {
-        let leeway = SignedDuration::try_from(self.edge.parameters.expiry.leeway).unwrap_or_default();
+        let leeway = SignedDuration::try_from(self.edge.deps.expiry.leeway).unwrap_or_default();
         let expires_at = expires_at.checked_sub(leeway).unwrap_or(expires_at);
         let body = json!({ "expiresAt": format!("{expires_at:.3}") });
         // If the queue is full, the next emit finds that out.

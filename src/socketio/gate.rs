@@ -54,16 +54,16 @@ impl Gate {
 pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(query)| query);
-    let query = Parameters(query.unwrap_or_default());
+    let query = Deps(query.unwrap_or_default());
     let edge = &gate.edge;
-    let Some(ClientAddress(address)) = edge.parameters.pages.client_address(&parts) else {
+    let Some(ClientAddress(address)) = edge.deps.pages.client_address(&parts) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let stranger = parts.extensions.get::<Arc<Stranger>>().cloned();
     if let Some(stranger) = &stranger {
         stranger.locate(address);
     }
-    if !edge.parameters.pages.allow(&parts) {
+    if !edge.deps.pages.allow(&parts) {
         return edge.refuse(&parts, Refusal::Origin);
     }
     let mut extensions = Extensions::new();
@@ -77,9 +77,9 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
                 device.meet(stranger, query.get("transport") == Some("websocket"));
             }
         }
-        None if edge.parameters.lifecycle.is_stopping() => return edge.refuse(&parts, Refusal::Draining),
+        None if edge.deps.lifecycle.is_stopping() => return edge.refuse(&parts, Refusal::Draining),
         None => {
-            let slot = match edge.parameters.connections.admit_address(address) {
+            let slot = match edge.deps.connections.admit_address(address) {
                 Ok(slot) => slot,
                 Err(limit) => return edge.refuse(&parts, Refusal::Limit(limit)),
             };
@@ -102,9 +102,9 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
     gate.answer(request).await
 }
 
-struct Parameters(Vec<(String, String)>);
+struct Deps(Vec<(String, String)>);
 
-impl Parameters {
+impl Deps {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -134,7 +134,7 @@ impl Edge {
                 (limit.as_str(), status, limit.to_string(), Some(limit.retry_after_seconds()))
             }
         };
-        let address = self.parameters.pages.client_address(parts).map(|ClientAddress(address)| address);
+        let address = self.deps.pages.client_address(parts).map(|ClientAddress(address)| address);
         tracing::info!(
             client.address = address.map(tracing::field::display),
             refusal.reason = reason,
@@ -157,7 +157,7 @@ fn engine_error(code: u8, message: &str) -> impl IntoResponse {
 
 /// Returns the request as the engine is to read it: without anything secret, and with the parameters as they were read here, so that a
 /// session's request is one to the engine too, whatever the escapes.
-fn bare(parts: &Parts, query: &Parameters, body: Body) -> Request {
+fn bare(parts: &Parts, query: &Deps, body: Body) -> Request {
     const ENGINE_PARAMETERS: [&str; 4] = ["EIO", "transport", "b64", "sid"];
     const ENGINE_HEADERS: [HeaderName; 5] = [
         header::CONNECTION,

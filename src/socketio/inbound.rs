@@ -93,7 +93,7 @@ struct Handling {
 
 impl Device {
     fn receive(self: &Arc<Self>, id: ConnectionId, event: ClientEvent) {
-        let max_bytes = self.edge.parameters.config.max_message * MAX_WAITING_MESSAGES;
+        let max_bytes = self.edge.deps.config.max_message * MAX_WAITING_MESSAGES;
         let bytes = event.bytes;
         let pushed = self.connection(id, |admitted| {
             (admitted.inbox.push(event, bytes, max_bytes), admitted.session.clone(), admitted.admission.clone())
@@ -103,7 +103,7 @@ impl Device {
             Some((Pushed::Full, _, admission)) => admission.close(&CloseCode::Rate.into()),
             Some((Pushed::First, session, admission)) => {
                 let handling = Handling { device: self.clone(), id, session, admission };
-                self.edge.parameters.lifecycle.spawn(async move { handling.handle_all().await });
+                self.edge.deps.lifecycle.spawn(async move { handling.handle_all().await });
             }
         }
     }
@@ -153,7 +153,7 @@ impl Handling {
         let Some(identity) = self.identity() else {
             return Ok(());
         };
-        let commands = &self.device.edge.parameters.commands;
+        let commands = &self.device.edge.deps.commands;
         let done = commands.client_event(&self.admission, &identity, name, argument).await;
         done.map_err(|refused| (refused.code(), refused.to_string()))
     }
@@ -182,7 +182,7 @@ impl Handling {
         let Some(old) = self.identity() else {
             return Ok(());
         };
-        let commands = &self.device.edge.parameters.commands;
+        let commands = &self.device.edge.deps.commands;
         let new = Arc::new(commands.refresh_token(&self.admission, &old, Some(token)).await?);
         drop(self.device.connection(self.id, |admitted| std::mem::replace(&mut admitted.identity, new)));
         self.device.watch_token(&self.session);

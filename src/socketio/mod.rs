@@ -10,7 +10,7 @@ pub use config::{Config, TransportName};
 mod attachments;
 
 mod edge;
-pub use edge::Parameters;
+pub use edge::Deps;
 
 mod opening;
 
@@ -59,10 +59,10 @@ use socketioxide::{SocketIo, TransportType, handler::ConnectHandler};
 use self::edge::Edge;
 
 /// The routes of `socketio.path`.
-pub fn routes(parameters: Parameters) -> Router {
-    let path = parameters.config.path.clone();
-    let edge = Arc::new(Edge { parameters, engine: OnceLock::new() });
-    let (service, io) = builder(&edge.parameters.config).build_with_inner_svc(Router::new());
+pub fn routes(deps: Deps) -> Router {
+    let path = deps.config.path.clone();
+    let edge = Arc::new(Edge { deps, engine: OnceLock::new() });
+    let (service, io) = builder(&edge.deps.config).build_with_inner_svc(Router::new());
     let engine = service.clone().into_make_service().engine().clone();
     engine.attach(attachment(&edge));
     // The handlers hold the edge, and the edge the engine with its handlers: all of them live as long as the process.
@@ -76,7 +76,7 @@ pub fn routes(parameters: Parameters) -> Router {
         .route(&path, any(gate::pass))
         .route(&format!("{path}/"), any(gate::pass))
         .with_state(gate)
-        .layer(edge.parameters.pages.cors())
+        .layer(edge.deps.pages.cors())
         .layer(map_response(forbid_storing))
 }
 
@@ -87,15 +87,15 @@ async fn forbid_storing(mut response: Response) -> Response {
 }
 
 fn attachment(edge: &Arc<Edge>) -> Attachment {
-    let parameters = &edge.parameters;
+    let deps = &edge.deps;
     Attachment {
         observer: Arc::new(observer::Watch(edge.clone())),
-        speak_within: Some(parameters.config.connect_timeout),
-        max_unread_backlog: parameters.config.queue_bytes / 2,
-        flushers: parameters.flushers.clone(),
-        spawn: parameters.spawn.clone(),
-        spawn_vital: parameters.spawn_vital.clone(),
-        done: parameters.done.clone(),
+        speak_within: Some(deps.config.connect_timeout),
+        max_unread_backlog: deps.config.queue_bytes / 2,
+        flushers: deps.flushers.clone(),
+        spawn: deps.spawn.clone(),
+        spawn_vital: deps.spawn_vital.clone(),
+        done: deps.done.clone(),
     }
 }
 

@@ -48,7 +48,7 @@ impl Observer for Watch {
                     return Verdict::Close(DisconnectReason::TransportError);
                 }
                 // socketioxide ignores a CONNECT while it finishes the one before: the session must not stay open for ever.
-                session.end_if_idle(Some(self.0.parameters.config.connect_timeout));
+                session.end_if_idle(Some(self.0.deps.config.connect_timeout));
             }
             Kind::Disconnect if namespace == "/" => leave(session, &device),
             Kind::Connect | Kind::Disconnect | Kind::Event | Kind::Ack | Kind::ConnectError => {}
@@ -63,7 +63,7 @@ impl Observer for Watch {
         let Some(device) = session.context::<Device>() else {
             return Verdict::Pass;
         };
-        let max_bytes = self.0.parameters.config.max_message;
+        let max_bytes = self.0.deps.config.max_message;
         let progress = self.attachments(session, &device, |pending| pending.take(data.len(), max_bytes));
         follow(session, progress).unwrap_or_default()
     }
@@ -90,7 +90,7 @@ impl Watch {
         note: impl FnOnce(&mut Attachments) -> Progress,
     ) -> Option<Progress> {
         let (progress, bytes, mut part) = device.attachments(note)?;
-        self.0.parameters.unfinished.hold(&mut part, bytes, Some(device.address), || {
+        self.0.deps.unfinished.hold(&mut part, bytes, Some(device.address), || {
             let (edge, id) = (self.0.clone(), session.id());
             move || {
                 if let Some((session, _)) = edge.device(id) {

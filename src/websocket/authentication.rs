@@ -28,15 +28,15 @@ enum Refusal {
 /// Opens the connection of a device that was let through the gate, from the upgrade to the accepted token. `None`: it gets no further,
 /// and was told.
 pub(super) async fn open(visitor: Visitor, upgrade: Upgrade) -> Option<(WebSocket, DevicePeer)> {
-    let (parameters, address) = (visitor.endpoint.parameters.clone(), visitor.address);
+    let (deps, address) = (visitor.endpoint.deps.clone(), visitor.address);
     let deadline = Instant::now() + visitor.endpoint.config.auth_timeout;
-    let (stream, read) = timeout_at(deadline, upgrade.stream(&parameters.flushers)).await.ok()??;
-    let max_message = MAX_BEFORE_AUTH.min(parameters.max_message);
-    let mut socket = WebSocket::new(stream, read, max_message, parameters.queue_bytes / 2);
+    let (stream, read) = timeout_at(deadline, upgrade.stream(&deps.flushers)).await.ok()??;
+    let max_message = MAX_BEFORE_AUTH.min(deps.max_message);
+    let mut socket = WebSocket::new(stream, read, max_message, deps.queue_bytes / 2);
     match authenticate(&visitor, &mut socket, deadline).await {
         Ok((device, admission, events)) => {
-            socket.set_max_message(parameters.max_message);
-            let commands = parameters.commands.clone();
+            socket.set_max_message(deps.max_message);
+            let commands = deps.commands.clone();
             return Some((socket, DevicePeer { device, admission, events, commands, _slot: visitor.slot }));
         }
         Err(Refusal::Gone) => {}
@@ -56,18 +56,18 @@ async fn authenticate(
     deadline: Instant,
 ) -> Result<(Arc<Device>, Arc<Admission>, ConnectionEvents), Refusal> {
     let (endpoint, address) = (&visitor.endpoint, visitor.address);
-    let parameters = &endpoint.parameters;
+    let deps = &endpoint.deps;
     let token = tokio::select! {
         token = first_message(socket) => token?,
         () = sleep_until(deadline) => {
             return Err(Refusal::Told { reason: "no_auth_in_time", frame: closing::no_auth_in_time() });
         }
-        () = parameters.lifecycle.stopping() => return Err(draining()),
+        () = deps.lifecycle.stopping() => return Err(draining()),
     };
     let token = token.as_ref().map(ExposeSecret::expose_secret);
-    let identity = parameters.commands.identify_device(token).map_err(refused)?;
+    let identity = deps.commands.identify_device(token).map_err(refused)?;
     let device = Device::new(endpoint, address, visitor.user_agent.clone(), socket.handle().clone());
-    let admission = parameters
+    let admission = deps
         .commands
         .connect_device(&identity, device.clone(), None)
         .await
@@ -79,9 +79,9 @@ async fn authenticate(
         stranger.known();
     }
     log_connected(&admission, address);
-    let events = parameters.commands.events_of(&identity.user);
+    let events = deps.commands.events_of(&identity.user);
     device.admit(admission.clone(), identity);
-    if parameters.lifecycle.is_stopping() {
+    if deps.lifecycle.is_stopping() {
         // A drain may have listed the connections before this one was live.
         admission.close(&CloseCode::Draining.into());
     }

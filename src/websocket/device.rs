@@ -66,11 +66,11 @@ impl Drop for Authenticating {
 
 impl Device {
     pub(super) fn new(endpoint: &Arc<Endpoint>, address: IpAddr, user_agent: Arc<str>, stream: Handle) -> Arc<Self> {
-        let parameters = &endpoint.parameters;
-        let heartbeat = Heartbeat::new(parameters.ping_interval, parameters.ping_timeout, Instant::now());
+        let deps = &endpoint.deps;
+        let heartbeat = Heartbeat::new(deps.ping_interval, deps.ping_timeout, Instant::now());
         Arc::new(Self {
             id: ConnectionId::random(),
-            connected_at: parameters.clock.now(),
+            connected_at: deps.clock.now(),
             address,
             user_agent,
             stream,
@@ -155,7 +155,7 @@ impl Device {
         let Some(live) = state.phase.live() else {
             return;
         };
-        let (due, next) = self.endpoint.parameters.expiry.due(live.identity.expires_at, &mut None);
+        let (due, next) = self.endpoint.deps.expiry.due(live.identity.expires_at, &mut None);
         let admission = (due == ExpiryDue::Close).then(|| live.admission.clone());
         state.token_due = next.map(|next| Instant::now() + next);
         self.arm(&state);
@@ -240,7 +240,7 @@ impl Connection for Device {
     }
 
     fn has_room(&self) -> bool {
-        self.stream.has_room(self.endpoint.parameters.bounds())
+        self.stream.has_room(self.endpoint.deps.bounds())
     }
 
     fn backlog(&self) -> u64 {
@@ -249,7 +249,7 @@ impl Connection for Device {
 
     fn enqueue(&self, frame: &Frame, mode: WriteMode) -> Result<(), QueueError> {
         let bytes = frame.written.get_or_write(Form::Payload, || payload_frame(&frame.payload));
-        let (frames, bounds) = (std::slice::from_ref(bytes), self.endpoint.parameters.bounds());
+        let (frames, bounds) = (std::slice::from_ref(bytes), self.endpoint.deps.bounds());
         let (is_exempt, unproven) = (frame.on_join, frame.unproven.as_ref());
         self.stream.deliver(&Outgoing { frames, generation: 0, is_exempt, is_last: false, unproven, bounds }, mode)?;
         if unproven.is_some() && self.stream.ledger(|ledger| ledger.needs_ping()) {
@@ -271,7 +271,7 @@ impl Connection for Device {
             self.stream.abort();
             return;
         }
-        if self.stream.backlog() > self.endpoint.parameters.queue_bytes {
+        if self.stream.backlog() > self.endpoint.deps.queue_bytes {
             // The device would be cut off before it has all of it. So that there is room to tell it why, it goes at once.
             self.stream.drop_unwritten();
         }

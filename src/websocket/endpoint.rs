@@ -11,7 +11,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::{AddressSlot, Connections};
 
 /// What the edge works with.
-pub struct Parameters {
+pub struct Deps {
     /// `[[websocket]]`.
     pub endpoints: Vec<EndpointConfig>,
     /// How often a device is asked whether it is still there.
@@ -45,11 +45,11 @@ pub struct Parameters {
 /// One path, and what is to be had there.
 pub(super) struct Endpoint {
     pub(super) config: EndpointConfig,
-    pub(super) parameters: Arc<Parameters>,
+    pub(super) deps: Arc<Deps>,
     pub(super) timers: Arc<Timers>,
 }
 
-impl Parameters {
+impl Deps {
     /// What may wait for a device.
     pub(super) fn bounds(&self) -> Bounds {
         Bounds { queue_bytes: self.queue_bytes, exempt_bytes: self.on_join_bytes }

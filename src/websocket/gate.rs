@@ -27,7 +27,7 @@ pub(super) async fn pass(State(endpoint): State<Arc<Endpoint>>, request: Request
     match admit(&endpoint, &parts) {
         Ok((visitor, accept)) => {
             let upgrade = Upgrade::take(&mut parts.extensions);
-            endpoint.parameters.lifecycle.spawn(Task::new(authentication::open(visitor, upgrade)));
+            endpoint.deps.lifecycle.spawn(Task::new(authentication::open(visitor, upgrade)));
             (StatusCode::SWITCHING_PROTOCOLS, accept.headers()).into_response()
         }
         Err(refusal) => refuse(&endpoint, &parts, refusal),
@@ -44,29 +44,29 @@ enum Refusal {
 }
 
 fn admit(endpoint: &Arc<Endpoint>, parts: &Parts) -> Result<(Visitor, handshake::Accept), Refusal> {
-    let parameters = &endpoint.parameters;
-    let Some(ClientAddress(address)) = parameters.pages.client_address(parts) else {
+    let deps = &endpoint.deps;
+    let Some(ClientAddress(address)) = deps.pages.client_address(parts) else {
         return Err(Refusal::Origin);
     };
     let stranger = parts.extensions.get::<Arc<Stranger>>().cloned();
     if let Some(stranger) = &stranger {
         stranger.locate(address);
     }
-    if !parameters.pages.allow(parts) {
+    if !deps.pages.allow(parts) {
         return Err(Refusal::Origin);
     }
     let accept = handshake::check(&parts.method, parts.version, &parts.headers).map_err(Refusal::Handshake)?;
-    if parameters.lifecycle.is_stopping() {
+    if deps.lifecycle.is_stopping() {
         return Err(Refusal::Draining);
     }
-    let slot = parameters.connections.admit_address(address).map_err(Refusal::Limit)?;
+    let slot = deps.connections.admit_address(address).map_err(Refusal::Limit)?;
     let visitor =
         Visitor { endpoint: endpoint.clone(), address, user_agent: user_agent(&parts.headers), stranger, slot };
     Ok((visitor, accept))
 }
 
 fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body> {
-    let parameters = &endpoint.parameters;
+    let deps = &endpoint.deps;
     let (reason, response) = match refusal {
         Refusal::Origin => ("origin", (StatusCode::FORBIDDEN, "Forbidden\n").into_response()),
         Refusal::Handshake(fault) => {
@@ -84,7 +84,7 @@ fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body
             (limit.as_str(), (status, again, format!("{limit}\n")).into_response())
         }
     };
-    let address = parameters.pages.client_address(parts).map(|ClientAddress(address)| address);
+    let address = deps.pages.client_address(parts).map(|ClientAddress(address)| address);
     tracing::info!(
         client.address = address.map(tracing::field::display),
         refusal.reason = reason,

@@ -13,7 +13,7 @@ pub use config::EndpointConfig;
 mod timers;
 
 mod endpoint;
-pub use endpoint::Parameters;
+pub use endpoint::Deps;
 
 mod closing;
 
@@ -38,18 +38,18 @@ use axum::{Router, routing::any};
 use self::{endpoint::Endpoint, timers::Timers};
 
 /// The routes of all `[[websocket]]` paths.
-pub fn routes(mut parameters: Parameters) -> Router {
-    let endpoints = std::mem::take(&mut parameters.endpoints);
+pub fn routes(mut deps: Deps) -> Router {
+    let endpoints = std::mem::take(&mut deps.endpoints);
     if endpoints.is_empty() {
         return Router::new();
     }
-    let (parameters, timers) = (Arc::new(parameters), Arc::<Timers>::default());
-    let (driven, done) = (timers.clone(), parameters.done.clone());
+    let (deps, timers) = (Arc::new(deps), Arc::<Timers>::default());
+    let (driven, done) = (timers.clone(), deps.done.clone());
     let driving = async move { _ = done.run_until_cancelled(driven.run()).await };
-    parameters.lifecycle.spawn_vital("websocket timers", driving);
+    deps.lifecycle.spawn_vital("websocket timers", driving);
     endpoints.into_iter().fold(Router::new(), |routes, config| {
         let path = config.path.clone();
-        let endpoint = Arc::new(Endpoint { config, parameters: parameters.clone(), timers: timers.clone() });
+        let endpoint = Arc::new(Endpoint { config, deps: deps.clone(), timers: timers.clone() });
         routes.route(&path, any(gate::pass).with_state(endpoint))
     })
 }

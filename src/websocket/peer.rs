@@ -52,11 +52,11 @@ impl Peer for DevicePeer {
         let ended = self.device.end();
         let complaint = match &end {
             End::WebSocket(ended) => closing::complaint(ended),
-            End::Asked => None,
+            End::Requested => None,
         };
         let how = match (&ended, &end) {
             (Ended::Silent, _) => PING_TIMEOUT,
-            (Ended::Closed(_), _) | (_, End::Asked | End::WebSocket(SocketEnded::Cut)) => "closed",
+            (Ended::Closed(_), _) | (_, End::Requested | End::WebSocket(SocketEnded::Cut)) => "closed",
             (Ended::Live, End::WebSocket(SocketEnded::Closed(_))) => "transport_close",
             (Ended::Live, _) if complaint.is_some() => "malformed_message",
             (Ended::Live, _) => "transport_error",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bugle::clock::Clock;
 use bugle::config::Config;
-use bugle::delivery::{CollapseConfig, Delivery, Parameters};
+use bugle::delivery::{CollapseConfig, Delivery, Deps};
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{Audience, Emit, EventName, Exceptions, Payload, RoomName, UserId};
 use bugle::proto::v1::{EmitOptions, EmitToUserRequest, Receipt, emit_to_user_request};
@@ -106,7 +106,7 @@ async fn what_is_retained_is_what_was_accepted_last() {
 #[tokio::test]
 async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     let (config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
-    let delivery = Delivery::new(Parameters {
+    let delivery = Delivery::new(Deps {
         limits: &config.limits,
         retain: config.retain,
         collapse: CollapseConfig { window: Duration::from_mins(1), ..config.collapse },

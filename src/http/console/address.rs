@@ -43,10 +43,10 @@ fn host(ip: IpAddr) -> String {
 
 /// The host goes into a policy and into HTML, so nothing but a plain one is taken from the request.
 fn asked_host(headers: &HeaderMap) -> String {
-    let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let is_plain = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
-    let asked = asked.map(|authority| authority.host().to_owned()).filter(|host| is_plain(host));
-    asked.unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string())
+    let host = host.map(|authority| authority.host().to_owned()).filter(|host| is_plain(host));
+    host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string())
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 /// What the console works with.
-pub struct Parameters {
+pub struct Deps {
     /// `[console]`.
     pub config: Config,
     /// Who may act as a backend.
@@ -79,8 +79,8 @@ struct Console {
 const MAX_BODY: usize = 4 << 20;
 
 /// The page at its path, and its endpoints under `api`.
-pub fn routes(parameters: Parameters) -> Router {
-    let Parameters { config, api_keys, clients, socketio_path, commands, lifecycle } = parameters;
+pub fn routes(deps: Deps) -> Router {
+    let Deps { config, api_keys, clients, socketio_path, commands, lifecycle } = deps;
     let Config { enabled: _, path, clients_url, plaintext_public: _ } = config;
     let clients_url = (!clients_url.is_empty()).then_some(clients_url);
     let page = Page::new(&socketio_path);

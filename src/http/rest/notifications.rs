@@ -20,7 +20,7 @@ const LARGEST_PAGE: usize = 1_000;
 
 /// What the addresses of all these may say; of each what does not concern it is passed over.
 #[derive(Default, Deserialize)]
-pub(super) struct Parameters {
+pub(super) struct QueryParams {
     room: Option<String>,
     since: Option<String>,
     unread: Option<String>,
@@ -29,7 +29,7 @@ pub(super) struct Parameters {
     position: Option<String>,
 }
 
-type Asked = Result<Query<Parameters>, QueryRejection>;
+type ParsedQuery = Result<Query<QueryParams>, QueryRejection>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,55 +68,55 @@ struct Unread<'a> {
 }
 
 /// A page of a mailbox.
-pub(super) async fn list(State(commands): State<Commands>, asked: Asked, headers: HeaderMap) -> Response {
-    let Ok(Query(parameters)) = asked else { return unreadable() };
-    let command = match parameters.list() {
+pub(super) async fn list(State(commands): State<Commands>, query: ParsedQuery, headers: HeaderMap) -> Response {
+    let Ok(Query(params)) = query else { return unreadable() };
+    let command = match params.list() {
         Ok(command) => command,
         Err(violation) => return refuse(&DeviceRefused::Error(violation.into())),
     };
-    match commands.device_messages(token(&headers), parameters.room.as_deref(), &command).await {
+    match commands.device_messages(token(&headers), params.room.as_deref(), &command).await {
         Ok(page) => answer_page(&page),
         Err(refused) => refuse(&refused),
     }
 }
 
 /// How many messages of a mailbox are unread.
-pub(super) async fn count(State(commands): State<Commands>, asked: Asked, headers: HeaderMap) -> Response {
-    let Ok(Query(parameters)) = asked else { return unreadable() };
-    unread(commands.device_unread(token(&headers), parameters.room.as_deref()).await)
+pub(super) async fn count(State(commands): State<Commands>, query: ParsedQuery, headers: HeaderMap) -> Response {
+    let Ok(Query(params)) = query else { return unreadable() };
+    unread(commands.device_unread(token(&headers), params.room.as_deref()).await)
 }
 
 /// Notes that one message was read.
 pub(super) async fn read_one(
     State(commands): State<Commands>,
     id: Result<Path<String>, PathRejection>,
-    asked: Asked,
+    query: ParsedQuery,
     headers: HeaderMap,
 ) -> Response {
-    let (Ok(Path(id)), Ok(Query(parameters))) = (id, asked) else { return unreadable() };
+    let (Ok(Path(id)), Ok(Query(params))) = (id, query) else { return unreadable() };
     let command = id.parse().map(MarkRead::Message).map_err(|invalid| Violation::of("id", &invalid));
-    note_read(&commands, &parameters, command, &headers).await
+    note_read(&commands, &params, command, &headers).await
 }
 
 /// Notes that all was read, or all up to a position.
-pub(super) async fn read_all(State(commands): State<Commands>, asked: Asked, headers: HeaderMap) -> Response {
-    let Ok(Query(parameters)) = asked else { return unreadable() };
-    let up_to = position("position", parameters.position.as_deref());
+pub(super) async fn read_all(State(commands): State<Commands>, query: ParsedQuery, headers: HeaderMap) -> Response {
+    let Ok(Query(params)) = query else { return unreadable() };
+    let up_to = position("position", params.position.as_deref());
     let command = up_to.map(|position| match position {
         Some(position) => MarkRead::UpTo { field: "position", position },
         None => MarkRead::All,
     });
-    note_read(&commands, &parameters, command, &headers).await
+    note_read(&commands, &params, command, &headers).await
 }
 
 async fn note_read(
     commands: &Commands,
-    parameters: &Parameters,
+    params: &QueryParams,
     command: Result<MarkRead, Violation>,
     headers: &HeaderMap,
 ) -> Response {
     match command {
-        Ok(command) => unread(commands.device_reads(token(headers), parameters.room.as_deref(), command).await),
+        Ok(command) => unread(commands.device_reads(token(headers), params.room.as_deref(), command).await),
         Err(violation) => refuse(&DeviceRefused::Error(violation.into())),
     }
 }
@@ -158,7 +158,7 @@ impl<'a> Notification<'a> {
     }
 }
 
-impl Parameters {
+impl QueryParams {
     fn list(&self) -> Result<ListMessages, Violation> {
         Ok(ListMessages {
             since: position("since", self.since.as_deref())?,

@@ -223,16 +223,16 @@ async fn what_waits_asks_when_it_goes_out_and_not_at_all_if_the_connection_ends_
     for (user, member) in ["1", "2", "3"].into_iter().zip(&members) {
         let guard = hub.lock_room_for_emit(&RoomName::of_user(&self::user(user))).await;
         let volatile = Frame { volatile: true, ..frame("e") };
-        let (counts, asked) = guard.fan_out_asking(volatile, &Exceptions::default()).await;
+        let (counts, waiter) = guard.fan_out_with_acks(volatile, &Exceptions::default()).await;
         assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0, behind: 0 });
-        let [mut asked] = <[Asked; 1]>::try_from(asked).ok().unwrap();
-        assert!(futures_util::poll!(&mut asked).is_pending());
+        let [mut waiter] = <[AckWaiter; 1]>::try_from(waiter).ok().unwrap();
+        assert!(futures_util::poll!(&mut waiter).is_pending());
         if user == "2" {
             hub.ended(member, "test");
         } else {
             assert!(member.go_live(None));
         }
-        let (target, outcome) = asked.await;
+        let (target, outcome) = waiter.await;
         assert_eq!(target, (self::user(user), member.id()));
         outcomes.push(outcome);
     }

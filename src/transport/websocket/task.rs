@@ -38,7 +38,7 @@ pub enum Step {
 #[derive(Debug)]
 pub enum End {
     /// The edge said so with [`Step::End`].
-    Asked,
+    Requested,
     /// The WebSocket has ended.
     WebSocket(Ended),
 }
@@ -114,7 +114,7 @@ fn serve<P: Peer>(
             Ok(message) => match peer.receive(message) {
                 Step::Read => {}
                 Step::Wait(future) => *waits_for = Some(future),
-                Step::End => return Poll::Ready(End::Asked),
+                Step::End => return Poll::Ready(End::Requested),
             },
             Err(ended) => return Poll::Ready(End::WebSocket(ended)),
         }
