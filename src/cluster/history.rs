@@ -7,7 +7,7 @@ use std::{
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::message::{EventName, KeptMessage, MessageId, Payload, Position, RoomName, RoomPattern, UserId};
+use crate::message::{EventName, LogEntry, MessageId, Payload, Position, RoomName, RoomPattern, UserId};
 
 /// How long the history of a room is.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ struct Sequence {
 }
 
 struct Entry {
-    message: KeptMessage,
+    message: LogEntry,
     expires_at_ms: i64,
 }
 
@@ -100,13 +100,13 @@ impl History {
         sequences.touch(room, rule, &self.epoch);
         let sequence = sequences.by_room.get_mut(room)?;
         sequence.last += 1;
-        let message = KeptMessage {
+        let message = LogEntry {
             number: sequence.last,
             id: entry.id,
             event: entry.event.clone(),
             payload: entry.payload.clone(),
             except_users: entry.except_users.to_vec(),
-            kept_at_ms: entry.now_ms,
+            stored_at_ms: entry.now_ms,
         };
         let position = Position::new(sequence.epoch.clone(), sequence.last);
         let ttl = entry.ttl.map_or(i64::MAX, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
@@ -131,7 +131,7 @@ impl History {
     }
 
     /// What came after a position, at most so many messages in order. None: that cannot be told whole.
-    pub fn after(&self, room: &RoomName, position: &Position, most: usize, now_ms: i64) -> Option<Vec<KeptMessage>> {
+    pub fn after(&self, room: &RoomName, position: &Position, most: usize, now_ms: i64) -> Option<Vec<LogEntry>> {
         let mut sequences = self.sequences.lock();
         sequences.trim(room, now_ms);
         let sequence = sequences.by_room.get(room)?;
@@ -198,7 +198,7 @@ impl Sequences {
             return;
         };
         let too_old = now_ms.saturating_sub(sequence.age_ms);
-        while sequence.messages.front().is_some_and(|entry| entry.message.kept_at_ms <= too_old) {
+        while sequence.messages.front().is_some_and(|entry| entry.message.stored_at_ms <= too_old) {
             self.bytes -= sequence.take_oldest();
         }
         if sequence.messages.is_empty() {
@@ -232,7 +232,7 @@ impl Sequence {
     }
 }
 
-fn size(message: &KeptMessage) -> usize {
+fn size(message: &LogEntry) -> usize {
     message.event.as_str().len() + message.payload.len() + ENTRY_BYTES
 }
 

@@ -5,15 +5,15 @@ use parking_lot::Mutex;
 
 use crate::message::{EventName, Payload, RoomName, UserId};
 
-/// The last payload of each event in each room that was to be retained. Kept in memory: it ends with the process.
+/// The last payload of each event in each room that was to be retained. Values in memory: it ends with the process.
 pub struct Retained {
     most: usize,
     most_room_bytes: usize,
-    kept: Mutex<Kept>,
+    values: Mutex<Values>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Values {
     by_room: HashMap<RoomName, Events>,
     count: usize,
 }
@@ -50,22 +50,22 @@ pub enum RetainedFull {
 impl Retained {
     /// Keeps up to so many values, and so many bytes of one room.
     pub fn new(most: usize, most_room_bytes: usize) -> Self {
-        Self { most, most_room_bytes, kept: Mutex::default() }
+        Self { most, most_room_bytes, values: Mutex::default() }
     }
 
     /// Keeps a value in place of the one before. A payload of nothing takes it away.
     pub fn put(&self, room: &RoomName, event: &EventName, value: Value) -> Result<(), RetainedFull> {
-        let mut kept = self.kept.lock();
+        let mut values = self.values.lock();
         if matches!(value.payload, Payload::None) {
-            kept.take(room, event);
+            values.take(room, event);
             return Ok(());
         }
-        self.check(&kept, [room], event, &value.payload)?;
-        let events = kept.by_room.entry(room.clone()).or_default();
+        self.check(&values, [room], event, &value.payload)?;
+        let events = values.by_room.entry(room.clone()).or_default();
         events.bytes += size(event, &value.payload);
         match events.values.insert(event.clone(), value) {
             Some(before) => events.bytes -= size(event, &before.payload),
-            None => kept.count += 1,
+            None => values.count += 1,
         }
         Ok(())
     }
@@ -77,12 +77,12 @@ impl Retained {
         event: &EventName,
         payload: &Payload,
     ) -> Result<(), RetainedFull> {
-        self.check(&self.kept.lock(), rooms, event, payload)
+        self.check(&self.values.lock(), rooms, event, payload)
     }
 
     fn check<'a>(
         &self,
-        kept: &Kept,
+        values: &Values,
         rooms: impl IntoIterator<Item = &'a RoomName>,
         event: &EventName,
         payload: &Payload,
@@ -90,9 +90,9 @@ impl Retained {
         if matches!(payload, Payload::None) {
             return Ok(());
         }
-        let mut count = kept.count;
+        let mut count = values.count;
         for room in rooms {
-            let events = kept.by_room.get(room);
+            let events = values.by_room.get(room);
             let before = events.and_then(|events| events.values.get(event));
             count += usize::from(before.is_none());
             if count > self.most {
@@ -109,28 +109,28 @@ impl Retained {
 
     /// The value of an event in a room, if it is of use.
     pub fn get(&self, room: &RoomName, event: &str, now: Timestamp) -> Option<Value> {
-        let kept = self.kept.lock();
-        kept.by_room.get(room)?.values.get(event).filter(|value| value.is_of_use(now)).cloned()
+        let values = self.values.lock();
+        values.by_room.get(room)?.values.get(event).filter(|value| value.is_of_use(now)).cloned()
     }
 
     /// Takes away what has expired.
     pub fn sweep(&self, now: Timestamp) {
-        let mut kept = self.kept.lock();
-        let values = kept
+        let mut all = self.values.lock();
+        let values = all
             .by_room
             .iter()
             .flat_map(|(room, events)| events.values.iter().map(move |(event, value)| (room, event, value)));
         let expired = values.filter(|(_, _, value)| !value.is_of_use(now));
         let expired: Vec<_> = expired.map(|(room, event, _)| (room.clone(), event.clone())).collect();
         for (room, event) in expired {
-            kept.take(&room, &event);
+            all.take(&room, &event);
         }
     }
 
     /// The values of a room that are of use, ordered by event.
     pub fn of_room(&self, room: &RoomName, now: Timestamp) -> Vec<(EventName, Value)> {
-        let kept = self.kept.lock();
-        let values = kept.by_room.get(room).into_iter().flat_map(|events| &events.values);
+        let values = self.values.lock();
+        let values = values.by_room.get(room).into_iter().flat_map(|events| &events.values);
         values.filter(|(_, value)| value.is_of_use(now)).map(|(event, value)| (event.clone(), value.clone())).collect()
     }
 }
@@ -141,7 +141,7 @@ impl Value {
     }
 }
 
-impl Kept {
+impl Values {
     fn take(&mut self, room: &RoomName, event: &EventName) {
         let Some(events) = self.by_room.get_mut(room) else {
             return;
@@ -202,7 +202,7 @@ mod tests {
         retained
             .put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new(), expires_at: None })
             .unwrap();
-        assert!(retained.kept.lock().by_room.is_empty());
+        assert!(retained.values.lock().by_room.is_empty());
         retained.put(&room("b"), &event("x"), value("1")).unwrap();
     }
 

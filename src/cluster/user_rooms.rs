@@ -15,11 +15,11 @@ const SWEPT_WITHIN: Duration = Duration::from_secs(1);
 /// or those that the user may join.
 pub struct UserRooms {
     most: usize,
-    kept: Mutex<Kept>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Entries {
     rooms_by_user: HashMap<UserId, HashMap<RoomName, Instant>>,
     count: usize,
 }
@@ -34,58 +34,58 @@ pub struct TooMany {
 impl UserRooms {
     /// Keeps up to so many, counted per user and room.
     pub fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::default() }
+        Self { most, entries: Mutex::default() }
     }
 
     /// Puts a user and a room together for some time from now on.
     pub fn put(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
-        let mut kept = self.kept.lock();
-        let known = kept.rooms_by_user.get(user).is_some_and(|rooms| rooms.contains_key(room));
-        if !known && kept.is_full(user, self.most) {
-            return Err(TooMany { retry_after: kept.first_end().max(SWEPT_WITHIN) });
+        let mut entries = self.entries.lock();
+        let known = entries.rooms_by_user.get(user).is_some_and(|rooms| rooms.contains_key(room));
+        if !known && entries.is_full(user, self.most) {
+            return Err(TooMany { retry_after: entries.first_end().max(SWEPT_WITHIN) });
         }
         let until = Instant::now() + ttl;
-        let before = kept.rooms_by_user.entry(user.clone()).or_default().insert(room.clone(), until);
-        kept.count += usize::from(before.is_none());
+        let before = entries.rooms_by_user.entry(user.clone()).or_default().insert(room.clone(), until);
+        entries.count += usize::from(before.is_none());
         Ok(())
     }
 
     /// Takes them apart.
     pub fn take(&self, user: &UserId, room: &RoomName) {
-        let mut kept = self.kept.lock();
-        let Some(rooms) = kept.rooms_by_user.get_mut(user) else {
+        let mut entries = self.entries.lock();
+        let Some(rooms) = entries.rooms_by_user.get_mut(user) else {
             return;
         };
         let taken = rooms.remove(room).is_some();
         if rooms.is_empty() {
-            kept.rooms_by_user.remove(user);
+            entries.rooms_by_user.remove(user);
         }
-        kept.count -= usize::from(taken);
+        entries.count -= usize::from(taken);
     }
 
     /// The rooms of a user.
     pub fn rooms(&self, user: &UserId) -> Vec<RoomName> {
         let now = Instant::now();
-        let kept = self.kept.lock();
-        let rooms = kept.rooms_by_user.get(user).into_iter().flatten();
+        let entries = self.entries.lock();
+        let rooms = entries.rooms_by_user.get(user).into_iter().flatten();
         rooms.filter(|(_, until)| **until > now).map(|(room, _)| room.clone()).collect()
     }
 
     /// Whether the two are together.
     pub fn has(&self, user: &UserId, room: &RoomName) -> bool {
         let now = Instant::now();
-        let kept = self.kept.lock();
-        kept.rooms_by_user.get(user).and_then(|rooms| rooms.get(room)).is_some_and(|until| *until > now)
+        let entries = self.entries.lock();
+        entries.rooms_by_user.get(user).and_then(|rooms| rooms.get(room)).is_some_and(|until| *until > now)
     }
 
     /// Forgets those that have ended, and says which.
     pub fn sweep(&self) -> Vec<(UserId, RoomName)> {
-        let mut kept = self.kept.lock();
-        if kept.first_end() > Duration::ZERO { Vec::new() } else { kept.sweep() }
+        let mut entries = self.entries.lock();
+        if entries.first_end() > Duration::ZERO { Vec::new() } else { entries.sweep() }
     }
 }
 
-impl Kept {
+impl Entries {
     fn is_full(&self, user: &UserId, most: usize) -> bool {
         self.count >= most || self.rooms_by_user.get(user).is_some_and(|rooms| rooms.len() >= MOST_PER_USER)
     }
@@ -156,7 +156,7 @@ mod tests {
         user_rooms.put(&user("1"), &room("a"), HOUR).unwrap();
         user_rooms.take(&user("1"), &room("a"));
         user_rooms.take(&user("1"), &room("a"));
-        assert!(user_rooms.kept.lock().rooms_by_user.is_empty());
+        assert!(user_rooms.entries.lock().rooms_by_user.is_empty());
         user_rooms.put(&user("2"), &room("b"), HOUR).unwrap();
     }
 }

@@ -3,7 +3,7 @@ use super::{
     mailbox::{number, reader},
 };
 use crate::auth::{Caller, Right};
-use crate::message::{KeptMessage, Position, RoomName, UserId};
+use crate::message::{LogEntry, Position, RoomName, UserId};
 use crate::store::{Listed, Reader, Window};
 
 /// Which messages of a mailbox to list.
@@ -32,7 +32,7 @@ pub struct MessagePage {
 #[derive(Debug)]
 pub struct ListedMessage {
     /// The message.
-    pub message: KeptMessage,
+    pub message: LogEntry,
     /// Its place in its room.
     pub position: Position,
     /// Whether it was read; none: nobody's read state was asked for.

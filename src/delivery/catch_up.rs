@@ -9,17 +9,17 @@ use crate::message::{EventName, Payload, Position, RoomName};
 /// What a connection is to be given when it goes live.
 pub(super) struct CatchUp {
     /// The rooms of which it may have missed something, and from where on.
-    behind: Vec<(RoomName, Origin)>,
+    replaying: Vec<(RoomName, ReplayFrom)>,
     /// What it will be told of its rooms; none: it does not resume.
     told: Option<BTreeMap<String, Resumed>>,
 }
 
 /// From where on a connection has missed what was kept.
-pub(super) enum Origin {
+pub(super) enum ReplayFrom {
     /// What was given to none of the user's connections.
-    Undelivered,
+    Watermark,
     /// What came after the last position that the device has seen.
-    Seen(Position),
+    Position(Position),
 }
 
 /// How catching up in one room went, as a device is told.
@@ -55,7 +55,7 @@ impl CatchUp {
     /// Of a device that has said this.
     pub(super) fn new(resume: Option<&Resume>) -> Self {
         let unknown = |name: &str| (name.to_owned(), Resumed { recovered: false, count: 0, position: None });
-        Self { behind: Vec::new(), told: resume.map(|resume| resume.names().map(unknown).collect()) }
+        Self { replaying: Vec::new(), told: resume.map(|resume| resume.names().map(unknown).collect()) }
     }
 
     /// Whether the device is to be told how it went.
@@ -65,18 +65,18 @@ impl CatchUp {
 
     /// Whether there is nothing to give and nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.behind.is_empty() && self.told.is_none()
+        self.replaying.is_empty() && self.told.is_none()
     }
 
     /// The connection may have missed something in a room that it is about to join.
-    pub(super) fn may_be_behind(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
+    pub(super) fn begin_replay(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
         let is_kept = delivery.can_store() || delivery.has_history(room);
-        let origin = match resume.and_then(|resume| resume.of(room)) {
-            Some(position) if is_kept => Origin::Seen(position.clone()),
-            None if delivery.is_users_mailbox(room) => Origin::Undelivered,
+        let from = match resume.and_then(|resume| resume.of(room)) {
+            Some(position) if is_kept => ReplayFrom::Position(position.clone()),
+            None if delivery.is_users_mailbox(room) => ReplayFrom::Watermark,
             Some(_) | None => return false,
         };
-        self.behind.push((room.clone(), origin));
+        self.replaying.push((room.clone(), from));
         true
     }
 
@@ -86,17 +86,17 @@ impl CatchUp {
             return;
         };
         let fresh = Resumed { recovered: true, count: 0, position: None };
-        let is_behind = self.behind.iter().any(|(behind, _)| behind == room);
-        if !is_behind {
+        let is_replaying = self.replaying.iter().any(|(replaying, _)| replaying == room);
+        if !is_replaying {
             told.entry(room.to_string()).or_insert(fresh).position = Some(position.to_string());
         }
     }
 
     /// Gives the connection what it has missed, and tells it how that went.
     pub(super) async fn run(self, delivery: Delivery, member: Arc<Member>) {
-        let Self { behind, mut told } = self;
-        for (room, origin) in behind {
-            let resumed = Replay::new(&delivery, &member, &room, &origin).run().await;
+        let Self { replaying, mut told } = self;
+        for (room, from) in replaying {
+            let resumed = Replay::new(&delivery, &member, &room, &from).run().await;
             if member.is_gone() {
                 return;
             }

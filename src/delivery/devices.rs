@@ -79,22 +79,24 @@ impl Drop for Admission {
 /// Connections that were let in and are to go live, in the order in which they came. One queue for all: a timer for each would outweigh
 /// what is kept of a device besides.
 #[derive(Default)]
-pub(super) struct Expected(Mutex<VecDeque<(Instant, Weak<Member>)>>);
+pub(super) struct ReadyDeadlines(Mutex<VecDeque<(Instant, Weak<Member>)>>);
 
-impl Expected {
+impl ReadyDeadlines {
     fn push(&self, member: &Arc<Member>) {
         self.0.lock().push_back((Instant::now() + READY_WITHIN, Arc::downgrade(member)));
     }
 
     /// Those whose time is up, and who have not gone live.
     fn late(&self, now: Instant) -> Vec<Arc<Member>> {
-        let mut expected = self.0.lock();
-        let due = expected.iter().take_while(|(due, _)| *due <= now).count();
-        let late =
-            expected.drain(..due).filter_map(|(_, member)| member.upgrade()).filter(|member| member.is_closed_yet());
+        let mut deadlines = self.0.lock();
+        let due = deadlines.iter().take_while(|(due, _)| *due <= now).count();
+        let late = deadlines
+            .drain(..due)
+            .filter_map(|(_, member)| member.upgrade())
+            .filter(|member| member.is_awaiting_transport());
         let late = late.collect();
-        if expected.is_empty() {
-            expected.shrink_to_fit();
+        if deadlines.is_empty() {
+            deadlines.shrink_to_fit();
         }
         late
     }
@@ -115,8 +117,8 @@ impl Delivery {
         let own = RoomName::of_user(&user);
         // The same text, if its token's identity has it: it is kept as long as the device.
         let own = rooms.iter().find(|room| **room == own).cloned().unwrap_or(own);
-        let behind = catch_up.may_be_behind(&own, resume, self);
-        let admission = self.enter(&own, user, connection, behind).await?;
+        let replaying = catch_up.begin_replay(&own, resume, self);
+        let admission = self.enter(&own, user, connection, replaying).await?;
         let member = &admission.member;
         catch_up.joined(&own, self.inner.history.position(&own));
         if catch_up.tells() {
@@ -124,8 +126,8 @@ impl Delivery {
         }
         for room in std::iter::once(&RoomName::everyone()).chain(&all).filter(|room| **room != own) {
             let is_membership = !rooms.contains(room) && !room.is_everyone();
-            let behind = catch_up.may_be_behind(room, resume, self);
-            let joined = self.join_early(member, room, behind).await;
+            let replaying = catch_up.begin_replay(room, resume, self);
+            let joined = self.join_early(member, room, replaying).await;
             if is_membership && !self.inner.memberships.has(member.user(), room) {
                 // A LeaveRoom in between did not see this connection in the room.
                 self.hub().leave(member, room);
@@ -140,13 +142,13 @@ impl Delivery {
         if !catch_up.is_empty() {
             *admission.catch_up.lock() = Some(Box::new(catch_up));
         }
-        self.inner.expected.push(&admission.member);
+        self.inner.ready_deadlines.push(&admission.member);
         Ok(admission)
     }
 
     /// Closes the connections that have not gone live in time.
     pub(super) fn close_late(&self) {
-        for member in self.inner.expected.late(Instant::now()) {
+        for member in self.inner.ready_deadlines.late(Instant::now()) {
             self.hub().close(&member, &CloseCode::Unready.into());
         }
     }
@@ -156,10 +158,10 @@ impl Delivery {
         own: &RoomName,
         user: UserId,
         connection: Arc<dyn Connection>,
-        behind: bool,
+        replaying: bool,
     ) -> Result<Arc<Admission>, limits::Refused> {
         let guard = self.hub().lock_room(own).await;
-        let member = self.hub().admit(&guard, user, connection, behind, self.inner.connections_per_user);
+        let member = self.hub().admit(&guard, user, connection, replaying, self.inner.connections_per_user);
         let member = member.ok_or(limits::Refused::User)?;
         self.send_retained(&guard, &member);
         Ok(Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }))

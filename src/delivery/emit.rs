@@ -5,7 +5,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Delivery, Once, acks::PendingAcks, collapse::Topic, envelope::enveloped, proof::Publishing};
 use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
-use crate::hub::{Counts, Frame, Kept, RoomGuard, WriteMode};
+use crate::hub::{Counts, EntryMeta, Frame, RoomGuard, WriteMode};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
 use crate::telemetry;
 
@@ -183,9 +183,9 @@ impl Delivery {
         if emit.retain && !self.inner.collapse.is_outdated(|| Topic::of(&emit), number) {
             // An envelope around nothing is not nothing, which takes the value away.
             let is_empty = matches!(emit.payload, Payload::None);
-            let kept = if is_empty { Payload::None } else { payload.clone() };
+            let value = if is_empty { Payload::None } else { payload.clone() };
             let value = RetainedValue {
-                payload: kept,
+                payload: value,
                 except_users: emit.except.users.clone(),
                 expires_at: emit.ttl.and_then(|ttl| time.checked_add(ttl).ok()),
             };
@@ -200,11 +200,11 @@ impl Delivery {
         } else {
             None
         };
-        let kept = stored.or(in_history.as_ref()).map(|position| Kept::new(message_id, &room, position));
+        let entry = stored.or(in_history.as_ref()).map(|position| EntryMeta::new(message_id, &room, position));
         let publishing = stored.and_then(|position| self.begin_publishing(&room, position.number, false));
         let unproven = publishing.as_ref().map(Publishing::unproven);
         let mode = if emit.alone { WriteMode::Inline } else { WriteMode::Batched };
-        let frame = Frame { volatile: emit.volatile, mode, kept, unproven, ..Frame::new(emit.event, payload) };
+        let frame = Frame { volatile: emit.volatile, mode, entry, unproven, ..Frame::new(emit.event, payload) };
         let (counts, pending) = match (guard, emit.ack) {
             (Some(guard), None) => (guard.fan_out(frame, &emit.except).await, None),
             // Out of the way of all that ask for nothing.

@@ -39,7 +39,7 @@ mod catch_up;
 
 mod replay;
 
-mod newcomers;
+mod first_resume_grace;
 
 mod overload;
 
@@ -57,7 +57,7 @@ use std::{
 
 use transport::QueuedBytes;
 
-use self::{collapse::Collapse, devices::Expected, newcomers::Newcomers, stored::ToBeStored};
+use self::{collapse::Collapse, devices::ReadyDeadlines, first_resume_grace::FirstResumeGrace, stored::ToBeStored};
 use crate::clock::Clock;
 use crate::cluster::{History, Idempotency, Retained, UserRooms};
 use crate::hub::Hub;
@@ -111,8 +111,8 @@ struct Inner {
     history: History,
     store: Option<Store>,
     to_be_stored: ToBeStored,
-    newcomers: Newcomers,
-    expected: Expected,
+    first_resume_grace: FirstResumeGrace,
+    ready_deadlines: ReadyDeadlines,
     /// Emits so far.
     accepted: AtomicU64,
     clock: Clock,
@@ -131,8 +131,8 @@ impl Delivery {
             history: history::history(rooms, history),
             store,
             to_be_stored: ToBeStored::default(),
-            newcomers: Newcomers::default(),
-            expected: Expected::default(),
+            first_resume_grace: FirstResumeGrace::default(),
+            ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),
             memberships: UserRooms::new(limits.memberships),
@@ -161,7 +161,7 @@ impl Delivery {
         let now = self.inner.clock.now();
         self.inner.history.sweep(now.as_millisecond());
         self.inner.retained.sweep(now);
-        self.inner.newcomers.sweep();
+        self.inner.first_resume_grace.sweep();
         self.close_late();
         for (user, room) in self.inner.memberships.sweep() {
             self.leave_now(&user, &room);

@@ -4,12 +4,12 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Delivery,
-    catch_up::{Origin, Resumed},
-    newcomers::COMES_BACK_WITHIN,
+    catch_up::{ReplayFrom, Resumed},
+    first_resume_grace::GRACE,
     proof::OwnMessage,
 };
-use crate::hub::{Frame, Kept, Member, Replayed, RoomGuard, Unproven};
-use crate::message::{KeptMessage, Position, RoomName};
+use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
+use crate::message::{LogEntry, Position, RoomName};
 use crate::store::{self, Mailbox, Store, Undelivered, Window};
 
 /// Messages that are read at one time, fewer if they are large.
@@ -24,7 +24,7 @@ pub(super) struct Replay<'a> {
     delivery: &'a Delivery,
     member: &'a Arc<Member>,
     room: &'a RoomName,
-    origin: &'a Origin,
+    from: &'a ReplayFrom,
     /// Up to here all was given; none: nothing was looked at yet.
     cursor: Option<u64>,
     /// Up to the cursor these are still to be given: no device of the user has proven them.
@@ -59,14 +59,19 @@ impl From<store::Error> for Stopped {
 /// Some messages of a room, and where it stands.
 enum Page {
     /// These are next, and maybe more follow; `last` is the room's last position.
-    Next { messages: Vec<KeptMessage>, more: bool, last: Position },
+    Next { messages: Vec<LogEntry>, more: bool, last: Position },
     /// What comes next is not there any more, or never was.
     Gap { last: Option<Position> },
 }
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(delivery: &'a Delivery, member: &'a Arc<Member>, room: &'a RoomName, origin: &'a Origin) -> Self {
-        Self { delivery, member, room, origin, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
+    pub(super) fn new(
+        delivery: &'a Delivery,
+        member: &'a Arc<Member>,
+        room: &'a RoomName,
+        from: &'a ReplayFrom,
+    ) -> Self {
+        Self { delivery, member, room, from, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
     }
 
     /// Waits for the store if need be. None: the connection has gone, or left the room.
@@ -87,7 +92,7 @@ impl<'a> Replay<'a> {
     /// What is not kept goes on meanwhile.
     async fn wait_for_store(&self) -> Option<()> {
         let hub = self.delivery.hub();
-        hub.held_up(self.member, self.room);
+        hub.log_unreadable(self.member, self.room);
         // Whatever the reason was, it is given time to pass.
         sleep(STILL_THERE).await;
         let mut reachable = self.delivery.store()?.reachable();
@@ -96,7 +101,7 @@ impl<'a> Replay<'a> {
                 return None;
             }
         }
-        hub.goes_on(self.member, self.room);
+        hub.log_readable(self.member, self.room);
         Some(())
     }
 
@@ -131,7 +136,7 @@ impl<'a> Replay<'a> {
     async fn page(&mut self) -> Result<Page, Stopped> {
         let history = &self.delivery.inner.history;
         if let Some(last) = history.position(self.room) {
-            let Origin::Seen(seen) = self.origin else {
+            let ReplayFrom::Position(seen) = self.from else {
                 return Ok(Page::Next { messages: Vec::new(), more: false, last });
             };
             let from = Position::new(seen.epoch.clone(), *self.cursor.get_or_insert(seen.number));
@@ -159,23 +164,23 @@ impl<'a> Replay<'a> {
             // What was trimmed meanwhile is missing among these.
             mailbox = store.mailbox(self.room).await?.unwrap_or_default();
         }
-        let may_begin_later = matches!(self.origin, Origin::Undelivered) && !self.member.connection().resumes();
+        let may_begin_later = matches!(self.from, ReplayFrom::Watermark) && !self.member.connection().resumes();
         let is_whole = cursor <= mailbox.last && (mailbox.trimmed <= cursor || may_begin_later);
         let last = store.position(mailbox.last).await?;
         Ok(if is_whole { Page::Next { messages, more, last } } else { Page::Gap { last: Some(last) } })
     }
 
     async fn cursor_in(&mut self, store: &Store, mailbox: Mailbox) -> Result<u64, Stopped> {
-        let cursor = match (self.cursor, self.origin) {
+        let cursor = match (self.cursor, self.from) {
             (Some(cursor), _) => cursor,
-            (None, Origin::Undelivered) => {
+            (None, ReplayFrom::Watermark) => {
                 let user = self.member.user();
                 let Undelivered { after, skipped } =
                     if mailbox.last == 0 { Undelivered::default() } else { store.undelivered(user).await? };
                 let begin = if self.member.connection().resumes() {
                     // Until it knows where it stands, what it was given may not have arrived.
-                    store.freeze_watermark(user, COMES_BACK_WITHIN);
-                    self.delivery.inner.newcomers.begin(user, after)
+                    store.freeze_watermark(user, GRACE);
+                    self.delivery.inner.first_resume_grace.begin(user, after)
                 } else {
                     after
                 };
@@ -183,7 +188,7 @@ impl<'a> Replay<'a> {
                 self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect();
                 begin
             }
-            (None, Origin::Seen(seen)) => {
+            (None, ReplayFrom::Position(seen)) => {
                 let begin = store.position(seen.number).await?;
                 // Past all that there can be: it is no place in this sequence.
                 if begin.epoch == seen.epoch { seen.number } else { u64::MAX }
@@ -194,7 +199,7 @@ impl<'a> Replay<'a> {
     }
 
     /// False if too much waits for the device, unless it may take its time.
-    async fn give(&mut self, messages: Vec<KeptMessage>, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
+    async fn give(&mut self, messages: Vec<LogEntry>, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
         for message in messages {
             let number = message.number;
             if message.except_users.contains(self.member.user()) {
@@ -230,11 +235,11 @@ impl<'a> Replay<'a> {
         Ok(true)
     }
 
-    async fn give_one(&mut self, message: KeptMessage, last: &Position, may_wait: bool) -> Result<Replayed, Stopped> {
+    async fn give_one(&mut self, message: LogEntry, last: &Position, may_wait: bool) -> Result<Replayed, Stopped> {
         let position = Position::new(last.epoch.clone(), message.number);
-        let kept = Kept::new(message.id, self.room, &position);
+        let entry = EntryMeta::new(message.id, self.room, &position);
         let unproven = self.unproven(message.number);
-        let frame = Frame { kept: Some(kept), unproven, ..Frame::new(message.event, message.payload) };
+        let frame = Frame { entry: Some(entry), unproven, ..Frame::new(message.event, message.payload) };
         loop {
             let replayed = self.delivery.hub().replay(self.member, self.room, &frame).ok_or(Stopped::Gone)?;
             if replayed == Replayed::Later && may_wait {

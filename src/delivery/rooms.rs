@@ -21,21 +21,21 @@ impl Delivery {
         joined
     }
 
-    /// The same for a connection that has not gone live: it is told later. `behind`: it is first given what it has missed there. None: it was
+    /// The same for a connection that has not gone live: it is told later. `replaying`: it is first given what it has missed there. None: it was
     /// there, or is gone.
     pub(super) async fn join_early(
         &self,
         member: &Arc<Member>,
         room: &RoomName,
-        behind: bool,
+        replaying: bool,
     ) -> Option<Option<Position>> {
         let guard = self.hub().lock_room(room).await;
-        let joined = if behind { guard.join_behind(member) } else { guard.join(member) };
+        let joined = if replaying { guard.join_replaying(member) } else { guard.join(member) };
         if !joined {
             return None;
         }
         self.send_retained(&guard, member);
-        Some(if behind { None } else { self.position_for(member, room).await })
+        Some(if replaying { None } else { self.position_for(member, room).await })
     }
 
     /// Where a room stands, for a connection that resumes, as far as can be told. The room is to be locked.

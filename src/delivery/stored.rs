@@ -9,7 +9,7 @@ use super::{
     emit::{Accepted, Refused},
     proof::Publishing,
 };
-use crate::hub::{Frame, Kept, RoomGuard};
+use crate::hub::{EntryMeta, Frame, RoomGuard};
 use crate::message::{Exceptions, MessageId, Position, Receipt, RoomName};
 use crate::store::{Appended, NewMessage, Store};
 
@@ -157,11 +157,11 @@ impl Delivery {
         };
         for message in messages {
             let position = Position { number: message.number, ..begin.clone() };
-            let kept = Some(Kept::new(message.id, guard.room(), &position));
+            let entry = Some(EntryMeta::new(message.id, guard.room(), &position));
             let except = Exceptions { users: message.except_users, ..Exceptions::default() };
             let publishing = self.begin_publishing(guard.room(), position.number, true);
             let unproven = publishing.as_ref().map(Publishing::unproven);
-            let frame = Frame { kept, unproven, ..Frame::new(message.event, message.payload) };
+            let frame = Frame { entry, unproven, ..Frame::new(message.event, message.payload) };
             let counts = guard.fan_out(frame, &except).await;
             if let Some(publishing) = publishing {
                 publishing.done(&counts);

@@ -80,7 +80,7 @@ pub(super) fn stored_message(listed: ListedMessage) -> StoredMessage {
         message::Payload::Json(raw) => Some(stored_message::Payload::Json(raw.get().to_owned())),
         message::Payload::Binary(bytes) => Some(stored_message::Payload::Binary(bytes)),
     };
-    let (seconds, millis) = (message.kept_at_ms.div_euclid(1_000), message.kept_at_ms.rem_euclid(1_000));
+    let (seconds, millis) = (message.stored_at_ms.div_euclid(1_000), message.stored_at_ms.rem_euclid(1_000));
     StoredMessage {
         id: message.id.to_string(),
         position: position.to_string(),

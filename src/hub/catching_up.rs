@@ -11,7 +11,7 @@ pub(super) struct CatchingUp {
     /// What came before it did, but for the rooms below.
     waiting: Vec<Waiting>,
     /// The rooms of which kept messages are being replayed: what is live there comes after those.
-    behind: HashMap<RoomName, Behind>,
+    replaying: HashMap<RoomName, Replaying>,
     /// What waits takes up so much.
     bytes: usize,
     /// The device is to be told how catching up went.
@@ -22,19 +22,19 @@ pub(super) struct CatchingUp {
 
 /// A room of which kept messages are being replayed.
 #[derive(Default)]
-struct Behind {
+struct Replaying {
     waiting: Vec<Waiting>,
     /// Who waits for an acknowledgement of a message that is still to be replayed, by its number.
     acks: HashMap<u64, AckSink>,
     /// What is kept cannot be read for now, so what is not kept does not wait for it.
-    is_held_up: bool,
+    is_log_unreadable: bool,
 }
 
 /// A frame that waits.
 pub(super) struct Waiting {
     pub(super) frame: Arc<Frame>,
     pub(super) ack: Option<AckSink>,
-    /// In a room that is behind: the number of the first message that was kept after it.
+    /// In a room that is being replayed: the number of the first message that was kept after it.
     before: Option<u64>,
 }
 
@@ -60,22 +60,22 @@ impl CatchingUp {
         most_bytes: usize,
     ) -> Fate {
         let is_full = self.bytes > most_bytes && !frame.on_join;
-        let behind = room.and_then(|room| self.behind.get_mut(room)).filter(|_| !frame.on_join);
-        match (behind, &frame.kept) {
-            (Some(behind), Some(kept)) => {
-                let open_ended = behind.waiting.iter_mut().rev().take_while(|waiting| waiting.before.is_none());
-                open_ended.for_each(|waiting| waiting.before = Some(kept.number));
-                behind.acks.extend(ack.map(|ack| (kept.number, ack)));
+        let replaying = room.and_then(|room| self.replaying.get_mut(room)).filter(|_| !frame.on_join);
+        match (replaying, &frame.entry) {
+            (Some(replaying), Some(entry)) => {
+                let open_ended = replaying.waiting.iter_mut().rev().take_while(|waiting| waiting.before.is_none());
+                open_ended.for_each(|waiting| waiting.before = Some(entry.number));
+                replaying.acks.extend(ack.map(|ack| (entry.number, ack)));
                 return Fate::Replayed;
             }
-            (Some(Behind { is_held_up: true, .. }) | None, kept) if self.is_open => {
-                if let (Some(room), Some(kept)) = (room, kept) {
-                    self.sent.insert(room.clone(), kept.number);
+            (Some(Replaying { is_log_unreadable: true, .. }) | None, entry) if self.is_open => {
+                if let (Some(room), Some(entry)) = (room, entry) {
+                    self.sent.insert(room.clone(), entry.number);
                 }
                 return Fate::Send(ack);
             }
             (Some(_) | None, _) if is_full => return Fate::Full,
-            (Some(behind), None) => behind.waiting.push(Waiting { frame: frame.clone(), ack, before: None }),
+            (Some(replaying), None) => replaying.waiting.push(Waiting { frame: frame.clone(), ack, before: None }),
             (None, _) => self.waiting.push(Waiting { frame: frame.clone(), ack, before: None }),
         }
         self.bytes += if frame.on_join { 0 } else { frame.size() };
@@ -83,8 +83,8 @@ impl CatchingUp {
     }
 
     /// From now on what is live in a room waits.
-    pub(super) fn fall_behind(&mut self, room: &RoomName) {
-        self.behind.entry(room.clone()).or_default();
+    pub(super) fn begin_replay(&mut self, room: &RoomName) {
+        self.replaying.entry(room.clone()).or_default();
     }
 
     /// What has waited for the transport.
@@ -96,7 +96,7 @@ impl CatchingUp {
 
     /// What came in a room before the kept message with this number.
     pub(super) fn before(&mut self, room: &RoomName, number: u64) -> Vec<Waiting> {
-        let Some(Behind { waiting, .. }) = self.behind.get_mut(room) else {
+        let Some(Replaying { waiting, .. }) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
         let count = waiting.iter().take_while(|w| w.before.is_some_and(|before| before <= number)).count();
@@ -106,35 +106,35 @@ impl CatchingUp {
 
     /// Who waits for the acknowledgement of a message that is to be replayed now.
     pub(super) fn ack_of(&mut self, room: &RoomName, number: u64) -> Option<AckSink> {
-        self.behind.get_mut(room)?.acks.remove(&number)
+        self.replaying.get_mut(room)?.acks.remove(&number)
     }
 
-    /// All that waits in a room, which is not behind any more.
+    /// All that waits in a room, which is replayed.
     pub(super) fn caught_up(&mut self, room: &RoomName) -> Vec<Waiting> {
-        let Behind { waiting, .. } = self.behind.remove(room).unwrap_or_default();
+        let Replaying { waiting, .. } = self.replaying.remove(room).unwrap_or_default();
         self.given(waiting)
     }
 
     /// What waits in a room, of which what is kept cannot be read for now.
-    pub(super) fn held_up(&mut self, room: &RoomName) -> Vec<Waiting> {
-        let Some(behind) = self.behind.get_mut(room) else {
+    pub(super) fn log_unreadable(&mut self, room: &RoomName) -> Vec<Waiting> {
+        let Some(replaying) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
-        behind.is_held_up = true;
-        let waiting = std::mem::take(&mut behind.waiting);
+        replaying.is_log_unreadable = true;
+        let waiting = std::mem::take(&mut replaying.waiting);
         self.given(waiting)
     }
 
     /// What is kept in a room can be read again.
-    pub(super) fn goes_on(&mut self, room: &RoomName) {
-        if let Some(behind) = self.behind.get_mut(room) {
-            behind.is_held_up = false;
+    pub(super) fn log_readable(&mut self, room: &RoomName) {
+        if let Some(replaying) = self.replaying.get_mut(room) {
+            replaying.is_log_unreadable = false;
         }
     }
 
     /// Whether nothing is missing any more.
     pub(super) fn is_done(&self) -> bool {
-        self.is_open && self.behind.is_empty() && !self.is_to_be_told
+        self.is_open && self.replaying.is_empty() && !self.is_to_be_told
     }
 
     /// The device is to be told how catching up went.
@@ -148,8 +148,8 @@ impl CatchingUp {
         std::mem::take(&mut self.sent)
     }
 
-    pub(super) fn is_behind(&self, room: &RoomName) -> bool {
-        self.behind.contains_key(room)
+    pub(super) fn is_replaying(&self, room: &RoomName) -> bool {
+        self.replaying.contains_key(room)
     }
 
     fn given(&mut self, waiting: Vec<Waiting>) -> Vec<Waiting> {

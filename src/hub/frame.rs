@@ -21,7 +21,7 @@ pub struct Frame {
     /// Who writes it to those who are live.
     pub mode: WriteMode,
     /// Where the message stands in its room's sequence, if it is kept.
-    pub kept: Option<Kept>,
+    pub entry: Option<EntryMeta>,
     /// Where connections report that the device has received it: set on stored messages of a user's own mailbox, live and replayed.
     pub unproven: Option<Arc<dyn Unproven>>,
     /// What edges write for it.
@@ -60,7 +60,7 @@ impl Written {
 
 /// What is kept besides being sent: devices that resume are told where it stands.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct EntryMeta {
     /// Its number in the room's sequence.
     pub number: u64,
     /// The event's second argument for them: `{ id, room, position }`.
@@ -74,7 +74,7 @@ struct Meta<'a> {
     position: String,
 }
 
-impl Kept {
+impl EntryMeta {
     /// A message that stands there.
     pub fn new(id: MessageId, room: &RoomName, position: &Position) -> Self {
         let meta = Meta { id: id.to_string(), room: room.as_str(), position: position.to_string() };
@@ -93,7 +93,7 @@ impl Frame {
             volatile: false,
             on_join: false,
             mode: WriteMode::Batched,
-            kept: None,
+            entry: None,
             unproven: None,
             written: Written::default(),
         }

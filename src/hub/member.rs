@@ -136,7 +136,7 @@ impl Member {
     }
 
     /// Whether its transport takes nothing yet.
-    pub fn is_closed_yet(&self) -> bool {
+    pub fn is_awaiting_transport(&self) -> bool {
         matches!(&self.state.lock().phase, Phase::CatchingUp(missing) if !missing.is_open)
     }
 
@@ -145,7 +145,7 @@ impl Member {
         matches!(self.state.lock().phase, Phase::Gone)
     }
 
-    /// Lets frames through from now on: first `greeting`, then what has waited. What is live in rooms that are behind waits on.
+    /// Lets frames through from now on: first `greeting`, then what has waited. What is live in rooms that are being replayed waits on.
     /// False if the connection is gone, or its queue does not take them.
     pub fn go_live(&self, greeting: Option<&Frame>) -> bool {
         let mut state = self.state.lock();
@@ -159,20 +159,20 @@ impl Member {
         taken
     }
 
-    /// Gives the connection a message that it has missed in a room that is behind, and before it what came there in between.
+    /// Gives the connection a message that it has missed in a room that is being replayed, and before it what came there in between.
     pub(super) fn replay(&self, room: &RoomName, frame: &Frame) -> Result<Replayed, QueueError> {
         let mut state = self.state.lock();
         let is_there = state.rooms.contains(room);
         let Phase::CatchingUp(missing) = &mut state.phase else {
             return Err(QueueError::Ended);
         };
-        if !is_there || !missing.is_behind(room) {
+        if !is_there || !missing.is_replaying(room) {
             return Err(QueueError::Ended);
         }
         if !self.connection.has_room() {
             return Ok(Replayed::Later);
         }
-        let number = frame.kept.as_ref().map_or(0, |kept| kept.number);
+        let number = frame.entry.as_ref().map_or(0, |entry| entry.number);
         let earlier = missing.before(room, number);
         let ack = missing.ack_of(room, number);
         earlier.into_iter().try_for_each(|earlier| self.give(earlier))?;
@@ -187,7 +187,7 @@ impl Member {
         }
     }
 
-    /// A room is not behind any more: gives the connection what has waited there.
+    /// A room is replayed: gives the connection what has waited there.
     pub(super) fn caught_up(&self, room: &RoomName) -> Result<(), QueueError> {
         let mut state = self.state.lock();
         let Phase::CatchingUp(missing) = &mut state.phase else {
@@ -198,13 +198,13 @@ impl Member {
         given
     }
 
-    /// What is kept in a room that is behind cannot be read for now: what waits there goes out, and what is not kept does not wait.
-    pub(super) fn held_up(&self, room: &RoomName) -> Result<(), QueueError> {
+    /// What is kept in a room that is being replayed cannot be read for now: what waits there goes out, and what is not kept does not wait.
+    pub(super) fn log_unreadable(&self, room: &RoomName) -> Result<(), QueueError> {
         let mut state = self.state.lock();
         let Phase::CatchingUp(missing) = &mut state.phase else {
             return Ok(());
         };
-        missing.held_up(room).into_iter().try_for_each(|waiting| self.give(waiting))
+        missing.log_unreadable(room).into_iter().try_for_each(|waiting| self.give(waiting))
     }
 
     /// The device will be told how catching up went, before it counts as live.
@@ -229,9 +229,9 @@ impl Member {
     }
 
     /// It can be read again.
-    pub(super) fn goes_on(&self, room: &RoomName) {
+    pub(super) fn log_readable(&self, room: &RoomName) {
         if let Phase::CatchingUp(missing) = &mut self.state.lock().phase {
-            missing.goes_on(room);
+            missing.log_readable(room);
         }
     }
 
@@ -291,9 +291,14 @@ impl Member {
         }
     }
 
-    /// Runs `add` with a room and notes it by the name that this gives, unless it is noted already or the connection is gone. `behind`:
+    /// Runs `add` with a room and notes it by the name that this gives, unless it is noted already or the connection is gone. `replaying`:
     /// what was kept there is to be replayed first, if the connection has not gone live yet.
-    pub(super) fn enter(&self, room: &RoomName, behind: bool, add: impl FnOnce(&RoomName) -> Option<RoomName>) -> bool {
+    pub(super) fn enter(
+        &self,
+        room: &RoomName,
+        replaying: bool,
+        add: impl FnOnce(&RoomName) -> Option<RoomName>,
+    ) -> bool {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Gone) || state.rooms.contains(room) {
             return false;
@@ -302,8 +307,8 @@ impl Member {
             return false;
         };
         state.rooms.push(name);
-        if let (true, Phase::CatchingUp(missing)) = (behind, &mut state.phase) {
-            missing.fall_behind(room);
+        if let (true, Phase::CatchingUp(missing)) = (replaying, &mut state.phase) {
+            missing.begin_replay(room);
         }
         true
     }

@@ -10,7 +10,7 @@ mod ack;
 pub use ack::{AckSink, AckWaiter};
 
 mod frame;
-pub use frame::{Form, Frame, Kept};
+pub use frame::{EntryMeta, Form, Frame};
 
 mod catching_up;
 
@@ -54,26 +54,26 @@ impl Hub {
         Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), waiting_bytes }
     }
 
-    /// Lets a connection in, unless its user has `most` already. It is in no room but that of `guard`, which is its user's, and `behind`
+    /// Lets a connection in, unless its user has `most` already. It is in no room but that of `guard`, which is its user's, and `replaying`
     /// there. Until it goes live, what it gets waits.
     pub fn admit(
         &self,
         guard: &RoomGuard<'_>,
         user: UserId,
         connection: Arc<dyn Connection>,
-        behind: bool,
+        replaying: bool,
         most: usize,
     ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.waiting_bytes));
-        if !self.enter(&member, guard.room(), behind, most) {
+        if !self.enter(&member, guard.room(), replaying, most) {
             return None;
         }
         telemetry::connection_opened(member.connection().transport().as_str());
         Some(member)
     }
 
-    fn enter(&self, member: &Arc<Member>, name: &RoomName, behind: bool, most: usize) -> bool {
-        member.enter(name, behind, |name| {
+    fn enter(&self, member: &Arc<Member>, name: &RoomName, replaying: bool, most: usize) -> bool {
+        member.enter(name, replaying, |name| {
             let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
             if room.len() >= most {
                 return None;

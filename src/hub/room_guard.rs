@@ -40,7 +40,7 @@ pub struct Counts {
     /// Of those, the ones whose queue did not.
     pub dropped: u64,
     /// Of the enqueued, the ones that have missed earlier messages of the room and come to this one.
-    pub behind: u64,
+    pub replaying: u64,
 }
 
 /// The lock of a room. Its holder publishes to the room or joins a connection to it.
@@ -103,7 +103,7 @@ impl Hub {
 }
 
 impl Hub {
-    /// Gives a connection a message that it has missed in a room that is behind, and before it what came there in between. None: it is
+    /// Gives a connection a message that it has missed in a room that is being replayed, and before it what came there in between. None: it is
     /// gone, or has left the room.
     pub fn replay(&self, member: &Arc<Member>, room: &RoomName, frame: &Frame) -> Option<Replayed> {
         match member.replay(room, frame) {
@@ -125,16 +125,16 @@ impl Hub {
         }
     }
 
-    /// What is kept in a room that is behind cannot be read for now: what is not kept does not wait for it.
-    pub fn held_up(&self, member: &Arc<Member>, room: &RoomName) {
-        if let Err(error) = member.held_up(room) {
+    /// What is kept in a room that is being replayed cannot be read for now: what is not kept does not wait for it.
+    pub fn log_unreadable(&self, member: &Arc<Member>, room: &RoomName) {
+        if let Err(error) = member.log_unreadable(room) {
             self.give_up(member, error);
         }
     }
 
     /// It can be read again.
-    pub fn goes_on(&self, member: &Member, room: &RoomName) {
-        member.goes_on(room);
+    pub fn log_readable(&self, member: &Member, room: &RoomName) {
+        member.log_readable(room);
     }
 
     fn give_up(&self, member: &Arc<Member>, error: QueueError) {
@@ -158,7 +158,7 @@ impl RoomGuard<'_> {
     }
 
     /// The same, for a connection that has not gone live: what is live there waits until it has caught up.
-    pub fn join_behind(&self, member: &Arc<Member>) -> bool {
+    pub fn join_replaying(&self, member: &Arc<Member>) -> bool {
         self.held.hub.enter(member, self.room(), true, usize::MAX)
     }
 
@@ -262,7 +262,7 @@ impl Counts {
             Delivery::Enqueued => self.enqueued += 1,
             Delivery::Replayed => {
                 self.enqueued += 1;
-                self.behind += 1;
+                self.replaying += 1;
             }
             Delivery::Dropped(_) => self.dropped += 1,
         }

@@ -15,8 +15,8 @@ pub use id::{ConnectionId, MessageId};
 mod position;
 pub use position::Position;
 
-mod kept;
-pub use kept::KeptMessage;
+mod log_entry;
+pub use log_entry::LogEntry;
 
 mod payload;
 pub use payload::Payload;

@@ -63,7 +63,7 @@ impl SocketConnection {
     }
 
     fn meta<'a>(&self, frame: &'a Frame) -> Option<&'a RawValue> {
-        frame.kept.as_ref().filter(|_| self.resumes).map(|kept| &*kept.meta)
+        frame.entry.as_ref().filter(|_| self.resumes).map(|entry| &*entry.meta)
     }
 
     fn outgoing<'a>(&self, frame: &'a Frame, frames: &'a [bytes::Bytes]) -> Outgoing<'a> {

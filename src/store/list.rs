@@ -5,10 +5,10 @@ use sqlx::{Row, any::AnyRow};
 use super::{
     Error, Store,
     append::statement,
-    read::{COLUMNS, kept},
+    read::{COLUMNS, log_entry},
     unread::{IS_FOR_USER, IS_READ, IS_UNREAD, quoted},
 };
-use crate::message::{KeptMessage, RoomName, UserId};
+use crate::message::{LogEntry, RoomName, UserId};
 
 /// Which messages of a mailbox.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub struct Reader {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
     /// The message.
-    pub message: KeptMessage,
+    pub message: LogEntry,
     /// Whether the reader has read it; none: there is no reader.
     pub is_read: Option<bool>,
 }
@@ -76,7 +76,7 @@ impl Store {
         for row in &rows {
             // Others in between have expired, or are not for this reader.
             if let Some(is_read) = is_read.get(&row.try_get(0)?) {
-                listed.push(Listed { message: kept(row)?, is_read: *is_read });
+                listed.push(Listed { message: log_entry(row)?, is_read: *is_read });
             }
         }
         Ok((listed, more))

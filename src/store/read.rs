@@ -1,7 +1,7 @@
 use sqlx::{Row, any::AnyRow};
 
 use super::{Error, Mailbox, Store, append::statement};
-use crate::message::{EventName, KeptMessage, MessageId, Payload, RoomName, UserId};
+use crate::message::{EventName, LogEntry, MessageId, Payload, RoomName, UserId};
 
 pub(super) const COLUMNS: &str = "position, message_id, event, kind, payload, except_users, stored_at";
 
@@ -23,7 +23,7 @@ impl Store {
     }
 
     /// Those of these messages that are in a mailbox, in order.
-    pub async fn messages_by_id(&self, room: &RoomName, ids: &[MessageId]) -> Result<Vec<KeptMessage>, Error> {
+    pub async fn messages_by_id(&self, room: &RoomName, ids: &[MessageId]) -> Result<Vec<LogEntry>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM messages WHERE room = $1 AND message_id = $2 AND expires_at > $3");
         let (room, ids, now) = (room.clone(), ids.to_vec(), self.now_ms());
         let read = self.inner.database.read(move |connection| {
@@ -36,13 +36,13 @@ impl Store {
                 Ok(rows)
             })
         });
-        let mut messages: Vec<_> = read.await?.iter().map(kept).collect::<Result<_, _>>()?;
+        let mut messages: Vec<_> = read.await?.iter().map(log_entry).collect::<Result<_, _>>()?;
         messages.sort_by_key(|message| message.number);
         Ok(messages)
     }
 }
 
-pub(super) fn kept(row: &AnyRow) -> Result<KeptMessage, Error> {
+pub(super) fn log_entry(row: &AnyRow) -> Result<LogEntry, Error> {
     let text = |column: usize| row.try_get::<String, _>(column);
     let payload: Vec<u8> = row.try_get(4)?;
     let payload = match &*text(3)? {
@@ -55,12 +55,12 @@ pub(super) fn kept(row: &AnyRow) -> Result<KeptMessage, Error> {
     };
     let except: Vec<String> =
         serde_json::from_str(&text(5)?).map_err(|_| Error::Broken("excepted users that are no list"))?;
-    Ok(KeptMessage {
+    Ok(LogEntry {
         number: row.try_get::<i64, _>(0)?.cast_unsigned(),
         id: text(1)?.parse().map_err(|_| Error::Broken("a message id that is none"))?,
         event: EventName::new(&text(2)?).map_err(|_| Error::Broken("an event that is none"))?,
         payload,
         except_users: except.iter().filter_map(|user| UserId::new(user).ok()).collect(),
-        kept_at_ms: row.try_get(6)?,
+        stored_at_ms: row.try_get(6)?,
     })
 }

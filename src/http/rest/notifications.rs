@@ -145,7 +145,7 @@ impl<'a> Notification<'a> {
             Payload::Json(raw) => Content::Json(raw),
             Payload::Binary(bytes) => Content::Base64(BASE64_STANDARD.encode(bytes)),
         };
-        let stored_at = Timestamp::from_millisecond(message.kept_at_ms).unwrap_or_default();
+        let stored_at = Timestamp::from_millisecond(message.stored_at_ms).unwrap_or_default();
         Self {
             id: message.id.to_string(),
             position: position.to_string(),

@@ -68,16 +68,16 @@ fn frames() -> Vec<Frame> {
     for payload in payloads {
         for event in ["e", "say \"a\\b\" é\u{7}"] {
             let event = EventName::new(event).unwrap_or_else(|_| EventName::new("e").unwrap());
-            let kept = crate::hub::Kept::new(MessageId::at(jiff::Timestamp::UNIX_EPOCH), &room, &position);
+            let entry = crate::hub::EntryMeta::new(MessageId::at(jiff::Timestamp::UNIX_EPOCH), &room, &position);
             frames.push(Frame::new(event.clone(), payload.clone()));
-            frames.push(Frame { kept: Some(kept), ..Frame::new(event, payload.clone()) });
+            frames.push(Frame { entry: Some(entry), ..Frame::new(event, payload.clone()) });
         }
     }
     frames
 }
 
 fn meta(frame: &Frame) -> Option<&RawValue> {
-    frame.kept.as_ref().map(|kept| &*kept.meta)
+    frame.entry.as_ref().map(|entry| &*entry.meta)
 }
 
 fn emit(socket: &SocketRef, frame: &Frame) {

@@ -2,7 +2,7 @@ use super::{EventName, MessageId, Payload, UserId};
 
 /// A message of a room that is kept for devices that come later.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KeptMessage {
+pub struct LogEntry {
     /// Its number in the room's sequence.
     pub number: u64,
     /// Its id.
@@ -14,5 +14,5 @@ pub struct KeptMessage {
     /// Users who are not to get it.
     pub except_users: Vec<UserId>,
     /// When it was kept, in milliseconds since 1970.
-    pub kept_at_ms: i64,
+    pub stored_at_ms: i64,
 }

@@ -1,0 +1,49 @@
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::message::UserId;
+
+/// How soon a device comes back that was cut off before it was told where it stands.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
+/// Users whose devices have resumed for the first time lately, and from where on they were given what is stored. Such a device knows no
+/// position yet: what was on its way when its connection broke is known to nobody but here.
+#[derive(Default)]
+pub(super) struct FirstResumeGrace(Mutex<HashMap<UserId, (u64, Instant)>>);
+
+impl FirstResumeGrace {
+    /// From where on a device is given what is stored: from the mark, or from where one was that may not have got it.
+    pub(super) fn begin(&self, user: &UserId, mark: u64) -> u64 {
+        let mut first_resume_grace = self.0.lock();
+        let now = Instant::now();
+        let (begin, since) = first_resume_grace.get(user).copied().unwrap_or((mark, now));
+        let begin = if now.duration_since(since) < GRACE { begin.min(mark) } else { mark };
+        first_resume_grace.insert(user.clone(), (begin, now));
+        begin
+    }
+
+    /// Forgets those who would be back by now.
+    pub(super) fn sweep(&self) {
+        self.0.lock().retain(|_, (_, since)| since.elapsed() < GRACE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_comes_back_soon_begins_where_it_began() {
+        let (first_resume_grace, user) = (FirstResumeGrace::default(), UserId::new("42").unwrap());
+        assert_eq!(first_resume_grace.begin(&user, 3), 3);
+        assert_eq!(first_resume_grace.begin(&user, 9), 3);
+        assert_eq!(first_resume_grace.begin(&UserId::new("43").unwrap(), 5), 5);
+        tokio::time::advance(GRACE).await;
+        assert_eq!(first_resume_grace.begin(&user, 9), 9);
+        tokio::time::advance(GRACE).await;
+        first_resume_grace.sweep();
+        assert!(first_resume_grace.0.lock().is_empty());
+    }
+}
