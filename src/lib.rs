@@ -3,13 +3,13 @@
 //! ```text
 //! backend ──gRPC──▶ command ──▶ delivery ──▶ hub ──▶ Socket.IO / WebSocket ──▶ device
 //!                                  │  ▲ ▲
-//!                                  ▼  │ └─ cluster (alone so far: in memory)
+//!                                  ▼  │ └─ state (in memory)
 //!                             receipt └─── store (mailboxes, on disk)
 //! ```
 //!
 //! A backend's call is decoded by the edge [`grpc`] into a command. [`command`] asks whether the caller may do that,
 //! and within which limits. [`delivery`] takes the emit: an idempotency key that is known answers with the first
-//! receipt; else the room's turn is taken, [`store`] keeps what is to be stored, and [`hub`] puts one shared frame into the queue of each
+//! receipt; else the room is locked, [`store`] keeps what is to be stored, and [`hub`] puts one shared frame into the queue of each
 //! connection in the room. What became of it at each of them is counted, and goes back to the backend as the receipt. A device connects
 //! through the edge [`socketio`] or [`websocket`], which verifies its token, and is a member of its rooms in the hub until
 //! its connection ends. What it sends is a command, too: it does what a rule of the configuration says, or nothing.
@@ -50,8 +50,8 @@
 //! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
 //! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message`, `transport` |
 //! | [`store`] | what outlives a process: mailboxes, and what users have read; all SQL is here | `message` |
-//! | [`cluster`] | what nodes share: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `proto` |
-//! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `cluster`, `transport` |
+//! | [`state`] | what nodes share, and one node keeps in memory: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message` |
+//! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `state`, `transport` |
 //! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery`, `store` |
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto`, `transport` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `transport`, `engineioxide` |
@@ -108,7 +108,6 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;
-pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod delivery;
@@ -121,6 +120,7 @@ pub mod memory;
 pub mod message;
 pub mod proto;
 pub mod socketio;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 pub mod websocket;

@@ -3,7 +3,7 @@ use std::{borrow::Cow, sync::Arc};
 use super::{Admission, Commands};
 use crate::auth::{Identity, TokenRefused};
 use crate::delivery::{Connection, Resume};
-use crate::limits::{ConnectionEvents, Refused};
+use crate::limits::{ConnectionEvents, LimitExceeded};
 use crate::message::{RoomName, UserId};
 
 impl Commands {
@@ -24,8 +24,8 @@ impl Commands {
         identity: &Identity,
         connection: Arc<dyn Connection>,
         resume: Option<&Resume>,
-    ) -> Result<Arc<Admission>, Refused> {
-        self.connects.take(&identity.user).map_err(Refused::UserConnects)?;
+    ) -> Result<Arc<Admission>, LimitExceeded> {
+        self.connects.take(&identity.user).map_err(LimitExceeded::UserConnects)?;
         let mut rooms = Cow::Borrowed(&*identity.rooms);
         if let Some(resume) = resume {
             let is_new = |room: &&RoomName| !identity.rooms.contains(room) && self.may_stay(identity, room);

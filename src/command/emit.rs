@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{Once, Refused, SentSignal};
+use crate::delivery::{EmitError, IdempotencyKey, SentSignal};
 use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, Emit, EventName, Invalid, Payload, Receipt};
 use crate::telemetry;
@@ -50,9 +50,9 @@ impl Commands {
         sent: Option<SentSignal>,
     ) -> Result<Receipt, Error> {
         self.wrap_as_configured(&mut request.emit);
-        let once = once(caller, &request);
+        let key = idempotency_key(caller, &request);
         let counted = self.count_emits(caller, 1);
-        self.emit_counted(caller, request, once, counted, sent).await
+        self.emit_counted(caller, request, key, counted, sent).await
     }
 
     /// Sends an event that was wrapped and of which the idempotency key was looked at before, unless it was too much for the rate
@@ -61,7 +61,7 @@ impl Commands {
         &self,
         caller: &Caller,
         request: EmitRequest,
-        once: Option<Once>,
+        key: Option<IdempotencyKey>,
         counted: Result<(), Error>,
         sent: Option<SentSignal>,
     ) -> Result<Receipt, Error> {
@@ -74,11 +74,11 @@ impl Commands {
             return Err(error);
         }
         // Noted by whoever finishes it, since the caller may be gone by then.
-        let note = move |done: &Result<Receipt, Refused>| match done {
+        let note = move |done: &Result<Receipt, EmitError>| match done {
             Ok(receipt) => audit.note(Ok(receipt)),
             Err(refused) => audit.note(Err(&refusal(*refused))),
         };
-        self.delivery.emit(emit, once, received, sent, note).await.map_err(refusal)
+        self.delivery.emit(emit, key, received, sent, note).await.map_err(refusal)
     }
 
     /// Counts so many emits towards the rate of the caller's API key: all or none.
@@ -109,12 +109,12 @@ impl Commands {
         caller: &Caller,
         emit: &Emit,
         audience: &Audience,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
     ) -> Result<(), Error> {
         caller.may_emit_to(audience)?;
         self.check(emit)?;
-        match once {
-            Some(once) if self.delivery.is_reused(audience, once) => Err(key_reused()),
+        match key {
+            Some(key) if self.delivery.is_reused(audience, key) => Err(key_reused()),
             Some(_) | None => Ok(()),
         }
     }
@@ -195,8 +195,8 @@ impl EmitAudit {
     }
 }
 
-fn sent(receipt: &Receipt) -> telemetry::audit::Sent<'_> {
-    telemetry::audit::Sent {
+fn sent(receipt: &Receipt) -> telemetry::audit::EmitOutcome<'_> {
+    telemetry::audit::EmitOutcome {
         message_id: &receipt.message_id,
         matched: receipt.matched,
         enqueued: receipt.enqueued,
@@ -208,39 +208,39 @@ fn sent(receipt: &Receipt) -> telemetry::audit::Sent<'_> {
 
 /// Puts what was refused into the audit log, with what is known of it.
 pub(super) fn audit_refusal(api_key: &str, audience: Option<&Audience>, event: Option<&EventName>, error: &Error) {
-    telemetry::audit::refused(&telemetry::audit::Refused {
+    telemetry::audit::refused(&telemetry::audit::RefusedCall {
         api_key: Some(api_key),
         audience: audience.map(|audience| audience as _),
         event: event.map(EventName::as_str),
         code: error.code(),
         reason: &error.to_string(),
-        ..telemetry::audit::Refused::default()
+        ..telemetry::audit::RefusedCall::default()
     });
 }
 
-pub(super) fn once(caller: &Caller, request: &EmitRequest) -> Option<Once> {
-    request.idempotency_key.clone().map(|key| Once::new(caller.name.clone(), key, &request.emit))
+pub(super) fn idempotency_key(caller: &Caller, request: &EmitRequest) -> Option<IdempotencyKey> {
+    request.idempotency_key.clone().map(|key| IdempotencyKey::new(caller.name.clone(), key, &request.emit))
 }
 
-pub(super) fn refusal(refused: Refused) -> Error {
-    match refused {
-        Refused::KeyReused => key_reused(),
-        Refused::RetainedFull => Error::ResourceExhausted {
+pub(super) fn refusal(error: EmitError) -> Error {
+    match error {
+        EmitError::KeyReused => key_reused(),
+        EmitError::RetainedFull => Error::ResourceExhausted {
             message: "retain.max_entries is met: take values away by retaining no payload, or keep more".into(),
             retry_after: RETAINED_RETRY,
         },
-        Refused::RetainedRoomFull => Error::ResourceExhausted {
+        EmitError::RetainedRoomFull => Error::ResourceExhausted {
             message: "retain.max_room_bytes is met: take values of this room away by retaining no payload, or retain \
                       smaller ones"
                 .into(),
             retry_after: RETAINED_RETRY,
         },
-        Refused::StoreUnavailable => Error::Unavailable(
+        EmitError::StoreUnavailable => Error::Unavailable(
             "the store cannot be reached, and nothing was sent. It may be kept all the same: send it again, with the same \
              options.idempotency_key to have it once"
                 .into(),
         ),
-        Refused::CollapseFull { retry_after } => Error::ResourceExhausted {
+        EmitError::CollapseFull { retry_after } => Error::ResourceExhausted {
             message: "collapse.max_keys is met: too many collapse keys at one time".into(),
             retry_after,
         },

@@ -1,6 +1,6 @@
 use super::{
     Commands, EmitRequest, Error,
-    emit::{audit_refusal, once, refusal},
+    emit::{audit_refusal, idempotency_key, refusal},
     sent::{Kind, Sent},
 };
 use crate::auth::Caller;
@@ -22,16 +22,16 @@ impl Commands {
     pub async fn emit_to_users(&self, caller: &Caller, command: EmitToUsers) -> Result<Vec<(UserId, Receipt)>, Error> {
         let EmitToUsers { users, mut request } = command;
         self.wrap_as_configured(&mut request.emit);
-        let once = once(caller, &request);
+        let key = idempotency_key(caller, &request);
         let event = request.emit.event.clone();
         for user in &users {
             let audience = Audience::User(user.clone());
             request.emit.audience = audience.clone();
-            let checked = self.check_for(caller, &request.emit, &audience, once.as_ref());
+            let checked = self.check_for(caller, &request.emit, &audience, key.as_ref());
             checked.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), Some(&event), error))?;
         }
         let audit_whole = |error: &Error| {
-            telemetry::audit::refused(&telemetry::audit::Refused {
+            telemetry::audit::refused(&telemetry::audit::RefusedCall {
                 api_key: Some(&caller.name),
                 method: Some("EmitToUsers"),
                 event: Some(event.as_str()),
@@ -46,10 +46,10 @@ impl Commands {
         request.emit.ack = request.emit.ack.map(|ack| ack.one_of(users.len()).into());
         let mut all = Vec::with_capacity(users.len());
         for user in users {
-            let (mut request, once) = (request.clone(), once.clone());
+            let (mut request, key) = (request.clone(), key.clone());
             request.emit.audience = Audience::User(user.clone());
             let kind = Kind::of(&request.emit);
-            match Sent::run(kind, |sent| self.emit_counted(caller, request, once, Ok(()), sent)).await {
+            match Sent::run(kind, |sent| self.emit_counted(caller, request, key, Ok(()), sent)).await {
                 Sent::Answered(Err(error)) => return Err(error),
                 sent @ (Sent::Answered(Ok(_)) | Sent::Waits(_) | Sent::Placed(..)) => all.push((user, sent)),
             }

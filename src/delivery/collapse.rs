@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Delivery,
-    emit::{Accepted, Refused},
+    emit::{Accepted, EmitError},
 };
 use crate::hub::RoomGuard;
 use crate::message::{Emit, EventName, Receipt, RoomName};
@@ -66,15 +66,15 @@ impl Collapse {
     }
 
     /// Whether as many windows more can be opened.
-    pub(super) fn has_room_for(&self, windows: usize) -> Result<(), Refused> {
+    pub(super) fn has_room_for(&self, windows: usize) -> Result<(), EmitError> {
         if self.open.load(Ordering::Relaxed).saturating_add(windows) > self.config.max_keys {
-            return Err(Refused::CollapseFull { retry_after: self.config.window });
+            return Err(EmitError::CollapseFull { retry_after: self.config.window });
         }
         Ok(())
     }
 
     /// Gives the emit back if it opens a window, and so goes at once; else it waits for the window's end.
-    fn offer(&self, topic: &Topic, key: &Arc<str>, accepted: Accepted) -> Result<Option<Accepted>, Refused> {
+    fn offer(&self, topic: &Topic, key: &Arc<str>, accepted: Accepted) -> Result<Option<Accepted>, EmitError> {
         let mut topics = self.topics.lock();
         if let Some(waiting) = topics.get_mut(topic).and_then(|windows| windows.waiting.get_mut(key)) {
             *waiting = Some(accepted);
@@ -144,7 +144,7 @@ impl Collapse {
 
 impl Delivery {
     /// Sends an emit with a collapse key, or lets it wait.
-    pub(super) async fn collapse(&self, accepted: Accepted, key: Arc<str>) -> Result<Receipt, Refused> {
+    pub(super) async fn collapse(&self, accepted: Accepted, key: Arc<str>) -> Result<Receipt, EmitError> {
         let topic = Topic::of(&accepted.emit);
         if accepted.emit.retain {
             self.can_retain([&topic.room], &topic.event, &accepted.emit.payload)?;

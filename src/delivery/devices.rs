@@ -104,14 +104,14 @@ impl ReadyDeadlines {
 
 impl Delivery {
     /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 to 6 seconds to go live.
-    /// `resume`: what its device says it has seen; none: it does not resume. Refused when the user has too many connections.
+    /// `resume`: what its device says it has seen; none: it does not resume. LimitExceeded when the user has too many connections.
     pub async fn admit(
         &self,
         user: UserId,
         rooms: &[RoomName],
         connection: Arc<dyn Connection>,
         resume: Option<&Resume>,
-    ) -> Result<Arc<Admission>, limits::Refused> {
+    ) -> Result<Arc<Admission>, limits::LimitExceeded> {
         let mut catch_up = CatchUp::new(resume);
         let all = self.rooms_of(&user, rooms);
         let own = RoomName::of_user(&user);
@@ -159,10 +159,10 @@ impl Delivery {
         user: UserId,
         connection: Arc<dyn Connection>,
         replaying: bool,
-    ) -> Result<Arc<Admission>, limits::Refused> {
+    ) -> Result<Arc<Admission>, limits::LimitExceeded> {
         let guard = self.hub().lock_room(own).await;
         let member = self.hub().admit(&guard, user, connection, replaying, self.inner.connections_per_user);
-        let member = member.ok_or(limits::Refused::User)?;
+        let member = member.ok_or(limits::LimitExceeded::User)?;
         self.send_retained(&guard, &member);
         Ok(Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }))
     }

@@ -3,15 +3,15 @@ use std::{convert::Infallible, future::poll_fn, sync::atomic::Ordering, task::Po
 use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Delivery, Once, acks::PendingAcks, collapse::Topic, envelope::enveloped, proof::Publishing};
-use crate::cluster::{KeyReused, NewEntry, RetainedFull, RetainedValue};
+use super::{Delivery, IdempotencyKey, acks::PendingAcks, collapse::Topic, envelope::enveloped, proof::Publishing};
 use crate::hub::{Counts, EntryMeta, Frame, RoomGuard, WriteMode};
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, Receipt, RoomName, UserId};
+use crate::state::{KeyReused, NewEntry, RetainedFull, RetainedValue};
 use crate::telemetry;
 
 /// Why an emit was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum EmitError {
     /// The idempotency key was used for something else.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -32,13 +32,13 @@ pub enum Refused {
     },
 }
 
-impl From<KeyReused> for Refused {
+impl From<KeyReused> for EmitError {
     fn from(_: KeyReused) -> Self {
         Self::KeyReused
     }
 }
 
-impl From<RetainedFull> for Refused {
+impl From<RetainedFull> for EmitError {
     fn from(full: RetainedFull) -> Self {
         match full {
             RetainedFull::Entries => Self::RetainedFull,
@@ -75,14 +75,14 @@ impl Delivery {
     pub async fn emit(
         &self,
         emit: Emit,
-        once: Option<Once>,
+        key: Option<IdempotencyKey>,
         received: Instant,
         sent: Option<SentSignal>,
-        done: impl FnOnce(&Result<Receipt, Refused>) + Send + 'static,
-    ) -> Result<Receipt, Refused> {
+        done: impl FnOnce(&Result<Receipt, EmitError>) + Send + 'static,
+    ) -> Result<Receipt, EmitError> {
         let delivery = self.clone();
         let mut sending = Box::pin(async move {
-            let result = delivery.send_once(emit, once, received, sent).await;
+            let result = delivery.send_once(emit, key, received, sent).await;
             done(&result);
             result
         });
@@ -102,35 +102,35 @@ impl Delivery {
     }
 
     /// Whether the key was used for another emit to this audience.
-    pub fn is_reused(&self, audience: &Audience, once: &Once) -> bool {
-        self.inner.idempotency.is_reused(&once.scope(audience), once.asked())
+    pub fn is_reused(&self, audience: &Audience, key: &IdempotencyKey) -> bool {
+        self.inner.idempotency.is_reused(&key.scope(audience), key.request_hash())
     }
 
     async fn send_once(
         &self,
         emit: Emit,
-        once: Option<Once>,
+        key: Option<IdempotencyKey>,
         received: Instant,
         sent: Option<SentSignal>,
-    ) -> Result<Receipt, Refused> {
+    ) -> Result<Receipt, EmitError> {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let mut accepted = Accepted { emit, message_id: MessageId::at(now), number, time: now, received, sent };
-        let Some(once) = once else {
+        let Some(key) = key else {
             return self.pass(accepted, None).await;
         };
-        let (scope, asked) = (once.scope(&accepted.emit.audience), once.asked());
+        let (scope, request_hash) = (key.scope(&accepted.emit.audience), key.request_hash());
         if self.inner.idempotency.knows(&scope) {
             // It will not be sent, and the first one's answer may wait for acknowledgements.
             accepted.sent = None;
         }
-        Box::pin(self.inner.idempotency.once(scope, asked, self.pass(accepted, Some(once)))).await
+        Box::pin(self.inner.idempotency.get_or_run(scope, request_hash, self.pass(accepted, Some(key)))).await
     }
 
     /// What few emits ask for is kept out of the way of the rest: its state would be moved with each of them.
-    async fn pass(&self, accepted: Accepted, once: Option<Once>) -> Result<Receipt, Refused> {
+    async fn pass(&self, accepted: Accepted, key: Option<IdempotencyKey>) -> Result<Receipt, EmitError> {
         if accepted.emit.store {
-            return Box::pin(self.store_and_send(accepted, once)).await;
+            return Box::pin(self.store_and_send(accepted, key)).await;
         }
         match accepted.emit.collapse_key.clone() {
             Some(key) => Box::pin(self.collapse(accepted, key)).await,
@@ -138,7 +138,7 @@ impl Delivery {
         }
     }
 
-    pub(super) async fn send(&self, accepted: Accepted) -> Result<Receipt, Refused> {
+    pub(super) async fn send(&self, accepted: Accepted) -> Result<Receipt, EmitError> {
         let room = accepted.emit.audience.room();
         let overtakes =
             accepted.emit.collapse_key.is_none() && self.inner.collapse.has_waiting(|| Topic::of(&accepted.emit));
@@ -175,7 +175,7 @@ impl Delivery {
         guard: Option<&RoomGuard<'_>>,
         accepted: Accepted,
         stored: Option<&Position>,
-    ) -> Result<(Receipt, Option<PendingAcks>), Refused> {
+    ) -> Result<(Receipt, Option<PendingAcks>), EmitError> {
         // Wrapped for somebody alone: the same large payload may go to a thousand users who are away.
         let payload = if guard.is_some() { accepted.payload() } else { accepted.emit.payload.clone() };
         let Accepted { emit, message_id, number, time, received, sent: _sent } = accepted;
@@ -221,7 +221,7 @@ impl Delivery {
     }
 
     /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.
-    pub fn check_capacity(&self, emit: &Emit, users: &[UserId]) -> Result<(), Refused> {
+    pub fn check_capacity(&self, emit: &Emit, users: &[UserId]) -> Result<(), EmitError> {
         if emit.collapse_key.is_some() {
             self.inner.collapse.has_room_for(users.len())?;
         }
@@ -237,7 +237,7 @@ impl Delivery {
         rooms: impl IntoIterator<Item = &'a RoomName>,
         event: &EventName,
         payload: &Payload,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), EmitError> {
         Ok(self.inner.retained.has_room_for(rooms, event, payload)?)
     }
 }
@@ -286,7 +286,7 @@ mod tests {
         });
         let guard = delivery.hub().lock_room(&RoomName::everyone()).await;
         let (done, told) = oneshot::channel();
-        let tell = move |result: &Result<Receipt, Refused>| done.send(result.clone()).expect("somebody listens");
+        let tell = move |result: &Result<Receipt, EmitError>| done.send(result.clone()).expect("somebody listens");
         let mut emitting =
             Box::pin(delivery.emit(Emit { retain: true, ..example("1") }, None, Instant::now(), None, tell));
         assert!(futures_util::poll!(emitting.as_mut()).is_pending(), "another holds the lock");

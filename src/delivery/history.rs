@@ -3,8 +3,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Delivery;
-use crate::cluster::{History, HistoryRule};
 use crate::message::{RoomName, RoomPattern};
+use crate::state::{History, HistoryRule};
 
 /// `[[rooms]]`: what is special about rooms with such names.
 #[derive(Clone, Debug, Deserialize, Serialize)]

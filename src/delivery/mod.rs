@@ -1,11 +1,11 @@
 //! From an emit to a receipt; who is in which room; who is connected. What concerns this node alone is the hub's, what
-//! is shared with others the cluster's, and here the two meet.
+//! is shared with others `state`'s, and here the two meet.
 
 mod emit;
-pub use emit::{Refused, SentSignal};
+pub use emit::{EmitError, SentSignal};
 
-mod once;
-pub use once::Once;
+mod idempotency_key;
+pub use idempotency_key::IdempotencyKey;
 
 mod envelope;
 
@@ -47,8 +47,8 @@ mod devices;
 pub use devices::Admission;
 
 // What goes through delivery unchanged.
-pub use crate::cluster::{RetainedValue, TooMany};
 pub use crate::hub::{Connection, Page, RoomUsers};
+pub use crate::state::{RetainedValue, TooMany};
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -59,10 +59,10 @@ use transport::QueuedBytes;
 
 use self::{collapse::Collapse, devices::ReadyDeadlines, first_resume_grace::FirstResumeGrace, stored::ToBeStored};
 use crate::clock::Clock;
-use crate::cluster::{History, Idempotency, Retained, UserRooms};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
+use crate::state::{History, Idempotency, Retained, UserRooms};
 use crate::store::Store;
 
 /// The name of the only node there is.

@@ -57,7 +57,7 @@ impl From<store::Error> for Stopped {
 }
 
 /// Some messages of a room, and where it stands.
-enum Page {
+enum LogPage {
     /// These are next, and maybe more follow; `last` is the room's last position.
     Next { messages: Vec<LogEntry>, more: bool, last: Position },
     /// What comes next is not there any more, or never was.
@@ -111,8 +111,8 @@ impl<'a> Replay<'a> {
         let mut guard = Some(self.delivery.hub().lock_room(self.room).await);
         loop {
             let (messages, more, last) = match self.page().await? {
-                Page::Next { messages, more, last } => (messages, more, last),
-                Page::Gap { last } => return self.give_up(guard, last).await,
+                LogPage::Next { messages, more, last } => (messages, more, last),
+                LogPage::Gap { last } => return self.give_up(guard, last).await,
             };
             let given =
                 self.give_skipped(&last, guard.is_none()).await? && self.give(messages, &last, guard.is_none()).await?;
@@ -133,26 +133,26 @@ impl<'a> Replay<'a> {
     }
 
     /// What is next.
-    async fn page(&mut self) -> Result<Page, Stopped> {
+    async fn page(&mut self) -> Result<LogPage, Stopped> {
         let history = &self.delivery.inner.history;
         if let Some(last) = history.position(self.room) {
             let ReplayFrom::Position(seen) = self.from else {
-                return Ok(Page::Next { messages: Vec::new(), more: false, last });
+                return Ok(LogPage::Next { messages: Vec::new(), more: false, last });
             };
             let from = Position::new(seen.epoch.clone(), *self.cursor.get_or_insert(seen.number));
             let now_ms = self.delivery.inner.clock.now().as_millisecond();
             return Ok(match history.after(self.room, &from, PAGE, now_ms) {
-                Some(messages) => Page::Next { more: messages.len() == PAGE, messages, last },
-                None => Page::Gap { last: Some(last) },
+                Some(messages) => LogPage::Next { more: messages.len() == PAGE, messages, last },
+                None => LogPage::Gap { last: Some(last) },
             });
         }
         match self.delivery.store() {
             Some(store) => self.page_of(store).await,
-            None => Ok(Page::Gap { last: None }),
+            None => Ok(LogPage::Gap { last: None }),
         }
     }
 
-    async fn page_of(&mut self, store: &Store) -> Result<Page, Stopped> {
+    async fn page_of(&mut self, store: &Store) -> Result<LogPage, Stopped> {
         let mut mailbox = store.mailbox(self.room).await?.unwrap_or_default();
         let cursor = self.cursor_in(store, mailbox).await?;
         let (mut messages, mut more) = (Vec::new(), false);
@@ -167,7 +167,7 @@ impl<'a> Replay<'a> {
         let may_begin_later = matches!(self.from, ReplayFrom::Watermark) && !self.member.connection().resumes();
         let is_whole = cursor <= mailbox.last && (mailbox.trimmed <= cursor || may_begin_later);
         let last = store.position(mailbox.last).await?;
-        Ok(if is_whole { Page::Next { messages, more, last } } else { Page::Gap { last: Some(last) } })
+        Ok(if is_whole { LogPage::Next { messages, more, last } } else { LogPage::Gap { last: Some(last) } })
     }
 
     async fn cursor_in(&mut self, store: &Store, mailbox: Mailbox) -> Result<u64, Stopped> {

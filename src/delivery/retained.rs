@@ -3,9 +3,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Delivery;
-use crate::cluster::RetainedValue;
 use crate::hub::{Frame, Member, RoomGuard};
 use crate::message::{EventName, RoomName};
+use crate::state::RetainedValue;
 
 /// `[retain]`: the last payload per room and event, for those who join later.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]

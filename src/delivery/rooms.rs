@@ -1,9 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Delivery;
-use crate::cluster::TooMany;
 use crate::hub::Member;
 use crate::message::{Position, RoomName, UserId};
+use crate::state::TooMany;
 
 impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if

@@ -4,9 +4,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
-    Delivery, Once,
+    Delivery, IdempotencyKey,
     acks::PendingAcks,
-    emit::{Accepted, Refused},
+    emit::{Accepted, EmitError},
     proof::Publishing,
 };
 use crate::hub::{EntryMeta, Frame, RoomGuard};
@@ -16,7 +16,7 @@ use crate::store::{Appended, NewMessage, Store};
 /// Emits that are to be stored, by their room. Those that come while others of the room are written are written together, next.
 #[derive(Default)]
 pub(super) struct ToBeStored {
-    pending: Mutex<HashMap<RoomName, Vec<Pending>>>,
+    pending: Mutex<HashMap<RoomName, Vec<PendingAppend>>>,
     /// Those that were refused since the database did not answer: it may have kept them all the same.
     uncertain: Mutex<HashMap<RoomName, Vec<MessageId>>>,
 }
@@ -25,10 +25,10 @@ pub(super) struct ToBeStored {
 const MOST_UNCERTAIN: usize = 1_000;
 
 /// An emit that is to be stored, and where its receipt goes.
-pub(super) struct Pending {
+pub(super) struct PendingAppend {
     accepted: Accepted,
-    once: Option<Once>,
-    answer: oneshot::Sender<Result<(Receipt, Option<PendingAcks>), Refused>>,
+    key: Option<IdempotencyKey>,
+    answer: oneshot::Sender<Result<(Receipt, Option<PendingAcks>), EmitError>>,
 }
 
 /// Emits of one room that are written at one time, and their bytes.
@@ -37,7 +37,7 @@ const AT_ONE_TIME_BYTES: usize = 4 << 20;
 
 impl ToBeStored {
     /// Puts an emit behind those of its room. True if nobody takes care of them yet.
-    fn push(&self, room: &RoomName, pending: Pending) -> bool {
+    fn push(&self, room: &RoomName, pending: PendingAppend) -> bool {
         match self.pending.lock().entry(room.clone()) {
             Entry::Occupied(mut others) => {
                 others.get_mut().push(pending);
@@ -51,7 +51,7 @@ impl ToBeStored {
     }
 
     /// The first that have come, as many as are good to write at one time. None: there are none, and whoever comes next is the first.
-    fn take(&self, room: &RoomName) -> Option<Vec<Pending>> {
+    fn take(&self, room: &RoomName) -> Option<Vec<PendingAppend>> {
         let mut rooms = self.pending.lock();
         let pending = rooms.get_mut(room).filter(|pending| !pending.is_empty());
         let Some(pending) = pending else {
@@ -59,7 +59,7 @@ impl ToBeStored {
             return None;
         };
         let mut bytes = 0;
-        let fits = |pending: &&Pending| {
+        let fits = |pending: &&PendingAppend| {
             bytes += pending.accepted.emit.payload.len();
             bytes <= AT_ONE_TIME_BYTES
         };
@@ -78,9 +78,9 @@ impl ToBeStored {
     }
 }
 
-impl Pending {
+impl PendingAppend {
     fn message(&self, room: &RoomName) -> NewMessage {
-        let Self { accepted, once, .. } = self;
+        let Self { accepted, key, .. } = self;
         let emit = &accepted.emit;
         NewMessage {
             room: room.clone(),
@@ -89,7 +89,7 @@ impl Pending {
             payload: accepted.payload(),
             except_users: emit.except.users.clone(),
             ttl: emit.ttl,
-            once: once.as_ref().map(Once::stored),
+            idempotency: key.as_ref().map(IdempotencyKey::stored),
         }
     }
 }
@@ -106,14 +106,18 @@ impl Delivery {
     }
 
     /// Keeps an emit, and then sends it. Its place among those of its room is that of this call.
-    pub(super) async fn store_and_send(&self, accepted: Accepted, once: Option<Once>) -> Result<Receipt, Refused> {
+    pub(super) async fn store_and_send(
+        &self,
+        accepted: Accepted,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Receipt, EmitError> {
         let room = accepted.emit.audience.room();
         let (answer, answered) = oneshot::channel();
-        if self.inner.to_be_stored.push(&room, Pending { accepted, once, answer }) {
+        if self.inner.to_be_stored.push(&room, PendingAppend { accepted, key, answer }) {
             let delivery = self.clone();
             self.inner.lifecycle.spawn(async move { while delivery.store_pending(&room).await {} });
         }
-        let (receipt, pending) = answered.await.unwrap_or(Err(Refused::StoreUnavailable))?;
+        let (receipt, pending) = answered.await.unwrap_or(Err(EmitError::StoreUnavailable))?;
         Ok(self.answered(receipt, pending).await)
     }
 
@@ -132,11 +136,11 @@ impl Delivery {
         }
         let mut appended = appended.into_iter();
         let is_one = pending.len() == 1;
-        for Pending { mut accepted, answer, .. } in pending {
+        for PendingAppend { mut accepted, answer, .. } in pending {
             accepted.emit.alone &= is_one;
             let receipt = match appended.next() {
                 Some(appended) => self.send_stored(&guard, accepted, appended).await,
-                None => Err(Refused::StoreUnavailable),
+                None => Err(EmitError::StoreUnavailable),
             };
             // Whoever asked may be gone.
             let _ = answer.send(receipt);
@@ -174,7 +178,7 @@ impl Delivery {
         guard: &RoomGuard<'_>,
         accepted: Accepted,
         appended: Appended,
-    ) -> Result<(Receipt, Option<PendingAcks>), Refused> {
+    ) -> Result<(Receipt, Option<PendingAcks>), EmitError> {
         match appended {
             Appended::New { position } => {
                 let (receipt, pending) = self.send_in(Some(guard), accepted, Some(&position)).await?;
@@ -184,7 +188,7 @@ impl Delivery {
                 let first = Receipt { stored: true, position: Some(position), duplicate: true, ..Receipt::new(id) };
                 Ok((first, None))
             }
-            Appended::KeyReused => Err(Refused::KeyReused),
+            Appended::KeyReused => Err(EmitError::KeyReused),
         }
     }
 }

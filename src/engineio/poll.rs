@@ -17,7 +17,7 @@ use crate::{
     frame::{packet, polled},
     payload,
     reason::DisconnectReason,
-    reply::{Body, Refusal, respond},
+    reply::{Body, RequestError, respond},
     session::{Carrier, Session, State},
 };
 
@@ -41,7 +41,7 @@ pub(crate) async fn poll(session: Arc<Session>, reports: bool) -> Response<Body>
     };
     let Ok(held) = held else {
         session.close(DisconnectReason::MultipleHttpPollingError);
-        return Refusal::BadRequest.response();
+        return RequestError::BadRequest.response();
     };
     let Answer { frames, id } = held.await;
     let packets: Vec<_> = frames.iter().map(polled).collect();

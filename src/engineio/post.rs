@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use crate::{
     payload,
     reason::DisconnectReason,
-    reply::{Body, Refusal, respond},
+    reply::{Body, RequestError, respond},
     request::is_binary,
     session::{Carrier, Ending, Session},
 };
@@ -26,20 +26,20 @@ where
     let is_binary = is_binary(&request);
     if is_binary && session.protocol() == ProtocolVersion::V4 {
         session.close(DisconnectReason::TransportError);
-        return Refusal::BadRequest.response();
+        return RequestError::BadRequest.response();
     }
     let posting = match Posting::begin(&session) {
         Ok(posting) => posting,
         Err(Busy::Posting) => {
             session.close(DisconnectReason::MultipleHttpPollingError);
-            return Refusal::BadRequest.response();
+            return RequestError::BadRequest.response();
         }
-        Err(Busy::Upgraded) => return Refusal::BadRequest.response(),
+        Err(Busy::Upgraded) => return RequestError::BadRequest.response(),
     };
     let max_bytes = usize::try_from(session.engine.config().max_payload).unwrap_or(usize::MAX);
     let body = tokio::select! {
         body = read(request.into_body(), max_bytes) => body,
-        () = session.closed() => Err(Refusal::UnknownSession),
+        () = session.closed() => Err(RequestError::UnknownSession),
     };
     let body = match body {
         Ok(body) => body,
@@ -63,26 +63,26 @@ where
         }
         Err(reason) => {
             session.close(reason);
-            Refusal::BadRequest.response()
+            RequestError::BadRequest.response()
         }
     }
 }
 
 /// Reads a body of at most `max_bytes`.
-async fn read<B>(mut body: B, max_bytes: usize) -> Result<Bytes, Refusal>
+async fn read<B>(mut body: B, max_bytes: usize) -> Result<Bytes, RequestError>
 where
     B: HttpBody + Unpin,
 {
     if body.size_hint().lower() > max_bytes as u64 {
-        return Err(Refusal::TooLarge);
+        return Err(RequestError::TooLarge);
     }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         // The server's bodies fail when they do not arrive in time.
-        let Ok(frame) = frame else { return Err(Refusal::TooSlow) };
+        let Ok(frame) = frame else { return Err(RequestError::TooSlow) };
         if let Ok(mut data) = frame.into_data() {
             if read.len() + data.remaining() > max_bytes {
-                return Err(Refusal::TooLarge);
+                return Err(RequestError::TooLarge);
             }
             read.extend_from_slice(&data.copy_to_bytes(data.remaining()));
         }

@@ -18,7 +18,7 @@ use transport::{
 use crate::{
     engine::Engine,
     frame::packet,
-    reply::{Body, Refusal},
+    reply::{Body, RequestError},
     session::{Carrier, Session},
     websocket::{SessionPeer, accept, agree},
 };
@@ -28,8 +28,8 @@ pub(crate) fn upgrade<B>(
     engine: &Engine,
     session: Arc<Session>,
     request: Request<B>,
-) -> Result<Response<Body>, Refusal> {
-    let upgrading = Upgrading::begin(session).ok_or(Refusal::BadRequest)?;
+) -> Result<Response<Body>, RequestError> {
+    let upgrading = Upgrading::begin(session).ok_or(RequestError::BadRequest)?;
     agree(engine, request, move |stream, read, _| run(upgrading, stream, read))
 }
 

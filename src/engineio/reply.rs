@@ -11,7 +11,7 @@ pub(crate) type Body = Full<Bytes>;
 
 /// Why a request is refused.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum RequestError {
     UnknownTransport,
     UnknownSession,
     Method,
@@ -24,7 +24,7 @@ pub(crate) enum Refusal {
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-impl Refusal {
+impl RequestError {
     pub(crate) fn response(self) -> Response<Body> {
         metrics::counter!("engineio_refusals_total", "reason" => self.reason()).increment(1);
         let (status, code, message) = match self {

@@ -28,7 +28,7 @@ use crate::{
     poll::poll,
     post::post,
     probe, reply,
-    reply::{Refusal, respond},
+    reply::{RequestError, respond},
     request::{Kind, QueryParams},
     response::{ResponseBody, ResponseFuture},
     session::{Carrier, Opening, Session},
@@ -114,19 +114,19 @@ where
     B: HttpBody + Send + Unpin + 'static,
     B::Error: fmt::Debug,
 {
-    dispatch(engine, request).await.unwrap_or_else(Refusal::response)
+    dispatch(engine, request).await.unwrap_or_else(RequestError::response)
 }
 
-async fn dispatch<B>(engine: Engine, request: Request<B>) -> Result<Response<reply::Body>, Refusal>
+async fn dispatch<B>(engine: Engine, request: Request<B>) -> Result<Response<reply::Body>, RequestError>
 where
     B: HttpBody + Send + Unpin + 'static,
     B::Error: fmt::Debug,
 {
     let params = QueryParams::read(&request, engine.config())?;
     let session = |sid| {
-        let session = engine.session(sid).ok_or(Refusal::UnknownSession)?;
+        let session = engine.session(sid).ok_or(RequestError::UnknownSession)?;
         let fits = params.protocol.is_none_or(|protocol| protocol == session.protocol());
-        if fits { Ok(session) } else { Err(Refusal::BadRequest) }
+        if fits { Ok(session) } else { Err(RequestError::BadRequest) }
     };
     match params.kind {
         Kind::OpenPolling(protocol) => Ok(open(&engine, protocol, params.supports_binary, request)),
@@ -151,10 +151,10 @@ where
     }
 }
 
-fn is_polling(session: &Session) -> Result<(), Refusal> {
+fn is_polling(session: &Session) -> Result<(), RequestError> {
     match session.lock().carrier {
         Carrier::Polling(_) => Ok(()),
-        Carrier::WebSocket(_) => Err(Refusal::BadRequest),
+        Carrier::WebSocket(_) => Err(RequestError::BadRequest),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     frame::packet,
     payload,
     reason::DisconnectReason,
-    reply::{Body, Refusal, switching},
+    reply::{Body, RequestError, switching},
     request::check_handshake,
     session::{Host, Opening, Session},
 };
@@ -30,7 +30,7 @@ pub(crate) fn agree<B, F>(
     engine: &Engine,
     request: Request<B>,
     connect: impl FnOnce(Stream, Bytes, Extensions) -> F + Send + 'static,
-) -> Result<Response<Body>, Refusal>
+) -> Result<Response<Body>, RequestError>
 where
     F: Future<Output = Option<(WebSocket, SessionPeer)>> + Send,
 {

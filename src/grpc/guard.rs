@@ -118,12 +118,12 @@ fn is_refusal(code: Code) -> bool {
 }
 
 fn audit_refusal(method: Method, caller: Option<&Caller>, status: &Status) {
-    audit::refused(&audit::Refused {
+    audit::refused(&audit::RefusedCall {
         api_key: caller.map(|caller| &*caller.name),
         method: Some(method.name()),
         code: code_name(status.code()),
         reason: status.message(),
-        ..audit::Refused::default()
+        ..audit::RefusedCall::default()
     });
 }
 

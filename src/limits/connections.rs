@@ -21,7 +21,7 @@ pub struct Connections {
 
 /// Which limit was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum LimitExceeded {
     /// `limits.connections`.
     Total,
     /// `limits.connections_per_address`.
@@ -37,7 +37,7 @@ pub enum Refused {
 /// A place may become free at any time.
 const RETRY_AFTER: u64 = 5;
 
-impl Refused {
+impl LimitExceeded {
     /// The name in logs and metrics, which is that of the configuration's key.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "limits.{} is met: try again in {} s", self.as_str(), self.retry_after_seconds())
     }
@@ -91,17 +91,17 @@ impl Connections {
     }
 
     /// Takes a place for a transport from this address.
-    pub fn admit_address(self: &Arc<Self>, address: IpAddr) -> Result<AddressSlot, Refused> {
+    pub fn admit_address(self: &Arc<Self>, address: IpAddr) -> Result<AddressSlot, LimitExceeded> {
         let address = site(address);
-        self.connects.take(&address).map_err(Refused::AddressConnects)?;
+        self.connects.take(&address).map_err(LimitExceeded::AddressConnects)?;
         let limit = self.limits.connections;
         self.total
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |total| (total < limit).then_some(total + 1))
-            .map_err(|_| Refused::Total)?;
+            .map_err(|_| LimitExceeded::Total)?;
         let mut count = self.by_address.entry(address).or_insert(0);
         if *count >= self.limits.connections_per_address {
             self.total.fetch_sub(1, Ordering::SeqCst);
-            return Err(Refused::Address);
+            return Err(LimitExceeded::Address);
         }
         *count += 1;
         Ok(AddressSlot { connections: self.clone(), address })
@@ -148,7 +148,7 @@ mod tests {
         let connections = connections(2, 9);
         let first = connections.admit_address(address(1)).ok();
         let _second = connections.admit_address(address(2)).ok().unwrap();
-        assert_eq!(connections.admit_address(address(3)).err(), Some(Refused::Total));
+        assert_eq!(connections.admit_address(address(3)).err(), Some(LimitExceeded::Total));
         drop(first);
         assert!(connections.admit_address(address(3)).is_ok());
     }
@@ -157,10 +157,10 @@ mod tests {
     fn an_address_is_limited_alone() {
         let connections = connections(9, 1);
         let slot = connections.admit_address(address(1)).ok().unwrap();
-        assert_eq!(connections.admit_address(address(1)).err(), Some(Refused::Address));
+        assert_eq!(connections.admit_address(address(1)).err(), Some(LimitExceeded::Address));
         assert!(connections.admit_address(address(2)).is_ok());
         let site = connections.admit_address("2001:db8::1".parse().unwrap()).ok().unwrap();
-        assert_eq!(connections.admit_address("2001:db8::2".parse().unwrap()).err(), Some(Refused::Address));
+        assert_eq!(connections.admit_address("2001:db8::2".parse().unwrap()).err(), Some(LimitExceeded::Address));
         drop((slot, site));
         assert!(connections.admit_address(address(1)).is_ok());
         assert!(connections.by_address.is_empty(), "nothing is kept of who left");

@@ -4,7 +4,7 @@ mod rate;
 pub use rate::{Meters, Rate, TooFast};
 
 mod connections;
-pub use connections::{AddressSlot, Connections, Refused};
+pub use connections::{AddressSlot, Connections, LimitExceeded};
 
 mod client_events;
 pub use client_events::{ClientEvents, ConnectionEvents, Excess};

@@ -26,14 +26,14 @@ use crate::telemetry;
 
 /// What a device sees when its CONNECT is refused.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Refusal {
+pub(super) enum ConnectError {
     /// Its token is no good: it should not come back with it.
     Token(TokenRefused),
     /// It should come back. It never sees this: its transport is gone by then.
     TurnedAway,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(refused) => refused.fmt(f),
@@ -44,9 +44,9 @@ impl fmt::Display for Refusal {
 
 /// The connect middleware: authenticates a device and makes it ready to go live. Nothing can be emitted to the device before
 /// it has returned.
-pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryData<Value>) -> Result<(), Refusal> {
+pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryData<Value>) -> Result<(), ConnectError> {
     let Some((session, device)) = edge.device(socket.id) else {
-        return Err(Refusal::TurnedAway);
+        return Err(ConnectError::TurnedAway);
     };
     let connect = Connect { edge, session, device };
     if connect.edge.deps.lifecycle.is_stopping() {
@@ -58,7 +58,7 @@ pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryDa
             connect.session.end_if_idle(None);
             connect.run(&socket, said, auth).await
         }
-        Attempt::Refused(refused) => Err(Refusal::Token(refused)),
+        Attempt::Refused(refused) => Err(ConnectError::Token(refused)),
         Attempt::TooLate => Err(connect.turn_away("second_connect").await),
     }
 }
@@ -85,7 +85,7 @@ struct Connect {
 }
 
 impl Connect {
-    async fn run(self, socket: &SocketRef, first: Said, auth: TryData<Value>) -> Result<(), Refusal> {
+    async fn run(self, socket: &SocketRef, first: Said, auth: TryData<Value>) -> Result<(), ConnectError> {
         if first.is_lost {
             return Err(self.turn_away("unauthenticated_bytes").await);
         }
@@ -121,7 +121,7 @@ impl Connect {
         // A refusal that may pass is never told.
         self.session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
         self.session.closed().await;
-        Err(Refusal::TurnedAway)
+        Err(ConnectError::TurnedAway)
     }
 
     fn identify(&self, auth: Option<&Value>, first: &Said) -> Result<Identity, TokenRefused> {
@@ -138,20 +138,20 @@ impl Connect {
     }
 
     /// Official clients stop at this. Those that do not are cut off.
-    fn refuse_token(&self, refused: TokenRefused) -> Refusal {
+    fn refuse_token(&self, refused: TokenRefused) -> ConnectError {
         self.device.refuse(refused);
         log_refusal(&self.device, refused.reason());
         self.session.end_after(IDLE_GRACE, Ending::Cut, DisconnectReason::ClosingServer);
-        Refusal::Token(refused)
+        ConnectError::Token(refused)
     }
 
     /// Cuts a device off without a word, since an official client that is refused gives up for good. Returns when a
     /// refusal cannot reach it any more.
-    async fn turn_away(&self, reason: &'static str) -> Refusal {
+    async fn turn_away(&self, reason: &'static str) -> ConnectError {
         log_refusal(&self.device, reason);
         self.session.end_after(Duration::ZERO, Ending::Abort, DisconnectReason::ClosingServer);
         self.session.closed().await;
-        Refusal::TurnedAway
+        ConnectError::TurnedAway
     }
 }
 

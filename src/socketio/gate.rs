@@ -16,7 +16,7 @@ use transport::{ClientAddress, Handle, Stranger, Upgrade, user_agent};
 
 use super::{device::Device, edge::Edge, opening::FirstRequest, resume::resume_of_query};
 use crate::auth::MAX_TOKEN;
-use crate::limits::Refused;
+use crate::limits::LimitExceeded;
 use crate::telemetry;
 
 /// The inner service answers what is not Socket.IO's: never reached, since the router asks for the exact path.
@@ -64,7 +64,7 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
         stranger.locate(address);
     }
     if !edge.deps.pages.allow(&parts) {
-        return edge.refuse(&parts, Refusal::Origin);
+        return edge.refuse(&parts, GateRefusal::Origin);
     }
     let mut extensions = Extensions::new();
     match query.get("sid").filter(|sid| !sid.is_empty()) {
@@ -77,11 +77,11 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
                 device.meet(stranger, query.get("transport") == Some("websocket"));
             }
         }
-        None if edge.deps.lifecycle.is_stopping() => return edge.refuse(&parts, Refusal::Draining),
+        None if edge.deps.lifecycle.is_stopping() => return edge.refuse(&parts, GateRefusal::Draining),
         None => {
             let slot = match edge.deps.connections.admit_address(address) {
                 Ok(slot) => slot,
-                Err(limit) => return edge.refuse(&parts, Refusal::Limit(limit)),
+                Err(limit) => return edge.refuse(&parts, GateRefusal::Limit(limit)),
             };
             let token = query.get("token").filter(|token| !token.is_empty()).map(str::to_owned);
             let token = token.or_else(|| authorization(&parts.headers)).map(without_excess);
@@ -111,10 +111,10 @@ impl Deps {
 }
 
 #[derive(Clone, Copy)]
-enum Refusal {
+enum GateRefusal {
     Origin,
     Draining,
-    Limit(Refused),
+    Limit(LimitExceeded),
 }
 
 impl Edge {
@@ -122,13 +122,13 @@ impl Edge {
         self.device(sid.parse().ok()?).map(|(_, device)| device)
     }
 
-    fn refuse(&self, parts: &Parts, refusal: Refusal) -> Response<Body> {
+    fn refuse(&self, parts: &Parts, refusal: GateRefusal) -> Response<Body> {
         let (reason, status, message, retry_after) = match refusal {
-            Refusal::Origin => ("origin", StatusCode::FORBIDDEN, "Forbidden".to_owned(), None),
-            Refusal::Draining => {
+            GateRefusal::Origin => ("origin", StatusCode::FORBIDDEN, "Forbidden".to_owned(), None),
+            GateRefusal::Draining => {
                 ("draining", StatusCode::SERVICE_UNAVAILABLE, "The server is stopping".to_owned(), Some(RETRY_AFTER))
             }
-            Refusal::Limit(limit) => {
+            GateRefusal::Limit(limit) => {
                 let status =
                     if limit.is_for_all() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::TOO_MANY_REQUESTS };
                 (limit.as_str(), status, limit.to_string(), Some(limit.retry_after_seconds()))

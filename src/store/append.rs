@@ -6,7 +6,7 @@ use std::{
 
 use sqlx::{Any, AnyConnection, Row, any::AnyArguments, query::Query};
 
-use super::{Error, NewMessage, Once, Store, unread::quoted, writer::Request};
+use super::{Error, IdempotencyKey, NewMessage, Store, unread::quoted, writer::Request};
 use crate::message::{MessageId, Payload, Position, RoomName};
 
 /// Rows of one statement: a few sizes, so that the database meets the same statements again.
@@ -46,7 +46,7 @@ impl Store {
 type Scope = (Arc<str>, RoomName, Arc<str>);
 
 struct Earlier {
-    asked: Vec<u8>,
+    request_hash: Vec<u8>,
     position: i64,
     id: MessageId,
 }
@@ -62,7 +62,7 @@ pub(super) async fn append_all(
     // Of two in one batch the second is a repetition of the first.
     let mut first_of = HashMap::<Scope, usize>::new();
     for (index, (message, _)) in messages.iter().enumerate() {
-        let scope = message.once.as_ref().map(|once| scope(once, &message.room));
+        let scope = message.idempotency.as_ref().map(|key| scope(key, &message.room));
         let is_new = match scope {
             None => true,
             Some(scope) if known.contains_key(&scope) || first_of.contains_key(&scope) => false,
@@ -85,9 +85,9 @@ pub(super) async fn append_all(
     insert_emits(connection, messages, &news, &positions).await?;
     for (scope, index) in first_of {
         let (message, _) = &messages[index];
-        let asked = message.once.as_ref().map(|once| once.asked.to_vec()).unwrap_or_default();
+        let request_hash = message.idempotency.as_ref().map(|key| key.request_hash.to_vec()).unwrap_or_default();
         if let Some(&position) = positions.get(&index) {
-            known.insert(scope, Earlier { asked, position, id: message.id });
+            known.insert(scope, Earlier { request_hash, position, id: message.id });
         }
     }
     let answer = |(index, (message, _)): (usize, &(NewMessage, i64))| {
@@ -95,9 +95,9 @@ pub(super) async fn append_all(
         if let Some(&position) = positions.get(&index) {
             return Appended::New { position: place(position) };
         }
-        let once = message.once.as_ref();
-        match once.and_then(|once| Some((once, known.get(&scope(once, &message.room))?))) {
-            Some((once, earlier)) if earlier.asked == once.asked => {
+        let key = message.idempotency.as_ref();
+        match key.and_then(|key| Some((key, known.get(&scope(key, &message.room))?))) {
+            Some((key, earlier)) if earlier.request_hash == key.request_hash => {
                 Appended::Known { position: place(earlier.position), id: earlier.id }
             }
             Some(_) | None => Appended::KeyReused,
@@ -106,18 +106,20 @@ pub(super) async fn append_all(
     Ok(messages.iter().enumerate().map(answer).collect())
 }
 
-fn scope(once: &Once, room: &RoomName) -> Scope {
-    (once.caller.clone(), room.clone(), once.key.clone())
+fn scope(key: &IdempotencyKey, room: &RoomName) -> Scope {
+    (key.caller.clone(), room.clone(), key.key.clone())
 }
 
 async fn earlier(
     connection: &mut AnyConnection,
     messages: &[(NewMessage, i64)],
 ) -> sqlx::Result<HashMap<Scope, Earlier>> {
-    let asked: Vec<_> =
-        messages.iter().filter_map(|(message, now)| Some((message.once.as_ref()?, &message.room, *now))).collect();
+    let keyed: Vec<_> = messages
+        .iter()
+        .filter_map(|(message, now)| Some((message.idempotency.as_ref()?, &message.room, *now)))
+        .collect();
     let mut known = HashMap::new();
-    for chunk in chunks(&asked) {
+    for chunk in chunks(&keyed) {
         let sql = format!(
             "SELECT caller, room, key, asked, message_id, position FROM emits \
              WHERE expires_at > {} AND (caller, room, key) IN (VALUES {})",
@@ -126,8 +128,8 @@ async fn earlier(
         );
         let now = chunk.first().map_or(0, |(_, _, now)| *now);
         let mut query = statement(sql).bind(now);
-        for (once, room, _) in chunk {
-            query = query.bind(&*once.caller).bind(room.as_str()).bind(once.key.as_bytes());
+        for (key, room, _) in chunk {
+            query = query.bind(&*key.caller).bind(room.as_str()).bind(key.key.as_bytes());
         }
         for row in query.fetch_all(&mut *connection).await? {
             let (caller, room, key): (String, String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
@@ -136,7 +138,7 @@ async fn earlier(
                 continue;
             };
             let scope = (caller.into(), room, key.into());
-            known.insert(scope, Earlier { asked: row.try_get(3)?, position: row.try_get(5)?, id });
+            known.insert(scope, Earlier { request_hash: row.try_get(3)?, position: row.try_get(5)?, id });
         }
     }
     Ok(known)
@@ -216,8 +218,9 @@ async fn insert_emits(
     news: &[usize],
     positions: &HashMap<usize, i64>,
 ) -> sqlx::Result<()> {
-    let asked: Vec<_> = news.iter().filter_map(|index| Some((*index, messages[*index].0.once.as_ref()?))).collect();
-    for chunk in chunks(&asked) {
+    let keyed: Vec<_> =
+        news.iter().filter_map(|index| Some((*index, messages[*index].0.idempotency.as_ref()?))).collect();
+    for chunk in chunks(&keyed) {
         let sql = format!(
             "INSERT INTO emits (caller, room, key, asked, message_id, position, expires_at) VALUES {} \
              ON CONFLICT (caller, room, key) DO UPDATE SET asked = excluded.asked, message_id = excluded.message_id, \
@@ -225,13 +228,13 @@ async fn insert_emits(
             rows(connection, 1, chunk.len(), 7)
         );
         let mut query = statement(sql);
-        for (index, once) in chunk {
+        for (index, key) in chunk {
             let (message, now) = &messages[*index];
             query = query
-                .bind(&*once.caller)
+                .bind(&*key.caller)
                 .bind(message.room.as_str())
-                .bind(once.key.as_bytes())
-                .bind(once.asked.as_slice())
+                .bind(key.key.as_bytes())
+                .bind(key.request_hash.as_slice())
                 .bind(message.id.to_string())
                 .bind(positions.get(index).copied().unwrap_or_default())
                 .bind(now.saturating_add(ONCE_KEPT_MS));

@@ -18,18 +18,18 @@ pub struct NewMessage {
     /// How long it is of use; none: as long as it is kept.
     pub ttl: Option<Duration>,
     /// Makes its repetition harmless.
-    pub once: Option<Once>,
+    pub idempotency: Option<IdempotencyKey>,
 }
 
 /// An idempotency key, and what was asked for under it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Once {
+pub struct IdempotencyKey {
     /// The name of the API key.
     pub caller: Arc<str>,
     /// The idempotency key.
     pub key: Arc<str>,
     /// A digest of what was asked for.
-    pub asked: [u8; 32],
+    pub request_hash: [u8; 32],
 }
 
 /// A room's sequence of messages.

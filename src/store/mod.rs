@@ -10,7 +10,7 @@ mod error;
 pub use error::Error;
 
 mod message;
-pub use message::{Mailbox, NewMessage, Once};
+pub use message::{IdempotencyKey, Mailbox, NewMessage};
 
 mod database;
 

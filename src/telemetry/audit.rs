@@ -20,7 +20,7 @@ pub(super) fn is_line(metadata: &Metadata<'_>) -> bool {
 }
 
 /// What became of an emit.
-pub struct Sent<'a> {
+pub struct EmitOutcome<'a> {
     /// The emit's id.
     pub message_id: &'a dyn Display,
     /// Connections that it was for.
@@ -37,7 +37,7 @@ pub struct Sent<'a> {
 
 /// What a backend asked for and did not get.
 #[derive(Default)]
-pub struct Refused<'a> {
+pub struct RefusedCall<'a> {
     /// The name of its API key, if it has a known one.
     pub api_key: Option<&'a str>,
     /// What was called; none: one emit of several.
@@ -57,8 +57,8 @@ fn now() -> String {
 }
 
 /// An event was sent.
-pub fn emitted(api_key: &str, audience: &dyn Display, event: &str, sent: &Sent<'_>) {
-    let Sent { message_id, matched, enqueued, dropped, duplicate, deferred } = sent;
+pub fn emitted(api_key: &str, audience: &dyn Display, event: &str, sent: &EmitOutcome<'_>) {
+    let EmitOutcome { message_id, matched, enqueued, dropped, duplicate, deferred } = sent;
     line!(
         "emit",
         api_key,
@@ -74,8 +74,8 @@ pub fn emitted(api_key: &str, audience: &dyn Display, event: &str, sent: &Sent<'
 }
 
 /// A backend was refused.
-pub fn refused(refused: &Refused<'_>) {
-    let Refused { api_key, method, audience, event, code, reason } = *refused;
+pub fn refused(refused: &RefusedCall<'_>) {
+    let RefusedCall { api_key, method, audience, event, code, reason } = *refused;
     line!("refusal", api_key, method, audience = audience.map(field::display), event, code, reason);
 }
 

@@ -263,8 +263,12 @@ mod tests {
             audit: file.clone(),
             ..config(&directory.path().join("logs"), LogFormat::Human)
         };
-        let refused =
-            audit::Refused { api_key: Some("orders"), code: "INVALID_ARGUMENT", reason: "bad", ..Default::default() };
+        let refused = audit::RefusedCall {
+            api_key: Some("orders"),
+            code: "INVALID_ARGUMENT",
+            reason: "bad",
+            ..Default::default()
+        };
         for _ in 0..2 {
             let (logs, writing) = logs(&audit).unwrap();
             with_default(logs, || {

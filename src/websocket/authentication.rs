@@ -18,7 +18,7 @@ use crate::telemetry;
 const MAX_BEFORE_AUTH: usize = 16 * 1024;
 
 /// Why a device gets no further.
-enum Refusal {
+enum AuthFailure {
     /// It is told.
     Told { reason: &'static str, frame: CloseFrame },
     /// It has left, or will be cut off.
@@ -39,8 +39,8 @@ pub(super) async fn open(visitor: Visitor, upgrade: Upgrade) -> Option<(WebSocke
             let commands = deps.commands.clone();
             return Some((socket, DevicePeer { device, admission, events, commands, _slot: visitor.slot }));
         }
-        Err(Refusal::Gone) => {}
-        Err(Refusal::Told { reason, frame }) => {
+        Err(AuthFailure::Gone) => {}
+        Err(AuthFailure::Told { reason, frame }) => {
             tracing::info!(client.address = %address, refusal.reason = reason, "refused a device");
             telemetry::refused("websocket", reason);
             telemetry::audit::device_refused("websocket", Some(address), reason);
@@ -54,13 +54,13 @@ async fn authenticate(
     visitor: &Visitor,
     socket: &mut WebSocket,
     deadline: Instant,
-) -> Result<(Arc<Device>, Arc<Admission>, ConnectionEvents), Refusal> {
+) -> Result<(Arc<Device>, Arc<Admission>, ConnectionEvents), AuthFailure> {
     let (endpoint, address) = (&visitor.endpoint, visitor.address);
     let deps = &endpoint.deps;
     let token = tokio::select! {
         token = first_message(socket) => token?,
         () = sleep_until(deadline) => {
-            return Err(Refusal::Told { reason: "no_auth_in_time", frame: closing::no_auth_in_time() });
+            return Err(AuthFailure::Told { reason: "no_auth_in_time", frame: closing::no_auth_in_time() });
         }
         () = deps.lifecycle.stopping() => return Err(draining()),
     };
@@ -71,9 +71,9 @@ async fn authenticate(
         .commands
         .connect_device(&identity, device.clone(), None)
         .await
-        .map_err(|limit| Refusal::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
+        .map_err(|limit| AuthFailure::Told { reason: limit.as_str(), frame: closing::limit_met(limit) })?;
     if !admission.go_live(None) {
-        return Err(Refusal::Gone);
+        return Err(AuthFailure::Gone);
     }
     if let Some(stranger) = &visitor.stranger {
         stranger.known();
@@ -100,7 +100,7 @@ fn log_connected(admission: &Admission, address: IpAddr) {
 }
 
 /// The token of the first message.
-async fn first_message(socket: &mut WebSocket) -> Result<Option<SecretString>, Refusal> {
+async fn first_message(socket: &mut WebSocket) -> Result<Option<SecretString>, AuthFailure> {
     loop {
         return match socket.next().await {
             Ok(Message::Text(text)) => match ClientMessage::parse(&text) {
@@ -111,24 +111,25 @@ async fn first_message(socket: &mut WebSocket) -> Result<Option<SecretString>, R
             Ok(Message::Ping | Message::Pong(_)) => continue,
             Err(Ended::Closed(close)) => {
                 closing::part(socket, close.as_ref()).await;
-                Err(Refusal::Gone)
+                Err(AuthFailure::Gone)
             }
             Err(Ended::Violation(Violation::TooLarge)) => {
-                Err(Refusal::Told { reason: "too_much_before_auth", frame: closing::too_large() })
+                Err(AuthFailure::Told { reason: "too_much_before_auth", frame: closing::too_large() })
             }
             Err(ended) => match closing::complaint(&ended) {
-                Some(frame) => Err(Refusal::Told { reason: "malformed", frame }),
-                None => Err(Refusal::Gone),
+                Some(frame) => Err(AuthFailure::Told { reason: "malformed", frame }),
+                None => Err(AuthFailure::Gone),
             },
         };
     }
 }
 
-fn refused(refused: TokenRefused) -> Refusal {
-    Refusal::Told { reason: refused.reason(), frame: closing::token_refused(refused) }
+fn refused(refused: TokenRefused) -> AuthFailure {
+    AuthFailure::Told { reason: refused.reason(), frame: closing::token_refused(refused) }
 }
 
-fn draining() -> Refusal {
+fn draining() -> AuthFailure {
     let reason = CloseReason::from(CloseCode::Draining);
-    closing::farewell(&reason).map_or(Refusal::Gone, |frame| Refusal::Told { reason: reason.code.as_str(), frame })
+    closing::farewell(&reason)
+        .map_or(AuthFailure::Gone, |frame| AuthFailure::Told { reason: reason.code.as_str(), frame })
 }

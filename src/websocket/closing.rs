@@ -3,7 +3,7 @@ use std::time::Duration;
 use transport::websocket::{CloseFrame, Ended, Opcode, Violation, WebSocket, close_frame, frame as control_frame};
 
 use crate::auth::{InvalidToken, TokenRefused};
-use crate::limits::Refused;
+use crate::limits::LimitExceeded;
 use crate::message::{CloseCode, CloseReason};
 
 /// How long a device has to take leave by itself.
@@ -37,10 +37,10 @@ pub(super) fn no_auth_in_time() -> CloseFrame {
 }
 
 /// Tells a device that a limit was met of which only its token told.
-pub(super) fn limit_met(limit: Refused) -> CloseFrame {
+pub(super) fn limit_met(limit: LimitExceeded) -> CloseFrame {
     let code = match limit {
-        Refused::Total | Refused::Address | Refused::User => TRY_AGAIN_LATER,
-        Refused::AddressConnects(_) | Refused::UserConnects(_) => RATE,
+        LimitExceeded::Total | LimitExceeded::Address | LimitExceeded::User => TRY_AGAIN_LATER,
+        LimitExceeded::AddressConnects(_) | LimitExceeded::UserConnects(_) => RATE,
     };
     frame(code, &limit.to_string())
 }

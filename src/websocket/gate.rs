@@ -15,7 +15,7 @@ use super::{
     authentication,
     endpoint::{Endpoint, Visitor},
 };
-use crate::limits::Refused;
+use crate::limits::LimitExceeded;
 use crate::telemetry;
 
 /// When a device that was turned away by a server that stops may try again, in seconds.
@@ -35,49 +35,49 @@ pub(super) async fn pass(State(endpoint): State<Arc<Endpoint>>, request: Request
 }
 
 #[derive(Clone, Copy)]
-enum Refusal {
+enum GateRefusal {
     Origin,
     /// Not the opening of a WebSocket.
     Handshake(handshake::Fault),
     Draining,
-    Limit(Refused),
+    Limit(LimitExceeded),
 }
 
-fn admit(endpoint: &Arc<Endpoint>, parts: &Parts) -> Result<(Visitor, handshake::Accept), Refusal> {
+fn admit(endpoint: &Arc<Endpoint>, parts: &Parts) -> Result<(Visitor, handshake::Accept), GateRefusal> {
     let deps = &endpoint.deps;
     let Some(ClientAddress(address)) = deps.pages.client_address(parts) else {
-        return Err(Refusal::Origin);
+        return Err(GateRefusal::Origin);
     };
     let stranger = parts.extensions.get::<Arc<Stranger>>().cloned();
     if let Some(stranger) = &stranger {
         stranger.locate(address);
     }
     if !deps.pages.allow(parts) {
-        return Err(Refusal::Origin);
+        return Err(GateRefusal::Origin);
     }
-    let accept = handshake::check(&parts.method, parts.version, &parts.headers).map_err(Refusal::Handshake)?;
+    let accept = handshake::check(&parts.method, parts.version, &parts.headers).map_err(GateRefusal::Handshake)?;
     if deps.lifecycle.is_stopping() {
-        return Err(Refusal::Draining);
+        return Err(GateRefusal::Draining);
     }
-    let slot = deps.connections.admit_address(address).map_err(Refusal::Limit)?;
+    let slot = deps.connections.admit_address(address).map_err(GateRefusal::Limit)?;
     let visitor =
         Visitor { endpoint: endpoint.clone(), address, user_agent: user_agent(&parts.headers), stranger, slot };
     Ok((visitor, accept))
 }
 
-fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: Refusal) -> Response<Body> {
+fn refuse(endpoint: &Endpoint, parts: &Parts, refusal: GateRefusal) -> Response<Body> {
     let deps = &endpoint.deps;
     let (reason, response) = match refusal {
-        Refusal::Origin => ("origin", (StatusCode::FORBIDDEN, "Forbidden\n").into_response()),
-        Refusal::Handshake(fault) => {
+        GateRefusal::Origin => ("origin", (StatusCode::FORBIDDEN, "Forbidden\n").into_response()),
+        GateRefusal::Handshake(fault) => {
             let (status, headers, message) = fault.response_parts();
             ("handshake", (status, headers, format!("{message}\n")).into_response())
         }
-        Refusal::Draining => {
+        GateRefusal::Draining => {
             let again = [(header::RETRY_AFTER, RETRY_AFTER)];
             ("draining", (StatusCode::SERVICE_UNAVAILABLE, again, "The server is stopping\n").into_response())
         }
-        Refusal::Limit(limit) => {
+        GateRefusal::Limit(limit) => {
             let status =
                 if limit.is_for_all() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::TOO_MANY_REQUESTS };
             let again = [(header::RETRY_AFTER, HeaderValue::from(limit.retry_after_seconds()))];

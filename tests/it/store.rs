@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{EventName, MessageId, Payload, RoomName, UserId};
-use bugle::store::{Appended, Config, NewMessage, Once, Reader, Store, Which, Window};
+use bugle::store::{Appended, Config, IdempotencyKey, NewMessage, Reader, Store, Which, Window};
 
 use crate::harness::{deadline, new_database};
 
@@ -59,7 +59,7 @@ pub(crate) fn message(room_name: &str, json: &str) -> NewMessage {
         payload: Payload::json(json.to_owned()).expect("JSON"),
         except_users: vec![UserId::new("7").expect("a name")],
         ttl: None,
-        once: None,
+        idempotency: None,
     }
 }
 
@@ -139,8 +139,10 @@ async fn a_repetition_is_known_for_five_minutes_in_one_batch_and_after_a_restart
     for kind in kinds() {
         let clock = Clock::movable();
         let store = open(&kind, &clock);
-        let once = |asked: u8| Some(Once { caller: "orders".into(), key: "k\u{0}".into(), asked: [asked; 32] });
-        let keep = |asked: u8| NewMessage { once: once(asked), ..message("user:42", "1") };
+        let once = |asked: u8| {
+            Some(IdempotencyKey { caller: "orders".into(), key: "k\u{0}".into(), request_hash: [asked; 32] })
+        };
+        let keep = |asked: u8| NewMessage { idempotency: once(asked), ..message("user:42", "1") };
         let first = keep(1);
         let both = futures_util::future::join(append(&store, first.clone()), append(&store, keep(1))).await;
         let (Appended::New { position: at }, known) = (both.0.unwrap(), both.1.unwrap()) else { panic!() };

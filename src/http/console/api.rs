@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use super::{
     Console, MAX_BODY,
     emit::{EmitBody, ReceiptBody},
-    refusal::Refused,
+    refusal::ApiError,
 };
 use crate::auth::Caller;
 use crate::command::{DisconnectUser, Error, Violation};
 use crate::message::UserId;
 
 type Body = Result<Bytes, BytesRejection>;
-type Answer<T> = Result<Json<T>, Refused>;
+type Answer<T> = Result<Json<T>, ApiError>;
 
 /// `POST emit`: sends one event.
 pub(super) async fn emit(
@@ -28,7 +28,7 @@ pub(super) async fn emit(
     Extension(caller): Extension<Arc<Caller>>,
     body: Body,
 ) -> Answer<ReceiptBody> {
-    let request = parse::<EmitBody>(body).and_then(|body| body.check(Instant::now()).map_err(Refused::from));
+    let request = parse::<EmitBody>(body).and_then(|body| body.check(Instant::now()).map_err(ApiError::from));
     let request = request.map_err(|refused| refused.audited(Some(&caller), "console/emit"))?;
     let receipt = console.commands.emit(&caller, request).await?;
     Ok(Json(receipt.into()))
@@ -54,7 +54,7 @@ pub(super) async fn disconnect(
     let user = parse(body).and_then(|DisconnectBody { user_id }| {
         UserId::new(&user_id).map_err(|invalid| Error::from(Violation::of("user_id", &invalid)).into())
     });
-    let user = user.map_err(|refused: Refused| refused.audited(Some(&caller), "console/disconnect"))?;
+    let user = user.map_err(|refused: ApiError| refused.audited(Some(&caller), "console/disconnect"))?;
     let command = DisconnectUser { user, reason: String::new(), except: Vec::new() };
     let disconnected = console.commands.disconnect_user(&caller, command)?;
     Ok(Json(Disconnected { disconnected }))
@@ -73,23 +73,23 @@ pub(super) async fn stats(
     Extension(caller): Extension<Arc<Caller>>,
 ) -> Answer<StatsBody> {
     let stats = console.commands.get_stats(&caller);
-    let stats = stats.map_err(|error| Refused::from(error).audited(Some(&caller), "console/stats"))?;
+    let stats = stats.map_err(|error| ApiError::from(error).audited(Some(&caller), "console/stats"))?;
     Ok(Json(StatsBody { users: stats.users, connections: stats.connections, rooms: stats.rooms }))
 }
 
-fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
+fn parse<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let body = body.map_err(|rejected| match rejected.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            Refused::of(StatusCode::PAYLOAD_TOO_LARGE, format!("the request has more than {MAX_BODY} bytes"))
+            ApiError::of(StatusCode::PAYLOAD_TOO_LARGE, format!("the request has more than {MAX_BODY} bytes"))
         }
-        _ => Refused::of(StatusCode::BAD_REQUEST, "the request ended too early"),
+        _ => ApiError::of(StatusCode::BAD_REQUEST, "the request ended too early"),
     })?;
     let mut json = serde_json::Deserializer::from_slice(&body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         let inner = error.inner();
         match inner.classify() {
-            Category::Data => Refused::from(Error::invalid(field, format!("cannot be read: {inner}"))),
+            Category::Data => ApiError::from(Error::invalid(field, format!("cannot be read: {inner}"))),
             Category::Syntax | Category::Eof | Category::Io => not_json(inner),
         }
     })?;
@@ -97,6 +97,6 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
     Ok(value)
 }
 
-fn not_json(error: &serde_json::Error) -> Refused {
-    Refused::of(StatusCode::BAD_REQUEST, format!("the request is not JSON: {error}"))
+fn not_json(error: &serde_json::Error) -> ApiError {
+    ApiError::of(StatusCode::BAD_REQUEST, format!("the request is not JSON: {error}"))
 }

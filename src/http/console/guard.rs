@@ -9,7 +9,7 @@ use axum::{
 
 use transport::Origins;
 
-use super::{Console, refusal::Refused};
+use super::{Console, refusal::ApiError};
 use crate::auth::Caller;
 use crate::command::Error;
 use crate::telemetry;
@@ -27,11 +27,11 @@ pub(super) async fn admit(State(console): State<Arc<Console>>, mut request: Requ
 
 impl Console {
     /// Whose a request is; or why it is refused, and whose it is if that is known.
-    fn check(&self, request: &Request) -> Result<Arc<Caller>, (Option<Arc<Caller>>, Refused)> {
-        let caller = self.authenticate(request).map_err(|error| (None, Refused::from(error)))?;
+    fn check(&self, request: &Request) -> Result<Arc<Caller>, (Option<Arc<Caller>>, ApiError)> {
+        let caller = self.authenticate(request).map_err(|error| (None, ApiError::from(error)))?;
         if request.method() == Method::POST && !is_json(request.headers()) {
             let message = "the content-type must be application/json";
-            return Err((Some(caller), Refused::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)));
+            return Err((Some(caller), ApiError::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)));
         }
         if self.lifecycle.is_stopping() {
             let message = "the server is stopping: nothing was done, and it can be asked again";

@@ -32,7 +32,7 @@ use crate::auth::ApiKeys;
 use crate::command::{Commands, Error};
 use crate::lifecycle::Lifecycle;
 
-use self::{page::Page, refusal::Refused};
+use self::{page::ConsolePage, refusal::ApiError};
 
 /// `[console]`: a page for trying things out, on the admin listener.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -70,7 +70,7 @@ struct Console {
     clients: SocketAddr,
     /// `console.clients_url`, if it is set.
     clients_url: Option<String>,
-    page: Page,
+    page: ConsolePage,
     commands: Commands,
     lifecycle: Lifecycle,
 }
@@ -83,7 +83,7 @@ pub fn routes(deps: Deps) -> Router {
     let Deps { config, api_keys, clients, socketio_path, commands, lifecycle } = deps;
     let Config { enabled: _, path, clients_url, plaintext_public: _ } = config;
     let clients_url = (!clients_url.is_empty()).then_some(clients_url);
-    let page = Page::new(&socketio_path);
+    let page = ConsolePage::new(&socketio_path);
     let console = Arc::new(Console { api_keys, clients, clients_url, page, commands, lifecycle });
     let endpoints = Router::new()
         .route("/emit", post(api::emit))
@@ -106,12 +106,12 @@ async fn show(State(console): State<Arc<Console>>, headers: HeaderMap) -> Respon
     console.page.response(&devices)
 }
 
-async fn wrong_method() -> Refused {
-    Refused::of(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")
+async fn wrong_method() -> ApiError {
+    ApiError::of(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")
 }
 
 async fn no_endpoint() -> Response {
-    Refused::from(Error::NotFound("the console has no such endpoint".into())).into_response()
+    ApiError::from(Error::NotFound("the console has no such endpoint".into())).into_response()
 }
 
 /// Keeps answers out of caches, frames and other sites. The page brings a policy of its own.

@@ -18,13 +18,13 @@ const SCRIPT: &str = concat!(
 );
 
 /// The page, put together but for the devices' URL.
-pub(super) struct Page {
+pub(super) struct ConsolePage {
     document: String,
     /// The policy's sources for the script and the style: their hashes, and nothing else.
     sources: String,
 }
 
-impl Page {
+impl ConsolePage {
     /// `socketio_path`: what the page's field for the path begins with.
     pub(super) fn new(socketio_path: &str) -> Self {
         let document = DOCUMENT
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_page_is_whole_and_names_no_other_host() {
-        let page = Page::new("/a\"><b>").document.replacen("{{devices}}", "", 1);
+        let page = ConsolePage::new("/a\"><b>").document.replacen("{{devices}}", "", 1);
         for mark in ["{{path}}", "{{style}}", "{{script}}", "{{devices}}", "/a\">"] {
             assert!(!page.contains(mark), "{mark} is left");
         }
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn the_policy_lets_the_page_ask_itself_and_the_devices_alone() {
-        let policy = Page::new("/socket.io").policy("https://notify.example.com");
+        let policy = ConsolePage::new("/socket.io").policy("https://notify.example.com");
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
         assert!(policy.contains("; connect-src 'self' wss://notify.example.com; "), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
-        let policy = Page::new("/socket.io").policy("http://[::1]:3000");
+        let policy = ConsolePage::new("/socket.io").policy("http://[::1]:3000");
         assert!(policy.contains("; connect-src 'self' ws://*:3000; "), "{policy}");
     }
 }

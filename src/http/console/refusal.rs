@@ -11,7 +11,7 @@ use crate::telemetry::audit;
 
 /// An answer that says why not: `{ "error": { "code", "message", "violations" } }`.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ApiError {
     status: StatusCode,
     error: Body,
     /// In whole seconds.
@@ -31,7 +31,7 @@ struct Field {
     description: String,
 }
 
-impl Refused {
+impl ApiError {
     /// A request that comes to no command, because of its form.
     pub(super) fn of(status: StatusCode, message: impl Into<String>) -> Self {
         let error = Body { code: "invalid_argument", message: message.into(), violations: Vec::new() };
@@ -39,21 +39,21 @@ impl Refused {
     }
 }
 
-impl Refused {
+impl ApiError {
     /// Puts the refusal into the audit log: of what no command tells of by itself.
     pub(super) fn audited(self, caller: Option<&Caller>, endpoint: &str) -> Self {
-        audit::refused(&audit::Refused {
+        audit::refused(&audit::RefusedCall {
             api_key: caller.map(|caller| &*caller.name),
             method: Some(endpoint),
             code: &self.error.code.to_ascii_uppercase(),
             reason: &self.error.message,
-            ..audit::Refused::default()
+            ..audit::RefusedCall::default()
         });
         self
     }
 }
 
-impl From<Error> for Refused {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         let mut violations = Vec::new();
@@ -85,7 +85,7 @@ impl From<Violation> for Field {
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         #[derive(Serialize)]
         struct Envelope {

@@ -22,7 +22,7 @@ impl fmt::Debug for dyn Unproven {
 /// The messages that one connection has accepted and whose receipt is not proven, by the numbers of their last packets. Dropping it
 /// reports them as lost.
 #[derive(Debug, Default)]
-pub struct InFlight(VecDeque<(u64, Sent)>);
+pub struct InFlight(VecDeque<(u64, InFlightGuard)>);
 
 impl InFlight {
     /// The most that may be in flight, so that a device that reads and never proves anything does not make it grow without end.
@@ -30,7 +30,7 @@ impl InFlight {
 
     /// Reports a message as sent whose last packet has this number.
     pub(super) fn push(&mut self, number: u64, unproven: &Arc<dyn Unproven>) {
-        self.0.push_back((number, Sent::new(unproven.clone())));
+        self.0.push_back((number, InFlightGuard::new(unproven.clone())));
     }
 
     /// Reports those as received whose packets have numbers up to this one.
@@ -53,9 +53,9 @@ impl InFlight {
 
 /// A message that one connection has accepted. Dropping it reports the message as lost.
 #[derive(Debug)]
-struct Sent(Option<Arc<dyn Unproven>>);
+struct InFlightGuard(Option<Arc<dyn Unproven>>);
 
-impl Sent {
+impl InFlightGuard {
     fn new(unproven: Arc<dyn Unproven>) -> Self {
         unproven.sent();
         Self(Some(unproven))
@@ -68,7 +68,7 @@ impl Sent {
     }
 }
 
-impl Drop for Sent {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if let Some(unproven) = self.0.take() {
             unproven.lost();

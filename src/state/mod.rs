@@ -1,4 +1,4 @@
-//! This node among its peers, and what is shared among them. There are no peers yet: what would be shared is in memory.
+//! What nodes share, and a node that is alone keeps in memory: idempotency keys, histories, retained values, memberships and grants.
 
 mod idempotency;
 pub use idempotency::{Fingerprint, Idempotency, KeyReused, Scope};

@@ -34,7 +34,7 @@ struct Known {
 
 struct Answer {
     since: Instant,
-    asked: Fingerprint,
+    request_hash: Fingerprint,
     receipt: OnceCell<Receipt>,
     /// What its acknowledgements count for, as long as it is known. Changed under the lock of all that is known.
     ack_bytes: AtomicUsize,
@@ -66,13 +66,13 @@ impl Idempotency {
 
     /// Gives the receipt of the first emit in this scope, marked as a duplicate, or runs `emit` as the first one. While the first
     /// one runs, the others wait; if it is given up or refused, the next one runs.
-    pub async fn once<F, E>(&self, scope: Scope, asked: Fingerprint, emit: F) -> Result<Receipt, E>
+    pub async fn get_or_run<F, E>(&self, scope: Scope, request_hash: Fingerprint, emit: F) -> Result<Receipt, E>
     where
         F: Future<Output = Result<Receipt, E>>,
         E: From<KeyReused>,
     {
-        let answer = self.answer(scope, asked);
-        if answer.asked != asked {
+        let answer = self.answer(scope, request_hash);
+        if answer.request_hash != request_hash {
             return Err(KeyReused.into());
         }
         let mut first = false;
@@ -94,12 +94,12 @@ impl Idempotency {
     }
 
     /// Whether the key was used for something else.
-    pub fn is_reused(&self, scope: &Scope, asked: Fingerprint) -> bool {
+    pub fn is_reused(&self, scope: &Scope, request_hash: Fingerprint) -> bool {
         self.known
             .lock()
             .answers
             .get(scope)
-            .is_some_and(|answer| answer.since.elapsed() < KEPT && answer.asked != asked)
+            .is_some_and(|answer| answer.since.elapsed() < KEPT && answer.request_hash != request_hash)
     }
 
     /// Whether the key was used.
@@ -107,14 +107,18 @@ impl Idempotency {
         self.known.lock().answers.contains_key(scope)
     }
 
-    fn answer(&self, scope: Scope, asked: Fingerprint) -> Arc<Answer> {
+    fn answer(&self, scope: Scope, request_hash: Fingerprint) -> Arc<Answer> {
         let mut known = self.known.lock();
         known.forget(self.most);
         if let Some(answer) = known.answers.get(&scope) {
             return answer.clone();
         }
-        let answer =
-            Arc::new(Answer { since: Instant::now(), asked, receipt: OnceCell::new(), ack_bytes: AtomicUsize::new(0) });
+        let answer = Arc::new(Answer {
+            since: Instant::now(),
+            request_hash,
+            receipt: OnceCell::new(),
+            ack_bytes: AtomicUsize::new(0),
+        });
         known.by_age.push_back((answer.since, scope.clone()));
         known.answers.insert(scope, answer.clone());
         answer
@@ -155,9 +159,11 @@ mod tests {
         Scope { caller: "test".into(), audience: Audience::Everyone, key: key.into() }
     }
 
-    async fn emit(idempotency: &Idempotency, key: &str, asked: u8) -> Result<Receipt, KeyReused> {
+    async fn emit(idempotency: &Idempotency, key: &str, request_hash: u8) -> Result<Receipt, KeyReused> {
         idempotency
-            .once(scope(key), [asked; 32], async { Ok(Receipt::new(MessageId::at(Timestamp::UNIX_EPOCH))) })
+            .get_or_run(scope(key), [request_hash; 32], async {
+                Ok(Receipt::new(MessageId::at(Timestamp::UNIX_EPOCH)))
+            })
             .await
     }
 
@@ -183,7 +189,7 @@ mod tests {
     #[tokio::test]
     async fn a_concurrent_repetition_waits_for_the_first_and_takes_over_if_that_is_given_up() {
         let idempotency = Idempotency::new(10);
-        let mut first = Box::pin(idempotency.once::<_, KeyReused>(scope("k"), [1; 32], std::future::pending()));
+        let mut first = Box::pin(idempotency.get_or_run::<_, KeyReused>(scope("k"), [1; 32], std::future::pending()));
         let mut second = Box::pin(emit(&idempotency, "k", 1));
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         assert!(futures_util::poll!(second.as_mut()).is_pending());
@@ -207,7 +213,7 @@ mod tests {
         let idempotency = Idempotency::new(1_000);
         for key in 0..100 {
             let receipt = async { Ok::<_, KeyReused>(acknowledged(1024 * 1024)) };
-            idempotency.once(scope(&key.to_string()), [1; 32], receipt).await.unwrap();
+            idempotency.get_or_run(scope(&key.to_string()), [1; 32], receipt).await.unwrap();
         }
         let bytes = || idempotency.known.lock().ack_bytes;
         assert!((60 << 20..=MOST_ACK_BYTES).contains(&bytes()), "{}", bytes());

@@ -2,32 +2,32 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::cluster::{Fingerprint, Scope};
 use crate::message::{Audience, Emit, Payload};
+use crate::state::{Fingerprint, Scope};
 use crate::store;
 
 /// Makes an emit's repetition harmless.
 #[derive(Clone, Debug)]
-pub struct Once {
+pub struct IdempotencyKey {
     caller: Arc<str>,
     key: Arc<str>,
-    asked: Fingerprint,
+    request_hash: Fingerprint,
 }
 
-impl Once {
+impl IdempotencyKey {
     /// For this emit, or the same to another audience, by this caller (the name of the API key) under this idempotency key.
     pub fn new(caller: Arc<str>, key: Arc<str>, emit: &Emit) -> Self {
-        Self { caller, key, asked: fingerprint(emit) }
+        Self { caller, key, request_hash: fingerprint(emit) }
     }
 
     /// A digest of what is asked for.
-    pub(super) fn asked(&self) -> Fingerprint {
-        self.asked
+    pub(super) fn request_hash(&self) -> Fingerprint {
+        self.request_hash
     }
 
     /// The same for the store.
-    pub(super) fn stored(&self) -> store::Once {
-        store::Once { caller: self.caller.clone(), key: self.key.clone(), asked: self.asked }
+    pub(super) fn stored(&self) -> store::IdempotencyKey {
+        store::IdempotencyKey { caller: self.caller.clone(), key: self.key.clone(), request_hash: self.request_hash }
     }
 
     pub(super) fn scope(&self, audience: &Audience) -> Scope {
