@@ -14,7 +14,7 @@ const PART_WORTH_A_LOOK: usize = 8;
 /// The next look is not for so long: meanwhile what comes and goes all the time has no part in it.
 const LOOK_AGAIN_AFTER: u32 = 10;
 /// So often it waits for no more of them to become free.
-const MOST_PUT_OFF: u32 = 10;
+const MAX_PUT_OFF: u32 = 10;
 
 /// Watches how much memory is used, and when it is worth a look.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Watch {
             self.put_off = 0;
             return false;
         }
-        if !has_settled && self.put_off < MOST_PUT_OFF {
+        if !has_settled && self.put_off < MAX_PUT_OFF {
             self.put_off += 1;
             return false;
         }

@@ -151,7 +151,7 @@ impl App {
             limits: &config.limits,
             retain: config.retain,
             collapse: config.collapse,
-            waiting_bytes: config.socketio.queue_bytes,
+            max_waiting_bytes: config.socketio.queue_bytes,
             queued: queued.clone(),
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
@@ -168,7 +168,7 @@ impl App {
         };
         let edge = grpc::Deps {
             api_keys: api_keys.clone(),
-            most_calls: config.limits.grpc_calls,
+            max_calls: config.limits.grpc_calls,
             commands: commands.clone(),
             lifecycle: lifecycle.clone(),
         };

@@ -152,9 +152,9 @@ impl Commands {
     }
 
     fn check_payload(&self, emit: &Emit) -> Result<(), Violation> {
-        let (size, most) = (emit.payload.len(), self.max_payload);
-        if size > most {
-            let description = format!("has {size} bytes: at most {most} are allowed (limits.max_payload)");
+        let (size, max) = (emit.payload.len(), self.max_payload);
+        if size > max {
+            let description = format!("has {size} bytes: at most {max} are allowed (limits.max_payload)");
             return Err(Violation::new("payload", description));
         }
         if !emit.envelope || !matches!(emit.payload, Payload::Binary(_)) {

@@ -13,7 +13,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
 
 /// How many emits of a stream may be unanswered.
-const MOST_IN_FLIGHT: usize = 1_024;
+const MAX_IN_FLIGHT: usize = 1_024;
 
 type Answer<T> = (T, Result<Receipt, Error>);
 type Sending<T> = Pin<Box<dyn Future<Output = (Ticket, Answer<T>)> + Send>>;
@@ -82,7 +82,7 @@ where
 {
     async fn next(&mut self) -> Option<Result<Answer<T>, E>> {
         loop {
-            let may_read = self.emits.is_some() && self.in_flight.len() < MOST_IN_FLIGHT;
+            let may_read = self.emits.is_some() && self.in_flight.len() < MAX_IN_FLIGHT;
             if !may_read && self.in_flight.is_empty() {
                 return self.failure.take().map(Err);
             }

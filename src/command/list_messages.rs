@@ -84,7 +84,7 @@ impl Commands {
                 after = after.max(number(store, field, position).await?);
             }
         }
-        let window = Window { after, most: u32::try_from(*page_size).unwrap_or(u32::MAX) };
+        let window = Window { after, max: u32::try_from(*page_size).unwrap_or(u32::MAX) };
         let reader = user.map(|user| Reader { user, unread_only: *unread_only });
         let (listed, more) = store.list(room, window, reader.as_ref()).await?;
         let begin = store.position(0).await?;

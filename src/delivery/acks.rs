@@ -49,7 +49,7 @@ impl PendingAcks {
     /// What became of the emit, when that is all known, or no more is asked for, or time is over, or `stopping` is done.
     async fn answers(self, stopping: impl Future<Output = ()>) -> Acks {
         let Self { request, waiters, began, sent } = self;
-        let mut gathered = Gathered { began, replies: Vec::new(), others: Vec::new(), room: request.most_reply_bytes };
+        let mut gathered = Gathered { began, replies: Vec::new(), others: Vec::new(), room: request.max_reply_bytes };
         let mut waiting: FuturesUnordered<_> = waiters.into_iter().collect();
         let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(stopping));
         let rest = loop {

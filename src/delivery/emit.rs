@@ -279,7 +279,7 @@ mod tests {
             rooms: &config.rooms,
             history: config.history,
             store: None,
-            waiting_bytes: config.socketio.queue_bytes,
+            max_waiting_bytes: config.socketio.queue_bytes,
             queued: transport::QueuedBytes::new(config.clients.queue_bytes_total),
             clock: Clock::system(),
             lifecycle: Lifecycle::new(),

@@ -84,7 +84,7 @@ pub struct Deps<'a> {
     /// What outlives the process; none: nothing does.
     pub store: Option<Store>,
     /// What comes for a connection that is not live yet waits, up to so many bytes.
-    pub waiting_bytes: usize,
+    pub max_waiting_bytes: usize,
     /// The bytes in the write queues of all connections.
     pub queued: Arc<QueuedBytes>,
     /// The time of day.
@@ -123,9 +123,10 @@ struct Inner {
 impl Delivery {
     /// Delivery on one node.
     pub fn new(deps: Deps<'_>) -> Self {
-        let Deps { limits, retain, collapse, rooms, history, store, waiting_bytes, queued, clock, lifecycle } = deps;
+        let Deps { limits, retain, collapse, rooms, history, store, max_waiting_bytes, queued, clock, lifecycle } =
+            deps;
         let inner = Inner {
-            hub: Hub::new(waiting_bytes),
+            hub: Hub::new(max_waiting_bytes),
             retained: Retained::new(retain.max_entries, retain.max_room_bytes),
             collapse: Collapse::new(collapse),
             history: history::history(rooms, history),

@@ -166,7 +166,7 @@ mod tests {
             rooms: &config.rooms,
             history: config.history,
             store: None,
-            waiting_bytes: config.socketio.queue_bytes,
+            max_waiting_bytes: config.socketio.queue_bytes,
             queued: queued.clone(),
             clock: Clock::system(),
             lifecycle: Lifecycle::new(),

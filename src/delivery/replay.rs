@@ -157,9 +157,9 @@ impl<'a> Replay<'a> {
         let cursor = self.cursor_in(store, mailbox).await?;
         let (mut messages, mut more) = (Vec::new(), false);
         if cursor < mailbox.last {
-            let most = u32::try_from(PAGE).unwrap_or(u32::MAX);
+            let max = u32::try_from(PAGE).unwrap_or(u32::MAX);
             let listed;
-            (listed, more) = store.list(self.room, Window { after: cursor, most }, None).await?;
+            (listed, more) = store.list(self.room, Window { after: cursor, max }, None).await?;
             messages = listed.into_iter().map(|listed| listed.message).collect();
             // What was trimmed meanwhile is missing among these.
             mailbox = store.mailbox(self.room).await?.unwrap_or_default();
@@ -222,7 +222,7 @@ impl<'a> Replay<'a> {
             return Ok(true);
         };
         while let Some(number) = self.skipped.first().copied() {
-            let window = Window { after: number - 1, most: 1 };
+            let window = Window { after: number - 1, max: 1 };
             let (listed, _) = store.list(self.room, window, None).await?;
             let message = listed.into_iter().map(|listed| listed.message).find(|message| message.number == number);
             if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user()))

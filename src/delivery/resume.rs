@@ -12,13 +12,13 @@ pub struct Resume {
 }
 
 /// The most rooms that are looked at.
-const MOST_ROOMS: usize = 1_000;
+const MAX_ROOMS: usize = 1_000;
 
 impl Resume {
     /// Takes what a device has said, room by room. What is no position is one of no sequence.
     pub fn new(said: impl IntoIterator<Item = (String, Option<Position>)>) -> Self {
         let mut resume = Self::default();
-        for (name, position) in said.into_iter().take(MOST_ROOMS) {
+        for (name, position) in said.into_iter().take(MAX_ROOMS) {
             match RoomName::new(&name) {
                 Ok(room) => {
                     resume.seen.insert(room, position.unwrap_or_else(|| Position::new("".into(), 0)));

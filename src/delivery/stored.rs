@@ -22,7 +22,7 @@ pub(super) struct ToBeStored {
 }
 
 /// Rooms of which is remembered what may have been kept, and messages of each.
-const MOST_UNCERTAIN: usize = 1_000;
+const MAX_UNCERTAIN: usize = 1_000;
 
 /// An emit that is to be stored, and where its receipt goes.
 pub(super) struct PendingAppend {
@@ -70,10 +70,10 @@ impl ToBeStored {
 
     fn note_uncertain(&self, room: &RoomName, ids: impl Iterator<Item = MessageId>) {
         let mut uncertain = self.uncertain.lock();
-        if uncertain.len() < MOST_UNCERTAIN || uncertain.contains_key(room) {
+        if uncertain.len() < MAX_UNCERTAIN || uncertain.contains_key(room) {
             let known = uncertain.entry(room.clone()).or_default();
             known.extend(ids);
-            known.truncate(MOST_UNCERTAIN);
+            known.truncate(MAX_UNCERTAIN);
         }
     }
 }

@@ -10,13 +10,13 @@ use crate::message::{
 use crate::proto::v1::{self, AckOptions, EmitOptions, ack_options};
 
 /// How many users, connections or emits a request may list.
-pub(super) const MOST_LISTED: usize = 1_000;
-const MOST_EXCEPTED_ROOMS: usize = 100;
+pub(super) const MAX_LISTED: usize = 1_000;
+const MAX_EXCEPTED_ROOMS: usize = 100;
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1_000;
 
 /// How many violations a refusal lists. They travel in headers, of which some clients take no more than 8 KiB.
-const MOST_VIOLATIONS: usize = 10;
+const MAX_VIOLATIONS: usize = 10;
 
 /// Collects what is wrong with a request, so that the caller learns of it at once: the first faults, and how many more.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Fields {
     }
 
     fn note(&mut self, violation: Violation) {
-        if self.violations.len() < MOST_VIOLATIONS {
+        if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(violation);
         } else {
             self.more += 1;
@@ -66,11 +66,11 @@ impl Fields {
         &mut self,
         field: &str,
         entries: &[String],
-        most: usize,
+        max: usize,
         check: impl Fn(&str) -> Result<T, Invalid>,
     ) -> Vec<T> {
-        if entries.len() > most {
-            self.refuse(field, format!("has {} entries: at most {most} are allowed", entries.len()));
+        if entries.len() > max {
+            self.refuse(field, format!("has {} entries: at most {max} are allowed", entries.len()));
             return Vec::new();
         }
         let checked = entries.iter().enumerate();
@@ -94,9 +94,9 @@ pub(super) fn user_and_room(fields: &mut Fields, id: &str, name: &str) -> Option
 
 /// Several users, none twice.
 pub(super) fn users(fields: &mut Fields, ids: &[String]) -> Vec<UserId> {
-    let users = fields.list("user_ids", ids, MOST_LISTED, UserId::new);
+    let users = fields.list("user_ids", ids, MAX_LISTED, UserId::new);
     let mut seen = HashSet::new();
-    for (index, id) in ids.iter().enumerate().take(MOST_LISTED) {
+    for (index, id) in ids.iter().enumerate().take(MAX_LISTED) {
         if !seen.insert(id) {
             fields.refuse(format!("user_ids[{index}]"), "stands in the list before: name each user once");
         }
@@ -150,11 +150,11 @@ impl EmitParts {
             connections: fields.list(
                 "options.except_connection_ids",
                 &options.except_connection_ids,
-                MOST_LISTED,
+                MAX_LISTED,
                 ConnectionId::from_str,
             ),
-            users: fields.list("options.except_user_ids", &options.except_user_ids, MOST_LISTED, UserId::new),
-            rooms: fields.list("options.except_rooms", &options.except_rooms, MOST_EXCEPTED_ROOMS, RoomName::new),
+            users: fields.list("options.except_user_ids", &options.except_user_ids, MAX_LISTED, UserId::new),
+            rooms: fields.list("options.except_rooms", &options.except_rooms, MAX_EXCEPTED_ROOMS, RoomName::new),
         };
         let emit = audience.zip(event).zip(payload).map(|((audience, event), payload)| Emit {
             audience,

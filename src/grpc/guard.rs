@@ -56,8 +56,8 @@ pub(super) struct GuardLayer {
 }
 
 impl GuardLayer {
-    pub(super) fn new(api_keys: ApiKeys, most_calls: usize) -> Self {
-        let calls = Arc::new(Semaphore::new(most_calls));
+    pub(super) fn new(api_keys: ApiKeys, max_calls: usize) -> Self {
+        let calls = Arc::new(Semaphore::new(max_calls));
         Self { api_keys: Arc::new(api_keys), calls, log: Arc::default() }
     }
 

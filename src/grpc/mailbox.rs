@@ -126,7 +126,7 @@ fn decode_delete_messages(request: &DeleteMessagesRequest) -> Result<(RoomName, 
             if ids.is_empty() {
                 fields.refuse("message_ids.ids", "is empty: name a message, or say `all`");
             }
-            let ids = fields.list("message_ids.ids", ids, decode::MOST_LISTED, str::parse::<MessageId>);
+            let ids = fields.list("message_ids.ids", ids, decode::MAX_LISTED, str::parse::<MessageId>);
             Some(DeleteMessages::Messages(ids))
         }
         Some(Deleted::UpTo(given)) => fields.take("up_to", given.parse()).map(DeleteMessages::UpTo),

@@ -61,7 +61,7 @@ pub struct Deps {
     /// Who may call.
     pub api_keys: ApiKeys,
     /// `limits.grpc_calls`.
-    pub most_calls: usize,
+    pub max_calls: usize,
     /// Runs what backends ask for.
     pub commands: Commands,
     /// Says when to stop.
@@ -97,7 +97,7 @@ pub struct Edge {
 impl Edge {
     /// Puts the services together.
     pub async fn new(deps: Deps) -> Result<Self, Error> {
-        let Deps { api_keys, most_calls, commands, lifecycle } = deps;
+        let Deps { api_keys, max_calls, commands, lifecycle } = deps;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NotifyServer<notify::Service>>().await;
         health.set_serving::<PresenceServer<presence::Service>>().await;
@@ -127,7 +127,7 @@ impl Edge {
             .add_service(reflection().build_v1alpha()?)
             .prepare();
         let services = Services { notify: served!(NotifyServer, notify), others };
-        let guard = guard::GuardLayer::new(api_keys, most_calls);
+        let guard = guard::GuardLayer::new(api_keys, max_calls);
         Ok(Self { services, guard, health, lifecycle })
     }
 

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     acks::AckRoom,
     caller,
-    decode::{self, EmitParts, Fields, MOST_LISTED},
+    decode::{self, EmitParts, Fields, MAX_LISTED},
     encode,
     guard::{Audited, Received},
     payload::Raw,
@@ -115,8 +115,8 @@ impl Notify for Service {
     async fn emit_batch(&self, request: Request<EmitBatchRequest>) -> Result<Response<EmitBatchResponse>, Status> {
         let (caller, received) = (caller(&request)?, received(&request));
         let emits = request.into_inner().emits;
-        if emits.is_empty() || emits.len() > MOST_LISTED {
-            let description = format!("has {} entries: give 1 to {MOST_LISTED}", emits.len());
+        if emits.is_empty() || emits.len() > MAX_LISTED {
+            let description = format!("has {} entries: give 1 to {MAX_LISTED}", emits.len());
             return Err(Error::invalid("emits", description).into());
         }
         let requests = emits.into_iter().map(|emit| decode::emit(emit, received)).collect();
@@ -163,7 +163,7 @@ fn decode_emit_to_users(request: EmitToUsersRequest, received: Instant) -> Resul
     let mut fields = Fields::default();
     let users = decode::users(&mut fields, &request.user_ids);
     if request.user_ids.is_empty() {
-        fields.refuse("user_ids", format!("is empty: give 1 to {MOST_LISTED}"));
+        fields.refuse("user_ids", format!("is empty: give 1 to {MAX_LISTED}"));
     }
     let payload = request.payload.map(Raw::from);
     let parts = EmitParts { event: request.event, payload, options: request.options, received };
@@ -191,7 +191,7 @@ fn decode_disconnect_user(request: DisconnectUserRequest) -> Result<DisconnectUs
     let mut fields = Fields::default();
     let user = fields.take("user_id", UserId::new(&request.user_id));
     let ids = &request.except_connection_ids;
-    let except = fields.list("except_connection_ids", ids, MOST_LISTED, str::parse::<ConnectionId>);
+    let except = fields.list("except_connection_ids", ids, MAX_LISTED, str::parse::<ConnectionId>);
     let reason = request.reason;
     if reason.len() > MAX_REASON {
         fields.refuse("reason", format!("has {} bytes: at most {MAX_REASON} are allowed", reason.len()));

@@ -57,9 +57,9 @@ impl CatchingUp {
         frame: &Arc<Frame>,
         room: Option<&RoomName>,
         ack: Option<AckSink>,
-        most_bytes: usize,
+        max_bytes: usize,
     ) -> Fate {
-        let is_full = self.bytes > most_bytes && !frame.on_join;
+        let is_full = self.bytes > max_bytes && !frame.on_join;
         let replaying = room.and_then(|room| self.replaying.get_mut(room)).filter(|_| !frame.on_join);
         match (replaying, &frame.entry) {
             (Some(replaying), Some(entry)) => {

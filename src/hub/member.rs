@@ -23,7 +23,7 @@ pub struct Member {
     /// Mirrors the phase `Live`, so that frames go to the connection without the lock. It is changed under the lock: set after the frames
     /// that waited were enqueued, and cleared when the connection ends.
     is_live: AtomicBool,
-    waiting_bytes: usize,
+    max_waiting_bytes: usize,
     // HeldRoom while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
     // that what waits comes before what is live.
     state: Mutex<State>,
@@ -98,11 +98,11 @@ impl<'a> Target<'a> {
 }
 
 impl Member {
-    pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, waiting_bytes: usize) -> Self {
+    pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, max_waiting_bytes: usize) -> Self {
         let phase = Phase::CatchingUp(Box::default());
         // Most are in two: their user's, and everyone.
         let state = Mutex::new(State { phase, rooms: Vec::with_capacity(2), lifelines: Lifelines::default() });
-        Self { id: connection.id(), user, connection, is_live: AtomicBool::new(false), waiting_bytes, state }
+        Self { id: connection.id(), user, connection, is_live: AtomicBool::new(false), max_waiting_bytes, state }
     }
 
     /// The connection's id.
@@ -273,7 +273,7 @@ impl Member {
         let ack = ticket.map(|ticket| lifelines.tie(ticket));
         let fate = match phase {
             Phase::Live => Fate::Send(ack),
-            Phase::CatchingUp(missing) => missing.take(frame, target.room(), ack, self.waiting_bytes),
+            Phase::CatchingUp(missing) => missing.take(frame, target.room(), ack, self.max_waiting_bytes),
             Phase::Gone => return Delivery::Gone,
         };
         match fate {

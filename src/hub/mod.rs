@@ -45,16 +45,16 @@ pub struct Hub {
     /// Rooms and users with a connection: a room that somebody holds on to may have none.
     occupied: AtomicUsize,
     users: AtomicUsize,
-    waiting_bytes: usize,
+    max_waiting_bytes: usize,
 }
 
 impl Hub {
-    /// A hub without connections. What arrives for one that is still catching up waits, up to `waiting_bytes`.
-    pub fn new(waiting_bytes: usize) -> Self {
-        Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), waiting_bytes }
+    /// A hub without connections. What arrives for one that is still catching up waits, up to `max_waiting_bytes`.
+    pub fn new(max_waiting_bytes: usize) -> Self {
+        Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), max_waiting_bytes }
     }
 
-    /// Lets a connection in, unless its user has `most` already. It is in no room but that of `guard`, which is its user's, and `replaying`
+    /// Lets a connection in, unless its user has `max_connections` already. It is in no room but that of `guard`, which is its user's, and `replaying`
     /// there. Until it goes live, what it gets waits.
     pub fn admit(
         &self,
@@ -62,20 +62,20 @@ impl Hub {
         user: UserId,
         connection: Arc<dyn Connection>,
         replaying: bool,
-        most: usize,
+        max_connections: usize,
     ) -> Option<Arc<Member>> {
-        let member = Arc::new(Member::new(user, connection, self.waiting_bytes));
-        if !self.enter(&member, guard.room(), replaying, most) {
+        let member = Arc::new(Member::new(user, connection, self.max_waiting_bytes));
+        if !self.enter(&member, guard.room(), replaying, max_connections) {
             return None;
         }
         telemetry::connection_opened(member.connection().transport().as_str());
         Some(member)
     }
 
-    fn enter(&self, member: &Arc<Member>, name: &RoomName, replaying: bool, most: usize) -> bool {
+    fn enter(&self, member: &Arc<Member>, name: &RoomName, replaying: bool, max_connections: usize) -> bool {
         member.enter(name, replaying, |name| {
             let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
-            if room.len() >= most {
+            if room.len() >= max_connections {
                 return None;
             }
             if room.insert(member.clone()) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::{ConnectionId, UserId};
 
 /// The most bytes of replies that are kept for one answer.
-pub const MOST_REPLY_BYTES: usize = 1024 * 1024;
+pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
 /// That an emit asks the devices for acknowledgements, and how long it waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct AckRequest {
     /// How long.
     pub timeout: Duration,
     /// How many bytes of replies are kept; later ones count without what they say.
-    pub most_reply_bytes: usize,
+    pub max_reply_bytes: usize,
 }
 
 /// What is waited for.
@@ -72,12 +72,12 @@ impl AckRequest {
 
     /// The request of one emit that has an answer of its own.
     pub fn new(mode: AckMode, timeout: Duration) -> Self {
-        Self { mode, timeout, most_reply_bytes: MOST_REPLY_BYTES }
+        Self { mode, timeout, max_reply_bytes: MAX_REPLY_BYTES }
     }
 
     /// The same for one of so many emits that are answered together.
     pub fn one_of(self, emits: usize) -> Self {
-        Self { most_reply_bytes: MOST_REPLY_BYTES / emits.max(1), ..self }
+        Self { max_reply_bytes: MAX_REPLY_BYTES / emits.max(1), ..self }
     }
 }
 

@@ -42,7 +42,7 @@ impl Config {
     /// of packets is also too full for the next ping, and reads as a device that is gone. What is retained does not count there.
     pub(super) fn queue_packets(&self) -> usize {
         const SMALLEST_PACKET: usize = 16;
-        const MOST_ON_JOIN: usize = 65_536;
-        (self.queue_bytes / SMALLEST_PACKET).max(MOST_ON_JOIN)
+        const MAX_ON_JOIN: usize = 65_536;
+        (self.queue_bytes / SMALLEST_PACKET).max(MAX_ON_JOIN)
     }
 }

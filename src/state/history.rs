@@ -23,7 +23,7 @@ pub struct HistoryRule {
 /// The last messages of rooms, in memory: they end with the process, and so do the sequences.
 pub struct History {
     rules: Vec<HistoryRule>,
-    most_bytes: usize,
+    max_bytes: usize,
     /// No other process has it.
     epoch: String,
     sequences: Mutex<Sequences>,
@@ -46,7 +46,7 @@ pub struct NewEntry<'a> {
 }
 
 /// Sequences without messages that go on: a device that lost its connection in a silent room has missed nothing.
-const MOST_SILENT: usize = 100_000;
+const MAX_SILENT: usize = 100_000;
 /// What a message takes up besides its event's name and its payload.
 const ENTRY_BYTES: usize = 160;
 
@@ -78,9 +78,9 @@ struct Entry {
 
 impl History {
     /// Of the rooms that these rules name, the first that matches each; up to so many bytes in all.
-    pub fn new(rules: Vec<HistoryRule>, most_bytes: usize) -> Self {
+    pub fn new(rules: Vec<HistoryRule>, max_bytes: usize) -> Self {
         let epoch = Uuid::new_v4().simple().to_string()[..12].to_owned();
-        Self { rules, most_bytes, epoch, sequences: Mutex::default() }
+        Self { rules, max_bytes, epoch, sequences: Mutex::default() }
     }
 
     /// Whether a room has a history.
@@ -115,7 +115,7 @@ impl History {
         while sequence.messages.len() > rule.size {
             sequences.bytes -= sequence.take_oldest();
         }
-        sequences.make_room(room, self.most_bytes);
+        sequences.make_room(room, self.max_bytes);
         Some(position)
     }
 
@@ -131,7 +131,7 @@ impl History {
     }
 
     /// What came after a position, at most so many messages in order. None: that cannot be told whole.
-    pub fn after(&self, room: &RoomName, position: &Position, most: usize, now_ms: i64) -> Option<Vec<LogEntry>> {
+    pub fn after(&self, room: &RoomName, position: &Position, max: usize, now_ms: i64) -> Option<Vec<LogEntry>> {
         let mut sequences = self.sequences.lock();
         sequences.trim(room, now_ms);
         let sequence = sequences.by_room.get(room)?;
@@ -139,7 +139,7 @@ impl History {
             return None;
         }
         let of_use = |entry: &&Entry| entry.message.number > position.number && entry.expires_at_ms > now_ms;
-        Some(sequence.messages.iter().filter(of_use).take(most).map(|entry| entry.message.clone()).collect())
+        Some(sequence.messages.iter().filter(of_use).take(max).map(|entry| entry.message.clone()).collect())
     }
 
     /// Takes away what is too old.
@@ -176,8 +176,8 @@ impl Sequences {
     }
 
     /// Takes messages away until the rest fits: those of the rooms that have been silent longest, at last those of this one.
-    fn make_room(&mut self, room: &RoomName, most: usize) {
-        while self.bytes > most {
+    fn make_room(&mut self, room: &RoomName, max: usize) {
+        while self.bytes > max {
             let Some(oldest) = self.talking.values().next().cloned() else {
                 return;
             };
@@ -213,7 +213,7 @@ impl Sequences {
             self.talking.remove(&sequence.happened);
             self.silent.insert(sequence.happened, room.clone());
         }
-        while self.silent.len() > MOST_SILENT
+        while self.silent.len() > MAX_SILENT
             && let Some((_, forgotten)) = self.silent.pop_first()
         {
             self.by_room.remove(&forgotten);
@@ -242,9 +242,9 @@ mod tests {
 
     const AGE: Duration = Duration::from_mins(2);
 
-    fn history(size: usize, most_bytes: usize) -> History {
+    fn history(size: usize, max_bytes: usize) -> History {
         let rule = |rooms: &str, size| HistoryRule { rooms: RoomPattern::new(rooms).unwrap(), size, age: AGE };
-        History::new(vec![rule("listing:*", size), rule("*", 1_000)], most_bytes)
+        History::new(vec![rule("listing:*", size), rule("*", 1_000)], max_bytes)
     }
 
     fn room(name: &str) -> RoomName {
@@ -327,6 +327,6 @@ mod tests {
         assert_eq!(numbers(&history, "listing:2", &talking, 0), Some(vec![1, 2, 3]));
         append(&history, "listing:2", 0, None);
         assert_eq!(numbers(&history, "listing:2", &talking, 0), None);
-        assert!(history.sequences.lock().bytes <= history.most_bytes);
+        assert!(history.sequences.lock().bytes <= history.max_bytes);
     }
 }

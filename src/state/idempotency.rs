@@ -15,13 +15,13 @@ use crate::message::{Audience, Receipt};
 /// How long a key is remembered.
 const KEPT: Duration = Duration::from_mins(5);
 /// What the acknowledgements in the receipts may take up together, in bytes; past it the oldest keys go first.
-const MOST_ACK_BYTES: usize = 64 * 1024 * 1024;
+const MAX_ACK_BYTES: usize = 64 * 1024 * 1024;
 /// No acknowledgements are counted for a key that is forgotten.
 const FORGOTTEN: usize = usize::MAX;
 
 /// Remembers what was answered under an idempotency key, so that a repetition can be answered the same.
 pub struct Idempotency {
-    most: usize,
+    max_entries: usize,
     known: Mutex<Known>,
 }
 
@@ -60,8 +60,8 @@ pub struct KeyReused;
 
 impl Idempotency {
     /// Remembers up to so many keys; past it the oldest go first.
-    pub fn new(most: usize) -> Self {
-        Self { most, known: Mutex::default() }
+    pub fn new(max_entries: usize) -> Self {
+        Self { max_entries, known: Mutex::default() }
     }
 
     /// Gives the receipt of the first emit in this scope, marked as a duplicate, or runs `emit` as the first one. While the first
@@ -109,7 +109,7 @@ impl Idempotency {
 
     fn answer(&self, scope: Scope, request_hash: Fingerprint) -> Arc<Answer> {
         let mut known = self.known.lock();
-        known.forget(self.most);
+        known.forget(self.max_entries);
         if let Some(answer) = known.answers.get(&scope) {
             return answer.clone();
         }
@@ -127,10 +127,10 @@ impl Idempotency {
 
 impl Known {
     /// Forgets what is too old, and one more if that leaves no room.
-    fn forget(&mut self, most: usize) {
+    fn forget(&mut self, max: usize) {
         let now = Instant::now();
         while let Some((since, _)) = self.by_age.front()
-            && (now - *since >= KEPT || self.by_age.len() >= most || self.ack_bytes > MOST_ACK_BYTES)
+            && (now - *since >= KEPT || self.by_age.len() >= max || self.ack_bytes > MAX_ACK_BYTES)
             && let Some((_, scope)) = self.by_age.pop_front()
             && let Some(answer) = self.answers.remove(&scope)
         {
@@ -216,7 +216,7 @@ mod tests {
             idempotency.get_or_run(scope(&key.to_string()), [1; 32], receipt).await.unwrap();
         }
         let bytes = || idempotency.known.lock().ack_bytes;
-        assert!((60 << 20..=MOST_ACK_BYTES).contains(&bytes()), "{}", bytes());
+        assert!((60 << 20..=MAX_ACK_BYTES).contains(&bytes()), "{}", bytes());
         assert!(!emit(&idempotency, "0", 1).await.unwrap().duplicate);
         let last = emit(&idempotency, "99", 1).await.unwrap();
         assert!(last.duplicate && last.acks.is_some());

@@ -7,8 +7,8 @@ use crate::message::{EventName, Payload, RoomName, UserId};
 
 /// The last payload of each event in each room that was to be retained. Values in memory: it ends with the process.
 pub struct Retained {
-    most: usize,
-    most_room_bytes: usize,
+    max_entries: usize,
+    max_room_bytes: usize,
     values: Mutex<Values>,
 }
 
@@ -49,8 +49,8 @@ pub enum RetainedFull {
 
 impl Retained {
     /// Keeps up to so many values, and so many bytes of one room.
-    pub fn new(most: usize, most_room_bytes: usize) -> Self {
-        Self { most, most_room_bytes, values: Mutex::default() }
+    pub fn new(max_entries: usize, max_room_bytes: usize) -> Self {
+        Self { max_entries, max_room_bytes, values: Mutex::default() }
     }
 
     /// Keeps a value in place of the one before. A payload of nothing takes it away.
@@ -95,12 +95,12 @@ impl Retained {
             let events = values.by_room.get(room);
             let before = events.and_then(|events| events.values.get(event));
             count += usize::from(before.is_none());
-            if count > self.most {
+            if count > self.max_entries {
                 return Err(RetainedFull::Entries);
             }
             let others =
                 events.map_or(0, |events| events.bytes) - before.map_or(0, |before| size(event, &before.payload));
-            if others + size(event, payload) > self.most_room_bytes {
+            if others + size(event, payload) > self.max_room_bytes {
                 return Err(RetainedFull::RoomBytes);
             }
         }

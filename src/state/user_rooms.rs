@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::message::{RoomName, UserId};
 
 /// The most rooms that are noted of one user at one time: each connection may be in all of them.
-const MOST_PER_USER: usize = 1_000;
+const MAX_PER_USER: usize = 1_000;
 
 /// How soon the ended ones are swept away.
 const SWEPT_WITHIN: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const SWEPT_WITHIN: Duration = Duration::from_secs(1);
 /// Users and rooms that a backend has put together for some time, for connections that are yet to come, too: those in which the user is,
 /// or those that the user may join.
 pub struct UserRooms {
-    most: usize,
+    max_entries: usize,
     entries: Mutex<Entries>,
 }
 
@@ -33,15 +33,15 @@ pub struct TooMany {
 
 impl UserRooms {
     /// Keeps up to so many, counted per user and room.
-    pub fn new(most: usize) -> Self {
-        Self { most, entries: Mutex::default() }
+    pub fn new(max_entries: usize) -> Self {
+        Self { max_entries, entries: Mutex::default() }
     }
 
     /// Puts a user and a room together for some time from now on.
     pub fn put(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
         let mut entries = self.entries.lock();
         let known = entries.rooms_by_user.get(user).is_some_and(|rooms| rooms.contains_key(room));
-        if !known && entries.is_full(user, self.most) {
+        if !known && entries.is_full(user, self.max_entries) {
             return Err(TooMany { retry_after: entries.first_end().max(SWEPT_WITHIN) });
         }
         let until = Instant::now() + ttl;
@@ -86,8 +86,8 @@ impl UserRooms {
 }
 
 impl Entries {
-    fn is_full(&self, user: &UserId, most: usize) -> bool {
-        self.count >= most || self.rooms_by_user.get(user).is_some_and(|rooms| rooms.len() >= MOST_PER_USER)
+    fn is_full(&self, user: &UserId, max: usize) -> bool {
+        self.count >= max || self.rooms_by_user.get(user).is_some_and(|rooms| rooms.len() >= MAX_PER_USER)
     }
 
     fn sweep(&mut self) -> Vec<(UserId, RoomName)> {

@@ -56,8 +56,8 @@ impl Database {
             Kind::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
             Kind::SqliteInMemory | Kind::Sqlite | Kind::Postgres => url.to_owned(),
         };
-        let pool = |most| {
-            let options = AnyPoolOptions::new().max_connections(most).acquire_timeout(PATIENCE);
+        let pool = |max| {
+            let options = AnyPoolOptions::new().max_connections(max).acquire_timeout(PATIENCE);
             let options = match kind {
                 // What is in memory ends with its one connection.
                 Kind::SqliteInMemory => options.idle_timeout(None).max_lifetime(None).test_before_acquire(false),

@@ -16,7 +16,7 @@ pub struct Window {
     /// Those after this position.
     pub after: u64,
     /// So many at most.
-    pub most: u32,
+    pub max: u32,
 }
 
 /// Payloads of one page, in bytes; one that is larger comes alone.
@@ -53,13 +53,13 @@ impl Store {
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
                 let query = statement(heads_sql(reader.as_ref())).bind(room.as_str()).bind(window.after.cast_signed());
-                let query = query.bind(now).bind(i64::from(window.most) + 1);
+                let query = query.bind(now).bind(i64::from(window.max) + 1);
                 let query = match &reader {
                     Some(reader) => query.bind(reader.user.as_str()).bind(quoted(&reader.user)),
                     None => query,
                 };
                 let heads = query.fetch_all(&mut *connection).await?;
-                let fitting = fitting(&heads, window.most as usize)?;
+                let fitting = fitting(&heads, window.max as usize)?;
                 let more = heads.len() > fitting.len();
                 let Some((last, _)) = fitting.last_key_value() else {
                     return Ok((Vec::new(), fitting, more));
@@ -97,10 +97,10 @@ fn heads_sql(reader: Option<&Reader>) -> String {
 }
 
 /// The first of these, as many as one page holds.
-fn fitting(heads: &[AnyRow], most: usize) -> sqlx::Result<BTreeMap<i64, Option<bool>>> {
+fn fitting(heads: &[AnyRow], max: usize) -> sqlx::Result<BTreeMap<i64, Option<bool>>> {
     let mut bytes = 0;
     let mut fitting = BTreeMap::new();
-    for head in heads.iter().take(most) {
+    for head in heads.iter().take(max) {
         bytes += head.try_get::<i64, _>(1)?;
         if bytes > PAGE_BYTES && !fitting.is_empty() {
             break;

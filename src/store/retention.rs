@@ -68,11 +68,11 @@ impl Store {
     }
 
     /// Of each mailbox the last positions stay. What was deleted or has expired counts, so that nothing need be counted.
-    async fn trim_many(&self, most: i64) -> Result<(), Error> {
+    async fn trim_many(&self, max: i64) -> Result<(), Error> {
         let sql = "SELECT room, last FROM mailboxes WHERE last - trimmed > $1";
-        for row in self.look(sql, most).await? {
+        for row in self.look(sql, max).await? {
             let last: i64 = row.try_get(1)?;
-            self.trim(row.try_get(0)?, last - most).await?;
+            self.trim(row.try_get(0)?, last - max).await?;
         }
         Ok(())
     }

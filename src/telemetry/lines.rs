@@ -12,7 +12,7 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How many lines may wait for the disk.
-const MOST_WAITING: usize = 16_384;
+const MAX_WAITING: usize = 16_384;
 /// How often it is told at most that lines were lost.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long the process waits at its end for what is still to be written.
@@ -100,7 +100,7 @@ fn write_all(name: &str, mut output: impl Write, lost: fn(), queue: &Queue, line
 
 impl Write for &LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+        if self.queue.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
             self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
             self.lose();
         } else if self.work.send(Work::Line(line.into())).is_err() {
@@ -170,7 +170,7 @@ mod tests {
         };
         let (writer, writing) = LineWriter::start("test", disk.clone(), lost).unwrap();
         // One more may be on its way to the disk already.
-        for number in 0..MOST_WAITING + 10 {
+        for number in 0..MAX_WAITING + 10 {
             (&writer).write_all(format!("{number}\n").as_bytes()).unwrap();
         }
         let lost = LOST.load(Ordering::SeqCst);
@@ -180,7 +180,7 @@ mod tests {
         turned.notify_all();
         drop(writing);
         let lines = std::mem::take(&mut state.lock().lines);
-        assert_eq!(lines.len(), MOST_WAITING + 10 - lost, "each line is one write, and all are written at the end");
+        assert_eq!(lines.len(), MAX_WAITING + 10 - lost, "each line is one write, and all are written at the end");
         assert_eq!(lines[..2], [b"0\n", b"1\n"]);
         (&writer).write_all(b"late\n").unwrap();
         assert_eq!(LOST.load(Ordering::SeqCst), lost + 1);

@@ -110,7 +110,7 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
         limits: &config.limits,
         retain: config.retain,
         collapse: CollapseConfig { window: Duration::from_mins(1), ..config.collapse },
-        waiting_bytes: 0,
+        max_waiting_bytes: 0,
         queued: transport::QueuedBytes::new(0),
         clock: Clock::system(),
         lifecycle: lifecycle.clone(),

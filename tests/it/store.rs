@@ -75,7 +75,7 @@ pub(crate) async fn position(store: &Store, message: NewMessage) -> u64 {
 }
 
 async fn texts(store: &Store, name: &str, after: u64) -> Vec<(u64, String)> {
-    let (listed, more) = store.list(&room(name), Window { after, most: 10_000 }, None).await.expect("they can be read");
+    let (listed, more) = store.list(&room(name), Window { after, max: 10_000 }, None).await.expect("they can be read");
     assert!(!more);
     let kept: Vec<_> = listed.into_iter().map(|listed| listed.message).collect();
     let text = |payload: &Payload| match payload {
@@ -123,7 +123,7 @@ async fn what_was_kept_is_there_after_a_restart_to_the_letter_and_the_sequence_g
         let begin = store.position(0).await.unwrap();
         drop(store);
         let store = open(&kind, &Clock::system());
-        let kept = store.list(&room("user:42"), Window { after: 0, most: 10 }, None).await.unwrap().0;
+        let kept = store.list(&room("user:42"), Window { after: 0, max: 10 }, None).await.unwrap().0;
         let kept: Vec<_> = kept.into_iter().map(|listed| listed.message).collect();
         assert_eq!(kept[0].payload, first.payload);
         assert_eq!((kept[0].id, &kept[0].except_users), (first.id, &first.except_users));
@@ -195,7 +195,7 @@ async fn read_marks_are_each_users_own_and_never_go_back() {
         assert_eq!(read(Which::UpTo(1)).await, Some(false), "marks never go back");
         assert_eq!(unread(&one).await, 2);
         let reader = Reader { user: one.clone(), unread_only: true };
-        let (left, _) = store.list(&admins, Window { after: 0, most: 9 }, Some(&reader)).await.unwrap();
+        let (left, _) = store.list(&admins, Window { after: 0, max: 9 }, Some(&reader)).await.unwrap();
         assert_eq!(left.iter().map(|listed| listed.message.number).collect::<Vec<_>>(), [3, 5]);
         assert_eq!(read(Which::ALL).await, Some(true));
         position(&store, message("role:admin", "6")).await;
@@ -234,11 +234,11 @@ async fn users_are_counted_together_as_one_by_one() {
             for (user, count) in users.iter().zip(together) {
                 assert_eq!(store.count_unread(&room, user).await.unwrap(), count, "{user} in {}", kind.url);
                 let reader = Reader { user: user.clone(), unread_only: true };
-                let (listed, more) = store.list(&room, Window { after: 0, most: 100 }, Some(&reader)).await.unwrap();
+                let (listed, more) = store.list(&room, Window { after: 0, max: 100 }, Some(&reader)).await.unwrap();
                 assert_eq!((listed.len() as u64, more), (count, false), "{user} in {}", kind.url);
                 assert!(listed.iter().all(|listed| !listed.message.except_users.contains(user)));
                 let reader = Reader { unread_only: false, ..reader };
-                let (all, _) = store.list(&room, Window { after: 0, most: 100 }, Some(&reader)).await.unwrap();
+                let (all, _) = store.list(&room, Window { after: 0, max: 100 }, Some(&reader)).await.unwrap();
                 let unread = all.iter().filter(|listed| listed.is_read == Some(false)).count();
                 assert_eq!(unread as u64, count, "{user} in {}", kind.url);
             }
@@ -253,7 +253,7 @@ async fn a_list_says_whether_more_follows_and_deleting_up_to_a_position_takes_an
         let all = (0..2_500).map(|n| message("many", &n.to_string())).collect();
         deadline("the appends", store.append(all)).await.expect("they are kept");
         let many = room("many");
-        let page = async |after, most| store.list(&many, Window { after, most }, None).await.unwrap();
+        let page = async |after, max| store.list(&many, Window { after, max }, None).await.unwrap();
         let (listed, more) = page(2_497, 2).await;
         assert_eq!((listed.len(), more, listed[0].is_read), (2, true, None), "{}", kind.url);
         let (listed, more) = page(2_498, 2).await;
@@ -279,7 +279,7 @@ async fn what_is_too_old_or_too_much_is_trimmed_and_the_floor_says_so() {
         let trimmed = async || store.mailbox(&room("user:42")).await.unwrap().expect("there is one").trimmed;
         store.sweep().await.unwrap();
         assert_eq!(trimmed().await, 10, "{}", kind.url);
-        let (first, more) = store.list(&room("user:42"), Window { after: 0, most: 1 }, None).await.unwrap();
+        let (first, more) = store.list(&room("user:42"), Window { after: 0, max: 1 }, None).await.unwrap();
         assert_eq!((first[0].message.number, more), (11, true));
         let all = texts(&store, "user:42", 0).await;
         assert_eq!((all.len(), &all[999]), (1_000, &(1_010, "1010".to_owned())));

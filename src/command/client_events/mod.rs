@@ -126,13 +126,13 @@ impl Commands {
         for room in &names {
             self.allow(admission, values.identity, room, rooms.allowed)?;
         }
-        let (present, most) = (admission.member().rooms(), self.rooms_per_connection);
+        let (present, max) = (admission.member().rooms(), self.rooms_per_connection);
         let more = names.iter().filter(|room| !present.contains(room)).count();
-        if more > 0 && present.len() + more > most {
+        if more > 0 && present.len() + more > max {
             // Where the token and backends have put it does not count.
             let by_events = |room: &&RoomName| !self.is_put_into(values.identity, room);
-            if present.iter().filter(by_events).count() + more > most {
-                return Err(EventRefused::TooManyRooms(most));
+            if present.iter().filter(by_events).count() + more > max {
+                return Err(EventRefused::TooManyRooms(max));
             }
         }
         for room in names {
