@@ -1,59 +1,21 @@
-//! Everything that Bugle can be asked to do, one file each, whoever asks: what may be done, by whom, within which limits.
+//! Everything that Bugle can be asked to do, a file per service: what may be done, by whom, within which limits.
 
 mod error;
 pub use error::{Error, Violation};
 
-mod emit;
-pub use emit::EmitRequest;
+mod emits;
+pub use emits::{EmitRequest, EmitToUsers, EnvelopeConfig};
 
-mod envelopes;
-pub use envelopes::EnvelopeConfig;
-
-mod sent;
-
-mod emit_to_users;
-pub use emit_to_users::EmitToUsers;
-
-mod emit_batch;
-mod emit_stream;
-
-mod disconnect_user;
-pub use disconnect_user::DisconnectUser;
+mod rooms;
+pub use rooms::JoinRoom;
 
 mod presence;
 
-mod join_room;
-pub use join_room::JoinRoom;
-
-mod leave_room;
-
-mod allow_room;
-mod forbid_room;
-
-mod list_rooms;
-
-mod device_refused;
-pub use device_refused::DeviceRefused;
-
-mod get_retained;
-
 mod mailbox;
+pub use mailbox::{DeleteMessages, ListMessages, ListedMessage, MarkRead, MessagePage};
 
-mod list_messages;
-pub use list_messages::{ListMessages, ListedMessage, MessagePage};
-
-mod count_unread;
-
-mod mark_read;
-pub use mark_read::MarkRead;
-
-mod delete_messages;
-pub use delete_messages::DeleteMessages;
-
-mod connect_device;
-
-mod refresh_token;
-pub use refresh_token::RefreshRefused;
+mod devices;
+pub use devices::{DeviceRefused, DisconnectUser, RefreshRefused};
 
 mod client_events;
 pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConfig, ReplyConfig, Rules};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Commands, Error, Violation};
+use super::{Commands, Error, Page, RoomUsers, Violation};
 use crate::auth::{Caller, Right};
 use crate::delivery::TooMany;
 use crate::message::{RoomName, UserId};
@@ -58,4 +58,48 @@ pub(super) fn not_reserved(room: &RoomName) -> Result<(), Violation> {
         return Err(Violation::new("room", description));
     }
     Ok(())
+}
+
+impl Commands {
+    /// Takes a user out of a room, and says how many connections left.
+    pub fn leave_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
+        caller.may(Right::Rooms)?;
+        not_reserved(room)?;
+        Ok(self.delivery.leave_user(user, room))
+    }
+}
+
+impl Commands {
+    /// Gives a user the right to join a room by an event of their device.
+    pub fn allow_room(&self, caller: &Caller, command: &JoinRoom) -> Result<(), Error> {
+        caller.may(Right::Rooms)?;
+        not_reserved(&command.room)?;
+        check_ttl(command.ttl)?;
+        let allowed = self.delivery.allow_user(&command.user, &command.room, command.ttl);
+        allowed.map_err(|too_many| full("limits.grants", &too_many))
+    }
+}
+
+impl Commands {
+    /// Takes the right to join a room back, and says how many connections left the room.
+    pub fn forbid_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
+        caller.may(Right::Rooms)?;
+        not_reserved(room)?;
+        Ok(self.delivery.forbid_user(user, room))
+    }
+}
+
+impl Commands {
+    /// The rooms whose names begin with `prefix`, ordered by name, from the first one after `after`.
+    pub fn list_rooms(&self, caller: &Caller, prefix: &str, after: &str, size: usize) -> Result<Page<RoomName>, Error> {
+        caller.may(Right::Rooms)?;
+        Ok(self.delivery.list_rooms(prefix, after, size))
+    }
+
+    /// The users in a room, ordered by id, from the first one after `after`.
+    pub fn get_room(&self, caller: &Caller, room: &RoomName, after: &str, size: usize) -> Result<RoomUsers, Error> {
+        caller.may(Right::Rooms)?;
+        let users = self.delivery.list_room(room, after, size);
+        users.ok_or_else(|| Error::NotFound("nobody is in this room".into()))
+    }
 }

@@ -207,7 +207,12 @@ fn sent(receipt: &Receipt) -> telemetry::audit::EmitOutcome<'_> {
 }
 
 /// Puts what was refused into the audit log, with what is known of it.
-pub(super) fn audit_refusal(api_key: &str, audience: Option<&Audience>, event: Option<&EventName>, error: &Error) {
+pub(in crate::command) fn audit_refusal(
+    api_key: &str,
+    audience: Option<&Audience>,
+    event: Option<&EventName>,
+    error: &Error,
+) {
     telemetry::audit::refused(&telemetry::audit::RefusedCall {
         api_key: Some(api_key),
         audience: audience.map(|audience| audience as _),

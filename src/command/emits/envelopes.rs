@@ -13,12 +13,12 @@ pub struct EnvelopeConfig {
 
 impl Commands {
     /// Asks for the envelope that the configuration wants for this event.
-    pub(super) fn wrap_as_configured(&self, emit: &mut Emit) {
+    pub(in crate::command) fn wrap_as_configured(&self, emit: &mut Emit) {
         emit.envelope |= self.is_wrapped(&emit.event);
     }
 
     /// Whether the configuration wants this event to be wrapped.
-    pub(super) fn is_wrapped(&self, event: &EventName) -> bool {
+    pub(in crate::command) fn is_wrapped(&self, event: &EventName) -> bool {
         self.envelopes.iter().any(|pattern| pattern.matches(event))
     }
 }

@@ -1,0 +1,19 @@
+//! Emits: one, to several users, in a batch, in a stream.
+
+mod emit;
+pub use emit::EmitRequest;
+pub(super) use emit::audit_refusal;
+
+mod envelopes;
+pub use envelopes::EnvelopeConfig;
+
+mod sent;
+
+mod to_users;
+pub use to_users::EmitToUsers;
+
+mod batch;
+
+mod stream;
+
+use super::{Commands, Error, Violation};
