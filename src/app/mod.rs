@@ -102,6 +102,7 @@ const FAREWELL: Duration = Duration::from_millis(600);
 pub struct Listening {
     addresses: Addresses,
     delivery: Delivery,
+    store: Option<Store>,
     lifecycle: Lifecycle,
     drain: lifecycle::Config,
     /// Devices' requests are served until then.
@@ -147,7 +148,7 @@ impl App {
         let delivery = Delivery::new(delivery::Deps {
             rooms: &config.rooms,
             history: config.history,
-            store,
+            store: store.clone(),
             limits: &config.limits,
             retain: config.retain,
             collapse: config.collapse,
@@ -156,10 +157,11 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        let commands = Commands::new(delivery.clone(), tokens, rules, &config.limits, &config.envelopes);
+        let commands = Commands::new(delivery.clone(), store.clone(), tokens, rules, &config.limits, &config.envelopes);
         let listening = Listening {
             addresses,
             delivery,
+            store,
             lifecycle: lifecycle.clone(),
             drain: config.drain.clone(),
             devices_done: CancellationToken::new(),
@@ -386,7 +388,7 @@ impl Listening {
         self.devices_done.cancel();
         self.admin_done.cancel();
         let stats = self.delivery.stats();
-        if let Some(store) = self.delivery.store() {
+        if let Some(store) = &self.store {
             store.close();
         }
         if timeout_at(deadline, self.lifecycle.ended()).await.is_err() {

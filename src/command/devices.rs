@@ -62,7 +62,7 @@ impl Commands {
             return Err(RefreshRefused::OtherUser);
         }
         let may_stay = |room: &RoomName| self.may_stay(&new, room);
-        self.delivery.replace_rooms(admission.member(), &old.rooms, &new.rooms, may_stay).await;
+        self.delivery.replace_rooms(admission, &old.rooms, &new.rooms, may_stay).await;
         Ok(new)
     }
 }

@@ -8,7 +8,7 @@ impl Commands {
     /// What mailboxes are in.
     pub(super) fn mailboxes(&self) -> Result<&Store, Error> {
         let missing = || Error::FailedPrecondition("there are no mailboxes here, since store.url is empty".into());
-        self.delivery.store().ok_or_else(missing)
+        self.store.as_ref().ok_or_else(missing)
     }
 }
 

@@ -29,11 +29,13 @@ use crate::auth::Tokens;
 use crate::delivery::Delivery;
 use crate::limits::{self, ClientEvents, Meters};
 use crate::message::{EventPattern, UserId};
+use crate::store::Store;
 
 /// Runs commands. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Commands {
     delivery: Delivery,
+    store: Option<Store>,
     tokens: Arc<Tokens>,
     rules: Arc<Rules>,
     max_payload: usize,
@@ -45,9 +47,10 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Commands over this delivery, for devices with these tokens, whose events do what these rules say.
+    /// Commands over this delivery and this store, if there is one, for devices with these tokens, whose events do what these rules say.
     pub fn new(
         delivery: Delivery,
+        store: Option<Store>,
         tokens: Arc<Tokens>,
         rules: Rules,
         limits: &limits::Config,
@@ -55,6 +58,7 @@ impl Commands {
     ) -> Self {
         Self {
             delivery,
+            store,
             tokens,
             rules: Arc::new(rules),
             max_payload: limits.max_payload,

@@ -6,7 +6,7 @@ use crate::store::Store;
 impl Commands {
     /// Whether what is to be stored can be, or nothing is.
     pub fn is_store_reachable(&self) -> bool {
-        self.delivery.store().is_none_or(Store::is_reachable)
+        self.store.as_ref().is_none_or(Store::is_reachable)
     }
 
     /// A user's connections, ordered by id; none if the user is offline.

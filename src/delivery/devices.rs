@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{Delivery, Resume, catch_up::CatchUp};
 use crate::hub::{Connection, Frame, Member};
 use crate::limits;
-use crate::message::{CloseCode, CloseReason, EventName, Payload, RoomName, UserId};
+use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
 
 /// How long a connection that was let in may take to go live.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -27,9 +27,39 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The connection in the hub.
-    pub fn member(&self) -> &Arc<Member> {
-        &self.member
+    /// The connection's id.
+    pub fn id(&self) -> ConnectionId {
+        self.member.id()
+    }
+
+    /// Whose connection it is.
+    pub fn user(&self) -> &UserId {
+        self.member.user()
+    }
+
+    /// How the device is connected now.
+    pub fn transport(&self) -> Transport {
+        self.member.connection().transport()
+    }
+
+    /// The rooms that the connection is in, in the order in which it joined.
+    pub fn rooms(&self) -> Vec<RoomName> {
+        self.member.rooms()
+    }
+
+    /// Whether the connection is in a room.
+    pub fn is_in(&self, room: &RoomName) -> bool {
+        self.member.is_in(room)
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_gone(&self) -> bool {
+        self.member.is_gone()
+    }
+
+    /// Sends a frame to this connection alone. False if its queue did not accept it; the connection stays.
+    pub fn try_send(&self, frame: Frame) -> bool {
+        self.member.send(frame)
     }
 
     /// Lets events through: first the greeting, then what has waited; what the device has missed follows. False if it is too late.
@@ -104,7 +134,7 @@ impl ReadyDeadlines {
 
 impl Delivery {
     /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 to 6 seconds to go live.
-    /// `resume`: what its device says it has seen; none: it does not resume. LimitExceeded when the user has too many connections.
+    /// `resume`: what its device says it has seen; none: it does not resume. Refused when the user has too many connections.
     pub async fn admit(
         &self,
         user: UserId,
@@ -171,11 +201,12 @@ impl Delivery {
     /// rooms that the device went into by itself whether it may stay there.
     pub async fn replace_rooms(
         &self,
-        member: &Arc<Member>,
+        admission: &Admission,
         old: &[RoomName],
         new: &[RoomName],
         may_stay: impl Fn(&RoomName) -> bool,
     ) {
+        let member = &admission.member;
         for room in member.rooms().iter().filter(|room| !new.contains(room)) {
             let stays = self.inner.memberships.has(member.user(), room) || (!old.contains(room) && may_stay(room));
             if !stays {

@@ -264,26 +264,14 @@ pub(super) fn example(json: &str) -> Emit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::config::Config;
-    use crate::delivery::Deps;
+    use crate::delivery::tests::deps;
     use crate::lifecycle::Lifecycle;
 
     #[tokio::test]
     async fn a_caller_may_go_away_and_it_is_done_and_told_all_the_same() {
         let config = Config::defaults().unwrap();
-        let delivery = Delivery::new(Deps {
-            limits: &config.limits,
-            retain: config.retain,
-            collapse: config.collapse,
-            rooms: &config.rooms,
-            history: config.history,
-            store: None,
-            max_waiting_bytes: config.socketio.queue_bytes,
-            queued: transport::QueuedBytes::new(config.clients.queue_bytes_total),
-            clock: Clock::system(),
-            lifecycle: Lifecycle::new(),
-        });
+        let delivery = Delivery::new(deps(&config, &Lifecycle::new()));
         let guard = delivery.hub().lock_room(&RoomName::everyone()).await;
         let (done, told) = oneshot::channel();
         let tell = move |result: &Result<Receipt, EmitError>| done.send(result.clone()).expect("somebody listens");

@@ -177,12 +177,15 @@ impl Delivery {
     }
 
     /// What outlives the process; none: nothing does.
-    pub fn store(&self) -> Option<&Store> {
+    fn store(&self) -> Option<&Store> {
         self.inner.store.as_ref()
     }
 
     /// The connections on this node.
-    pub fn hub(&self) -> &Hub {
+    fn hub(&self) -> &Hub {
         &self.inner.hub
     }
 }
+
+#[cfg(test)]
+mod tests;

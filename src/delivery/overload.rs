@@ -95,9 +95,8 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::config::Config;
-    use crate::delivery::Deps;
+    use crate::delivery::{Deps, tests::deps};
     use crate::hub::{Connection, Frame, QueueError, WriteMode};
     use crate::lifecycle::Lifecycle;
     use crate::message::{ConnectionId, Transport};
@@ -159,18 +158,8 @@ mod tests {
     async fn the_largest_backlogs_are_closed_as_slow_when_all_queues_exceed_the_bound() {
         let config = Config::defaults().unwrap();
         let queued = QueuedBytes::new(100);
-        let delivery = Delivery::new(Deps {
-            limits: &config.limits,
-            retain: config.retain,
-            collapse: config.collapse,
-            rooms: &config.rooms,
-            history: config.history,
-            store: None,
-            max_waiting_bytes: config.socketio.queue_bytes,
-            queued: queued.clone(),
-            clock: Clock::system(),
-            lifecycle: Lifecycle::new(),
-        });
+        let lifecycle = Lifecycle::new();
+        let delivery = Delivery::new(Deps { queued: queued.clone(), ..deps(&config, &lifecycle) });
         let mut admitted = Vec::new();
         for (user, backlog) in [("1", 60), ("2", 40), ("2", 0), ("3", 0)] {
             let fake = Fake::new(backlog, &queued);

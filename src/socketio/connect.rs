@@ -172,11 +172,10 @@ impl Device {
             admission.close(&CloseCode::Draining.into());
             return;
         }
-        let member = admission.member();
         tracing::info!(
-            connection.id = %member.id(),
-            user.id = %member.user(),
-            connection.transport = member.connection().transport().as_str(),
+            connection.id = %admission.id(),
+            user.id = %admission.user(),
+            connection.transport = admission.transport().as_str(),
             client.address = %self.address,
             "connected"
         );
@@ -188,11 +187,10 @@ impl Device {
         if name.is_empty() {
             return None;
         }
-        let member = admission.member();
-        let rooms: Vec<_> = member.rooms().iter().map(ToString::to_string).collect();
+        let rooms: Vec<_> = admission.rooms().iter().map(ToString::to_string).collect();
         let body = json!({
-            "userId": member.user().as_str(),
-            "connectionId": member.id().to_string(),
+            "userId": admission.user().as_str(),
+            "connectionId": admission.id().to_string(),
             "rooms": rooms,
         });
         Some(own_event(EventName::own(name), &body))

@@ -32,6 +32,6 @@ impl Device {
         let expires_at = expires_at.checked_sub(leeway).unwrap_or(expires_at);
         let body = json!({ "expiresAt": format!("{expires_at:.3}") });
         // If the queue is full, the next emit finds that out.
-        admission.member().send(own_event(EventName::own("bugle:token_expiring"), &body));
+        admission.try_send(own_event(EventName::own("bugle:token_expiring"), &body));
     }
 }

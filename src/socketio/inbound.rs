@@ -56,7 +56,7 @@ impl MessageHandler<LocalAdapter, InOrder> for InboundHandler {
 impl InboundHandler {
     /// Refuses an event before it is looked at.
     fn refuse_excess(&self, excess: Excess, ack: Option<AckSender>) {
-        if self.admission.member().is_gone() {
+        if self.admission.is_gone() {
             return;
         }
         note_refusal(&self.admission, "rate", None);
@@ -77,9 +77,8 @@ impl InboundHandler {
 
 /// Counts what was refused, and puts it into the audit log. `event` is its name, unless a stranger made that up.
 fn note_refusal(admission: &Admission, code: &'static str, event: Option<&str>) {
-    let member = admission.member();
     telemetry::client_event_refused(code);
-    telemetry::audit::client_event_refused(member.user(), &member.id(), event, code);
+    telemetry::audit::client_event_refused(admission.user(), &admission.id(), event, code);
 }
 
 /// What an event is handled with.
@@ -118,7 +117,7 @@ impl Handling {
     }
 
     async fn handle(&self, event: ClientEvent) {
-        if self.admission.member().is_gone() {
+        if self.admission.is_gone() {
             return;
         }
         let answer = match event.name.as_str() {
@@ -133,10 +132,9 @@ impl Handling {
                     code,
                     Some(&*event.name).filter(|_| code != EventRefused::Unknown.code()),
                 );
-                let member = self.admission.member();
                 tracing::info!(
-                    connection.id = %member.id(),
-                    user.id = %member.user(),
+                    connection.id = %self.admission.id(),
+                    user.id = %self.admission.user(),
                     event.name = ?shortened(&event.name),
                     refusal.reason = code,
                     "refused a client event"

@@ -89,11 +89,10 @@ async fn authenticate(
 }
 
 fn log_connected(admission: &Admission, address: IpAddr) {
-    let member = admission.member();
     tracing::info!(
-        connection.id = %member.id(),
-        user.id = %member.user(),
-        connection.transport = member.connection().transport().as_str(),
+        connection.id = %admission.id(),
+        user.id = %admission.user(),
+        connection.transport = admission.transport().as_str(),
         client.address = %address,
         "connected"
     );

@@ -99,14 +99,13 @@ impl DevicePeer {
 
     fn ignore(&self) {
         self.note_refusal("unknown_message");
-        tracing::debug!(connection.id = %self.admission.member().id(), "ignored a message");
+        tracing::debug!(connection.id = %self.admission.id(), "ignored a message");
     }
 
     /// Counts what was refused, and puts it into the audit log.
     fn note_refusal(&self, code: &'static str) {
-        let member = self.admission.member();
         telemetry::client_event_refused(code);
-        telemetry::audit::client_event_refused(member.user(), &member.id(), None, code);
+        telemetry::audit::client_event_refused(self.admission.user(), &self.admission.id(), None, code);
     }
 
     /// Replaces the token, and the rooms that it gives. If it is no good, the connection is closed: there is no other way to

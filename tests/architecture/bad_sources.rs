@@ -4,7 +4,7 @@ use super::{failures, sources::Sources};
 
 /// The failures of one file, with what else a crate needs to be in order around it.
 fn failures_of(path: &str, text: &str) -> Vec<String> {
-    let domains = ["message", "hub", "auth", "grpc", "socketio", "clock", "config", "state", "http"];
+    let domains = ["message", "hub", "auth", "grpc", "socketio", "clock", "config", "cluster", "http"];
     let lib = domains.map(|domain| format!("pub mod {domain};")).join("\n");
     let house = [("src/lib.rs", lib.as_str()), ("src/hub/mod.rs", "mod inner;"), (path, text)];
     failures_among(&house)
@@ -244,7 +244,7 @@ fn a_crate_is_named_by_the_edges_alone_and_not_as_a_module() {
 fn a_module_may_have_the_name_of_a_fenced_crate() {
     let of_another = "use tonic::{Status, transport::{self, Channel}};\nfn x(_: transport::Error) {}";
     assert_none(&failures_of("src/grpc/mod.rs", of_another));
-    assert_none(&failures_of("src/state/mod.rs", of_another));
+    assert_none(&failures_of("src/cluster/mod.rs", of_another));
     assert_one(
         &failures_of("src/hub/mod.rs", "mod inner; use hyper::{self};"),
         "src/hub/mod.rs:1: ",

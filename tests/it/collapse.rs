@@ -2,11 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bugle::clock::Clock;
-use bugle::config::Config;
-use bugle::delivery::{CollapseConfig, Delivery, Deps};
-use bugle::lifecycle::Lifecycle;
-use bugle::message::{Audience, Emit, EventName, Exceptions, Payload, RoomName, UserId};
 use bugle::proto::v1::{EmitOptions, EmitToUserRequest, Receipt, emit_to_user_request};
 
 use crate::harness::{Backend, TestServer, deadline};
@@ -101,60 +96,4 @@ async fn what_is_retained_is_what_was_accepted_last() {
     let mut later = server.connect("42").await;
     backend.emit_to_user("42", "next", "1").await;
     assert_eq!(later.next_event().await.name, "next", "it was taken away, and stays so");
-}
-
-#[tokio::test]
-async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
-    let (config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
-    let delivery = Delivery::new(Deps {
-        limits: &config.limits,
-        retain: config.retain,
-        collapse: CollapseConfig { window: Duration::from_mins(1), ..config.collapse },
-        max_waiting_bytes: 0,
-        queued: transport::QueuedBytes::new(0),
-        clock: Clock::system(),
-        lifecycle: lifecycle.clone(),
-        rooms: &config.rooms,
-        history: config.history,
-        store: None,
-    });
-    let user = UserId::new("42").unwrap();
-    let emit = |key: Option<&str>, json: &str| {
-        let emit = Emit {
-            audience: Audience::User(user.clone()),
-            except: Exceptions::default(),
-            event: EventName::new("price").unwrap(),
-            payload: Payload::json(json.into()).unwrap(),
-            volatile: false,
-            envelope: false,
-            retain: true,
-            ack: None,
-            collapse_key: key.map(Into::into),
-            store: false,
-            ttl: None,
-            alone: true,
-        };
-        delivery.emit(emit, None, tokio::time::Instant::now(), None, |_| ())
-    };
-    let room = RoomName::of_user(&user);
-    let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {
-        Some(Payload::Json(raw)) => raw.get().to_owned(),
-        other => panic!("{other:?}"),
-    };
-    emit(Some("k"), "1").await.unwrap();
-    assert!(emit(Some("k"), "2").await.unwrap().deferred);
-    let guard = delivery.hub().lock_room(&room).await;
-    let mut plain = Box::pin(emit(None, "3"));
-    assert!(futures_util::poll!(&mut plain).is_pending(), "it waits for its turn");
-    assert!(emit(Some("k"), "4").await.unwrap().deferred);
-    drop(guard);
-    plain.await.unwrap();
-    assert_eq!(retained(), "3");
-    lifecycle.stop();
-    deadline("what waits to be sent", async {
-        while retained() != "4" {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }

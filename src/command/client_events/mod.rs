@@ -126,7 +126,7 @@ impl Commands {
         for room in &names {
             self.allow(admission, values.identity, room, rooms.allowed)?;
         }
-        let (present, max) = (admission.member().rooms(), self.rooms_per_connection);
+        let (present, max) = (admission.rooms(), self.rooms_per_connection);
         let more = names.iter().filter(|room| !present.contains(room)).count();
         if more > 0 && present.len() + more > max {
             // Where the token and backends have put it does not count.
@@ -183,7 +183,7 @@ impl Commands {
         payload: Payload,
         alone: bool,
     ) {
-        let except = Exceptions { connections: vec![admission.member().id()], ..Exceptions::default() };
+        let except = Exceptions { connections: vec![admission.id()], ..Exceptions::default() };
         let event = message.event.clone();
         let mut emit = Emit {
             audience,
@@ -213,7 +213,7 @@ impl Commands {
     ) -> Result<(), EventRefused> {
         let (is_allowed, problem) = match allowed {
             AllowedRooms::Any => return Ok(()),
-            AllowedRooms::Joined => (admission.member().is_in(room), "the connection is not in the room"),
+            AllowedRooms::Joined => (admission.is_in(room), "the connection is not in the room"),
             AllowedRooms::Granted => (
                 identity.may_join(room) || self.delivery.is_allowed(&identity.user, room),
                 "neither the token nor a backend gives this user the right to the room",

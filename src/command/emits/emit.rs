@@ -188,7 +188,7 @@ impl EmitAudit {
         telemetry::emitted(self.audience.kind(), outcome);
         match done {
             Ok(receipt) => {
-                telemetry::audit::emitted(&self.api_key, &self.audience, self.event.as_str(), &sent(receipt))
+                telemetry::audit::emitted(&self.api_key, &self.audience, self.event.as_str(), &sent(receipt));
             }
             Err(error) => audit_refusal(&self.api_key, Some(&self.audience), Some(&self.event), error),
         }
