@@ -17,7 +17,10 @@ use std::{
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
@@ -79,6 +82,26 @@ impl Lifecycle {
             let _guard = guard;
             task.await;
         });
+    }
+
+    /// Runs work to completion even if who awaits it gives up. A hard stop drops the work, and then this never ends: who awaits it goes the
+    /// same way.
+    pub fn detach<T, F>(&self, work: F) -> impl Future<Output = T> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.spawn(async move {
+            // Who asked may be gone.
+            let _ = answer.send(work.await);
+        });
+        async move {
+            match answered.await {
+                Ok(done) => done,
+                Err(_) => std::future::pending().await,
+            }
+        }
     }
 
     /// Everything listens: readiness goes up.
@@ -226,6 +249,20 @@ mod tests {
         lifecycle.stop();
         lifecycle.ended().await;
         assert_eq!(lifecycle.death(), None);
+    }
+
+    #[tokio::test]
+    async fn detached_work_runs_to_completion_though_nobody_awaits_it() {
+        let (lifecycle, (done, is_done)) = (Lifecycle::new(), oneshot::channel());
+        let (go_on, waits) = oneshot::channel::<()>();
+        let mut awaited = Box::pin(lifecycle.detach(async move {
+            let _ = waits.await;
+            done.send(()).expect("the test waits");
+        }));
+        assert!(futures_util::poll!(awaited.as_mut()).is_pending());
+        drop(awaited);
+        go_on.send(()).expect("the work waits");
+        is_done.await.expect("it is done");
     }
 
     #[tokio::test]

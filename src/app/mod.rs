@@ -4,13 +4,11 @@ mod listeners;
 
 mod footprint;
 
+mod routes;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    http::{HeaderName, StatusCode, header},
-    routing::get,
-};
+use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,23 +16,22 @@ use transport::{
     Acceptor, Flushers, Origins, Pages, Proxies, QueuedBytes, Serving, Share, Spawn, Strangers, Unfinished,
 };
 
-use self::{footprint::Footprint, listeners::Bound};
-
-use crate::auth::{ApiKeys, Expiry, Tokens};
+use self::{
+    footprint::Footprint,
+    listeners::Bound,
+    routes::{device_routes, operator_routes},
+};
+use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
-use crate::command::{Commands, Rules};
+use crate::command::{self, Commands, Rules};
 use crate::config::Config;
 use crate::delivery::{self, Delivery};
 use crate::grpc;
-use crate::http::{self, console};
 use crate::lifecycle::{self, Lifecycle};
-use crate::limits::Connections;
 use crate::memory;
 use crate::message::Fault;
-use crate::socketio;
 use crate::store::{self, Store};
 use crate::telemetry;
-use crate::websocket;
 
 /// Why the server did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +90,6 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// Rooms full of retained payloads that a device may join at one time without being slow.
-const ROOMS_ON_JOIN: usize = 4;
 /// Longer than devices are given to take leave.
 const FAREWELL: Duration = Duration::from_millis(600);
 
@@ -157,7 +152,7 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        let commands = Commands::new(delivery.clone(), store.clone(), tokens, rules, &config.limits, &config.envelopes);
+        let commands = commands(&config, delivery.clone(), store.clone(), (tokens, rules), lifecycle.clone());
         let listening = Listening {
             addresses,
             delivery,
@@ -175,7 +170,7 @@ impl App {
             lifecycle: lifecycle.clone(),
         };
         listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
-        listening.lifecycle.spawn(telemetry::keep_up(metrics.clone(), listening.stopping()));
+        listening.lifecycle.spawn_vital("metrics", telemetry::keep_up(metrics.clone(), listening.stopping()));
         let operators = operator_routes(&mut config, addresses, api_keys, &commands, &lifecycle, metrics);
         let (for_operators, under_way) = (under_way(&config), under_way(&config));
         // Operators and probes send no token. The listener's share of the descriptors bounds their connections.
@@ -191,7 +186,7 @@ impl App {
         let delivery = listening.delivery.clone();
         let (devices, backends) = (devices_share, grpc_share);
         let footprint = Footprint { devices, backends, connections, delivery, queued, under_way };
-        lifecycle.spawn(memory::give_back(move || footprint.bytes(), listening.stopping()));
+        lifecycle.spawn_vital("memory", memory::give_back(move || footprint.bytes(), listening.stopping()));
         lifecycle.set_ready();
         tracing::info!(
             clients.listen = %addresses.clients,
@@ -203,86 +198,15 @@ impl App {
     }
 }
 
-/// A path may be added with the next configuration, so no cache may keep the answer.
-async fn not_found() -> (StatusCode, [(HeaderName, &'static str); 1]) {
-    (StatusCode::NOT_FOUND, [(header::CACHE_CONTROL, "no-store")])
-}
-
-fn operator_routes(
-    config: &mut Config,
-    addresses: Addresses,
-    api_keys: ApiKeys,
-    commands: &Commands,
-    lifecycle: &Lifecycle,
-    metrics: PrometheusHandle,
-) -> Router {
-    let deps = http::Deps { commands: commands.clone(), lifecycle: lifecycle.clone(), metrics };
-    let routes = http::admin_routes(deps);
-    if !config.console.enabled {
-        return routes;
-    }
-    config.clients.cors_origins.extend(console::origins(addresses.admin));
-    routes.merge(console::routes(console::Deps {
-        config: config.console.clone(),
-        api_keys,
-        clients: addresses.clients,
-        socketio_path: config.socketio.path.clone(),
-        commands: commands.clone(),
-        lifecycle: lifecycle.clone(),
-    }))
-}
-
-/// The routes of the devices' port, and what counts their transports.
-fn device_routes(
-    config: Config,
-    clock: Clock,
-    pages: Pages,
-    commands: Commands,
-    lifecycle: &Lifecycle,
-    serving: &Serving,
-) -> (Router, Arc<Connections>) {
-    let compression = transport::compression(config.clients.compress_from);
-    let greeting = format!("Bugle, for devices: Socket.IO at {}\n", config.socketio.path);
-    let connections = Connections::new(config.limits);
-    let rest = http::device_routes(&config.rest, commands.clone(), &pages, serving.answers.clone());
-    let expiry = Expiry::new(&config.auth, clock.clone());
-    let websocket = websocket::routes(websocket::Deps {
-        endpoints: config.websocket,
-        ping_interval: config.socketio.ping_interval,
-        ping_timeout: config.socketio.ping_timeout,
-        max_message: config.socketio.max_message,
-        queue_bytes: config.socketio.queue_bytes,
-        on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
-        expiry: Expiry { notice: Duration::ZERO, ..expiry.clone() },
-        commands: commands.clone(),
-        connections: connections.clone(),
-        pages: pages.clone(),
-        clock: clock.clone(),
-        lifecycle: lifecycle.clone(),
-        flushers: serving.flushers.clone(),
-        done: serving.done.clone(),
-    });
-    let socketio = socketio::routes(socketio::Deps {
-        on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
-        connections: connections.clone(),
-        pages,
-        expiry,
-        config: config.socketio,
-        commands,
-        clock,
-        lifecycle: lifecycle.clone(),
-        flushers: serving.flushers.clone(),
-        unfinished: serving.incoming.clone(),
-        spawn: serving.spawn.clone(),
-        spawn_vital: vital(lifecycle, "engine"),
-        done: serving.done.clone(),
-    });
-    let routes = socketio.merge(websocket).merge(rest).route("/", get(async || greeting)).fallback(not_found);
-    let routes = match compression {
-        Some(compression) => routes.layer(compression),
-        None => routes,
-    };
-    (routes, connections)
+fn commands(
+    config: &Config,
+    delivery: Delivery,
+    store: Option<Store>,
+    (tokens, rules): (Arc<Tokens>, Rules),
+    lifecycle: Lifecycle,
+) -> Commands {
+    let (limits, envelopes) = (&config.limits, &*config.envelopes);
+    Commands::new(command::Deps { delivery, store, tokens, rules, limits, envelopes, lifecycle })
 }
 
 /// Counts what has not arrived whole, and answers that have not left whole.

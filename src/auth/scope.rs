@@ -1,4 +1,4 @@
-use crate::message::{Audience, Invalid, RoomPattern};
+use crate::message::{Audience, AudienceKind, Invalid, RoomPattern};
 
 /// What a backend may do besides emitting: each is a scope of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +80,11 @@ impl Scope {
 
     /// Whether an emit to this audience is within the scope.
     pub fn covers(&self, audience: &Audience) -> bool {
-        match (self, audience) {
-            (Self::Emit, _) | (Self::EmitToUsers, Audience::User(_)) | (Self::EmitToEveryone, Audience::Everyone) => {
-                true
-            }
-            (Self::EmitToRooms(pattern), Audience::Room(room)) => pattern.matches(room.as_str()),
+        match (self, audience.kind()) {
+            (Self::Emit, _)
+            | (Self::EmitToUsers, AudienceKind::User)
+            | (Self::EmitToEveryone, AudienceKind::Everyone) => true,
+            (Self::EmitToRooms(pattern), AudienceKind::Room) => pattern.matches(audience.room().as_str()),
             (Self::EmitToUsers | Self::EmitToRooms(_) | Self::EmitToEveryone | Self::Right(_), _) => false,
         }
     }
@@ -92,10 +92,10 @@ impl Scope {
 
 /// The scope that an emit to this audience needs, for people.
 pub fn needed(audience: &Audience) -> String {
-    match audience {
-        Audience::User(_) => "the scope `emit:user`".to_owned(),
-        Audience::Room(room) => format!("the scope `emit:room:{room}`, or one with a pattern that matches"),
-        Audience::Everyone => "the scope `emit:broadcast`".to_owned(),
+    match audience.kind() {
+        AudienceKind::User => "the scope `emit:user`".to_owned(),
+        AudienceKind::Room => format!("the scope `emit:room:{audience}`, or one with a pattern that matches"),
+        AudienceKind::Everyone => "the scope `emit:broadcast`".to_owned(),
     }
 }
 

@@ -125,7 +125,7 @@ impl Event {
             Some("-") => read_input()?,
             Some(text) => text.to_owned(),
         };
-        Payload::json(text.clone()).map_err(Failure::Payload)?;
+        Payload::json(&text).map_err(Failure::Payload)?;
         Ok(Some(text))
     }
 

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use super::{Admission, Commands, Error, emits::audit_refusal};
 use crate::auth::{Caller, Identity, Right, TokenRefused};
@@ -27,13 +27,15 @@ impl Commands {
         resume: Option<&Resume>,
     ) -> Result<Arc<Admission>, LimitExceeded> {
         self.connects.take(&identity.user).map_err(LimitExceeded::UserConnects)?;
-        let mut rooms = Cow::Borrowed(&*identity.rooms);
-        if let Some(resume) = resume {
-            let is_new = |room: &&RoomName| !identity.rooms.contains(room) && self.may_stay(identity, room);
-            let joined = resume.rooms().filter(is_new).take(self.rooms_per_connection).cloned().collect::<Vec<_>>();
-            rooms.to_mut().extend(joined);
-        }
-        self.delivery.admit(identity.user.clone(), &rooms, connection, resume).await
+        let event_rooms: Vec<_> = match resume {
+            None => Vec::new(),
+            Some(resume) => {
+                let is_joined = |room: &&RoomName| !identity.rooms.contains(room) && self.may_stay(identity, room);
+                resume.rooms().filter(is_joined).take(self.rooms_per_connection).cloned().collect()
+            }
+        };
+        let resume = resume.map(|resume| (resume, &*event_rooms));
+        self.delivery.admit(identity.user.clone(), &identity.rooms, connection, resume).await
     }
 }
 
@@ -81,7 +83,7 @@ pub struct DisconnectUser {
 impl Commands {
     /// Closes the connections of a user and says how many that were. Official clients do not come back by themselves.
     pub fn disconnect_user(&self, caller: &Caller, command: DisconnectUser) -> Result<usize, Error> {
-        let audience = Audience::User(command.user.clone());
+        let audience = Audience::user(&command.user);
         let allowed = caller.may(Right::Disconnect).map_err(Error::from);
         allowed.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), None, error))?;
         let reason = if command.reason.is_empty() {

@@ -215,7 +215,7 @@ impl Commands {
             MarkRead::UpTo { field, position } => Which::UpTo(number(store, field, &position).await?),
             MarkRead::All => Which::ALL,
         };
-        let left = self.delivery.mark_read(store, room, user, which).await?;
+        let left = self.delivery.mark_read(room, user, which).await?;
         left.ok_or_else(|| Error::NotFound("there is no such message for this user in this room".into()))
     }
 }
@@ -246,7 +246,7 @@ impl Commands {
             DeleteMessages::UpTo(position) => Deletion::UpTo(number(store, "up_to", &position).await?),
             DeleteMessages::All => Deletion::All,
         };
-        Ok(self.delivery.delete_messages(store, room, deletion).await?)
+        Ok(self.delivery.delete_messages(room, deletion).await?)
     }
 }
 

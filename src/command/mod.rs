@@ -4,7 +4,7 @@ mod error;
 pub use error::{Error, Violation};
 
 mod emits;
-pub use emits::{EmitRequest, EmitToUsers, EnvelopeConfig};
+pub use emits::{Answer, EmitRequest, EmitStream, EmitToUsers, EnvelopeConfig};
 
 mod rooms;
 pub use rooms::JoinRoom;
@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use crate::auth::Tokens;
 use crate::delivery::Delivery;
+use crate::lifecycle::Lifecycle;
 use crate::limits::{self, ClientEvents, Meters};
 use crate::message::{EventPattern, UserId};
 use crate::store::Store;
@@ -44,18 +45,31 @@ pub struct Commands {
     emits: Arc<Meters<Arc<str>>>,
     connects: Arc<Meters<UserId>>,
     events: Arc<ClientEvents>,
+    lifecycle: Lifecycle,
+}
+
+/// What commands work with.
+pub struct Deps<'a> {
+    /// Delivers what is sent, and knows who is there.
+    pub delivery: Delivery,
+    /// The mailboxes, if there are any.
+    pub store: Option<Store>,
+    /// Tells who devices are.
+    pub tokens: Arc<Tokens>,
+    /// What devices' events do.
+    pub rules: Rules,
+    /// `[limits]`.
+    pub limits: &'a limits::Config,
+    /// `[[envelopes]]`.
+    pub envelopes: &'a [EnvelopeConfig],
+    /// Runs what is to be completed even if its caller disconnects.
+    pub lifecycle: Lifecycle,
 }
 
 impl Commands {
-    /// Commands over this delivery and this store, if there is one, for devices with these tokens, whose events do what these rules say.
-    pub fn new(
-        delivery: Delivery,
-        store: Option<Store>,
-        tokens: Arc<Tokens>,
-        rules: Rules,
-        limits: &limits::Config,
-        envelopes: &[EnvelopeConfig],
-    ) -> Self {
+    /// Wires the commands.
+    pub fn new(deps: Deps<'_>) -> Self {
+        let Deps { delivery, store, tokens, rules, limits, envelopes, lifecycle } = deps;
         Self {
             delivery,
             store,
@@ -67,6 +81,7 @@ impl Commands {
             emits: Arc::new(Meters::new(limits.emits_per_api_key)),
             connects: Arc::new(Meters::new(limits.connects_per_user)),
             events: ClientEvents::new(limits),
+            lifecycle,
         }
     }
 }

@@ -3,17 +3,29 @@ use std::{pin::pin, sync::Arc};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
-use super::Delivery;
-use crate::hub::{AckWaiter, Counts, Frame, RoomGuard};
-use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Exceptions, Receipt, UserId};
+use crate::hub::AckWaiter;
+use crate::lifecycle::Lifecycle;
+use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Receipt, UserId};
+use crate::state::{Claim, FirstEmit};
 use crate::telemetry;
 
-/// The acknowledgements that an emit waits for.
-pub(super) struct PendingAcks {
+/// The acknowledgements that a published emit waits for. No room is locked meanwhile.
+pub struct PendingAcks(Pending);
+
+enum Pending {
+    Own(Box<OwnAcks>),
+    /// Another call published the emit, under the same idempotency key, and waits for them.
+    OfFirst(FirstEmit),
+}
+
+struct OwnAcks {
     request: AckRequest,
     waiters: Vec<AckWaiter>,
     began: Instant,
     sent: Instant,
+    lifecycle: Lifecycle,
+    /// Repetitions under the same idempotency key wait for it.
+    claim: Option<Claim>,
 }
 
 /// What is known so far.
@@ -25,33 +37,53 @@ struct Gathered {
     room: usize,
 }
 
-impl Delivery {
-    /// Waits for the acknowledgements of an emit that is sent. No room lock is held meanwhile.
-    pub(super) async fn acknowledged(&self, receipt: Receipt, pending: PendingAcks) -> Receipt {
-        let acks = pending.answers(self.inner.lifecycle.stopping()).await;
-        Receipt { acks: Some(Arc::new(acks)), ..receipt }
+impl PendingAcks {
+    /// Those that these connections were asked for by a frame that is sent.
+    pub(super) fn new(request: AckRequest, waiters: Vec<AckWaiter>, began: Instant, lifecycle: Lifecycle) -> Self {
+        let own = OwnAcks { request, waiters, began, sent: Instant::now(), lifecycle, claim: None };
+        Self(Pending::Own(Box::new(own)))
+    }
+
+    /// Those of the first emit under an idempotency key.
+    pub(super) fn of_first(first: FirstEmit) -> Self {
+        Self(Pending::OfFirst(first))
+    }
+
+    /// Notes the answer under an idempotency key, too. If this is dropped before, repetitions get the receipt without acknowledgements.
+    pub(super) fn with_claim(self, claim: Claim, receipt: &Receipt) -> Self {
+        claim.published(receipt);
+        match self.0 {
+            Pending::Own(own) => Self(Pending::Own(Box::new(OwnAcks { claim: Some(claim), ..*own }))),
+            first @ Pending::OfFirst(_) => Self(first),
+        }
+    }
+
+    /// Completes an emit's receipt: waits until what became of the emit is all known, or no more is asked for, or the time is over, or the
+    /// server stops.
+    pub async fn complete(self, receipt: Receipt) -> Receipt {
+        match self.0 {
+            Pending::OfFirst(first) => {
+                let acks = first.receipt().await.and_then(|first| first.acks);
+                Receipt { acks, ..receipt }
+            }
+            Pending::Own(mut own) => {
+                let claim = own.claim.take();
+                let receipt = Receipt { acks: Some(Arc::new(own.answers().await)), ..receipt };
+                if let Some(claim) = claim {
+                    claim.done(&receipt);
+                }
+                receipt
+            }
+        }
     }
 }
 
-impl PendingAcks {
-    /// Sends a frame with the room locked, and asks for acknowledgements.
-    pub(super) async fn send(
-        guard: &RoomGuard<'_>,
-        frame: Frame,
-        except: &Exceptions,
-        request: AckRequest,
-    ) -> (Counts, Option<Self>) {
-        let began = Instant::now();
-        let (counts, waiters) = guard.fan_out_with_acks(frame, except).await;
-        (counts, Some(Self { request, waiters, began, sent: Instant::now() }))
-    }
-
-    /// What became of the emit, when that is all known, or no more is asked for, or time is over, or `stopping` is done.
-    async fn answers(self, stopping: impl Future<Output = ()>) -> Acks {
-        let Self { request, waiters, began, sent } = self;
+impl OwnAcks {
+    async fn answers(self) -> Acks {
+        let Self { request, waiters, began, sent, lifecycle, .. } = self;
         let mut gathered = Gathered { began, replies: Vec::new(), others: Vec::new(), room: request.max_reply_bytes };
         let mut waiting: FuturesUnordered<_> = waiters.into_iter().collect();
-        let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(stopping));
+        let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(lifecycle.stopping()));
         let rest = loop {
             if waiting.is_empty() || (request.mode == AckMode::Any && !gathered.replies.is_empty()) {
                 break AckOutcome::Pending;
@@ -99,7 +131,7 @@ impl From<Gathered> for Acks {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 
@@ -137,10 +169,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_not_waited_for() {
+    async fn an_emit_to_nobody_does_not_wait_for_acknowledgements() {
         let request = AckRequest::new(AckMode::Any, Duration::from_mins(1));
-        let acks = PendingAcks { request, waiters: Vec::new(), began: Instant::now(), sent: Instant::now() };
-        let acks = tokio::time::timeout(Duration::from_secs(5), acks.answers(pending())).await.unwrap();
-        assert_eq!(acks, Acks { list: Vec::new(), replied: 0 });
+        let acks = PendingAcks::new(request, Vec::new(), Instant::now(), Lifecycle::new());
+        let receipt = Receipt::new(crate::message::MessageId::at(jiff::Timestamp::UNIX_EPOCH));
+        let receipt = tokio::time::timeout(Duration::from_secs(5), acks.complete(receipt)).await.unwrap();
+        assert_eq!(receipt.acks.as_deref(), Some(&Acks { list: Vec::new(), replied: 0 }));
     }
 }

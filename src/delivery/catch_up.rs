@@ -3,13 +3,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use super::{Delivery, Resume, replay::Replay};
-use crate::hub::{Frame, Member};
-use crate::message::{EventName, Payload, Position, RoomName};
+use crate::hub::{Frame, Member, PlainFrames};
+use crate::message::{CloseCode, EventName, Payload, Position, RoomName};
 
 /// What a connection is to be given when it goes live.
 pub(super) struct CatchUp {
     /// The rooms of which it may have missed something, and from where on.
     replaying: Vec<(RoomName, ReplayFrom)>,
+    /// The rooms of which it is to be told where they stand, which is not known yet.
+    unknown: Vec<RoomName>,
     /// What it will be told of its rooms; none: it does not resume.
     told: Option<BTreeMap<String, Resumed>>,
 }
@@ -20,6 +22,16 @@ pub(super) enum ReplayFrom {
     Watermark,
     /// What came after the last position that the device has seen.
     Position(Position),
+}
+
+/// Where the log of a room stands.
+pub(super) enum Standing {
+    /// The room has no log.
+    NoLog,
+    /// It is in the store, and was not read yet.
+    Unknown,
+    /// All up to there was published.
+    At(Position),
 }
 
 /// How catching up in one room went, as a device is told.
@@ -55,7 +67,11 @@ impl CatchUp {
     /// Of a device that has said this.
     pub(super) fn new(resume: Option<&Resume>) -> Self {
         let unknown = |name: &str| (name.to_owned(), Resumed { recovered: false, count: 0, position: None });
-        Self { replaying: Vec::new(), told: resume.map(|resume| resume.names().map(unknown).collect()) }
+        Self {
+            replaying: Vec::new(),
+            unknown: Vec::new(),
+            told: resume.map(|resume| resume.names().map(unknown).collect()),
+        }
     }
 
     /// Whether the device is to be told how it went.
@@ -68,50 +84,90 @@ impl CatchUp {
         self.replaying.is_empty() && self.told.is_none()
     }
 
-    /// The connection may have missed something in a room that it is about to join.
-    pub(super) fn begin_replay(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
-        let is_kept = delivery.can_store() || delivery.has_history(room);
+    /// Notes that the connection may have missed something in a room that it is about to join. Returns what becomes of plain frames there
+    /// until it was replayed; `None`: it has missed nothing.
+    pub(super) fn begin_replay(
+        &mut self,
+        room: &RoomName,
+        resume: Option<&Resume>,
+        delivery: &Delivery,
+    ) -> Option<PlainFrames> {
+        let has_log = delivery.can_store() || delivery.has_history(room);
         let from = match resume.and_then(|resume| resume.of(room)) {
-            Some(position) if is_kept => ReplayFrom::Position(position.clone()),
+            Some(position) if has_log => ReplayFrom::Position(position.clone()),
             None if delivery.is_users_mailbox(room) => ReplayFrom::Watermark,
-            Some(_) | None => return false,
+            Some(_) | None => return None,
         };
         self.replaying.push((room.clone(), from));
-        true
+        // Order is promised to devices that resume. For the others the store may take its time, or hang.
+        Some(if resume.is_some() { PlainFrames::Wait } else { PlainFrames::Pass })
     }
 
-    /// Where a room stood when the connection joined it.
-    pub(super) fn joined(&mut self, room: &RoomName, position: Option<Position>) {
-        let (Some(told), Some(position)) = (&mut self.told, position) else {
+    /// Notes where a room stood when the connection joined it.
+    pub(super) fn joined(&mut self, room: &RoomName, standing: Standing) {
+        let Some(told) = &mut self.told else { return };
+        if self.replaying.iter().any(|(replaying, _)| replaying == room) {
             return;
-        };
-        let fresh = Resumed { recovered: true, count: 0, position: None };
-        let is_replaying = self.replaying.iter().any(|(replaying, _)| replaying == room);
-        if !is_replaying {
-            told.entry(room.to_string()).or_insert(fresh).position = Some(position.to_string());
         }
-    }
-
-    /// Gives the connection what it has missed, and tells it how that went.
-    pub(super) async fn run(self, delivery: Delivery, member: Arc<Member>) {
-        let Self { replaying, mut told } = self;
-        for (room, from) in replaying {
-            let resumed = Replay::new(&delivery, &member, &room, &from).run().await;
-            if member.is_gone() {
+        let position = match standing {
+            Standing::NoLog => return,
+            Standing::Unknown => {
+                self.unknown.push(room.clone());
                 return;
             }
+            Standing::At(position) => position,
+        };
+        let fresh = Resumed { recovered: true, count: 0, position: None };
+        told.entry(room.to_string()).or_insert(fresh).position = Some(position.to_string());
+    }
+
+    /// Replays what the connection has missed, and tells the device how that went. Ends when the connection does.
+    pub(super) async fn run(self, delivery: Delivery, member: Arc<Member>) {
+        // If it panics, the device comes back and catches up anew.
+        let guard = CatchUpGuard { delivery: &delivery, member: &member };
+        tokio::select! {
+            () = self.replay_all(&delivery, &member) => {}
+            () = member.gone() => {}
+        }
+        std::mem::forget(guard);
+    }
+
+    async fn replay_all(self, delivery: &Delivery, member: &Arc<Member>) {
+        let Self { replaying, unknown, mut told } = self;
+        for (room, from) in replaying {
+            let resumed = Replay::new(delivery, member, &room, &from).run().await;
             if let (Some(told), Some(resumed)) = (&mut told, resumed) {
                 told.insert(room.to_string(), resumed);
             }
         }
-        if let Some(mut told) = told {
-            delivery.hub().tell(&member, |sent| {
-                for (room, resumed) in &mut told {
-                    resumed.move_on(sent.get(room.as_str()).copied());
-                }
-                frame_of(&told)
-            });
+        let Some(mut told) = told else { return };
+        for room in unknown {
+            // What was published since the connection joined was sent to it.
+            if let Some(position) = delivery.log_position(&room).await {
+                told.insert(
+                    room.to_string(),
+                    Resumed { recovered: true, count: 0, position: Some(position.to_string()) },
+                );
+            }
         }
+        delivery.hub().send_resumed(member, |sent| {
+            for (room, resumed) in &mut told {
+                resumed.move_on(sent.get(room.as_str()).copied());
+            }
+            frame_of(&told)
+        });
+    }
+}
+
+/// Closes a connection whose catching up has panicked: it would wait for ever.
+struct CatchUpGuard<'a> {
+    delivery: &'a Delivery,
+    member: &'a Arc<Member>,
+}
+
+impl Drop for CatchUpGuard<'_> {
+    fn drop(&mut self) {
+        self.delivery.hub().close(self.member, &CloseCode::Unready.into());
     }
 }
 

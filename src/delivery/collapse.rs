@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::{
     Delivery,
-    emit::{Accepted, EmitError},
+    publish::{Accepted, EmitError, Publishing, settled},
 };
 use crate::hub::RoomGuard;
 use crate::message::{Emit, EventName, Receipt, RoomName};
+use crate::state::Claim;
 
 /// `[collapse]`: of emits that follow each other quickly under one key, the first goes at once and then the last of each window.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -56,7 +57,7 @@ struct Windows {
 
 impl Topic {
     pub(super) fn of(emit: &Emit) -> Self {
-        Self { room: emit.audience.room(), event: emit.event.clone() }
+        Self { room: emit.audience.room().clone(), event: emit.event.clone() }
     }
 }
 
@@ -89,18 +90,28 @@ impl Collapse {
     /// Whether something waits for the end of the window; then another window follows. If nothing does, the window closes.
     fn goes_on(&self, topic: &Topic, key: &Arc<str>) -> bool {
         let mut topics = self.topics.lock();
-        let Some(windows) = topics.get_mut(topic) else {
-            return false;
-        };
-        if windows.waiting.get(key).is_some_and(Option::is_some) {
+        let waiting = topics.get(topic).and_then(|windows| windows.waiting.get(key));
+        if waiting.is_some_and(Option::is_some) {
             return true;
         }
-        windows.waiting.remove(key);
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        if windows.waiting.is_empty() {
-            topics.remove(topic);
-        }
+        self.close_locked(&mut topics, topic, key);
         false
+    }
+
+    /// Closes a window; what waits for its end is lost.
+    fn close(&self, topic: &Topic, key: &Arc<str>) {
+        self.close_locked(&mut self.topics.lock(), topic, key);
+    }
+
+    fn close_locked(&self, topics: &mut Topics, topic: &Topic, key: &Arc<str>) {
+        if let Some(windows) = topics.get_mut(topic)
+            && windows.waiting.remove(key).is_some()
+        {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            if windows.waiting.is_empty() {
+                topics.remove(topic);
+            }
+        }
     }
 
     fn take(&self, topic: &Topic, key: &Arc<str>) -> Option<Accepted> {
@@ -142,50 +153,67 @@ impl Collapse {
     }
 }
 
+/// An open window of a collapse key. It is closed if its task panics.
+struct OpenWindow<'a> {
+    collapse: &'a Collapse,
+    topic: Topic,
+    key: Arc<str>,
+}
+
+impl Drop for OpenWindow<'_> {
+    fn drop(&mut self) {
+        self.collapse.close(&self.topic, &self.key);
+    }
+}
+
 impl Delivery {
-    /// Sends an emit with a collapse key, or lets it wait.
-    pub(super) async fn collapse(&self, accepted: Accepted, key: Arc<str>) -> Result<Receipt, EmitError> {
+    /// Publishes an emit with a collapse key if it opens a window; else it waits for the window's end.
+    pub(super) fn collapse(&self, accepted: Accepted, key: Arc<str>, claim: Option<Claim>) -> Publishing {
         let topic = Topic::of(&accepted.emit);
-        if accepted.emit.retain {
-            self.can_retain([&topic.room], &topic.event, &accepted.emit.payload)?;
-        }
         let message_id = accepted.message_id;
-        match self.inner.collapse.offer(&topic, &key, accepted)? {
-            None => Ok(Receipt { deferred: true, ..Receipt::new(message_id) }),
-            Some(accepted) => {
-                let receipt = self.send(accepted).await;
+        let can_retain = if accepted.emit.retain { self.can_retain([&topic.room], &accepted.emit) } else { Ok(()) };
+        match can_retain.and_then(|()| self.inner.collapse.offer(&topic, &key, accepted)) {
+            Err(refused) => Publishing::Done(Err(refused)),
+            Ok(None) => {
+                let receipt = Receipt { deferred: true, ..Receipt::new(message_id) };
+                Publishing::Done(settled(Ok((receipt, None)), claim))
+            }
+            Ok(Some(accepted)) => {
                 let delivery = self.clone();
-                self.inner.lifecycle.spawn(async move { delivery.keep_window(&topic, &key).await });
-                receipt
+                self.inner.lifecycle.spawn(async move { delivery.keep_window(topic, key).await });
+                self.publish_accepted(accepted, claim)
             }
         }
     }
 
-    async fn keep_window(&self, topic: &Topic, key: &Arc<str>) {
+    async fn keep_window(&self, topic: Topic, key: Arc<str>) {
+        let window = OpenWindow { collapse: &self.inner.collapse, topic, key };
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.inner.collapse.config.window) => {}
                 // Nothing that waits is lost to a stop.
                 () = self.inner.lifecycle.stopping() => {}
             }
-            if !self.inner.collapse.goes_on(topic, key) {
+            if !self.inner.collapse.goes_on(&window.topic, &window.key) {
+                // It is closed, and another may be open already.
+                std::mem::forget(window);
                 return;
             }
-            let guard = self.hub().lock_room_for_emit(&topic.room).await;
+            let guard = self.hub().lock_room_for_emit(&window.topic.room).await;
             // An emit without a key may have taken it along meanwhile.
-            if let Some(accepted) = self.inner.collapse.take(topic, key) {
-                self.send_deferred(accepted, &guard).await;
+            if let Some(accepted) = self.inner.collapse.take(&window.topic, &window.key) {
+                self.publish_deferred(accepted, &guard).await;
             }
         }
     }
 
-    /// Sends what was told that it would wait.
-    pub(super) async fn send_deferred(&self, mut accepted: Accepted, guard: &RoomGuard<'_>) {
+    /// Publishes what was told that it would wait.
+    pub(super) async fn publish_deferred(&self, mut accepted: Accepted, guard: &RoomGuard<'_>) {
         let event = accepted.emit.event.clone();
         // That it waited is no slowness.
         accepted.received = Instant::now();
-        if let Err(refused) = self.send_in(Some(guard), accepted, None).await {
-            tracing::warn!(error = %refused, event.name = %event, "a deferred emit could not be sent");
+        if let Err(refused) = self.publish_locked(guard, accepted, None).await {
+            tracing::warn!(error = %refused, event.name = %event, "a deferred emit could not be published");
         }
     }
 }

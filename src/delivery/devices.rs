@@ -7,8 +7,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Delivery, Resume, catch_up::CatchUp};
-use crate::hub::{Connection, Frame, Member};
+use super::{
+    Delivery, Resume,
+    catch_up::{CatchUp, Standing},
+};
+use crate::hub::{Connection, Frame, Member, PlainFrames, Reason};
 use crate::limits;
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
 
@@ -74,14 +77,19 @@ impl Admission {
         live
     }
 
-    /// Puts the connection into a room. False if it was there, or is gone.
+    /// Puts the connection into a room, by an event of its device. False if it was there, or is gone.
     pub async fn join(&self, room: &RoomName) -> bool {
-        self.delivery.join(&self.member, room).await
+        self.delivery.join(&self.member, room, Reason::Device).await
     }
 
-    /// Takes the connection out of a room. False if it was not there.
-    pub fn leave(&self, room: &RoomName) -> bool {
-        self.delivery.hub().leave(&self.member, room)
+    /// Ends what `join` began: the connection leaves the room unless it has another reason to be there.
+    pub fn leave(&self, room: &RoomName) {
+        self.delivery.hub().leave(&self.member, room, Reason::Device);
+    }
+
+    /// The number of rooms that the connection is in by events of its device alone.
+    pub fn rooms_by_events(&self) -> usize {
+        self.member.count_rooms_only(Reason::Device)
     }
 
     /// Sends an event to this connection alone.
@@ -133,47 +141,59 @@ impl ReadyDeadlines {
 }
 
 impl Delivery {
-    /// Lets a connection in, into these rooms and those that a backend has put the user into. It has 5 to 6 seconds to go live.
-    /// `resume`: what its device says it has seen; none: it does not resume. Refused when the user has too many connections.
+    /// Lets a connection in, into the rooms of its token and those that a backend has put the user into. It has 5 to 6 seconds to go live.
+    /// `resume`: what its device says it has seen, and the rooms that it joined by events; none: it does not resume. Refused when the user
+    /// has too many connections.
     pub async fn admit(
         &self,
         user: UserId,
-        rooms: &[RoomName],
+        token_rooms: &[RoomName],
         connection: Arc<dyn Connection>,
-        resume: Option<&Resume>,
+        resume: Option<(&Resume, &[RoomName])>,
     ) -> Result<Arc<Admission>, limits::LimitExceeded> {
+        let (resume, event_rooms) = resume.map_or((None, &[][..]), |(resume, rooms)| (Some(resume), rooms));
         let mut catch_up = CatchUp::new(resume);
-        let all = self.rooms_of(&user, rooms);
         let own = RoomName::of_user(&user);
         // The same text, if its token's identity has it: it is kept as long as the device.
-        let own = rooms.iter().find(|room| **room == own).cloned().unwrap_or(own);
-        let replaying = catch_up.begin_replay(&own, resume, self);
-        let admission = self.enter(&own, user, connection, replaying).await?;
+        let own = token_rooms.iter().find(|room| **room == own).cloned().unwrap_or(own);
+        let memberships = self.inner.memberships.rooms(&user);
+        let (admission, standing) =
+            self.enter(&own, user, connection, catch_up.begin_replay(&own, resume, self)).await?;
         let member = &admission.member;
-        catch_up.joined(&own, self.inner.history.position(&own));
+        catch_up.joined(&own, standing);
         if catch_up.tells() {
-            member.will_be_told();
+            member.expect_resumed();
         }
-        for room in std::iter::once(&RoomName::everyone()).chain(&all).filter(|room| **room != own) {
-            let is_membership = !rooms.contains(room) && !room.is_everyone();
-            let replaying = catch_up.begin_replay(room, resume, self);
-            let joined = self.join_early(member, room, replaying).await;
-            if is_membership && !self.inner.memberships.has(member.user(), room) {
-                // A LeaveRoom in between did not see this connection in the room.
-                self.hub().leave(member, room);
-            } else if let Some(position) = joined {
-                catch_up.joined(room, position);
+        let by_token = token_rooms.iter().map(|room| (room.clone(), Reason::Token));
+        let by_backend = memberships.iter().map(|room| (room.clone(), Reason::Backend));
+        let by_events = event_rooms.iter().map(|room| (room.clone(), Reason::Device));
+        let everyone = std::iter::once((RoomName::everyone(), Reason::Token));
+        for (room, reason) in everyone.chain(by_token).chain(by_backend).chain(by_events) {
+            if member.add_reason(&room, reason) {
+                continue;
+            }
+            let replay = catch_up.begin_replay(&room, resume, self);
+            if let Some(standing) = self.join_early(member, &room, reason, replay).await {
+                catch_up.joined(&room, standing);
             }
         }
-        // A JoinRoom in between did not see this connection yet.
-        for room in self.inner.memberships.rooms(member.user()).iter().filter(|room| !all.contains(room)) {
-            self.join_as_member(member, room).await;
-        }
+        self.settle_memberships(member, &memberships).await;
         if !catch_up.is_empty() {
             *admission.catch_up.lock() = Some(Box::new(catch_up));
         }
         self.inner.ready_deadlines.push(&admission.member);
         Ok(admission)
+    }
+
+    /// What backends did while a connection was let in did not see it in its rooms yet.
+    async fn settle_memberships(&self, member: &Arc<Member>, before: &[RoomName]) {
+        let now = self.inner.memberships.rooms(member.user());
+        for left in before.iter().filter(|room| !now.contains(room)) {
+            self.hub().leave(member, left, Reason::Backend);
+        }
+        for joined in now.iter().filter(|room| !before.contains(room)) {
+            self.join_as_member(member, joined).await;
+        }
     }
 
     /// Closes the connections that have not gone live in time.
@@ -188,17 +208,18 @@ impl Delivery {
         own: &RoomName,
         user: UserId,
         connection: Arc<dyn Connection>,
-        replaying: bool,
-    ) -> Result<Arc<Admission>, limits::LimitExceeded> {
+        replay: Option<PlainFrames>,
+    ) -> Result<(Arc<Admission>, Standing), limits::LimitExceeded> {
         let guard = self.hub().lock_room(own).await;
-        let member = self.hub().admit(&guard, user, connection, replaying, self.inner.connections_per_user);
+        let member = self.hub().admit(&guard, user, connection, replay, self.inner.connections_per_user);
         let member = member.ok_or(limits::LimitExceeded::User)?;
         self.send_retained(&guard, &member);
-        Ok(Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }))
+        let standing = self.standing(&guard);
+        Ok((Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }), standing))
     }
 
-    /// Takes a connection out of the rooms that only its old token gave, and into those that its new one gives. `may_stay` tells of the
-    /// rooms that the device went into by itself whether it may stay there.
+    /// Puts a connection into the rooms that its new token gives, and takes the reason away that its old one was for others. `may_stay` tells
+    /// of the rooms that it joined by events whether it may stay there.
     pub async fn replace_rooms(
         &self,
         admission: &Admission,
@@ -207,25 +228,25 @@ impl Delivery {
         may_stay: impl Fn(&RoomName) -> bool,
     ) {
         let member = &admission.member;
-        for room in member.rooms().iter().filter(|room| !new.contains(room)) {
-            let stays = self.inner.memberships.has(member.user(), room) || (!old.contains(room) && may_stay(room));
-            if !stays {
-                self.hub().leave(member, room);
-            }
+        for room in old.iter().filter(|room| !new.contains(room)) {
+            self.hub().leave(member, room, Reason::Token);
+        }
+        for room in member.rooms_with(Reason::Device).iter().filter(|room| !may_stay(room)) {
+            self.hub().leave(member, room, Reason::Device);
         }
         for room in new {
-            self.join(member, room).await;
+            self.join(member, room, Reason::Token).await;
         }
     }
 
     /// Puts a connection into a room where a backend has put its user. False if it was there, or is not to be there any more.
     pub(super) async fn join_as_member(&self, member: &Arc<Member>, room: &RoomName) -> bool {
-        let joined = self.join(member, room).await;
+        let joined = self.join(member, room, Reason::Backend).await;
         // A LeaveRoom in between took the note away, but did not see this connection in the room.
         if self.inner.memberships.has(member.user(), room) {
             return joined;
         }
-        self.hub().leave(member, room);
+        self.hub().leave(member, room, Reason::Backend);
         false
     }
 

@@ -25,7 +25,7 @@ pub(super) fn enveloped(emit: &Emit, now: Timestamp) -> Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::emit::example as emit;
+    use crate::delivery::tests::example as emit;
 
     fn json(payload: &Payload) -> &str {
         let Payload::Json(raw) = payload else { panic!("not JSON") };

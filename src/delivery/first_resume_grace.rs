@@ -1,4 +1,7 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -11,22 +14,34 @@ pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// Users whose devices have resumed for the first time lately, and from where on they were given what is stored. Such a device knows no
 /// position yet: what was on its way when its connection broke is known to nobody but here.
 #[derive(Default)]
-pub(super) struct FirstResumeGrace(Mutex<HashMap<UserId, (u64, Instant)>>);
+pub(super) struct FirstResumeGrace(Mutex<Users>);
+
+#[derive(Default)]
+struct Users {
+    begins: HashMap<UserId, (u64, Instant)>,
+    /// In the order in which they resumed; a user who has resumed again stands here again.
+    by_age: VecDeque<(Instant, UserId)>,
+}
 
 impl FirstResumeGrace {
-    /// From where on a device is given what is stored: from the mark, or from where one was that may not have got it.
-    pub(super) fn begin(&self, user: &UserId, mark: u64) -> u64 {
-        let mut first_resume_grace = self.0.lock();
-        let now = Instant::now();
-        let (begin, since) = first_resume_grace.get(user).copied().unwrap_or((mark, now));
-        let begin = if now.duration_since(since) < GRACE { begin.min(mark) } else { mark };
-        first_resume_grace.insert(user.clone(), (begin, now));
+    /// From where on a device is given what is stored: from the watermark, or from where one was that may not have got it.
+    pub(super) fn begin(&self, user: &UserId, watermark: u64) -> u64 {
+        let (mut users, now) = (self.0.lock(), Instant::now());
+        let (begin, since) = users.begins.get(user).copied().unwrap_or((watermark, now));
+        let begin = if now.duration_since(since) < GRACE { begin.min(watermark) } else { watermark };
+        users.begins.insert(user.clone(), (begin, now));
+        users.by_age.push_back((now, user.clone()));
         begin
     }
 
     /// Forgets those who would be back by now.
     pub(super) fn sweep(&self) {
-        self.0.lock().retain(|_, (_, since)| since.elapsed() < GRACE);
+        let mut users = self.0.lock();
+        while let Some((_, user)) = users.by_age.pop_front_if(|(since, _)| since.elapsed() >= GRACE) {
+            if users.begins.get(&user).is_some_and(|(_, since)| since.elapsed() >= GRACE) {
+                users.begins.remove(&user);
+            }
+        }
     }
 }
 
@@ -44,6 +59,6 @@ mod tests {
         assert_eq!(first_resume_grace.begin(&user, 9), 9);
         tokio::time::advance(GRACE).await;
         first_resume_grace.sweep();
-        assert!(first_resume_grace.0.lock().is_empty());
+        assert!(first_resume_grace.0.lock().begins.is_empty());
     }
 }

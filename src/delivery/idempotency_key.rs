@@ -3,7 +3,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::message::{Audience, Emit, Payload};
-use crate::state::{Fingerprint, Scope};
+use crate::state::{RequestHash, Scope};
 use crate::store;
 
 /// Makes an emit's repetition harmless.
@@ -11,17 +11,17 @@ use crate::store;
 pub struct IdempotencyKey {
     caller: Arc<str>,
     key: Arc<str>,
-    request_hash: Fingerprint,
+    request_hash: RequestHash,
 }
 
 impl IdempotencyKey {
     /// For this emit, or the same to another audience, by this caller (the name of the API key) under this idempotency key.
     pub fn new(caller: Arc<str>, key: Arc<str>, emit: &Emit) -> Self {
-        Self { caller, key, request_hash: fingerprint(emit) }
+        Self { caller, key, request_hash: request_hash(emit) }
     }
 
     /// A digest of what is asked for.
-    pub(super) fn request_hash(&self) -> Fingerprint {
+    pub(super) fn request_hash(&self) -> RequestHash {
         self.request_hash
     }
 
@@ -36,7 +36,7 @@ impl IdempotencyKey {
 }
 
 /// A digest of all that makes two emits to one audience the same. Each part is preceded by its length, so that none runs into the next.
-fn fingerprint(emit: &Emit) -> Fingerprint {
+fn request_hash(emit: &Emit) -> RequestHash {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update(bytes.len().to_le_bytes());
@@ -72,11 +72,11 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::delivery::emit::example as emit;
+    use crate::delivery::tests::example as emit;
     use crate::message::{AckMode, AckRequest, EventName, Exceptions, UserId};
 
     #[test]
-    fn every_part_of_an_emit_is_in_its_fingerprint() {
+    fn every_part_of_an_emit_is_in_its_hash() {
         let user = |id| UserId::new(id).unwrap();
         let except = |users| Exceptions { users, ..Exceptions::default() };
         let ack = |mode, seconds| Some(AckRequest::new(mode, Duration::from_secs(seconds)).into());
@@ -98,10 +98,10 @@ mod tests {
             Emit { except: except(vec![user("12")]), ..emit("1") },
             Emit { except: except(vec![user("1"), user("2")]), ..emit("1") },
         ];
-        let fingerprints: std::collections::HashSet<_> = emits.iter().map(fingerprint).collect();
-        assert_eq!(fingerprints.len(), emits.len());
-        assert_eq!(fingerprint(&emit("1")), fingerprint(&emit("1")));
+        let hashes: std::collections::HashSet<_> = emits.iter().map(request_hash).collect();
+        assert_eq!(hashes.len(), emits.len());
+        assert_eq!(request_hash(&emit("1")), request_hash(&emit("1")));
         let streamed = Emit { alone: false, ..emit("1") };
-        assert_eq!(fingerprint(&streamed), fingerprint(&emit("1")), "how it comes is not what it is");
+        assert_eq!(request_hash(&streamed), request_hash(&emit("1")), "how it comes is not what it is");
     }
 }

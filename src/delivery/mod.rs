@@ -1,18 +1,18 @@
 //! From an emit to a receipt; who is in which room; who is connected. What concerns this node alone is the hub's, what
 //! is shared with others `state`'s, and here the two meet.
 
-mod emit;
-pub use emit::{EmitError, SentSignal};
-
 mod idempotency_key;
 pub use idempotency_key::IdempotencyKey;
+
+mod publish;
+pub use publish::{EmitError, Published, Publishing};
+
+mod execute;
 
 mod envelope;
 
 mod acks;
-
-mod presence;
-pub use presence::{ConnectionInfo, Stats};
+pub use acks::PendingAcks;
 
 mod collapse;
 pub use collapse::CollapseConfig;
@@ -23,12 +23,15 @@ pub use retained::RetainConfig;
 mod history;
 pub use history::{HistoryConfig, RoomConfig, RoomHistory};
 
-mod stored;
+mod log_lane;
 
 mod proof;
 
 mod unread;
 pub use unread::Deletion;
+
+mod presence;
+pub use presence::{ConnectionInfo, Stats};
 
 mod rooms;
 
@@ -55,11 +58,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::{task::yield_now, time::MissedTickBehavior};
 use transport::QueuedBytes;
 
-use self::{collapse::Collapse, devices::ReadyDeadlines, first_resume_grace::FirstResumeGrace, stored::ToBeStored};
+use self::{collapse::Collapse, devices::ReadyDeadlines, first_resume_grace::FirstResumeGrace, log_lane::LogLanes};
 use crate::clock::Clock;
-use crate::hub::Hub;
+use crate::hub::{Hub, Reason};
 use crate::lifecycle::Lifecycle;
 use crate::limits;
 use crate::state::{History, Idempotency, Retained, UserRooms};
@@ -110,7 +114,7 @@ struct Inner {
     collapse: Collapse,
     history: History,
     store: Option<Store>,
-    to_be_stored: ToBeStored,
+    lanes: LogLanes,
     first_resume_grace: FirstResumeGrace,
     ready_deadlines: ReadyDeadlines,
     /// Emits so far.
@@ -131,7 +135,7 @@ impl Delivery {
             collapse: Collapse::new(collapse),
             history: history::history(rooms, history),
             store,
-            to_be_stored: ToBeStored::default(),
+            lanes: LogLanes::default(),
             first_resume_grace: FirstResumeGrace::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
@@ -143,37 +147,60 @@ impl Delivery {
             connections_per_user: limits.connections_per_user as usize,
         };
         let delivery = Self { inner: Arc::new(inner) };
-        lifecycle.spawn(delivery.clone().bound_queues(queued));
-        let sweeper = delivery.clone();
-        lifecycle.clone().spawn(async move {
-            let mut tick = tokio::time::interval(SWEEP_INTERVAL);
-            while !lifecycle.is_stopping() {
-                tokio::select! {
-                    () = lifecycle.stopping() => {}
-                    _ = tick.tick() => sweeper.sweep(),
-                }
-            }
-        });
+        lifecycle.spawn_vital("queue bound", delivery.clone().bound_queues(queued));
+        lifecycle.spawn_vital("sweeper", delivery.clone().sweep_loop());
         delivery
     }
 
-    fn sweep(&self) {
-        self.inner.idempotency.sweep();
-        let now = self.inner.clock.now();
-        self.inner.history.sweep(now.as_millisecond());
-        self.inner.retained.sweep(now);
-        self.inner.first_resume_grace.sweep();
-        self.close_late();
-        for (user, room) in self.inner.memberships.sweep() {
-            self.leave_now(&user, &room);
-            // A JoinRoom in between saw its connections in the room still.
-            if self.inner.memberships.has(&user, &room) {
-                let delivery = self.clone();
-                self.inner.lifecycle.spawn(async move { delivery.join_again(&user, &room).await });
+    async fn sweep_loop(self) {
+        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.inner.lifecycle.is_stopping() {
+            tokio::select! {
+                () = self.inner.lifecycle.stopping() => {}
+                _ = tick.tick() => self.sweep().await,
             }
         }
-        // Who is in such a room stays: what has ended is the right to join.
-        self.inner.grants.sweep();
+    }
+
+    /// Forgets what has ended, in steps that are short, since each has a lock: others get a chance to run in between.
+    async fn sweep(&self) {
+        self.close_late();
+        self.inner.first_resume_grace.sweep();
+        while self.inner.idempotency.sweep() {
+            yield_now().await;
+        }
+        let now = self.inner.clock.now();
+        while self.inner.retained.sweep(now) {
+            yield_now().await;
+        }
+        let mut swept = 0;
+        while let Some(next) = self.inner.history.sweep(now.as_millisecond(), swept) {
+            swept = next;
+            yield_now().await;
+        }
+        // A user who has used the right to join a room stays: what has ended is the right.
+        while !self.inner.grants.sweep().is_empty() {
+            yield_now().await;
+        }
+        self.sweep_memberships().await;
+    }
+
+    async fn sweep_memberships(&self) {
+        loop {
+            let ended = self.inner.memberships.sweep();
+            if ended.is_empty() {
+                return;
+            }
+            for (user, room) in ended {
+                self.leave_now(&user, &room, Reason::Backend);
+                // A JoinRoom in between saw its connections in the room still.
+                if self.inner.memberships.has(&user, &room) {
+                    self.join_again(&user, &room).await;
+                }
+            }
+            yield_now().await;
+        }
     }
 
     /// What outlives the process; none: nothing does.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::Delivery;
-use crate::hub::{Counts, Unproven};
-use crate::message::{RoomName, UserId};
+use crate::hub::{Counts, RoomGuard, Unproven};
+use crate::message::UserId;
 use crate::store::Store;
 
 /// A message of a user's own mailbox: connections report to the store whether their devices have received it.
@@ -29,7 +29,7 @@ impl Unproven for OwnMessage {
 }
 
 /// A message of a user's own mailbox that is being fanned out. It counts as in flight meanwhile.
-pub(super) struct Publishing {
+pub(super) struct UnprovenFanOut {
     message: Arc<OwnMessage>,
     /// The user's connections before the fan-out. None can join during it.
     connections: u64,
@@ -37,21 +37,21 @@ pub(super) struct Publishing {
 }
 
 impl Delivery {
-    /// To be called with the room locked, before a stored message is fanned out. None: the room is not a user's own mailbox, or the user
-    /// has no connection. `is_late`: a connection may have come to the message before, by catching up.
-    pub(super) fn begin_publishing(&self, room: &RoomName, number: u64, is_late: bool) -> Option<Publishing> {
-        let connections = self.hub().connections_in(room) as u64;
+    /// Begins to send a stored message to a locked room. `None`: the room is not a user's own mailbox, or the user has no connection.
+    /// `is_late`: a connection may have come to the message before, by replaying.
+    pub(super) fn begin_unproven(&self, guard: &RoomGuard<'_>, number: u64, is_late: bool) -> Option<UnprovenFanOut> {
+        let (room, connections) = (guard.room(), guard.connections() as u64);
         let store = self.store().filter(|_| connections > 0 && self.is_users_mailbox(room))?.clone();
         let user = UserId::new(room.user()?).ok()?;
         let message = Arc::new(OwnMessage { store, user, number, may_be_skipped: is_late });
         message.sent();
-        Some(Publishing { message, connections, is_done: false })
+        Some(UnprovenFanOut { message, connections, is_done: false })
     }
 }
 
-impl Publishing {
+impl UnprovenFanOut {
     /// What the frame carries.
-    pub(super) fn unproven(&self) -> Arc<dyn Unproven> {
+    pub(super) fn message(&self) -> Arc<dyn Unproven> {
         self.message.clone()
     }
 
@@ -67,7 +67,7 @@ impl Publishing {
     }
 }
 
-impl Drop for Publishing {
+impl Drop for UnprovenFanOut {
     /// The fan-out was cancelled or panicked: some connections may not have been sent the message.
     fn drop(&mut self) {
         if !self.is_done {

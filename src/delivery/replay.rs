@@ -6,11 +6,12 @@ use super::{
     Delivery,
     catch_up::{ReplayFrom, Resumed},
     first_resume_grace::GRACE,
+    log_lane::published_head,
     proof::OwnMessage,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};
-use crate::store::{self, Mailbox, Store, Undelivered, Window};
+use crate::store::{self, Store, Undelivered, Window};
 
 /// Messages that are read at one time, fewer if they are large.
 const PAGE: usize = 200;
@@ -56,12 +57,11 @@ impl From<store::Error> for Stopped {
     }
 }
 
-/// Some messages of a room, and where it stands.
-enum LogPage {
-    /// These are next, and maybe more follow; `last` is the room's last position.
-    Next { messages: Vec<LogEntry>, more: bool, last: Position },
+/// Whether all that came after a position could be replayed.
+enum Replayability {
+    Whole,
     /// What comes next is not there any more, or never was.
-    Gap { last: Option<Position> },
+    Gap,
 }
 
 impl<'a> Replay<'a> {
@@ -82,14 +82,14 @@ impl<'a> Replay<'a> {
                 Err(Stopped::Gone) => return None,
                 Err(Stopped::Unreadable) => self.wait_for_store().await?,
                 Err(Stopped::Broken) => {
-                    self.delivery.hub().lock_room(self.room).await.caught_up(self.member);
+                    self.delivery.hub().lock_room(self.room).await.end_replay(self.member);
                     return Some(Resumed { recovered: false, count: 0, position: None });
                 }
             }
         }
     }
 
-    /// What is not kept goes on meanwhile.
+    /// Plain frames are sent meanwhile.
     async fn wait_for_store(&self) -> Option<()> {
         let hub = self.delivery.hub();
         hub.log_unreadable(self.member, self.room);
@@ -105,78 +105,114 @@ impl<'a> Replay<'a> {
         Some(())
     }
 
-    /// The last page is read and given with the room locked, so that what is live comes right after it.
+    /// Replays what was published up to now without the lock, and takes it only to see whether more was published meanwhile. If so, kept
+    /// frames wait from then on, so that a second round is the last one.
     async fn all_that_is_there(&mut self) -> Result<Resumed, Stopped> {
-        // Most have missed little.
-        let mut guard = Some(self.delivery.hub().lock_room(self.room).await);
+        let Some(mut head) = self.head().await? else {
+            self.delivery.hub().lock_room(self.room).await.end_replay(self.member);
+            return Ok(Resumed { recovered: false, count: 0, position: None });
+        };
         loop {
-            let (messages, more, last) = match self.page().await? {
-                LogPage::Next { messages, more, last } => (messages, more, last),
-                LogPage::Gap { last } => return self.give_up(guard, last).await,
-            };
-            let given =
-                self.give_skipped(&last, guard.is_none()).await? && self.give(messages, &last, guard.is_none()).await?;
-            match guard.take() {
-                Some(guard) if given && !more => {
-                    self.note_settled(last.number);
-                    guard.caught_up(self.member);
-                    return Ok(Resumed { recovered: true, count: self.count, position: Some(last.to_string()) });
+            if let Replayability::Gap = self.replay_to(&head).await? {
+                return self.give_up().await;
+            }
+            let guard = self.delivery.hub().lock_room(self.room).await;
+            if !self.member.is_replaying(self.room) {
+                return Err(Stopped::Gone);
+            }
+            let is_complete = guard.is_buffering(self.member);
+            match self.published_head(&guard) {
+                Some(number) if number <= head.number || is_complete => {
+                    self.note_settled(head.number);
+                    guard.end_replay(self.member);
+                    return Ok(Resumed { recovered: true, count: self.count, position: Some(head.to_string()) });
                 }
-                Some(guard) => {
+                Some(number) => {
+                    guard.begin_buffering(self.member);
+                    head.number = number;
+                }
+                None => {
                     drop(guard);
-                    self.wait_for_room().await;
+                    head = self.head().await?.ok_or(Stopped::Gone)?;
                 }
-                None if !more => guard = Some(self.delivery.hub().lock_room(self.room).await),
-                None => {}
             }
         }
     }
 
-    /// What is next.
-    async fn page(&mut self) -> Result<LogPage, Stopped> {
-        let history = &self.delivery.inner.history;
-        if let Some(last) = history.position(self.room) {
-            let ReplayFrom::Position(seen) = self.from else {
-                return Ok(LogPage::Next { messages: Vec::new(), more: false, last });
-            };
-            let from = Position::new(seen.epoch.clone(), *self.cursor.get_or_insert(seen.number));
-            let now_ms = self.delivery.inner.clock.now().as_millisecond();
-            return Ok(match history.after(self.room, &from, PAGE, now_ms) {
-                Some(messages) => LogPage::Next { more: messages.len() == PAGE, messages, last },
-                None => LogPage::Gap { last: Some(last) },
-            });
+    /// Where the room's log stands: all up to there is published. `None`: the room has none.
+    async fn head(&self) -> Result<Option<Position>, Stopped> {
+        if let Some(position) = self.delivery.inner.history.position(self.room) {
+            return Ok(Some(position));
         }
-        match self.delivery.store() {
-            Some(store) => self.page_of(store).await,
-            None => Ok(LogPage::Gap { last: None }),
-        }
+        let Some(store) = self.delivery.store() else {
+            return Ok(None);
+        };
+        let number = self.delivery.log_head(self.room, store).await?;
+        Ok(Some(store.position(number).await?))
     }
 
-    async fn page_of(&mut self, store: &Store) -> Result<LogPage, Stopped> {
-        let mut mailbox = store.mailbox(self.room).await?.unwrap_or_default();
-        let cursor = self.cursor_in(store, mailbox).await?;
-        let (mut messages, mut more) = (Vec::new(), false);
-        if cursor < mailbox.last {
+    /// The same with the room locked. `None`: it is not known.
+    fn published_head(&self, guard: &RoomGuard<'_>) -> Option<u64> {
+        let in_history = self.delivery.inner.history.position(self.room);
+        in_history.map(|position| position.number).or_else(|| published_head(guard))
+    }
+
+    /// Replays messages up to this position.
+    async fn replay_to(&mut self, head: &Position) -> Result<Replayability, Stopped> {
+        let Some(store) = self.delivery.store().filter(|_| !self.delivery.has_history(self.room)) else {
+            return self.replay_history(head).await;
+        };
+        let mut cursor = self.cursor_in(store, head).await?;
+        if cursor > head.number {
+            return Ok(Replayability::Gap);
+        }
+        self.give_skipped(head).await?;
+        while cursor < head.number {
             let max = u32::try_from(PAGE).unwrap_or(u32::MAX);
-            let listed;
-            (listed, more) = store.list(self.room, Window { after: cursor, max }, None).await?;
-            messages = listed.into_iter().map(|listed| listed.message).collect();
+            let (listed, more) = store.list(self.room, Window { after: cursor, max }, None).await?;
             // What was trimmed meanwhile is missing among these.
-            mailbox = store.mailbox(self.room).await?.unwrap_or_default();
+            let trimmed = store.mailbox(self.room).await?.unwrap_or_default().trimmed;
+            let may_begin_later = matches!(self.from, ReplayFrom::Watermark) && !self.member.connection().resumes();
+            if trimmed > cursor && !may_begin_later {
+                return Ok(Replayability::Gap);
+            }
+            let last = listed.last().map_or(head.number, |listed| listed.message.number);
+            self.give(listed.into_iter().map(|listed| listed.message), head).await?;
+            cursor = if more { last.min(head.number) } else { head.number };
+            self.cursor = Some(cursor);
         }
-        let may_begin_later = matches!(self.from, ReplayFrom::Watermark) && !self.member.connection().resumes();
-        let is_whole = cursor <= mailbox.last && (mailbox.trimmed <= cursor || may_begin_later);
-        let last = store.position(mailbox.last).await?;
-        Ok(if is_whole { LogPage::Next { messages, more, last } } else { LogPage::Gap { last: Some(last) } })
+        Ok(Replayability::Whole)
     }
 
-    async fn cursor_in(&mut self, store: &Store, mailbox: Mailbox) -> Result<u64, Stopped> {
+    async fn replay_history(&mut self, head: &Position) -> Result<Replayability, Stopped> {
+        let ReplayFrom::Position(seen) = self.from else {
+            return Ok(Replayability::Whole);
+        };
+        loop {
+            let from = Position::new(seen.epoch.clone(), *self.cursor.get_or_insert(seen.number));
+            if from.epoch == head.epoch && from.number == head.number {
+                return Ok(Replayability::Whole);
+            }
+            let now_ms = self.delivery.inner.clock.now().as_millisecond();
+            let Some(messages) = self.delivery.inner.history.after(self.room, &from, PAGE, now_ms) else {
+                return Ok(Replayability::Gap);
+            };
+            let is_last = messages.len() < PAGE || messages.last().is_some_and(|last| last.number >= head.number);
+            self.give(messages, head).await?;
+            if is_last {
+                self.cursor = Some(head.number);
+            }
+        }
+    }
+
+    /// The position up to which all was replayed, or from which replaying begins.
+    async fn cursor_in(&mut self, store: &Store, head: &Position) -> Result<u64, Stopped> {
         let cursor = match (self.cursor, self.from) {
             (Some(cursor), _) => cursor,
             (None, ReplayFrom::Watermark) => {
                 let user = self.member.user();
                 let Undelivered { after, skipped } =
-                    if mailbox.last == 0 { Undelivered::default() } else { store.undelivered(user).await? };
+                    if head.number == 0 { Undelivered::default() } else { store.undelivered(user).await? };
                 let begin = if self.member.connection().resumes() {
                     // Until it knows where it stands, what it was given may not have arrived.
                     store.freeze_watermark(user, GRACE);
@@ -189,79 +225,88 @@ impl<'a> Replay<'a> {
                 begin
             }
             (None, ReplayFrom::Position(seen)) => {
-                let begin = store.position(seen.number).await?;
                 // Past all that there can be: it is no place in this sequence.
-                if begin.epoch == seen.epoch { seen.number } else { u64::MAX }
+                if head.epoch == seen.epoch { seen.number } else { u64::MAX }
             }
         };
         self.cursor = Some(cursor);
         Ok(cursor)
     }
 
-    /// False if too much waits for the device, unless it may take its time.
-    async fn give(&mut self, messages: Vec<LogEntry>, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
+    /// Sends those of these messages that were published up to `head`.
+    async fn give(&mut self, messages: impl IntoIterator<Item = LogEntry>, head: &Position) -> Result<(), Stopped> {
         for message in messages {
             let number = message.number;
+            if number > head.number {
+                break;
+            }
             if message.except_users.contains(self.member.user()) {
                 self.note_settled(number);
             } else {
-                match self.give_one(message, last, may_wait).await? {
-                    Replayed::Later => return Ok(false),
+                match self.give_one(message, head).await? {
                     Replayed::Given => self.last_given = number,
-                    Replayed::NotForIt => self.note_not_for_it(number),
+                    Replayed::NotForIt | Replayed::Later => self.note_not_for_it(number),
                 }
             }
             self.cursor = Some(number);
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// The skipped messages, which come before the rest.
-    async fn give_skipped(&mut self, last: &Position, may_wait: bool) -> Result<bool, Stopped> {
+    /// Sends what no device of the user has proven, though later messages were.
+    async fn give_skipped(&mut self, head: &Position) -> Result<(), Stopped> {
         let Some(store) = self.delivery.store() else {
-            return Ok(true);
+            return Ok(());
         };
         while let Some(number) = self.skipped.first().copied() {
             let window = Window { after: number - 1, max: 1 };
             let (listed, _) = store.list(self.room, window, None).await?;
             let message = listed.into_iter().map(|listed| listed.message).find(|message| message.number == number);
-            if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user()))
-                && self.give_one(message, last, may_wait).await? == Replayed::Later
-            {
-                return Ok(false);
+            if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user())) {
+                self.give_one(message, head).await?;
             }
             self.skipped.remove(0);
         }
-        Ok(true)
+        Ok(())
     }
 
-    async fn give_one(&mut self, message: LogEntry, last: &Position, may_wait: bool) -> Result<Replayed, Stopped> {
-        let position = Position::new(last.epoch.clone(), message.number);
+    /// Waits until the device can take the message.
+    async fn give_one(&mut self, message: LogEntry, head: &Position) -> Result<Replayed, Stopped> {
+        let position = Position::new(head.epoch.clone(), message.number);
         let entry = EntryMeta::new(message.id, self.room, &position);
         let unproven = self.unproven(message.number);
         let frame = Frame { entry: Some(entry), unproven, ..Frame::new(message.event, message.payload) };
         loop {
             let replayed = self.delivery.hub().replay(self.member, self.room, &frame).ok_or(Stopped::Gone)?;
-            if replayed == Replayed::Later && may_wait {
-                self.wait_for_room().await;
-                continue;
+            if replayed != Replayed::Later {
+                self.count += u64::from(replayed == Replayed::Given);
+                return Ok(replayed);
             }
-            self.count += u64::from(replayed == Replayed::Given);
-            return Ok(replayed);
+            self.wait_for_room().await;
         }
     }
 
     /// The gap cannot be filled: the device is told so, and goes on with what is live. Another one may still be given what it was not.
-    async fn give_up(&self, guard: Option<RoomGuard<'_>>, last: Option<Position>) -> Result<Resumed, Stopped> {
-        let guard = match guard {
-            Some(guard) => guard,
-            None => self.delivery.hub().lock_room(self.room).await,
-        };
-        if let (Some(last), Some(store)) = (&last, self.notes()) {
-            store.skip_to(self.member.user(), last.number).await?;
+    async fn give_up(&self) -> Result<Resumed, Stopped> {
+        loop {
+            let mut head = self.head().await?.ok_or(Stopped::Gone)?;
+            let guard = self.delivery.hub().lock_room(self.room).await;
+            let Some(number) = self.published_head(&guard) else { continue };
+            head.number = number;
+            guard.begin_buffering(self.member);
+            drop(guard);
+            if let Some(store) = self.notes() {
+                store.skip_to(self.member.user(), head.number).await?;
+            }
+            let guard = self.delivery.hub().lock_room(self.room).await;
+            if !self.member.is_replaying(self.room) {
+                return Err(Stopped::Gone);
+            }
+            if guard.is_buffering(self.member) {
+                guard.end_replay(self.member);
+                return Ok(Resumed { recovered: false, count: 0, position: Some(head.to_string()) });
+            }
         }
-        guard.caught_up(self.member);
-        Ok(Resumed { recovered: false, count: 0, position: last.map(|last| last.to_string()) })
     }
 
     /// The store, if this is the user's own mailbox: it notes what the user's devices have proven.

@@ -1,54 +1,94 @@
 use std::{sync::Arc, time::Duration};
 
-use super::Delivery;
-use crate::hub::Member;
+use super::{Delivery, catch_up::Standing, log_lane::published_head};
+use crate::hub::{Member, PlainFrames, Reason, RoomGuard};
 use crate::message::{Position, RoomName, UserId};
 use crate::state::TooMany;
 
 impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
-    /// it was there, or is gone.
-    pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName) -> bool {
+    /// it was there, and has one more reason now, or is gone.
+    pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName, reason: Reason) -> bool {
         let guard = self.hub().lock_room(room).await;
-        let joined = guard.join(member);
+        let joined = guard.join(member, reason);
         if joined {
             self.send_retained(&guard, member);
-            // With the room locked: nothing that it has not got is before this position, and nothing that it has is after it.
-            if let Some(position) = self.position_for(member, room).await {
-                self.hub().send(member, Self::position_frame(room, &position));
-            }
+            self.send_position(&guard, member);
         }
         joined
     }
 
-    /// The same for a connection that has not gone live: it is told later. `replaying`: it is first given what it has missed there. None: it was
-    /// there, or is gone.
+    /// The same for a connection that has not gone live: it is told later. `replay`: what it has missed there is replayed first. `None`: it
+    /// was there, or is gone.
     pub(super) async fn join_early(
         &self,
         member: &Arc<Member>,
         room: &RoomName,
-        replaying: bool,
-    ) -> Option<Option<Position>> {
+        reason: Reason,
+        replay: Option<PlainFrames>,
+    ) -> Option<Standing> {
         let guard = self.hub().lock_room(room).await;
-        let joined = if replaying { guard.join_replaying(member) } else { guard.join(member) };
-        if !joined {
-            return None;
-        }
-        self.send_retained(&guard, member);
-        Some(if replaying { None } else { self.position_for(member, room).await })
+        let joined = match replay {
+            Some(plain_frames) => guard.join_replaying(member, reason, plain_frames),
+            None => guard.join(member, reason),
+        };
+        joined.then(|| {
+            self.send_retained(&guard, member);
+            self.standing(&guard)
+        })
     }
 
-    /// Where a room stands, for a connection that resumes, as far as can be told. The room is to be locked.
-    async fn position_for(&self, member: &Member, room: &RoomName) -> Option<Position> {
+    /// Tells a connection that resumes where the room stands: nothing that it has not got is before this position, and nothing that it has is
+    /// after it. If that is not known, it is read first, without the lock.
+    fn send_position(&self, guard: &RoomGuard<'_>, member: &Arc<Member>) {
         if !member.connection().resumes() {
-            return None;
+            return;
         }
-        if let Some(position) = self.inner.history.position(room) {
-            return Some(position);
+        match self.standing(guard) {
+            Standing::NoLog => {}
+            Standing::At(position) => self.hub().send(member, Self::position_frame(guard.room(), &position)),
+            Standing::Unknown => {
+                let (delivery, member, room) = (self.clone(), member.clone(), guard.room().clone());
+                self.inner.lifecycle.spawn(async move { delivery.send_position_later(&member, &room).await });
+            }
         }
+    }
+
+    async fn send_position_later(&self, member: &Arc<Member>, room: &RoomName) {
+        let read = async {
+            if self.log_position(room).await.is_none() {
+                return;
+            }
+            let guard = self.hub().lock_room(room).await;
+            if let Standing::At(position) = self.standing(&guard)
+                && member.is_in(room)
+            {
+                self.hub().send(member, Self::position_frame(room, &position));
+            }
+        };
+        tokio::select! {
+            () = read => {}
+            () = member.gone() => {}
+        }
+    }
+
+    /// Where a locked room stands.
+    pub(super) fn standing(&self, guard: &RoomGuard<'_>) -> Standing {
+        if let Some(position) = self.inner.history.position(guard.room()) {
+            return Standing::At(position);
+        }
+        let Some(store) = self.store() else {
+            return Standing::NoLog;
+        };
+        let position = published_head(guard).and_then(|head| store.known_position(head));
+        position.map_or(Standing::Unknown, Standing::At)
+    }
+
+    /// Where a room stands, from the store if need be. `None`: it cannot be read.
+    pub(super) async fn log_position(&self, room: &RoomName) -> Option<Position> {
         let store = self.store()?;
-        let mailbox = store.mailbox(room).await.ok()?.unwrap_or_default();
-        store.position(mailbox.last).await.ok()
+        let head = self.log_head(room, store).await.ok()?;
+        store.position(head).await.ok()
     }
 
     /// Puts a user into a room: the connections of now, and for `ttl` those to come. Says how many joined.
@@ -62,6 +102,7 @@ impl Delivery {
         Ok(joined)
     }
 
+    /// Puts a user's connections into a room again, which `JoinRoom` joined while an earlier one ended.
     pub(super) async fn join_again(&self, user: &UserId, room: &RoomName) {
         for member in self.hub().of_user(user) {
             self.join_as_member(&member, room).await;
@@ -76,15 +117,11 @@ impl Delivery {
         all
     }
 
-    /// Takes a user out of a room, now and for connections to come. Says how many connections left.
+    /// Ends what [`Delivery::join_user`] began, now and for connections to come. Says how many connections left: those that are in the room
+    /// for another reason stay.
     pub fn leave_user(&self, user: &UserId, room: &RoomName) -> usize {
         self.inner.memberships.take(user, room);
-        self.leave_now(user, room)
-    }
-
-    /// Whether a backend has put a user into a room.
-    pub fn is_member(&self, user: &UserId, room: &RoomName) -> bool {
-        self.inner.memberships.has(user, room)
+        self.leave_now(user, room, Reason::Backend)
     }
 
     /// Gives a user the right to join a room, for `ttl`.
@@ -97,15 +134,15 @@ impl Delivery {
         self.inner.grants.has(user, room)
     }
 
-    /// Takes the right to join a room back, and the user's connections out of it, unless a backend has put the user there. Says how
-    /// many connections left.
+    /// Takes the right to join a room back, and the user's connections out of it that joined by an event and have no other reason to be
+    /// there. Says how many connections left.
     pub fn forbid_user(&self, user: &UserId, room: &RoomName) -> usize {
         self.inner.grants.take(user, room);
-        if self.inner.memberships.has(user, room) { 0 } else { self.leave_now(user, room) }
+        self.leave_now(user, room, Reason::Device)
     }
 
-    pub(super) fn leave_now(&self, user: &UserId, room: &RoomName) -> usize {
+    pub(super) fn leave_now(&self, user: &UserId, room: &RoomName, reason: Reason) -> usize {
         let members = self.hub().of_user(user);
-        members.iter().filter(|member| self.hub().leave(member, room)).count()
+        members.iter().filter(|member| self.hub().leave(member, room, reason)).count()
     }
 }

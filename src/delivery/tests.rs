@@ -24,6 +24,24 @@ pub(super) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
     }
 }
 
+/// An emit to everyone, with this payload.
+pub(super) fn example(json: &str) -> Emit {
+    Emit {
+        audience: Audience::everyone(),
+        except: Exceptions::default(),
+        event: EventName::new("earnings:new").unwrap(),
+        payload: Payload::json(json).unwrap(),
+        volatile: false,
+        envelope: true,
+        retain: false,
+        store: false,
+        ttl: None,
+        collapse_key: None,
+        ack: None,
+        alone: true,
+    }
+}
+
 #[tokio::test]
 async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     let (config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
@@ -32,20 +50,14 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     let user = UserId::new("42").unwrap();
     let emit = |key: Option<&str>, json: &str| {
         let emit = Emit {
-            audience: Audience::User(user.clone()),
-            except: Exceptions::default(),
+            audience: Audience::user(&user),
             event: EventName::new("price").unwrap(),
-            payload: Payload::json(json.into()).unwrap(),
-            volatile: false,
             envelope: false,
             retain: true,
-            ack: None,
             collapse_key: key.map(Into::into),
-            store: false,
-            ttl: None,
-            alone: true,
+            ..example(json)
         };
-        delivery.emit(emit, None, tokio::time::Instant::now(), None, |_| ())
+        delivery.publish(emit, None, tokio::time::Instant::now())
     };
     let room = RoomName::of_user(&user);
     let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {
@@ -53,11 +65,11 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
         other => panic!("{other:?}"),
     };
     emit(Some("k"), "1").await.unwrap();
-    assert!(emit(Some("k"), "2").await.unwrap().deferred);
+    assert!(emit(Some("k"), "2").await.unwrap().0.deferred);
     let guard = delivery.hub().lock_room(&room).await;
     let mut plain = Box::pin(emit(None, "3"));
     assert!(futures_util::poll!(&mut plain).is_pending(), "it waits for its turn");
-    assert!(emit(Some("k"), "4").await.unwrap().deferred);
+    assert!(emit(Some("k"), "4").await.unwrap().0.deferred);
     drop(guard);
     plain.await.unwrap();
     assert_eq!(retained(), "3");

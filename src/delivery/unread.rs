@@ -1,10 +1,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use super::Delivery;
-use crate::hub::{Frame, Member, RoomGuard};
+use crate::hub::{Frame, Member};
 use crate::message::{EventName, MessageId, Payload, RoomName, UserId};
 use crate::store::{Error, Store, Which};
 
@@ -31,37 +30,36 @@ struct Unread<'a> {
 
 impl Delivery {
     /// Notes that a user has read messages of a mailbox, and tells the user's devices there if that made any fewer unread. Says how many
-    /// are left; none if the one message is not there. Once begun it is finished, even if the caller goes away.
-    pub async fn mark_read(
-        &self,
-        store: &Store,
-        room: &RoomName,
-        user: &UserId,
-        which: Which,
-    ) -> Result<Option<u64>, Error> {
-        let (delivery, store, room, user) = (self.clone(), store.clone(), room.clone(), user.clone());
-        self.finish(async move {
+    /// are left; none if the one message is not there. Runs to completion even if the caller disconnects.
+    pub async fn mark_read(&self, room: &RoomName, user: &UserId, which: Which) -> Result<Option<u64>, Error> {
+        let store = self.store().ok_or(Error::Closed)?.clone();
+        let (delivery, room, user) = (self.clone(), room.clone(), user.clone());
+        let marking = async move {
             match store.mark_read(&room, &user, which).await? {
                 None => Ok(None),
-                Some(true) => delivery.tell_unread(&store, &room, &user).await.map(Some),
+                Some(true) => delivery.send_unread(store, room, user).await.map(Some),
                 Some(false) => store.count_unread(&room, &user).await.map(Some),
             }
-        })
-        .await
+        };
+        self.inner.lifecycle.detach(marking).await
     }
 
-    /// Counts and tells with the room locked, as stored messages are sent: what is counted has been sent before, and of several counts
-    /// the last one that a device hears is right.
-    async fn tell_unread(&self, store: &Store, room: &RoomName, user: &UserId) -> Result<u64, Error> {
-        if self.devices_in(room, user).is_empty() {
-            return store.count_unread(room, user).await;
+    /// Counts in the room's lane, as stored messages are published: what is counted has been sent before, and of several counts the last one
+    /// that a device hears is right.
+    async fn send_unread(&self, store: Store, room: RoomName, user: UserId) -> Result<u64, Error> {
+        if self.devices_in(&room, &user).is_empty() {
+            return store.count_unread(&room, &user).await;
         }
-        let guard = self.hub().lock_room_for_emit(room).await;
-        let count = store.count_unread(room, user).await?;
-        for member in self.devices_in(room, user) {
-            guard.send(&member, frame(room, count));
-        }
-        Ok(count)
+        let (delivery, name) = (self.clone(), room.clone());
+        let counting = self.in_lane(&name, async move {
+            let count = store.count_unread(&room, &user).await?;
+            let guard = delivery.hub().lock_room_for_emit(&room).await;
+            for member in delivery.devices_in(&room, &user) {
+                guard.send(&member, frame(&room, count));
+            }
+            Ok(count)
+        });
+        counting.await.unwrap_or(Err(Error::Closed))
     }
 
     fn devices_in(&self, room: &RoomName, user: &UserId) -> Vec<Arc<Member>> {
@@ -70,20 +68,23 @@ impl Delivery {
         members
     }
 
-    /// Deletes messages of a mailbox, and tells those users in its room who have fewer unread ones now. Says how many were deleted. Once
-    /// begun it is finished, even if the caller goes away.
-    pub async fn delete_messages(&self, store: &Store, room: &RoomName, what: Deletion) -> Result<u64, Error> {
-        let (delivery, store, room) = (self.clone(), store.clone(), room.clone());
-        self.finish(async move {
-            let guard = delivery.hub().lock_room_for_emit(&room).await;
-            delivery.delete_in(&guard, &store, &what).await
-        })
-        .await
+    /// Deletes messages of a mailbox, and tells those users in its room who have fewer unread ones now. Says how many were deleted. Runs to
+    /// completion even if the caller disconnects.
+    pub async fn delete_messages(&self, room: &RoomName, what: Deletion) -> Result<u64, Error> {
+        let store = self.store().ok_or(Error::Closed)?.clone();
+        let (delivery, name) = (self.clone(), room.clone());
+        let deleting = async move { delivery.delete_in_lane(&name, store, what).await };
+        self.inner.lifecycle.detach(deleting).await
     }
 
-    /// With the room locked nothing new is stored between the two counts.
-    async fn delete_in(&self, guard: &RoomGuard<'_>, store: &Store, what: &Deletion) -> Result<u64, Error> {
-        let room = guard.room();
+    /// In the room's lane nothing new is stored between the two counts.
+    async fn delete_in_lane(&self, room: &RoomName, store: Store, what: Deletion) -> Result<u64, Error> {
+        let (delivery, name) = (self.clone(), room.clone());
+        let deleting = self.in_lane(room, async move { delivery.delete(&name, &store, &what).await });
+        deleting.await.unwrap_or(Err(Error::Closed))
+    }
+
+    async fn delete(&self, room: &RoomName, store: &Store, what: &Deletion) -> Result<u64, Error> {
         let mut users: Vec<_> = self.hub().members(room).iter().map(|member| member.user().clone()).collect();
         users.sort_unstable();
         users.dedup();
@@ -98,7 +99,7 @@ impl Delivery {
             Ok(after) => {
                 let changed = users.iter().zip(before.iter().zip(after));
                 let changed = changed.filter(|(_, (before, after))| *before != after);
-                self.tell_all(guard, &changed.map(|(user, (_, after))| (user, after)).collect()).await;
+                self.send_unread_to_all(room, &changed.map(|(user, (_, after))| (user, after)).collect()).await;
             }
             // They are deleted all the same.
             Err(error) => tracing::warn!(
@@ -109,29 +110,18 @@ impl Delivery {
         Ok(deleted)
     }
 
-    async fn tell_all(&self, guard: &RoomGuard<'_>, counts: &HashMap<&UserId, u64>) {
+    async fn send_unread_to_all(&self, room: &RoomName, counts: &HashMap<&UserId, u64>) {
         if counts.is_empty() {
             return;
         }
-        for (index, member) in self.hub().members(guard.room()).iter().enumerate() {
+        let guard = self.hub().lock_room_for_emit(room).await;
+        for (index, member) in self.hub().members(room).iter().enumerate() {
             if index % STRETCH == STRETCH - 1 {
                 tokio::task::yield_now().await;
             }
             if let Some(count) = counts.get(member.user()) {
-                guard.send(member, frame(guard.room(), *count));
+                guard.send(member, frame(room, *count));
             }
-        }
-    }
-
-    async fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        let (answer, answered) = oneshot::channel();
-        self.inner.lifecycle.spawn(async move {
-            let _ = answer.send(work.await);
-        });
-        match answered.await {
-            Ok(done) => done,
-            // A hard stop dropped the task: the caller's connection goes the same way.
-            Err(_) => std::future::pending().await,
         }
     }
 }

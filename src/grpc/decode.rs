@@ -208,9 +208,9 @@ pub(super) fn emit(emit: v1::Emit, received: Instant) -> Result<EmitRequest, Err
 
     let mut fields = Fields::default();
     let audience = match emit.target {
-        Some(Target::UserId(id)) => fields.take("user_id", UserId::new(&id)).map(Audience::User),
+        Some(Target::UserId(id)) => fields.take("user_id", Audience::user_id(&id)),
         Some(Target::Room(name)) => fields.take("room", RoomName::new(&name)).map(Audience::of_room),
-        Some(Target::Everyone(true)) => Some(Audience::Everyone),
+        Some(Target::Everyone(true)) => Some(Audience::everyone()),
         Some(Target::Everyone(false)) => {
             fields.refuse("everyone", "is false: say true, or name a user or a room");
             None

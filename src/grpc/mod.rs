@@ -83,6 +83,12 @@ pub enum Error {
 const MAX_MESSAGE: usize = 4 << 20;
 const MAX_HEADERS: u32 = 16 << 10;
 const MAX_STREAMS: u32 = 1_024;
+/// What a caller may send on one call before it is read, in bytes: the HTTP/2 flow control window of a stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of a connection: as large as the protocol allows, so that the calls' windows alone hold callers back. h2 ends a connection whose
+/// unread DATA frames below 256 bytes cost more than half of this window, 256 bytes less their payload each. An `EmitStream` that is not
+/// read for a while costs at most 16 times its window, with emits of 15 bytes, so hundreds of such streams stay below.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -147,6 +153,8 @@ impl Edge {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .layer(guard)
             .serve_with_incoming_shutdown(services, incoming.map_ok(Incoming), stopping)
             .await?;

@@ -61,7 +61,7 @@ impl Notify for Service {
     async fn emit_to_user(&self, request: Request<EmitToUserRequest>) -> Result<Response<EmitToUserResponse>, Status> {
         let decode = |request: EmitToUserRequest, received| {
             let mut fields = Fields::default();
-            let audience = fields.take("user_id", UserId::new(&request.user_id)).map(Audience::User);
+            let audience = fields.take("user_id", Audience::user_id(&request.user_id));
             let payload = request.payload.map(Raw::from);
             EmitParts { event: request.event, payload, options: request.options, received }.check(fields, audience)
         };
@@ -106,7 +106,7 @@ impl Notify for Service {
         let decode = |request: BroadcastRequest, received| {
             let payload = request.payload.map(Raw::from);
             let parts = EmitParts { event: request.event, payload, options: request.options, received };
-            parts.check(Fields::default(), Some(Audience::Everyone))
+            parts.check(Fields::default(), Some(Audience::everyone()))
         };
         let receipt = self.emit(request, decode).await?;
         Ok(Response::new(BroadcastResponse { receipt }))
@@ -134,14 +134,17 @@ impl Notify for Service {
     ) -> Result<Response<Self::EmitStreamStream>, Status> {
         let caller = caller(&request)?;
         let emits = request.into_inner().map(decode_stream_item);
+        let api_key = caller.name.clone();
         let answers = self.commands.emit_stream(caller, emits, self.lifecycle.clone());
-        let responses = answers.map(|answer| match answer {
+        let responses = answers.map(move |answer| match answer {
             Ok((correlation_id, result)) => Ok(EmitStreamResponse {
                 correlation_id,
                 result: Some(encode::emit_result(result, &mut AckRoom::new())),
             }),
             Err(status) => {
-                telemetry::grpc_stream_ended(code_name(status.code()));
+                let code = code_name(status.code());
+                telemetry::grpc_stream_ended(code);
+                tracing::warn!(api_key.name = %api_key, grpc.code = code, reason = status.message(), "an EmitStream broke");
                 Err(status)
             }
         });
@@ -168,7 +171,7 @@ fn decode_emit_to_users(request: EmitToUsersRequest, received: Instant) -> Resul
     let payload = request.payload.map(Raw::from);
     let parts = EmitParts { event: request.event, payload, options: request.options, received };
     // Each user takes this audience's place.
-    let request = parts.check(fields, Some(Audience::Everyone))?;
+    let request = parts.check(fields, Some(Audience::everyone()))?;
     Ok(EmitToUsers { users, request })
 }
 

@@ -42,11 +42,11 @@ impl Raw {
     /// Checks it.
     pub(super) fn check(self) -> Result<Payload, Invalid> {
         match self {
-            Self::Json(text) => Payload::json(text),
+            Self::Json(text) => Payload::json(&text),
             Self::Value(value) => {
                 let mut text = String::new();
                 write_value(&value, &mut text)?;
-                Payload::json(text)
+                Payload::json(&text)
             }
             Self::Binary(bytes) => Ok(Payload::Binary(bytes)),
         }

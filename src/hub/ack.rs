@@ -103,13 +103,24 @@ impl Future for AckWaiter {
 }
 
 impl Lifelines {
-    /// Ties who asks to the connection.
-    pub(super) fn tie(&mut self, ticket: AckTicket) -> AckSink {
+    /// Ties another receiver to the connection, which learns of its end by an error.
+    pub(super) fn extend(&mut self) -> oneshot::Receiver<Infallible> {
+        let (lifeline, end) = oneshot::channel();
+        self.push(lifeline);
+        end
+    }
+
+    fn push(&mut self, lifeline: Lifeline) {
         if self.0.len() == self.0.capacity() {
             self.0.retain(|lifeline| !lifeline.is_closed());
             self.0.shrink_to(self.0.len() * 2);
         }
-        self.0.push(ticket.lifeline);
+        self.0.push(lifeline);
+    }
+
+    /// Ties who asks to the connection.
+    pub(super) fn tie(&mut self, ticket: AckTicket) -> AckSink {
+        self.push(ticket.lifeline);
         ticket.sink
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct CatchingUp {
     /// What came before it did, but for the rooms below.
     waiting: Vec<Waiting>,
     /// The rooms of which kept messages are being replayed: what is live there comes after those.
-    replaying: HashMap<RoomName, Replaying>,
+    replaying: HashMap<RoomName, ReplayingRoom>,
     /// What waits takes up so much.
     bytes: usize,
     /// The device is to be told how catching up went.
@@ -20,14 +20,26 @@ pub(super) struct CatchingUp {
     sent: HashMap<RoomName, u64>,
 }
 
+/// What becomes of plain frames to a room that is being replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainFrames {
+    /// They wait until all that was kept before them was replayed.
+    Wait,
+    /// They are sent at once, unless a kept one was published before them since the connection joined.
+    Pass,
+}
+
 /// A room of which kept messages are being replayed.
-#[derive(Default)]
-struct Replaying {
+struct ReplayingRoom {
     waiting: Vec<Waiting>,
-    /// Who waits for an acknowledgement of a message that is still to be replayed, by its number.
+    /// Acknowledgements of messages that are still to be replayed, by number.
     acks: HashMap<u64, AckSink>,
-    /// What is kept cannot be read for now, so what is not kept does not wait for it.
+    /// What becomes of plain frames until the first kept one is published: those after it wait.
+    plain_frames: PlainFrames,
+    /// What is kept cannot be read for now, so plain frames do not wait for it.
     is_log_unreadable: bool,
+    /// Kept frames wait here in their order, as replaying ends before them.
+    is_buffering: bool,
 }
 
 /// A frame that waits.
@@ -60,31 +72,67 @@ impl CatchingUp {
         max_bytes: usize,
     ) -> Fate {
         let is_full = self.bytes > max_bytes && !frame.on_join;
+        let size = if frame.on_join { 0 } else { frame.size() };
         let replaying = room.and_then(|room| self.replaying.get_mut(room)).filter(|_| !frame.on_join);
-        match (replaying, &frame.entry) {
+        let waiting = match (replaying, &frame.entry) {
             (Some(replaying), Some(entry)) => {
-                let open_ended = replaying.waiting.iter_mut().rev().take_while(|waiting| waiting.before.is_none());
-                open_ended.for_each(|waiting| waiting.before = Some(entry.number));
-                replaying.acks.extend(ack.map(|ack| (entry.number, ack)));
+                replaying.kept(entry.number);
+                if replaying.is_buffering && is_full {
+                    self.bytes -= replaying.stop_buffering();
+                }
+                if !replaying.is_buffering {
+                    replaying.acks.extend(ack.map(|ack| (entry.number, ack)));
+                    return Fate::Replayed;
+                }
+                replaying.waiting.push(Waiting { frame: frame.clone(), ack, before: Some(entry.number) });
+                self.bytes += size;
                 return Fate::Replayed;
             }
-            (Some(Replaying { is_log_unreadable: true, .. }) | None, entry) if self.is_open => {
+            (Some(replaying), None) if self.is_open && replaying.lets_pass() => return Fate::Send(ack),
+            (None, entry) if self.is_open => {
                 if let (Some(room), Some(entry)) = (room, entry) {
                     self.sent.insert(room.clone(), entry.number);
                 }
                 return Fate::Send(ack);
             }
             (Some(_) | None, _) if is_full => return Fate::Full,
-            (Some(replaying), None) => replaying.waiting.push(Waiting { frame: frame.clone(), ack, before: None }),
-            (None, _) => self.waiting.push(Waiting { frame: frame.clone(), ack, before: None }),
-        }
-        self.bytes += if frame.on_join { 0 } else { frame.size() };
+            (Some(replaying), None) => &mut replaying.waiting,
+            (None, _) => &mut self.waiting,
+        };
+        waiting.push(Waiting { frame: frame.clone(), ack, before: None });
+        self.bytes += size;
         Fate::Waits
     }
 
-    /// From now on what is live in a room waits.
-    pub(super) fn begin_replay(&mut self, room: &RoomName) {
-        self.replaying.entry(room.clone()).or_default();
+    /// Begins to replay a room: kept frames are left to replaying from now on.
+    pub(super) fn begin_replay(&mut self, room: &RoomName, plain_frames: PlainFrames) {
+        let replaying = ReplayingRoom {
+            waiting: Vec::new(),
+            acks: HashMap::new(),
+            plain_frames,
+            is_log_unreadable: false,
+            is_buffering: false,
+        };
+        self.replaying.entry(room.clone()).or_insert(replaying);
+    }
+
+    /// The connection has left a room: what waits there is dropped.
+    pub(super) fn leave(&mut self, room: &RoomName) {
+        if let Some(replaying) = self.replaying.remove(room) {
+            self.bytes -= replaying.waiting.iter().map(Waiting::bytes).sum::<usize>();
+        }
+    }
+
+    /// Kept frames of a room wait from now on, up to the bound in bytes, rather than be left to replaying.
+    pub(super) fn begin_buffering(&mut self, room: &RoomName) {
+        if let Some(replaying) = self.replaying.get_mut(room) {
+            replaying.is_buffering = true;
+        }
+    }
+
+    /// Whether all kept frames of a room have waited since `begin_buffering`.
+    pub(super) fn is_buffering(&self, room: &RoomName) -> bool {
+        self.replaying.get(room).is_some_and(|replaying| replaying.is_buffering)
     }
 
     /// What has waited for the transport.
@@ -96,31 +144,37 @@ impl CatchingUp {
 
     /// What came in a room before the kept message with this number.
     pub(super) fn before(&mut self, room: &RoomName, number: u64) -> Vec<Waiting> {
-        let Some(Replaying { waiting, .. }) = self.replaying.get_mut(room) else {
+        let Some(ReplayingRoom { waiting, .. }) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
-        let count = waiting.iter().take_while(|w| w.before.is_some_and(|before| before <= number)).count();
+        let is_due =
+            |waiting: &&Waiting| waiting.frame.entry.is_none() && waiting.before.is_some_and(|before| before <= number);
+        let count = waiting.iter().take_while(is_due).count();
         let due = waiting.drain(..count).collect();
         self.given(due)
     }
 
-    /// Who waits for the acknowledgement of a message that is to be replayed now.
+    /// The acknowledgement of a message that is to be replayed now.
     pub(super) fn ack_of(&mut self, room: &RoomName, number: u64) -> Option<AckSink> {
         self.replaying.get_mut(room)?.acks.remove(&number)
     }
 
-    /// All that waits in a room, which is replayed.
+    /// Ends replaying a room. Returns all that waits there.
     pub(super) fn caught_up(&mut self, room: &RoomName) -> Vec<Waiting> {
-        let Replaying { waiting, .. } = self.replaying.remove(room).unwrap_or_default();
+        let waiting = self.replaying.remove(room).map(|replaying| replaying.waiting).unwrap_or_default();
+        if let Some(entry) = waiting.iter().rev().find_map(|waiting| waiting.frame.entry.as_ref()) {
+            self.sent.insert(room.clone(), entry.number);
+        }
         self.given(waiting)
     }
 
-    /// What waits in a room, of which what is kept cannot be read for now.
+    /// What is kept in a room cannot be read for now. Returns the plain frames that wait there.
     pub(super) fn log_unreadable(&mut self, room: &RoomName) -> Vec<Waiting> {
         let Some(replaying) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
         replaying.is_log_unreadable = true;
+        self.bytes -= replaying.stop_buffering();
         let waiting = std::mem::take(&mut replaying.waiting);
         self.given(waiting)
     }
@@ -137,13 +191,13 @@ impl CatchingUp {
         self.is_open && self.replaying.is_empty() && !self.is_to_be_told
     }
 
-    /// The device is to be told how catching up went.
-    pub(super) fn will_be_told(&mut self) {
+    /// Notes that the device is to be told how catching up went.
+    pub(super) fn expect_resumed(&mut self) {
         self.is_to_be_told = true;
     }
 
-    /// It is told now: what went out live since it caught up, by room.
-    pub(super) fn told(&mut self) -> HashMap<RoomName, u64> {
+    /// Notes that the device is told now. Returns what was sent live since it caught up, by room.
+    pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, u64> {
         self.is_to_be_told = false;
         std::mem::take(&mut self.sent)
     }
@@ -153,8 +207,40 @@ impl CatchingUp {
     }
 
     fn given(&mut self, waiting: Vec<Waiting>) -> Vec<Waiting> {
-        let size = |waiting: &Waiting| if waiting.frame.on_join { 0 } else { waiting.frame.size() };
-        self.bytes -= waiting.iter().map(size).sum::<usize>();
+        self.bytes -= waiting.iter().map(Waiting::bytes).sum::<usize>();
         waiting
+    }
+}
+
+impl ReplayingRoom {
+    fn lets_pass(&self) -> bool {
+        self.is_log_unreadable || self.plain_frames == PlainFrames::Pass
+    }
+
+    /// A message was kept: the plain frames that came before it are sent before it, and later ones after it.
+    fn kept(&mut self, number: u64) {
+        self.plain_frames = PlainFrames::Wait;
+        let open_ended = self.waiting.iter_mut().rev().take_while(|waiting| waiting.before.is_none());
+        open_ended.for_each(|waiting| waiting.before = Some(number));
+    }
+
+    /// Leaves the kept frames that wait to replaying. Returns their bytes.
+    fn stop_buffering(&mut self) -> usize {
+        self.is_buffering = false;
+        let (buffered, plain): (Vec<_>, _) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|w| w.frame.entry.is_some());
+        self.waiting = plain;
+        let mut bytes = 0;
+        for Waiting { frame, ack, before } in buffered {
+            bytes += frame.size();
+            self.acks.extend(before.zip(ack));
+        }
+        bytes
+    }
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        if self.frame.on_join { 0 } else { self.frame.size() }
     }
 }

@@ -1,17 +1,15 @@
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
 
 use super::{
-    AckSink, Connection, Frame, QueueError, WriteMode,
+    AckSink, Connection, Frame, PlainFrames, QueueError, Reason, WriteMode,
     ack::{AckTicket, Lifelines},
     catching_up::{CatchingUp, Fate, Waiting},
+    reasons::JoinedRooms,
 };
 use crate::message::{ConnectionId, RoomName, UserId};
 
@@ -19,23 +17,23 @@ use crate::message::{ConnectionId, RoomName, UserId};
 pub struct Member {
     id: ConnectionId,
     user: UserId,
-    connection: Arc<dyn Connection>,
+    pub(super) connection: Arc<dyn Connection>,
     /// Mirrors the phase `Live`, so that frames go to the connection without the lock. It is changed under the lock: set after the frames
     /// that waited were enqueued, and cleared when the connection ends.
-    is_live: AtomicBool,
+    pub(super) is_live: AtomicBool,
     max_waiting_bytes: usize,
     // HeldRoom while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
     // that what waits comes before what is live.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
-struct State {
-    phase: Phase,
-    rooms: Vec<RoomName>,
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) rooms: JoinedRooms,
     lifelines: Lifelines,
 }
 
-enum Phase {
+pub(super) enum Phase {
     CatchingUp(Box<CatchingUp>),
     Live,
     Gone,
@@ -67,17 +65,6 @@ pub(super) enum Target<'a> {
     Members(&'a RoomName),
 }
 
-/// What became of a message that a connection has missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replayed {
-    /// Its queue took it.
-    Given,
-    /// The device does not listen for it, or cannot receive it.
-    NotForIt,
-    /// Too much waits for the device now.
-    Later,
-}
-
 impl Delivery {
     fn of(answer: Result<(), QueueError>) -> Self {
         match answer {
@@ -100,8 +87,7 @@ impl<'a> Target<'a> {
 impl Member {
     pub(super) fn new(user: UserId, connection: Arc<dyn Connection>, max_waiting_bytes: usize) -> Self {
         let phase = Phase::CatchingUp(Box::default());
-        // Most are in two: their user's, and everyone.
-        let state = Mutex::new(State { phase, rooms: Vec::with_capacity(2), lifelines: Lifelines::default() });
+        let state = Mutex::new(State { phase, rooms: JoinedRooms::new(), lifelines: Lifelines::default() });
         Self { id: connection.id(), user, connection, is_live: AtomicBool::new(false), max_waiting_bytes, state }
     }
 
@@ -127,7 +113,22 @@ impl Member {
 
     /// The rooms that it is in, in the order in which it joined.
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.state.lock().rooms.clone()
+        self.state.lock().rooms.names()
+    }
+
+    /// Notes one more reason to be in a room. False if it is not there.
+    pub fn add_reason(&self, room: &RoomName, reason: Reason) -> bool {
+        self.state.lock().rooms.add_reason(room, reason)
+    }
+
+    /// The rooms that it is in for this reason, among others.
+    pub fn rooms_with(&self, reason: Reason) -> Vec<RoomName> {
+        self.state.lock().rooms.with_reason(reason)
+    }
+
+    /// The number of rooms that it is in for this reason alone.
+    pub fn count_rooms_only(&self, reason: Reason) -> usize {
+        self.state.lock().rooms.count_only(reason)
     }
 
     /// Whether it is in a room.
@@ -138,6 +139,18 @@ impl Member {
     /// Whether its transport takes nothing yet.
     pub fn is_awaiting_transport(&self) -> bool {
         matches!(&self.state.lock().phase, Phase::CatchingUp(missing) if !missing.is_open)
+    }
+
+    /// Resolves when it has ended.
+    pub fn gone(&self) -> impl Future<Output = ()> + use<> {
+        let mut state = self.state.lock();
+        let end = (!matches!(state.phase, Phase::Gone)).then(|| state.lifelines.extend());
+        async move {
+            if let Some(end) = end {
+                // An error is all that it can be.
+                let _ = end.await;
+            }
+        }
     }
 
     /// Whether it has ended.
@@ -159,84 +172,8 @@ impl Member {
         taken
     }
 
-    /// Gives the connection a message that it has missed in a room that is being replayed, and before it what came there in between.
-    pub(super) fn replay(&self, room: &RoomName, frame: &Frame) -> Result<Replayed, QueueError> {
-        let mut state = self.state.lock();
-        let is_there = state.rooms.contains(room);
-        let Phase::CatchingUp(missing) = &mut state.phase else {
-            return Err(QueueError::Ended);
-        };
-        if !is_there || !missing.is_replaying(room) {
-            return Err(QueueError::Ended);
-        }
-        if !self.connection.has_room() {
-            return Ok(Replayed::Later);
-        }
-        let number = frame.entry.as_ref().map_or(0, |entry| entry.number);
-        let earlier = missing.before(room, number);
-        let ack = missing.ack_of(room, number);
-        earlier.into_iter().try_for_each(|earlier| self.give(earlier))?;
-        if !self.connection.listens_to(&frame.event) {
-            return Ok(Replayed::NotForIt);
-        }
-        match self.enqueue(frame, WriteMode::Batched, ack) {
-            Ok(()) => Ok(Replayed::Given),
-            Err(QueueError::Unsupported) => Ok(Replayed::NotForIt),
-            Err(QueueError::Full) => Ok(Replayed::Later),
-            Err(QueueError::Ended) => Err(QueueError::Ended),
-        }
-    }
-
-    /// A room is replayed: gives the connection what has waited there.
-    pub(super) fn caught_up(&self, room: &RoomName) -> Result<(), QueueError> {
-        let mut state = self.state.lock();
-        let Phase::CatchingUp(missing) = &mut state.phase else {
-            return Ok(());
-        };
-        let given = missing.caught_up(room).into_iter().try_for_each(|waiting| self.give(waiting));
-        state.settle(&self.is_live);
-        given
-    }
-
-    /// What is kept in a room that is being replayed cannot be read for now: what waits there goes out, and what is not kept does not wait.
-    pub(super) fn log_unreadable(&self, room: &RoomName) -> Result<(), QueueError> {
-        let mut state = self.state.lock();
-        let Phase::CatchingUp(missing) = &mut state.phase else {
-            return Ok(());
-        };
-        missing.log_unreadable(room).into_iter().try_for_each(|waiting| self.give(waiting))
-    }
-
-    /// The device will be told how catching up went, before it counts as live.
-    pub fn will_be_told(&self) {
-        if let Phase::CatchingUp(missing) = &mut self.state.lock().phase {
-            missing.will_be_told();
-        }
-    }
-
-    /// Tells the device how catching up went. The frame is made of the last kept message of each room that went out live meanwhile: what is
-    /// told of positions must not be behind that.
-    pub(super) fn tell(&self, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) -> Result<(), QueueError> {
-        let mut state = self.state.lock();
-        let Phase::CatchingUp(missing) = &mut state.phase else {
-            return Ok(());
-        };
-        let frame = frame(&missing.told());
-        let is_for_it = self.connection.listens_to(&frame.event);
-        let told = if is_for_it { self.connection.enqueue(&frame, WriteMode::Batched) } else { Ok(()) };
-        state.settle(&self.is_live);
-        told
-    }
-
-    /// It can be read again.
-    pub(super) fn log_readable(&self, room: &RoomName) {
-        if let Phase::CatchingUp(missing) = &mut self.state.lock().phase {
-            missing.log_readable(room);
-        }
-    }
-
     /// An error is one with which the connection cannot go on.
-    fn give(&self, Waiting { frame, ack, .. }: Waiting) -> Result<(), QueueError> {
+    pub(super) fn give(&self, Waiting { frame, ack, .. }: Waiting) -> Result<(), QueueError> {
         // More of them follow at once.
         let answer = self.enqueue(&frame, WriteMode::Batched, ack);
         if is_fatal(answer, &frame) { answer } else { Ok(()) }
@@ -284,42 +221,46 @@ impl Member {
         }
     }
 
-    fn enqueue(&self, frame: &Frame, mode: WriteMode, ack: Option<AckSink>) -> Result<(), QueueError> {
+    pub(super) fn enqueue(&self, frame: &Frame, mode: WriteMode, ack: Option<AckSink>) -> Result<(), QueueError> {
         match ack {
             None => self.connection.enqueue(frame, mode),
             Some(ack) => self.connection.enqueue_ack(frame, ack),
         }
     }
 
-    /// Runs `add` with a room and notes it by the name that this gives, unless it is noted already or the connection is gone. `replaying`:
-    /// what was kept there is to be replayed first, if the connection has not gone live yet.
+    /// Runs `add` with a room and notes it by the name that this returns, unless the connection is there already, and has one more reason
+    /// now, or is gone. `replay`: what was kept there is replayed first, if the connection has not gone live yet.
     pub(super) fn enter(
         &self,
         room: &RoomName,
-        replaying: bool,
+        reason: Reason,
+        replay: Option<PlainFrames>,
         add: impl FnOnce(&RoomName) -> Option<RoomName>,
     ) -> bool {
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Gone) || state.rooms.contains(room) {
+        if matches!(state.phase, Phase::Gone) || state.rooms.add_reason(room, reason) {
             return false;
         }
         let Some(name) = add(room) else {
             return false;
         };
-        state.rooms.push(name);
-        if let (true, Phase::CatchingUp(missing)) = (replaying, &mut state.phase) {
-            missing.begin_replay(room);
+        state.rooms.insert(name, reason);
+        if let (Some(plain_frames), Phase::CatchingUp(missing)) = (replay, &mut state.phase) {
+            missing.begin_replay(room, plain_frames);
         }
         true
     }
 
-    /// Forgets a room and runs `remove` with it, if it was noted.
-    pub(super) fn exit(&self, room: &RoomName, remove: impl FnOnce(&RoomName)) -> bool {
+    /// Takes a reason away. If it was the room's last one, forgets the room and runs `remove` with it.
+    pub(super) fn exit(&self, room: &RoomName, reason: Reason, remove: impl FnOnce(&RoomName)) -> bool {
         let mut state = self.state.lock();
-        let Some(place) = state.rooms.iter().position(|known| known == room) else {
+        let Some(room) = state.rooms.remove_reason(room, reason) else {
             return false;
         };
-        let room = state.rooms.swap_remove(place);
+        if let Phase::CatchingUp(missing) = &mut state.phase {
+            missing.leave(&room);
+            state.settle(&self.is_live);
+        }
         remove(&room);
         true
     }
@@ -332,14 +273,14 @@ impl Member {
         state.lifelines = Lifelines::default();
         match std::mem::replace(&mut state.phase, Phase::Gone) {
             Phase::Gone => None,
-            Phase::CatchingUp(_) | Phase::Live => Some(std::mem::take(&mut state.rooms)),
+            Phase::CatchingUp(_) | Phase::Live => Some(std::mem::replace(&mut state.rooms, JoinedRooms::new()).names()),
         }
     }
 }
 
 impl State {
     /// Goes live once nothing is missing.
-    fn settle(&mut self, is_live: &AtomicBool) {
+    pub(super) fn settle(&mut self, is_live: &AtomicBool) {
         if matches!(&self.phase, Phase::CatchingUp(missing) if missing.is_done()) {
             self.phase = Phase::Live;
             is_live.store(true, Ordering::Release);

@@ -15,12 +15,21 @@ pub use frame::{EntryMeta, Form, Frame};
 mod catching_up;
 
 mod member;
-pub use member::{Member, Replayed};
+pub use member::Member;
+
+mod reasons;
+pub use reasons::Reason;
 
 mod room;
 
 mod room_guard;
-pub use room_guard::{Counts, RoomGuard};
+pub use room_guard::{RoomGuard, TryLock};
+
+mod fan_out;
+pub use fan_out::{Counts, FanOut};
+
+mod replay;
+pub use replay::{PlainFrames, Replayed};
 
 mod page;
 pub use page::{Page, RoomUsers};
@@ -35,8 +44,12 @@ use dashmap::{DashMap, mapref::entry::Entry};
 // What frames carry for edges, whose queues are the transport's.
 pub use transport::{Unproven, WriteMode};
 
-use self::room::Room;
-use crate::message::{CloseReason, RoomName, UserId};
+use self::{
+    ack::AckTicket,
+    member::{Delivery, Target, is_fatal},
+    room::Room,
+};
+use crate::message::{CloseCode, CloseReason, RoomName, UserId};
 use crate::telemetry;
 
 /// The connections on this node.
@@ -54,26 +67,33 @@ impl Hub {
         Self { rooms: DashMap::new(), occupied: AtomicUsize::new(0), users: AtomicUsize::new(0), max_waiting_bytes }
     }
 
-    /// Lets a connection in, unless its user has `max_connections` already. It is in no room but that of `guard`, which is its user's, and `replaying`
-    /// there. Until it goes live, what it gets waits.
+    /// Lets a connection in, unless its user has `max_connections` already. It is in no room but that of `guard`, which is its user's, and
+    /// there kept messages are replayed first if `replay` says so. Until it goes live, the frames that it is sent wait.
     pub fn admit(
         &self,
         guard: &RoomGuard<'_>,
         user: UserId,
         connection: Arc<dyn Connection>,
-        replaying: bool,
+        replay: Option<PlainFrames>,
         max_connections: usize,
     ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.max_waiting_bytes));
-        if !self.enter(&member, guard.room(), replaying, max_connections) {
+        if !self.enter(&member, guard.room(), Reason::Token, replay, max_connections) {
             return None;
         }
         telemetry::connection_opened(member.connection().transport().as_str());
         Some(member)
     }
 
-    fn enter(&self, member: &Arc<Member>, name: &RoomName, replaying: bool, max_connections: usize) -> bool {
-        member.enter(name, replaying, |name| {
+    fn enter(
+        &self,
+        member: &Arc<Member>,
+        name: &RoomName,
+        reason: Reason,
+        replay: Option<PlainFrames>,
+        max_connections: usize,
+    ) -> bool {
+        member.enter(name, reason, replay, |name| {
             let room = self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone())));
             if room.len() >= max_connections {
                 return None;
@@ -87,9 +107,9 @@ impl Hub {
         })
     }
 
-    /// Takes a connection out of a room. False if it was not there.
-    pub fn leave(&self, member: &Arc<Member>, name: &RoomName) -> bool {
-        member.exit(name, |name| self.remove(member, name))
+    /// Takes a reason away for which a connection is in a room. True if it was the last one: the connection has left.
+    pub fn leave(&self, member: &Arc<Member>, name: &RoomName, reason: Reason) -> bool {
+        member.exit(name, reason, |name| self.remove(member, name))
     }
 
     /// Closes a connection: it is out of every room at once, and its device is told if there is room in its queue. False if it
@@ -113,6 +133,49 @@ impl Hub {
             log_end(member, how, "");
         }
         ended
+    }
+
+    /// Sends a frame to one connection, which is closed as slow if it cannot accept it, unless the frame is volatile.
+    pub fn send(&self, member: &Arc<Member>, frame: Frame) {
+        let mode = frame.mode;
+        self.deliver(member, &Arc::new(frame), Target::Connection, mode, None);
+    }
+
+    fn deliver(
+        &self,
+        member: &Arc<Member>,
+        frame: &Arc<Frame>,
+        target: Target<'_>,
+        mode: WriteMode,
+        ticket: Option<AckTicket>,
+    ) -> Delivery {
+        let delivery = member.deliver(frame, target, mode, ticket);
+        match delivery {
+            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
+                self.close(member, &CloseCode::Slow.into());
+            }
+            Delivery::Ended => {
+                self.ended(member, "transport_close");
+            }
+            Delivery::Enqueued
+            | Delivery::Replayed
+            | Delivery::Dropped(_)
+            | Delivery::Gone
+            | Delivery::NotListening => {}
+        }
+        delivery
+    }
+
+    /// The position of the last message of a room's mailbox that was published here. `None`: not known, or no connection is in the room.
+    pub fn log_head(&self, name: &RoomName) -> Option<u64> {
+        self.rooms.get(name)?.log_head()
+    }
+
+    /// Notes the position up to which a room's mailbox was published, while no message is being published there.
+    pub fn set_log_head(&self, name: &RoomName, position: u64) {
+        if let Some(room) = self.rooms.get(name) {
+            room.set_log_head(position);
+        }
     }
 
     /// The connections in a room, in no order.
@@ -169,7 +232,7 @@ impl Hub {
 /// Forgets an empty room, unless a task holds or awaits its lock: all tasks must use one lock.
 /// Whoever holds on to it comes here too when done.
 fn vacate(room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
-    if room.get().is_empty() && Arc::strong_count(room.get()) == 1 {
+    if room.get().is_empty() && room.get().holders.load(Ordering::Acquire) == 0 {
         room.remove();
     }
 }

@@ -22,9 +22,15 @@ pub(super) struct Room {
     pub(super) lock: Semaphore,
     /// The queue of emits, with one permit. Only its first waits for the lock, so that a join waits for one emit at most.
     pub(super) emit_queue: Semaphore,
-    /// Emits that wait.
+    /// Emits that wait in the queue.
     pub(super) waiting_emits: AtomicUsize,
+    /// Tasks that hold or await one of the locks: the room stays in the map meanwhile, empty or not.
+    pub(super) holders: AtomicUsize,
+    /// The last position of the room's mailbox that was published here, [`UNKNOWN`] at first. Raised under the lock.
+    log_head: AtomicU64,
 }
+
+const UNKNOWN: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Members {
@@ -49,6 +55,8 @@ impl Room {
             lock: Semaphore::new(1),
             emit_queue: Semaphore::new(1),
             waiting_emits: AtomicUsize::new(0),
+            holders: AtomicUsize::new(0),
+            log_head: AtomicU64::new(UNKNOWN),
         }
     }
 
@@ -82,6 +90,14 @@ impl Room {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    pub(super) fn log_head(&self) -> Option<u64> {
+        Some(self.log_head.load(Ordering::Acquire)).filter(|head| *head != UNKNOWN)
+    }
+
+    pub(super) fn set_log_head(&self, position: u64) {
+        self.log_head.store(position, Ordering::Release);
     }
 
     /// How many connections have left since the room was made.

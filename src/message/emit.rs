@@ -1,44 +1,64 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{AckRequest, ConnectionId, EventName, Payload, RoomName, UserId};
+use super::{AckRequest, ConnectionId, EventName, Invalid, Payload, RoomName, UserId};
 
-/// Whom an emit is for.
+/// Whom an emit is for: the connections of a room. `user:42` is user 42, `everyone` is everyone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Audience {
+pub struct Audience(RoomName);
+
+/// What kind of room an audience is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AudienceKind {
     /// Every connection of a user.
-    User(UserId),
+    User,
     /// Every connection in a room.
-    Room(RoomName),
+    Room,
     /// Every connection.
     Everyone,
 }
 
 impl Audience {
-    /// The audience that a room stands for: `user:42` is user 42, `everyone` is everyone.
+    /// Every connection of a user.
+    pub fn user(user: &UserId) -> Self {
+        Self(RoomName::of_user(user))
+    }
+
+    /// Every connection of the user with this id.
+    pub fn user_id(id: &str) -> Result<Self, Invalid> {
+        RoomName::of_user_id(id).map(Self)
+    }
+
+    /// Every connection in a room.
     pub fn of_room(room: RoomName) -> Self {
-        if room.is_everyone() {
-            return Self::Everyone;
-        }
-        match room.user().map(UserId::new) {
-            Some(Ok(user)) => Self::User(user),
-            Some(Err(_)) | None => Self::Room(room),
-        }
+        Self(room)
+    }
+
+    /// Every connection.
+    pub fn everyone() -> Self {
+        Self(RoomName::everyone())
     }
 
     /// The room whose members the audience is.
-    pub fn room(&self) -> RoomName {
-        match self {
-            Self::User(user) => RoomName::of_user(user),
-            Self::Room(room) => room.clone(),
-            Self::Everyone => RoomName::everyone(),
-        }
+    pub fn room(&self) -> &RoomName {
+        &self.0
     }
 
+    /// What kind of room it is.
+    pub fn kind(&self) -> AudienceKind {
+        match () {
+            () if self.0.is_everyone() => AudienceKind::Everyone,
+            () if self.0.is_users() => AudienceKind::User,
+            () => AudienceKind::Room,
+        }
+    }
+}
+
+impl AudienceKind {
     /// The name in logs and metrics.
-    pub fn kind(&self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::User(_) => "user",
-            Self::Room(_) => "room",
+            Self::User => "user",
+            Self::Room => "room",
             Self::Everyone => "everyone",
         }
     }
@@ -47,7 +67,7 @@ impl Audience {
 /// By the name of its room: `user:42`, `listing:7`, `everyone`.
 impl fmt::Display for Audience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.room().fmt(f)
+        self.0.fmt(f)
     }
 }
 
@@ -105,10 +125,11 @@ mod tests {
 
     #[test]
     fn a_users_room_is_the_user() {
-        let audience = |room| Audience::of_room(RoomName::new(room).unwrap());
-        assert_eq!(audience("user:42"), Audience::User(UserId::new("42").unwrap()));
-        assert_eq!(audience("everyone"), Audience::Everyone);
-        assert_eq!(audience("users"), Audience::Room(RoomName::new("users").unwrap()));
-        assert_eq!(audience("user:42").room().as_str(), "user:42");
+        let kind = |room| Audience::of_room(RoomName::new(room).unwrap()).kind();
+        assert_eq!(kind("user:42"), AudienceKind::User);
+        assert_eq!(kind("everyone"), AudienceKind::Everyone);
+        assert_eq!(kind("users"), AudienceKind::Room);
+        let user = Audience::user(&UserId::new("42").unwrap());
+        assert_eq!((user.room().as_str(), Audience::user_id("42").unwrap()), ("user:42", user.clone()));
     }
 }

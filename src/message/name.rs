@@ -97,6 +97,12 @@ impl RoomName {
         Ok(Self(text.into()))
     }
 
+    /// The room of all connections of the user with this id.
+    pub fn of_user_id(id: &str) -> Result<Self, Invalid> {
+        check(id)?;
+        Ok(Self([Self::USER, id].concat().into()))
+    }
+
     /// The room of all connections of a user.
     pub fn of_user(user: &UserId) -> Self {
         // Each emit to a user asks for it, and formatting takes ten times as long.
@@ -119,6 +125,11 @@ impl RoomName {
     /// Whose room this is, when it is a user's.
     pub fn user(&self) -> Option<&str> {
         self.0.strip_prefix(Self::USER)
+    }
+
+    /// Whether this is a user's room.
+    pub fn is_users(&self) -> bool {
+        self.0.len() > Self::USER.len() && self.0.starts_with(Self::USER)
     }
 
     /// Whether this is the room of all connections.

@@ -49,6 +49,8 @@ pub struct NewEntry<'a> {
 const MAX_SILENT: usize = 100_000;
 /// What a message takes up besides its event's name and its payload.
 const ENTRY_BYTES: usize = 160;
+/// Rooms that one sweep looks through.
+const SWEEP_STEP: usize = 256;
 
 #[derive(Default)]
 struct Sequences {
@@ -142,13 +144,16 @@ impl History {
         Some(sequence.messages.iter().filter(of_use).take(max).map(|entry| entry.message.clone()).collect())
     }
 
-    /// Takes away what is too old.
-    pub fn sweep(&self, now_ms: i64) {
+    /// Takes away what is too old in some of the rooms: those in which something happened last after `after` (0: all). Returns where to go on;
+    /// `None`: these were the last ones.
+    pub fn sweep(&self, now_ms: i64, after: u64) -> Option<u64> {
         let mut sequences = self.sequences.lock();
-        let rooms: Vec<_> = sequences.talking.values().cloned().collect();
-        for room in rooms {
-            sequences.trim(&room, now_ms);
+        let next = sequences.talking.range(after + 1..).take(SWEEP_STEP);
+        let rooms: Vec<_> = next.map(|(happened, room)| (*happened, room.clone())).collect();
+        for (_, room) in &rooms {
+            sequences.trim(room, now_ms);
         }
+        rooms.last().map(|(happened, _)| *happened).filter(|_| rooms.len() == SWEEP_STEP)
     }
 }
 
@@ -255,7 +260,7 @@ mod tests {
         let entry = NewEntry {
             id: MessageId::at(jiff::Timestamp::UNIX_EPOCH),
             event: &EventName::new("e").unwrap(),
-            payload: &Payload::json("1".into()).unwrap(),
+            payload: &Payload::json("1").unwrap(),
             except_users: &[],
             ttl,
             now_ms,
@@ -308,7 +313,7 @@ mod tests {
     fn a_silent_room_continues_its_sequence() {
         let history = history(10, usize::MAX);
         let first = append(&history, "listing:1", 0, None);
-        history.sweep(200_000);
+        assert_eq!(history.sweep(200_000, 0), None);
         assert_eq!(history.sequences.lock().bytes, 0);
         assert_eq!(numbers(&history, "listing:1", &first, 200_000), Some(vec![]), "nothing came since");
         assert_eq!(append(&history, "listing:1", 200_000, None), Position::new(first.epoch, 2));

@@ -1,7 +1,7 @@
 //! What nodes share, and a node that is alone keeps in memory: idempotency keys, histories, retained values, memberships and grants.
 
 mod idempotency;
-pub use idempotency::{Fingerprint, Idempotency, KeyReused, Scope};
+pub use idempotency::{Claim, Claimed, FirstEmit, Idempotency, KeyReused, RequestHash, Scope};
 
 mod history;
 pub use history::{History, HistoryRule, NewEntry};

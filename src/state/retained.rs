@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -16,6 +16,8 @@ pub struct Retained {
 struct Values {
     by_room: HashMap<RoomName, Events>,
     count: usize,
+    /// Those that expire, in the order of their ends.
+    by_end: BTreeSet<(Timestamp, RoomName, EventName)>,
 }
 
 #[derive(Default)]
@@ -26,6 +28,8 @@ struct Events {
 
 /// What an entry takes up besides its event's name and its payload.
 const ENTRY_BYTES: usize = 64;
+/// How many values one sweep takes away.
+const SWEEP_STEP: usize = 1_000;
 
 /// A retained payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,12 +65,12 @@ impl Retained {
             return Ok(());
         }
         self.check(&values, [room], event, &value.payload)?;
+        values.take(room, event);
+        values.by_end.extend(value.expires_at.map(|end| (end, room.clone(), event.clone())));
+        values.count += 1;
         let events = values.by_room.entry(room.clone()).or_default();
         events.bytes += size(event, &value.payload);
-        match events.values.insert(event.clone(), value) {
-            Some(before) => events.bytes -= size(event, &before.payload),
-            None => values.count += 1,
-        }
+        events.values.insert(event.clone(), value);
         Ok(())
     }
 
@@ -113,18 +117,16 @@ impl Retained {
         values.by_room.get(room)?.values.get(event).filter(|value| value.is_of_use(now)).cloned()
     }
 
-    /// Takes away what has expired.
-    pub fn sweep(&self, now: Timestamp) {
-        let mut all = self.values.lock();
-        let values = all
-            .by_room
-            .iter()
-            .flat_map(|(room, events)| events.values.iter().map(move |(event, value)| (room, event, value)));
-        let expired = values.filter(|(_, _, value)| !value.is_of_use(now));
-        let expired: Vec<_> = expired.map(|(room, event, _)| (room.clone(), event.clone())).collect();
-        for (room, event) in expired {
-            all.take(&room, &event);
+    /// Takes away some of what has expired. True if more may be left.
+    pub fn sweep(&self, now: Timestamp) -> bool {
+        let mut values = self.values.lock();
+        for _ in 0..SWEEP_STEP {
+            match values.by_end.first().cloned() {
+                Some((end, room, event)) if end <= now => values.take(&room, &event),
+                Some(_) | None => return false,
+            }
         }
+        true
     }
 
     /// The values of a room that are of use, ordered by event.
@@ -149,6 +151,9 @@ impl Values {
         if let Some(before) = events.values.remove(event) {
             events.bytes -= size(event, &before.payload);
             self.count -= 1;
+            if let Some(end) = before.expires_at {
+                self.by_end.remove(&(end, room.clone(), event.clone()));
+            }
         }
         if events.values.is_empty() {
             self.by_room.remove(room);
@@ -173,7 +178,7 @@ mod tests {
     }
 
     fn value(json: &str) -> Value {
-        Value { payload: Payload::json(json.into()).unwrap(), except_users: Vec::new(), expires_at: None }
+        Value { payload: Payload::json(json).unwrap(), except_users: Vec::new(), expires_at: None }
     }
 
     #[test]

@@ -1,4 +1,7 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -8,6 +11,8 @@ use crate::message::{RoomName, UserId};
 /// The most rooms that are noted of one user at one time: each connection may be in all of them.
 const MAX_PER_USER: usize = 1_000;
 
+/// How many one sweep forgets.
+const SWEEP_STEP: usize = 1_000;
 /// How soon the ended ones are swept away.
 const SWEPT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -21,7 +26,8 @@ pub struct UserRooms {
 #[derive(Default)]
 struct Entries {
     rooms_by_user: HashMap<UserId, HashMap<RoomName, Instant>>,
-    count: usize,
+    /// All of them, in the order of their ends.
+    by_end: BTreeSet<(Instant, UserId, RoomName)>,
 }
 
 /// No more can be kept.
@@ -46,21 +52,19 @@ impl UserRooms {
         }
         let until = Instant::now() + ttl;
         let before = entries.rooms_by_user.entry(user.clone()).or_default().insert(room.clone(), until);
-        entries.count += usize::from(before.is_none());
+        if let Some(before) = before {
+            entries.by_end.remove(&(before, user.clone(), room.clone()));
+        }
+        entries.by_end.insert((until, user.clone(), room.clone()));
         Ok(())
     }
 
     /// Takes them apart.
     pub fn take(&self, user: &UserId, room: &RoomName) {
         let mut entries = self.entries.lock();
-        let Some(rooms) = entries.rooms_by_user.get_mut(user) else {
-            return;
-        };
-        let taken = rooms.remove(room).is_some();
-        if rooms.is_empty() {
-            entries.rooms_by_user.remove(user);
+        if let Some(until) = entries.remove(user, room) {
+            entries.by_end.remove(&(until, user.clone(), room.clone()));
         }
-        entries.count -= usize::from(taken);
     }
 
     /// The rooms of a user.
@@ -78,38 +82,39 @@ impl UserRooms {
         entries.rooms_by_user.get(user).and_then(|rooms| rooms.get(room)).is_some_and(|until| *until > now)
     }
 
-    /// Forgets those that have ended, and says which.
+    /// Forgets some of those that have ended, and says which. Empty: all that have ended are forgotten.
     pub fn sweep(&self) -> Vec<(UserId, RoomName)> {
-        let mut entries = self.entries.lock();
-        if entries.first_end() > Duration::ZERO { Vec::new() } else { entries.sweep() }
+        let (mut entries, now) = (self.entries.lock(), Instant::now());
+        let mut ended = Vec::new();
+        while ended.len() < SWEEP_STEP
+            && entries.by_end.first().is_some_and(|(until, ..)| *until <= now)
+            && let Some((_, user, room)) = entries.by_end.pop_first()
+        {
+            entries.remove(&user, &room);
+            ended.push((user, room));
+        }
+        ended
     }
 }
 
 impl Entries {
     fn is_full(&self, user: &UserId, max: usize) -> bool {
-        self.count >= max || self.rooms_by_user.get(user).is_some_and(|rooms| rooms.len() >= MAX_PER_USER)
+        self.by_end.len() >= max || self.rooms_by_user.get(user).is_some_and(|rooms| rooms.len() >= MAX_PER_USER)
     }
 
-    fn sweep(&mut self) -> Vec<(UserId, RoomName)> {
-        let now = Instant::now();
-        let mut ended = Vec::new();
-        self.rooms_by_user.retain(|user, rooms| {
-            rooms.retain(|room, until| {
-                let stays = *until > now;
-                if !stays {
-                    ended.push((user.clone(), room.clone()));
-                }
-                stays
-            });
-            !rooms.is_empty()
-        });
-        self.count -= ended.len();
-        ended
+    /// Returns when it would have ended.
+    fn remove(&mut self, user: &UserId, room: &RoomName) -> Option<Instant> {
+        let rooms = self.rooms_by_user.get_mut(user)?;
+        let until = rooms.remove(room);
+        if rooms.is_empty() {
+            self.rooms_by_user.remove(user);
+        }
+        until
     }
 
     fn first_end(&self) -> Duration {
-        let first = self.rooms_by_user.values().flat_map(HashMap::values).min();
-        first.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+        let first = self.by_end.first();
+        first.map_or(Duration::ZERO, |(until, ..)| until.saturating_duration_since(Instant::now()))
     }
 }
 

@@ -20,6 +20,8 @@ static FOR_POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 /// How long is waited for the database, whatever it is asked.
 const PATIENCE: Duration = Duration::from_secs(4);
 const READERS: u32 = 4;
+/// A connection that was idle for so long is tested before it is used.
+const TESTED_AFTER: Duration = Duration::from_secs(1);
 
 /// Connections to a database whose tables are there.
 #[derive(Clone)]
@@ -58,9 +60,18 @@ impl Database {
         };
         let pool = |max| {
             let options = AnyPoolOptions::new().max_connections(max).acquire_timeout(PATIENCE);
+            // A connection that was used lately is not tested: that would cost each statement a second round trip.
+            let options = options.test_before_acquire(false).before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TESTED_AFTER {
+                        return Ok(true);
+                    }
+                    connection.ping().await.map(|()| true)
+                })
+            });
             let options = match kind {
                 // What is in memory ends with its one connection.
-                Kind::SqliteInMemory => options.idle_timeout(None).max_lifetime(None).test_before_acquire(false),
+                Kind::SqliteInMemory => options.idle_timeout(None).max_lifetime(None),
                 Kind::Sqlite | Kind::Postgres => options,
             };
             let options = options.after_connect(move |connection, _| Box::pin(prepare(kind, connection)));
@@ -141,6 +152,10 @@ impl Database {
         self.epoch.get_or_try_init(|| self.migrate()).await.cloned()
     }
 
+    pub(super) fn known_epoch(&self) -> Option<Arc<str>> {
+        self.epoch.get().cloned()
+    }
+
     async fn migrate(&self) -> sqlx::Result<Arc<str>> {
         let migrator = match self.kind {
             Kind::SqliteInMemory | Kind::Sqlite => &FOR_SQLITE,
@@ -169,7 +184,7 @@ impl Database {
     }
 
     /// Asks for something small, and takes note whether that was done: something to be written, if the last time it was not.
-    pub(super) async fn look(&self) -> Result<(), Error> {
+    pub(super) async fn probe(&self) -> Result<(), Error> {
         let done = if *self.reachable.borrow() {
             self.run(&self.probes, |connection| {
                 Box::pin(async move { connection.execute("SELECT 1").await.map(|_| ()) })

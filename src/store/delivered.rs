@@ -1,4 +1,7 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use sqlx::Row;
 use tokio::time::Instant;
@@ -6,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     Error, Store,
     append::{chunks, rows, statement},
+    lookups::Written,
     watermark::Watermark,
 };
 use crate::message::{RoomName, UserId};
@@ -98,26 +102,28 @@ impl Store {
         };
         // Before the database is read: what the writer moves there meanwhile is found in both places, not in none.
         let (position, skipped, mut cleared) = known(&self.inner.delivered.lock()).unwrap_or_default();
-        let owner = user.clone();
-        let read = self.inner.database.read(move |connection| {
-            Box::pin(async move {
-                let query = sqlx::query("SELECT position FROM delivered_marks WHERE user_id = $1").bind(owner.as_str());
-                let watermark = query.fetch_optional(&mut *connection).await?;
-                let sql = "SELECT position FROM passed_over WHERE user_id = $1 ORDER BY position LIMIT 10000";
-                Ok((watermark, sqlx::query(sql).bind(owner.as_str()).fetch_all(connection).await?))
-            })
-        });
-        let (watermark, rows) = read.await?;
-        let written = watermark.map(|row| row.try_get::<i64, _>(0)).transpose()?.unwrap_or_default().cast_unsigned();
+        let Written { watermark: written, has_skipped } = self.written_watermark(user).await?;
         // Up to there the database knows best.
-        let mut all: std::collections::BTreeSet<u64> = skipped.into_iter().filter(|number| *number > written).collect();
-        for row in rows {
-            all.insert(row.try_get::<i64, _>(0)?.cast_unsigned());
+        let mut all: BTreeSet<u64> = skipped.into_iter().filter(|number| *number > written).collect();
+        if has_skipped {
+            all.extend(self.skipped_of(user).await?);
         }
         cleared.extend(known(&self.inner.delivered.lock()).unwrap_or_default().2);
         let after = position.max(written);
         let skipped = all.into_iter().filter(|number| *number <= after && !cleared.contains(number)).collect();
         Ok(Undelivered { after, skipped })
+    }
+
+    async fn skipped_of(&self, user: &UserId) -> Result<Vec<u64>, Error> {
+        let owner = user.clone();
+        let read = self.inner.database.read(move |connection| {
+            Box::pin(async move {
+                let sql = "SELECT position FROM passed_over WHERE user_id = $1 ORDER BY position LIMIT 10000";
+                sqlx::query(sql).bind(owner.as_str()).fetch_all(connection).await
+            })
+        });
+        let numbers = read.await?;
+        Ok(numbers.iter().map(|row| row.try_get::<i64, _>(0).map(i64::cast_unsigned)).collect::<sqlx::Result<_>>()?)
     }
 
     /// Moves a user's watermark on to this position. All messages that it passes are skipped.

@@ -21,6 +21,8 @@ mod writer;
 
 mod read;
 
+mod lookups;
+
 mod unread;
 pub use unread::Which;
 
@@ -44,7 +46,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{database::Database, delivered::Delivered, writer::Request};
+use self::{database::Database, delivered::Delivered, lookups::Lookup, writer::Request};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::message::Position;
@@ -58,6 +60,7 @@ pub struct Store {
 struct Inner {
     database: Database,
     writer: mpsc::Sender<Request>,
+    lookups: mpsc::Sender<Lookup>,
     delivered: Mutex<Delivered>,
     /// Held while watermarks or skipped messages are written.
     writing_watermarks: tokio::sync::Mutex<()>,
@@ -69,9 +72,9 @@ struct Inner {
 /// How many rooms' messages wait for the writer before those who bring more must wait, too.
 const QUEUE: usize = 4_096;
 /// How often a database that does not answer is asked again.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
+const PROBE_AGAIN: Duration = Duration::from_millis(500);
 /// How often one is that does.
-const LOOK: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Store {
     /// Opens the store. A database that cannot be reached now is tried again until it can: meanwhile all is refused as unavailable.
@@ -79,11 +82,14 @@ impl Store {
         let database = Database::new(config)?;
         let closed = CancellationToken::new();
         let (writer, requests) = mpsc::channel(QUEUE);
-        lifecycle.spawn(writer::run(database.clone(), requests, closed.clone()));
+        lifecycle.spawn_vital("store writer", writer::run(database.clone(), requests, closed.clone()));
+        let (lookups, asked) = mpsc::channel(lookups::QUEUE);
+        lifecycle.spawn_vital("store lookups", lookups::run(database.clone(), asked, closed.clone()));
         let store = Self {
             inner: Arc::new(Inner {
                 database,
                 writer,
+                lookups,
                 delivered: Mutex::default(),
                 writing_watermarks: tokio::sync::Mutex::default(),
                 clock,
@@ -91,9 +97,9 @@ impl Store {
                 closed,
             }),
         };
-        lifecycle.spawn(retention::run(store.clone()));
-        lifecycle.spawn(delivered::run(store.clone()));
-        lifecycle.spawn(store.clone().keep_looking());
+        lifecycle.spawn_vital("store retention", retention::run(store.clone()));
+        lifecycle.spawn_vital("store watermarks", delivered::run(store.clone()));
+        lifecycle.spawn_vital("store probe", store.clone().probe_loop());
         Ok(store)
     }
 
@@ -118,12 +124,17 @@ impl Store {
         Ok(Position::new(self.inner.database.epoch().await?, number))
     }
 
-    async fn keep_looking(self) {
-        let looked = async {
+    /// The place with this number. `None`: the database has not been reached yet.
+    pub fn known_position(&self, number: u64) -> Option<Position> {
+        Some(Position::new(self.inner.database.known_epoch()?, number))
+    }
+
+    async fn probe_loop(self) {
+        let probing = async {
             loop {
                 let was_reachable = self.is_reachable();
-                tokio::time::sleep(if was_reachable { LOOK } else { TRY_AGAIN }).await;
-                match self.inner.database.look().await {
+                tokio::time::sleep(if was_reachable { PROBE_INTERVAL } else { PROBE_AGAIN }).await;
+                match self.inner.database.probe().await {
                     Ok(()) if !was_reachable => tracing::info!("the store can be reached again"),
                     Err(error) if was_reachable => {
                         tracing::warn!(%error, error.cause = error.cause(), "the store is out of reach");
@@ -133,7 +144,7 @@ impl Store {
             }
         };
         tokio::select! {
-            () = looked => {}
+            () = probing => {}
             () = self.inner.closed.cancelled() => {}
         }
     }

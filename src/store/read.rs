@@ -1,27 +1,11 @@
 use sqlx::{Row, any::AnyRow};
 
-use super::{Error, Mailbox, Store, append::statement};
+use super::{Error, Store, append::statement};
 use crate::message::{EventName, LogEntry, MessageId, Payload, RoomName, UserId};
 
 pub(super) const COLUMNS: &str = "position, message_id, event, kind, payload, except_users, stored_at";
 
 impl Store {
-    /// How a room's mailbox stands; none if nothing was ever kept there.
-    pub async fn mailbox(&self, room: &RoomName) -> Result<Option<Mailbox>, Error> {
-        let room = room.clone();
-        let row = self.inner.database.read(move |connection| {
-            Box::pin(async move {
-                let query = sqlx::query("SELECT last, trimmed FROM mailboxes WHERE room = $1").bind(room.as_str());
-                query.fetch_optional(connection).await
-            })
-        });
-        let Some(row) = row.await? else {
-            return Ok(None);
-        };
-        let (last, trimmed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Some(Mailbox { last: last.cast_unsigned(), trimmed: trimmed.cast_unsigned() }))
-    }
-
     /// Those of these messages that are in a mailbox, in order.
     pub async fn messages_by_id(&self, room: &RoomName, ids: &[MessageId]) -> Result<Vec<LogEntry>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM messages WHERE room = $1 AND message_id = $2 AND expires_at > $3");
@@ -50,7 +34,7 @@ pub(super) fn log_entry(row: &AnyRow) -> Result<LogEntry, Error> {
         "binary" => Payload::Binary(payload.into()),
         _ => {
             let json = String::from_utf8(payload).map_err(|_| Error::Broken("a payload that is not UTF-8"))?;
-            Payload::json(json).map_err(|_| Error::Broken("a payload that is not JSON"))?
+            Payload::json(&json).map_err(|_| Error::Broken("a payload that is not JSON"))?
         }
     };
     let except: Vec<String> =

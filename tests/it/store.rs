@@ -56,7 +56,7 @@ pub(crate) fn message(room_name: &str, json: &str) -> NewMessage {
         room: room(room_name),
         id: MessageId::at(Clock::system().now()),
         event: EventName::new("e").expect("a name"),
-        payload: Payload::json(json.to_owned()).expect("JSON"),
+        payload: Payload::json(json).expect("JSON"),
         except_users: vec![UserId::new("7").expect("a name")],
         ttl: None,
         idempotency: None,

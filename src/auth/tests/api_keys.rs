@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::super::{ApiKeyConfig, ApiKeys, Caller, KeyRefused, Right};
-use crate::message::{Audience, Fault, RoomName, UserId};
+use crate::message::{Audience, Fault, RoomName};
 
 const KEY: &str = "an-api-key-of-the-tests-with-40-bytes...";
 const OTHER_KEY: &str = "another-api-key-of-the-tests-40-bytes...";
@@ -23,7 +23,7 @@ fn caller(scopes: &[&str]) -> Arc<Caller> {
 }
 
 fn user() -> Audience {
-    Audience::User(UserId::new("42").unwrap())
+    Audience::user_id("42").unwrap()
 }
 
 fn room(name: &str) -> Audience {
@@ -71,28 +71,28 @@ fn nobody_gets_in_without_a_key() {
 #[test]
 fn emit_is_the_right_to_emit_to_anybody() {
     let caller = caller(&["emit"]);
-    for audience in [user(), room("lobby"), room("user:42"), Audience::Everyone] {
+    for audience in [user(), room("lobby"), room("user:42"), Audience::everyone()] {
         assert_eq!(caller.may_emit_to(&audience), Ok(()), "{audience:?}");
     }
 }
 
 #[test]
 fn each_scope_of_emit_covers_its_audience_alone() {
-    let audiences = [user(), room("listing:1"), Audience::Everyone];
+    let audiences = [user(), room("listing:1"), Audience::everyone()];
     for (index, scope) in ["emit:user", "emit:room:listing:*", "emit:broadcast"].into_iter().enumerate() {
         let caller = caller(&[scope]);
         for (other, audience) in audiences.iter().enumerate() {
             assert_eq!(caller.may_emit_to(audience).is_ok(), index == other, "{scope} {audience:?}");
         }
     }
-    assert!(caller(&["emit:user", "emit:broadcast"]).may_emit_to(&Audience::Everyone).is_ok());
+    assert!(caller(&["emit:user", "emit:broadcast"]).may_emit_to(&Audience::everyone()).is_ok());
     assert!(caller(&["emit:room:listing:*"]).may_emit_to(&room("lobby")).is_err());
 }
 
 #[test]
 fn no_pattern_reaches_a_users_room_or_everyone() {
     let caller = caller(&["emit:room:*", "emit:room:*:42", "emit:room:use*", "emit:room:every*"]);
-    for reserved in [user(), room("user:42"), room("everyone"), Audience::Everyone] {
+    for reserved in [user(), room("user:42"), room("everyone"), Audience::everyone()] {
         assert!(caller.may_emit_to(&reserved).is_err(), "{reserved:?}");
     }
     for covered in [room("lobby"), room("role:admin"), room("users")] {

@@ -10,7 +10,6 @@ mod text;
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 
 use self::{
     argument::Argument,
@@ -19,7 +18,7 @@ use self::{
 };
 use super::{Admission, Commands};
 use crate::auth::{Identity, Place, Template};
-use crate::message::{Audience, Emit, Exceptions, Fault, Payload, RoomName, UserId};
+use crate::message::{Audience, Emit, Exceptions, Fault, Payload, RoomName};
 
 /// The most rooms that one event is about: several come of a claim or a role that is a list.
 const MAX_ROOMS: usize = 64;
@@ -128,12 +127,9 @@ impl Commands {
         }
         let (present, max) = (admission.rooms(), self.rooms_per_connection);
         let more = names.iter().filter(|room| !present.contains(room)).count();
-        if more > 0 && present.len() + more > max {
-            // Where the token and backends have put it does not count.
-            let by_events = |room: &&RoomName| !self.is_put_into(values.identity, room);
-            if present.iter().filter(by_events).count() + more > max {
-                return Err(EventRefused::TooManyRooms(max));
-            }
+        // Where the token and backends have put it does not count.
+        if more > 0 && admission.rooms_by_events() + more > max {
+            return Err(EventRefused::TooManyRooms(max));
         }
         for room in names {
             // A ForbidRoom in between took the right away, but did not see this connection in the room.
@@ -156,8 +152,8 @@ impl Commands {
     ) -> Result<(), EventRefused> {
         let audiences = match recipient {
             Recipient::User(text) => {
-                let user = UserId::new(&text.text(values));
-                vec![Audience::User(user.map_err(|_| EventRefused::Forbidden(NOT_MADE))?)]
+                let user = Audience::user_id(&text.text(values));
+                vec![user.map_err(|_| EventRefused::Forbidden(NOT_MADE))?]
             }
             Recipient::Rooms(rooms) => {
                 let names = made(rooms.template.any_rooms(|placeholder| values.texts(placeholder), MAX_ROOMS))?;
@@ -184,11 +180,10 @@ impl Commands {
         alone: bool,
     ) {
         let except = Exceptions { connections: vec![admission.id()], ..Exceptions::default() };
-        let event = message.event.clone();
         let mut emit = Emit {
             audience,
             except,
-            event,
+            event: message.event.clone(),
             payload,
             volatile: false,
             envelope: false,
@@ -200,8 +195,7 @@ impl Commands {
             alone,
         };
         self.wrap_as_configured(&mut emit);
-        // Refused is only what is to be kept, collapsed or sent once.
-        let _ = self.delivery.emit(emit, None, Instant::now(), None, |_| ()).await;
+        self.relay_emit(emit).await;
     }
 
     fn allow(
@@ -220,10 +214,6 @@ impl Commands {
             ),
         };
         if is_allowed { Ok(()) } else { Err(EventRefused::Forbidden(problem)) }
-    }
-
-    fn is_put_into(&self, identity: &Identity, room: &RoomName) -> bool {
-        identity.rooms.contains(room) || room.is_everyone() || self.delivery.is_member(&identity.user, room)
     }
 
     /// Whether an event would still let a device with this token into a room that it is in.

@@ -1,53 +1,102 @@
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+
 use super::{
     Commands, EmitRequest, Error,
-    emit::audit_refusal,
-    sent::{Kind, Sent},
+    emit::{Begun, Emitted, audit_refusal, completed},
+    sequencer::{Place, Sequenced, Sequencer},
 };
 use crate::auth::Caller;
-use crate::message::Receipt;
+use crate::message::{Receipt, RoomName};
+
+/// An emit of a batch, by its index.
+struct BatchEmit {
+    index: usize,
+    request: EmitRequest,
+}
+
+impl Sequenced for BatchEmit {
+    fn room(&self) -> &RoomName {
+        self.request.emit.audience.room()
+    }
+
+    fn is_stored(&self) -> bool {
+        self.request.emit.store
+    }
+}
+
+/// A batch that is being sent.
+struct Batch<'a> {
+    commands: &'a Commands,
+    caller: &'a Caller,
+    sequencer: Sequencer<BatchEmit>,
+    running: FuturesUnordered<BoxFuture<'static, (usize, RoomName, Emitted)>>,
+    emitted: Vec<Option<Emitted>>,
+}
 
 impl Commands {
-    /// Sends several events, in order; those that are to be stored, one after the other, are stored together. One that is refused, here or
-    /// before, stops no other. Acknowledgements are awaited when all are sent.
+    /// Sends several events: those to one room in their order; stored ones are written together. One that is refused, here or before, stops no
+    /// other. Acknowledgements are awaited when all are sent.
     pub async fn emit_batch(
         &self,
         caller: &Caller,
         requests: Vec<Result<EmitRequest, Error>>,
     ) -> Vec<Result<Receipt, Error>> {
         let asking = requests.iter().flatten().filter(|request| request.emit.ack.is_some()).count();
-        let (mut all, mut some_are_placed) = (Vec::with_capacity(requests.len()), false);
-        for request in requests {
-            let sent = match request {
+        let emitted = requests.iter().map(|_| None).collect();
+        let (sequencer, running) = (Sequencer::new(), FuturesUnordered::new());
+        let mut batch = Batch { commands: self, caller, sequencer, running, emitted };
+        for (index, request) in requests.into_iter().enumerate() {
+            match request {
                 Ok(mut request) => {
                     request.emit.alone = false;
                     request.emit.ack = request.emit.ack.map(|ack| ack.one_of(asking).into());
-                    let kind = Kind::of(&request.emit);
-                    if !kind.is_stored && std::mem::take(&mut some_are_placed) {
-                        all = settled(all).await;
-                    }
-                    some_are_placed |= kind.is_stored;
-                    Sent::run(kind, |sent| self.emit_telling(caller, request, sent)).await
+                    batch.offer(BatchEmit { index, request });
                 }
                 Err(error) => {
                     audit_refusal(&caller.name, None, None, &error);
-                    Sent::Answered(Err(error))
+                    batch.emitted[index] = Some(Err(error));
                 }
-            };
-            all.push(sent);
+            }
+            // A large batch takes a while, in which others get a chance to run.
+            tokio::task::coop::consume_budget().await;
         }
-        let mut results = Vec::with_capacity(all.len());
-        for sent in all {
-            results.push(sent.answer().await);
+        batch.run().await;
+        let mut results = Vec::with_capacity(batch.emitted.len());
+        for emitted in batch.emitted.into_iter().flatten() {
+            results.push(completed(emitted).await);
         }
         results
     }
 }
 
-/// What came before, once it is sent.
-async fn settled<F: Future<Output = Result<Receipt, Error>>>(all: Vec<Sent<F>>) -> Vec<Sent<F>> {
-    let mut settled = Vec::with_capacity(all.capacity());
-    for sent in all {
-        settled.push(sent.settled().await);
+impl Batch<'_> {
+    fn offer(&mut self, emit: BatchEmit) {
+        if let Some(emit) = self.sequencer.offer(emit) {
+            self.begin(emit);
+        }
     }
-    settled
+
+    fn begin(&mut self, BatchEmit { index, request }: BatchEmit) {
+        let room = request.emit.audience.room().clone();
+        let (place, emitting) = match self.commands.begin_emit(self.caller, request) {
+            Begun::Done(emitted) => {
+                self.emitted[index] = Some(emitted);
+                return;
+            }
+            Begun::InLane(emitting) => (Place::Lane, emitting),
+            Begun::Waiting(emitting) => (Place::Unplaced, emitting),
+        };
+        self.sequencer.began(room.clone(), place);
+        self.running.push(Box::pin(async move { (index, room, emitting.await) }));
+    }
+
+    async fn run(&mut self) {
+        while let Some((index, room, emitted)) = self.running.next().await {
+            self.emitted[index] = Some(emitted);
+            self.sequencer.finished(&room);
+            while let Some(emit) = self.sequencer.next(&room) {
+                self.begin(emit);
+            }
+        }
+    }
 }

@@ -1,12 +1,13 @@
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{EmitError, IdempotencyKey, SentSignal};
+use crate::delivery::{EmitError, IdempotencyKey, PendingAcks, Published, Publishing};
 use crate::limits::{Rate, TooFast};
-use crate::message::{Audience, Emit, EventName, Invalid, Payload, Receipt};
+use crate::message::{Audience, AudienceKind, Emit, EventName, Invalid, Payload, Receipt};
 use crate::telemetry;
 
 /// An emit, and how to make its repetition harmless.
@@ -33,52 +34,83 @@ impl EmitRequest {
     }
 }
 
+/// The store writes what waits in less, unless it hangs.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Values are retained until they are taken away, so there is no better time to name.
 const RETAINED_RETRY: Duration = Duration::from_mins(1);
+
+/// What became of an emit: its receipt, and the acknowledgements that are still awaited, if it asked for any.
+pub(super) type Emitted = Result<(Receipt, Option<PendingAcks>), Error>;
+
+/// An emit that may not be published yet. It runs to completion even if the future is dropped.
+pub(super) enum Begun {
+    /// It is published, or refused.
+    Done(Emitted),
+    /// It waits for the store: stored emits to the same room that begin later follow it.
+    InLane(BoxFuture<'static, Emitted>),
+    /// It has no place yet among the emits to its room.
+    Waiting(BoxFuture<'static, Emitted>),
+}
 
 impl Commands {
     /// Sends an event.
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
-        self.emit_telling(caller, request, None).await
+        let emitted = match self.begin_emit(caller, request) {
+            Begun::Done(emitted) => emitted,
+            Begun::InLane(emitting) | Begun::Waiting(emitting) => emitting.await,
+        };
+        completed(emitted).await
     }
 
-    /// The same; `sent` goes once it is sent, though devices have still to acknowledge it.
-    pub(super) async fn emit_telling(
-        &self,
-        caller: &Caller,
-        mut request: EmitRequest,
-        sent: Option<SentSignal>,
-    ) -> Result<Receipt, Error> {
+    /// Begins to send an event: most are published by this call.
+    pub(super) fn begin_emit(&self, caller: &Caller, mut request: EmitRequest) -> Begun {
         self.wrap_as_configured(&mut request.emit);
         let key = idempotency_key(caller, &request);
         let counted = self.count_emits(caller, 1);
-        self.emit_counted(caller, request, key, counted, sent).await
+        self.begin_counted(caller, request, key, counted)
     }
 
-    /// Sends an event that was wrapped and of which the idempotency key was looked at before, unless it was too much for the rate
-    /// of its API key.
-    pub(super) async fn emit_counted(
+    /// The same for an event that was wrapped, and counted towards the rate of its API key.
+    pub(super) fn begin_counted(
         &self,
         caller: &Caller,
         request: EmitRequest,
         key: Option<IdempotencyKey>,
         counted: Result<(), Error>,
-        sent: Option<SentSignal>,
-    ) -> Result<Receipt, Error> {
+    ) -> Begun {
         let EmitRequest { emit, received, .. } = request;
         let audit =
             EmitAudit { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
         let checked = counted.and_then(|()| caller.may_emit_to(&emit.audience).map_err(Error::from));
         if let Err(error) = checked.and_then(|()| self.check(&emit)) {
-            audit.note(Err(&error));
-            return Err(error);
+            return Begun::Done(audit.noted(Err(error)));
         }
-        // Noted by whoever finishes it, since the caller may be gone by then.
-        let note = move |done: &Result<Receipt, EmitError>| match done {
-            Ok(receipt) => audit.note(Ok(receipt)),
-            Err(refused) => audit.note(Err(&refusal(*refused))),
-        };
-        self.delivery.emit(emit, key, received, sent, note).await.map_err(refusal)
+        match self.delivery.begin_publish(emit, key, received) {
+            Publishing::Done(published) => Begun::Done(audit.noted(published.map_err(refusal))),
+            Publishing::InLane(publishing) => Begun::InLane(self.finish(publishing, audit)),
+            Publishing::Waiting(publishing) => Begun::Waiting(self.finish(publishing, audit)),
+        }
+    }
+
+    /// Runs to completion even if the caller disconnects.
+    fn finish(
+        &self,
+        publishing: impl Future<Output = Published> + Send + 'static,
+        audit: EmitAudit,
+    ) -> BoxFuture<'static, Emitted> {
+        let finishing = async move { audit.noted(publishing.await.map_err(refusal)) };
+        Box::pin(self.lifecycle.detach(finishing))
+    }
+
+    /// Sends an event of a device, which is neither counted nor refused.
+    pub(in crate::command) async fn relay_emit(&self, emit: Emit) {
+        match self.delivery.begin_publish(emit, None, Instant::now()) {
+            Publishing::Done(_) => {}
+            Publishing::InLane(publishing) | Publishing::Waiting(publishing) => {
+                // Refused is only what is to be kept, collapsed or sent once.
+                let _ = self.lifecycle.detach(publishing).await;
+            }
+        }
     }
 
     /// Counts so many emits towards the rate of the caller's API key: all or none.
@@ -103,33 +135,26 @@ impl Commands {
         }
     }
 
-    /// Whether an event would be sent to this audience, as far as can be told before.
-    pub(super) fn check_for(
-        &self,
-        caller: &Caller,
-        emit: &Emit,
-        audience: &Audience,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<(), Error> {
-        caller.may_emit_to(audience)?;
+    /// Whether an event would be sent, as far as can be told before.
+    pub(super) fn check_for(&self, caller: &Caller, emit: &Emit, key: Option<&IdempotencyKey>) -> Result<(), Error> {
+        caller.may_emit_to(&emit.audience)?;
         self.check(emit)?;
         match key {
-            Some(key) if self.delivery.is_reused(audience, key) => Err(key_reused()),
+            Some(key) if self.delivery.is_reused(emit, key) => Err(key_reused()),
             Some(_) | None => Ok(()),
         }
     }
 
     fn check(&self, emit: &Emit) -> Result<(), Error> {
         self.check_payload(emit)?;
-        let room = emit.audience.room();
-        let keeps_history = self.delivery.has_history(&room);
+        let keeps_history = self.delivery.has_history(emit.audience.room());
         if emit.store && !self.delivery.can_store() {
             return Err(Error::FailedPrecondition(
                 "options.store: nothing is stored here, since store.url is empty".into(),
             ));
         }
         let problem = match () {
-            () if emit.store && emit.audience == Audience::Everyone => {
+            () if emit.store && emit.audience.kind() == AudienceKind::Everyone => {
                 Some(("options.store", "is for a user or a room: everyone has no mailbox"))
             }
             () if emit.store && keeps_history => Some((
@@ -171,7 +196,7 @@ impl Commands {
     }
 }
 
-/// What a backend asked for, for whoever tells of it in the end.
+/// What the audit log and the metrics say of an emit, once it came to its end.
 struct EmitAudit {
     api_key: Arc<str>,
     audience: Audience,
@@ -179,19 +204,29 @@ struct EmitAudit {
 }
 
 impl EmitAudit {
-    fn note(&self, done: Result<&Receipt, &Error>) {
-        let outcome = match done {
-            Ok(receipt) if receipt.duplicate => "duplicate",
+    fn noted(self, emitted: Emitted) -> Emitted {
+        let outcome = match &emitted {
+            Ok((receipt, _)) if receipt.duplicate => "duplicate",
             Ok(_) => "sent",
             Err(_) => "refused",
         };
-        telemetry::emitted(self.audience.kind(), outcome);
-        match done {
-            Ok(receipt) => {
+        telemetry::emitted(self.audience.kind().as_str(), outcome);
+        match &emitted {
+            Ok((receipt, _)) => {
                 telemetry::audit::emitted(&self.api_key, &self.audience, self.event.as_str(), &sent(receipt));
             }
             Err(error) => audit_refusal(&self.api_key, Some(&self.audience), Some(&self.event), error),
         }
+        emitted
+    }
+}
+
+/// Waits for the acknowledgements of an emit, if any are awaited.
+pub(super) async fn completed(emitted: Emitted) -> Result<Receipt, Error> {
+    match emitted? {
+        (receipt, None) => Ok(receipt),
+        // Few emits ask for acknowledgements, and the others need not make room for their state.
+        (receipt, Some(acks)) => Ok(Box::pin(acks.complete(receipt)).await),
     }
 }
 
@@ -245,6 +280,11 @@ pub(super) fn refusal(error: EmitError) -> Error {
              options.idempotency_key to have it once"
                 .into(),
         ),
+        EmitError::StoreBusy => Error::ResourceExhausted {
+            message: "too much waits for the store, which writes more slowly than emits come: send stored emits more slowly"
+                .into(),
+            retry_after: STORE_RETRY,
+        },
         EmitError::CollapseFull { retry_after } => Error::ResourceExhausted {
             message: "collapse.max_keys is met: too many collapse keys at one time".into(),
             retry_after,

@@ -7,7 +7,7 @@ pub(super) use emit::audit_refusal;
 mod envelopes;
 pub use envelopes::EnvelopeConfig;
 
-mod sent;
+mod sequencer;
 
 mod to_users;
 pub use to_users::EmitToUsers;
@@ -15,5 +15,6 @@ pub use to_users::EmitToUsers;
 mod batch;
 
 mod stream;
+pub use stream::{Answer, EmitStream};
 
 use super::{Commands, Error, Violation};

@@ -1,115 +1,168 @@
-use std::{collections::HashMap, convert::Infallible, pin::Pin, sync::Arc, task::Poll};
-
-use futures_util::{
-    Stream, StreamExt,
-    stream::{self, FuturesUnordered},
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
-use tokio::{sync::oneshot, task::unconstrained};
 
-use super::{Commands, EmitRequest, Error, emit::audit_refusal};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+
+use super::{
+    Commands, EmitRequest, Error,
+    emit::{Begun, Emitted, audit_refusal},
+    sequencer::{Place, Sequenced, Sequencer},
+};
 use crate::auth::Caller;
-use crate::delivery::SentSignal;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
 
-/// How many emits of a stream may be unanswered.
+/// Emits of a stream that may be unanswered, and their payloads' bytes. One that is larger comes alone.
 const MAX_IN_FLIGHT: usize = 1_024;
+const MAX_IN_FLIGHT_BYTES: usize = 4 << 20;
 
-type Answer<T> = (T, Result<Receipt, Error>);
-type Sending<T> = Pin<Box<dyn Future<Output = (Ticket, Answer<T>)> + Send>>;
+/// An emit's tag, and what became of it.
+pub type Answer<T> = (T, Result<Receipt, Error>);
 
-/// The last emit to a room.
-struct Last {
-    number: u64,
-    done: oneshot::Receiver<Infallible>,
-    /// It has its place among the stored messages of the room already.
-    has_place: bool,
+/// An emit of a stream, in its order.
+struct StreamEmit<T> {
+    tag: T,
+    request: EmitRequest,
 }
 
-/// What a later emit to the same room waits for.
-struct Ticket {
+/// An emit that has begun.
+struct Unfinished<T> {
+    tag: T,
     room: RoomName,
-    number: u64,
-    /// Goes when the emit is answered, or, if that waits for acknowledgements, when it is sent.
-    _done: Option<SentSignal>,
+    bytes: usize,
+}
+
+/// Emits that are read, sent and answered. Nothing is read while too many are unanswered: the caller's flow control is the backpressure.
+pub struct EmitStream<T, S, E> {
+    commands: Commands,
+    caller: Arc<Caller>,
+    emits: Option<S>,
+    sequencer: Sequencer<StreamEmit<T>>,
+    running: FuturesUnordered<BoxFuture<'static, (Unfinished<T>, Emitted)>>,
+    /// Sent, and not acknowledged by all devices.
+    acknowledging: FuturesUnordered<BoxFuture<'static, (T, usize, Receipt)>>,
+    answers: VecDeque<Answer<T>>,
+    in_flight: usize,
+    in_flight_bytes: usize,
+    stopping: BoxFuture<'static, ()>,
+    failure: Option<E>,
+}
+
+impl<T> Sequenced for StreamEmit<T> {
+    fn room(&self) -> &RoomName {
+        self.request.emit.audience.room()
+    }
+
+    fn is_stored(&self) -> bool {
+        self.request.emit.store
+    }
+}
+
+impl<T> StreamEmit<T> {
+    fn bytes(&self) -> usize {
+        self.request.emit.payload.len()
+    }
 }
 
 impl Commands {
     /// Sends events as they come: those to one room in their order, answers as they are ready. Each emit has a tag of the
     /// caller's, which comes back with its answer. When the server stops, nothing more is read, and once all that was read is answered
     /// the stream ends with an error.
-    pub fn emit_stream<T, S, E>(
-        &self,
-        caller: Arc<Caller>,
-        emits: S,
-        lifecycle: Lifecycle,
-    ) -> impl Stream<Item = Result<Answer<T>, E>> + Send + use<T, S, E>
-    where
-        T: Send + 'static,
-        S: Stream<Item = Result<(T, Result<EmitRequest, Error>), E>> + Send + Unpin + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        let pipeline = Pipeline {
+    pub fn emit_stream<T, S, E>(&self, caller: Arc<Caller>, emits: S, lifecycle: Lifecycle) -> EmitStream<T, S, E> {
+        EmitStream {
             commands: self.clone(),
             caller,
             emits: Some(emits),
-            lifecycle,
-            in_flight: FuturesUnordered::new(),
-            last_in_room: HashMap::new(),
-            count: 0,
+            sequencer: Sequencer::new(),
+            running: FuturesUnordered::new(),
+            acknowledging: FuturesUnordered::new(),
+            answers: VecDeque::new(),
+            in_flight: 0,
+            in_flight_bytes: 0,
+            stopping: Box::pin(async move { lifecycle.stopping().await }),
             failure: None,
-        };
-        stream::unfold(pipeline, async |mut pipeline| pipeline.next().await.map(|item| (item, pipeline)))
+        }
     }
 }
 
-struct Pipeline<T, S, E> {
-    commands: Commands,
-    caller: Arc<Caller>,
-    emits: Option<S>,
-    lifecycle: Lifecycle,
-    in_flight: FuturesUnordered<Sending<T>>,
-    last_in_room: HashMap<RoomName, Last>,
-    count: u64,
-    failure: Option<E>,
+impl<T, S, E> Stream for EmitStream<T, S, E>
+where
+    T: Send + Unpin + 'static,
+    S: Stream<Item = Result<(T, Result<EmitRequest, Error>), E>> + Unpin,
+    E: From<Error> + Unpin,
+{
+    type Item = Result<Answer<T>, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Poll::Ready(Some(Ok(answer)));
+            }
+            if self.poll_running(cx) {
+                continue;
+            }
+            if !self.may_read() {
+                let is_over = self.emits.is_none() && self.in_flight == 0;
+                return if is_over { Poll::Ready(self.failure.take().map(Err)) } else { Poll::Pending };
+            }
+            ready!(self.poll_read(cx));
+        }
+    }
 }
 
-impl<T, S, E> Pipeline<T, S, E>
+impl<T, S, E> EmitStream<T, S, E>
 where
     T: Send + 'static,
-    S: Stream<Item = Result<(T, Result<EmitRequest, Error>), E>> + Send + Unpin + 'static,
-    E: From<Error> + Send + 'static,
+    S: Stream<Item = Result<(T, Result<EmitRequest, Error>), E>> + Unpin,
+    E: From<Error>,
 {
-    async fn next(&mut self) -> Option<Result<Answer<T>, E>> {
-        loop {
-            let may_read = self.emits.is_some() && self.in_flight.len() < MAX_IN_FLIGHT;
-            if !may_read && self.in_flight.is_empty() {
-                return self.failure.take().map(Err);
+    fn may_read(&self) -> bool {
+        self.emits.is_some() && self.in_flight < MAX_IN_FLIGHT && self.in_flight_bytes < MAX_IN_FLIGHT_BYTES
+    }
+
+    /// Looks after what has begun. True if some of it is finished.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Poll::Ready(Some((unfinished, emitted))) = self.running.poll_next_unpin(cx) {
+            let Unfinished { tag, room, bytes } = unfinished;
+            self.sequencer.finished(&room);
+            self.answer(tag, bytes, emitted);
+            while let Some(emit) = self.sequencer.next(&room) {
+                self.begin(emit);
             }
-            tokio::select! {
-                biased;
-                Some((ticket, answer)) = self.in_flight.next() => {
-                    self.finish(&ticket);
-                    return Some(Ok(answer));
-                }
-                () = self.lifecycle.stopping(), if may_read => self.end(Some(E::from(Error::Unavailable(
-                    "the server is stopping: what has an answer was sent, the rest was not and can be sent again".into(),
-                )))),
-                read = next_of(&mut self.emits), if may_read => match read {
-                    Some(Ok((tag, Ok(request)))) => {
-                        if let Some(answer) = self.begin(tag, request).await {
-                            return Some(Ok(answer));
-                        }
-                    }
-                    Some(Ok((tag, Err(error)))) => {
-                        audit_refusal(&self.caller.name, None, None, &error);
-                        return Some(Ok((tag, Err(error))));
-                    }
-                    Some(Err(error)) => self.end(Some(error)),
-                    None => self.end(None),
-                },
-            }
+            return true;
         }
+        if let Poll::Ready(Some((tag, bytes, receipt))) = self.acknowledging.poll_next_unpin(cx) {
+            self.finish(tag, bytes, Ok(receipt));
+            return true;
+        }
+        false
+    }
+
+    /// Reads one emit, or the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(emits) = &mut self.emits else {
+            return Poll::Ready(());
+        };
+        if self.stopping.as_mut().poll(cx).is_ready() {
+            self.end(Some(E::from(Error::Unavailable(
+                "the server is stopping: what has an answer was sent, the rest was not and can be sent again".into(),
+            ))));
+            return Poll::Ready(());
+        }
+        match ready!(emits.poll_next_unpin(cx)) {
+            Some(Ok((tag, Ok(request)))) => self.accept(tag, request),
+            Some(Ok((tag, Err(error)))) => {
+                audit_refusal(&self.caller.name, None, None, &error);
+                self.answers.push_back((tag, Err(error)));
+            }
+            Some(Err(error)) => self.end(Some(error)),
+            None => self.end(None),
+        }
+        Poll::Ready(())
     }
 
     fn end(&mut self, failure: Option<E>) {
@@ -117,47 +170,43 @@ where
         self.failure = failure;
     }
 
-    /// Sends an event at once, or after the one before it in its room. Gives the answer if there was nothing to wait for.
-    async fn begin(&mut self, tag: T, mut request: EmitRequest) -> Option<Answer<T>> {
+    fn accept(&mut self, tag: T, mut request: EmitRequest) {
         request.emit.alone = false;
-        let room = request.emit.audience.room();
-        let is_stored = request.emit.store;
-        // Those that are stored are written together, and keep the order in which they began.
-        let before =
-            self.last_in_room.remove(&room).filter(|last| !(is_stored && last.has_place)).map(|last| last.done);
-        let must_wait = before.is_some();
-        let (commands, caller) = (self.commands.clone(), self.caller.clone());
-        let (done, wait) = oneshot::channel();
-        let (sent, done) = if request.emit.ack.is_some() { (Some(done), None) } else { (None, Some(done)) };
-        let mut sending = Box::pin(async move {
-            if let Some(before) = before {
-                // An error is all that it can be.
-                let _ = before.await;
+        let emit = StreamEmit { tag, request };
+        self.in_flight += 1;
+        self.in_flight_bytes += emit.bytes();
+        if let Some(emit) = self.sequencer.offer(emit) {
+            self.begin(emit);
+        }
+    }
+
+    fn begin(&mut self, emit: StreamEmit<T>) {
+        let bytes = emit.bytes();
+        let StreamEmit { tag, request } = emit;
+        let room = request.emit.audience.room().clone();
+        let (place, emitting) = match self.commands.begin_emit(&self.caller, request) {
+            Begun::Done(emitted) => return self.answer(tag, bytes, emitted),
+            Begun::InLane(emitting) => (Place::Lane, emitting),
+            Begun::Waiting(emitting) => (Place::Unplaced, emitting),
+        };
+        self.sequencer.began(room.clone(), place);
+        let unfinished = Unfinished { tag, room, bytes };
+        self.running.push(Box::pin(async move { (unfinished, emitting.await) }));
+    }
+
+    fn answer(&mut self, tag: T, bytes: usize, emitted: Emitted) {
+        match emitted {
+            Ok((receipt, Some(acks))) => {
+                self.acknowledging.push(Box::pin(async move { (tag, bytes, acks.complete(receipt).await) }));
             }
-            commands.emit_telling(&caller, request, sent).await
-        });
-        // Not to be put off, as what has done much lately may be: it would lose its place.
-        if !must_wait && let Poll::Ready(result) = futures_util::poll!(unconstrained(sending.as_mut())) {
-            return Some((tag, result));
-        }
-        self.count += 1;
-        let ticket = Ticket { room: room.clone(), number: self.count, _done: done };
-        self.last_in_room.insert(room, Last { number: self.count, done: wait, has_place: is_stored && !must_wait });
-        self.in_flight.push(Box::pin(async move { (ticket, (tag, sending.await)) }));
-        None
-    }
-
-    fn finish(&mut self, ticket: &Ticket) {
-        let last = self.last_in_room.get(&ticket.room).is_some_and(|last| last.number == ticket.number);
-        if last {
-            self.last_in_room.remove(&ticket.room);
+            Ok((receipt, None)) => self.finish(tag, bytes, Ok(receipt)),
+            Err(error) => self.finish(tag, bytes, Err(error)),
         }
     }
-}
 
-async fn next_of<S: Stream + Unpin>(stream: &mut Option<S>) -> Option<S::Item> {
-    match stream {
-        Some(stream) => stream.next().await,
-        None => None,
+    fn finish(&mut self, tag: T, bytes: usize, result: Result<Receipt, Error>) {
+        self.in_flight -= 1;
+        self.in_flight_bytes -= bytes;
+        self.answers.push_back((tag, result));
     }
 }

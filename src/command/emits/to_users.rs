@@ -1,7 +1,6 @@
 use super::{
     Commands, EmitRequest, Error,
-    emit::{audit_refusal, idempotency_key, refusal},
-    sent::{Kind, Sent},
+    emit::{Begun, audit_refusal, completed, idempotency_key, refusal},
 };
 use crate::auth::Caller;
 use crate::message::{Audience, Receipt, UserId};
@@ -25,10 +24,10 @@ impl Commands {
         let key = idempotency_key(caller, &request);
         let event = request.emit.event.clone();
         for user in &users {
-            let audience = Audience::User(user.clone());
-            request.emit.audience = audience.clone();
-            let checked = self.check_for(caller, &request.emit, &audience, key.as_ref());
-            checked.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), Some(&event), error))?;
+            request.emit.audience = Audience::user(user);
+            let audience = &request.emit.audience;
+            let checked = self.check_for(caller, &request.emit, key.as_ref());
+            checked.inspect_err(|error| audit_refusal(&caller.name, Some(audience), Some(&event), error))?;
         }
         let audit_whole = |error: &Error| {
             telemetry::audit::refused(&telemetry::audit::RefusedCall {
@@ -47,18 +46,25 @@ impl Commands {
         let mut all = Vec::with_capacity(users.len());
         for user in users {
             let (mut request, key) = (request.clone(), key.clone());
-            request.emit.audience = Audience::User(user.clone());
-            let kind = Kind::of(&request.emit);
-            match Sent::run(kind, |sent| self.emit_counted(caller, request, key, Ok(()), sent)).await {
-                Sent::Answered(Err(error)) => return Err(error),
-                sent @ (Sent::Answered(Ok(_)) | Sent::Waits(_) | Sent::Placed(..)) => all.push((user, sent)),
+            request.emit.audience = Audience::user(&user);
+            match self.begin_counted(caller, request, key, Ok(())) {
+                Begun::Done(Err(error)) => return Err(error),
+                begun @ (Begun::Done(Ok(_)) | Begun::InLane(_) | Begun::Waiting(_)) => all.push((user, begun)),
             }
-            // Many users with large payloads take a while, in which others have their turn.
+            // Many users with large payloads take a while, in which others get a chance to run.
             tokio::task::yield_now().await;
         }
-        let mut receipts = Vec::with_capacity(all.len());
-        for (user, sent) in all {
-            receipts.push((user, sent.answer().await?));
+        let mut emitted = Vec::with_capacity(all.len());
+        for (user, begun) in all {
+            let done = match begun {
+                Begun::Done(done) => done,
+                Begun::InLane(emitting) | Begun::Waiting(emitting) => emitting.await,
+            };
+            emitted.push((user, done));
+        }
+        let mut receipts = Vec::with_capacity(emitted.len());
+        for (user, emitted) in emitted {
+            receipts.push((user, completed(emitted).await?));
         }
         Ok(receipts)
     }

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::command::{EmitRequest, Error, Violation};
-use crate::message::{Audience, Emit, EventName, Exceptions, Invalid, Payload, Receipt, RoomName, UserId};
+use crate::message::{Audience, Emit, EventName, Exceptions, Invalid, Payload, Receipt, RoomName};
 
 /// An emit as JSON, with the names that `bugle.v1.Emit` has.
 #[derive(Debug, Default, Deserialize)]
@@ -35,7 +35,7 @@ impl EmitBody {
         let mut violations = Vec::new();
         let audience = self.audience(&mut violations);
         let event = take(&mut violations, "event", EventName::new(&self.event));
-        let payload = self.json.map_or(Ok(Payload::None), Payload::json);
+        let payload = self.json.map_or(Ok(Payload::None), |text| Payload::json(&text));
         let payload = take(&mut violations, "json", payload);
         let Options { volatile, envelope, retain, store, collapse_key } = self.options;
         let collapse_key = take(&mut violations, "options.collapse_key", EmitRequest::key(&collapse_key));
@@ -53,9 +53,9 @@ impl EmitBody {
 
     fn audience(&self, violations: &mut Vec<Violation>) -> Option<Audience> {
         match (&self.user_id, &self.room, self.everyone) {
-            (Some(id), None, false) => take(violations, "user_id", UserId::new(id)).map(Audience::User),
+            (Some(id), None, false) => take(violations, "user_id", Audience::user_id(id)),
             (None, Some(name), false) => take(violations, "room", RoomName::new(name)).map(Audience::of_room),
-            (None, None, true) => Some(Audience::Everyone),
+            (None, None, true) => Some(Audience::everyone()),
             (None, None, false) => {
                 violations.push(Violation::new("target", "is missing: give user_id, room or everyone"));
                 None
@@ -127,10 +127,10 @@ mod tests {
     #[test]
     fn each_audience_has_a_field() {
         let audience = |body: &str| check(body).unwrap().emit.audience;
-        assert_eq!(audience(r#"{"user_id":"42","event":"e"}"#), Audience::User(UserId::new("42").unwrap()));
-        assert_eq!(audience(r#"{"room":"lobby","event":"e"}"#), Audience::Room(RoomName::new("lobby").unwrap()));
-        assert_eq!(audience(r#"{"room":"user:42","event":"e"}"#), Audience::User(UserId::new("42").unwrap()));
-        assert_eq!(audience(r#"{"everyone":true,"event":"e"}"#), Audience::Everyone);
+        assert_eq!(audience(r#"{"user_id":"42","event":"e"}"#), Audience::user_id("42").unwrap());
+        assert_eq!(audience(r#"{"room":"lobby","event":"e"}"#), Audience::of_room(RoomName::new("lobby").unwrap()));
+        assert_eq!(audience(r#"{"room":"user:42","event":"e"}"#), Audience::user_id("42").unwrap());
+        assert_eq!(audience(r#"{"everyone":true,"event":"e"}"#), Audience::everyone());
     }
 
     #[test]
@@ -149,6 +149,6 @@ mod tests {
         let emit = check(&body).unwrap().emit;
         assert!(emit.volatile && emit.envelope && emit.retain);
         assert_eq!(emit.collapse_key.as_deref(), Some("k"));
-        assert_eq!(emit.payload, Payload::json(r#"{"n":1.10}"#.into()).unwrap());
+        assert_eq!(emit.payload, Payload::json(r#"{"n":1.10}"#).unwrap());
     }
 }

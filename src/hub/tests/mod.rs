@@ -124,18 +124,33 @@ async fn live(hub: &Hub, id: &str, fake: &Arc<Fake>) -> Arc<Member> {
 
 async fn send_except(hub: &Hub, name: &str, frame: Frame, except: &Exceptions) -> Counts {
     match hub.lock_occupied_room_for_emit(&room(name)).await {
-        Some(guard) => guard.fan_out(frame, except).await,
+        Some(guard) => fan_out(&guard, frame, except).await.0,
         None => Counts::default(),
     }
 }
 
+async fn fan_out(guard: &RoomGuard<'_>, frame: Frame, except: &Exceptions) -> (Counts, Vec<AckWaiter>) {
+    fan_out_with(guard, frame, except, false).await
+}
+
+async fn fan_out_with(
+    guard: &RoomGuard<'_>,
+    frame: Frame,
+    except: &Exceptions,
+    asks: bool,
+) -> (Counts, Vec<AckWaiter>) {
+    let mut fan_out = guard.fan_out(frame, except.clone(), asks);
+    fan_out.run().await;
+    fan_out.finish()
+}
+
 async fn join(hub: &Hub, member: &Arc<Member>, name: &str) -> bool {
-    hub.lock_room(&room(name)).await.join(member)
+    hub.lock_room(&room(name)).await.join(member, Reason::Token)
 }
 
 async fn admit(hub: &Hub, id: &str, fake: Arc<Fake>, most: usize) -> Option<Arc<Member>> {
     let user = user(id);
-    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, false, most)?;
+    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, None, most)?;
     join(hub, &member, "everyone").await;
     Some(member)
 }
@@ -223,7 +238,7 @@ async fn what_waits_asks_when_it_goes_out_and_not_at_all_if_the_connection_ends_
     for (user, member) in ["1", "2", "3"].into_iter().zip(&members) {
         let guard = hub.lock_room_for_emit(&RoomName::of_user(&self::user(user))).await;
         let volatile = Frame { volatile: true, ..frame("e") };
-        let (counts, waiter) = guard.fan_out_with_acks(volatile, &Exceptions::default()).await;
+        let (counts, waiter) = fan_out_with(&guard, volatile, &Exceptions::default(), true).await;
         assert_eq!(counts, Counts { matched: 1, enqueued: 1, dropped: 0, replaying: 0 });
         let [mut waiter] = <[AckWaiter; 1]>::try_from(waiter).ok().unwrap();
         assert!(futures_util::poll!(&mut waiter).is_pending());
@@ -356,7 +371,7 @@ async fn storm(hub: &Hub, seed: u64) -> (u64, u64) {
                 join(hub, &live_ones[random(live_ones.len())], &format!("r{}", random(5))).await;
             }
             3 if !live_ones.is_empty() => {
-                hub.leave(&live_ones[random(live_ones.len())], &room(&format!("r{}", random(5))));
+                hub.leave(&live_ones[random(live_ones.len())], &room(&format!("r{}", random(5))), Reason::Token);
             }
             _ => {
                 let counts = send(hub, &format!("r{}", random(5)), frame("e")).await;

@@ -33,8 +33,8 @@ async fn frames_for_many_are_gathered_while_another_emit_waits_for_the_room() {
     let first = hub.lock_room_for_emit(&name).await;
     let mut second = Box::pin(hub.lock_room_for_emit(&name));
     assert!(futures_util::poll!(&mut second).is_pending());
-    first.fan_out(frame("e"), &Exceptions::default()).await;
+    fan_out(&first, frame("e"), &Exceptions::default()).await;
     drop(first);
-    second.await.fan_out(frame("e"), &Exceptions::default()).await;
+    fan_out(&second.await, frame("e"), &Exceptions::default()).await;
     assert!(devices.iter().all(|device| *device.modes.lock() == [WriteMode::Gathered, WriteMode::Batched]));
 }

@@ -55,9 +55,9 @@ fn frames() -> Vec<Frame> {
     let large = json!("é\u{1f600}\u{2028}".repeat(30_000)).to_string();
     let payloads = [
         Payload::None,
-        Payload::json("1.10".into()).unwrap(),
-        Payload::json(r#"{"a":[1,"\u00e9\\",null]}"#.into()).unwrap(),
-        Payload::json(large).unwrap(),
+        Payload::json("1.10").unwrap(),
+        Payload::json(r#"{"a":[1,"\u00e9\\",null]}"#).unwrap(),
+        Payload::json(&large).unwrap(),
         Payload::Binary(Bytes::from_static(b"\x00\xff\x04")),
         Payload::Binary(Bytes::new()),
         Payload::Binary(vec![7; 70_000].into()),

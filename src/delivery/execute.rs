@@ -1,0 +1,136 @@
+use tokio::time::Instant;
+
+use super::{
+    Delivery,
+    acks::PendingAcks,
+    collapse::Topic,
+    proof::UnprovenFanOut,
+    publish::{Accepted, EmitError, Published},
+};
+use crate::hub::{Counts, EntryMeta, FanOut, Frame, RoomGuard, WriteMode};
+use crate::message::{AckRequest, MessageId, Payload, Position, Receipt, RoomName};
+use crate::state::{NewEntry, RetainedValue};
+use crate::telemetry;
+
+/// An emit on its way to the connections of a locked room.
+struct Execution<'a> {
+    room: &'a RoomName,
+    fan_out: FanOut<'a>,
+    message_id: MessageId,
+    received: Instant,
+    began: Instant,
+    ack: Option<Box<AckRequest>>,
+    unproven: Option<UnprovenFanOut>,
+}
+
+impl Delivery {
+    /// Publishes to a locked room. `stored`: the message's position in the room's mailbox.
+    pub(super) async fn publish_locked(
+        &self,
+        guard: &RoomGuard<'_>,
+        accepted: Accepted,
+        stored: Option<&Position>,
+    ) -> Published {
+        let mut execution = self.execute(guard, accepted, stored)?;
+        execution.fan_out.run().await;
+        Ok(self.executed(execution))
+    }
+
+    /// The same for a room that is small enough to be done without a pause.
+    pub(super) fn publish_locked_now(&self, guard: &RoomGuard<'_>, accepted: Accepted) -> Published {
+        let mut execution = self.execute(guard, accepted, None)?;
+        while execution.fan_out.step() {}
+        Ok(self.executed(execution))
+    }
+
+    /// Keeps what is to be kept in memory, and makes the frame.
+    fn execute<'a>(
+        &self,
+        guard: &'a RoomGuard<'a>,
+        accepted: Accepted,
+        stored: Option<&Position>,
+    ) -> Result<Execution<'a>, EmitError> {
+        let payload = accepted.payload();
+        if accepted.emit.retain {
+            self.retain(guard, &accepted, &payload)?;
+        }
+        let in_history = if stored.is_none() && !accepted.emit.volatile {
+            self.append_to_history(guard, &accepted, &payload)
+        } else {
+            None
+        };
+        let position = stored.or(in_history.as_ref());
+        let unproven = stored.and_then(|position| self.begin_unproven(guard, position.number, false));
+        let Accepted { emit, message_id, received, .. } = accepted;
+        let frame = Frame {
+            volatile: emit.volatile,
+            mode: if emit.alone { WriteMode::Inline } else { WriteMode::Batched },
+            entry: position.map(|position| EntryMeta::new(message_id, guard.room(), position)),
+            unproven: unproven.as_ref().map(UnprovenFanOut::message),
+            ..Frame::new(emit.event, payload)
+        };
+        let fan_out = guard.fan_out(frame, emit.except, emit.ack.is_some());
+        Ok(Execution {
+            room: guard.room(),
+            fan_out,
+            message_id,
+            received,
+            began: Instant::now(),
+            ack: emit.ack,
+            unproven,
+        })
+    }
+
+    fn executed(&self, execution: Execution<'_>) -> (Receipt, Option<PendingAcks>) {
+        let Execution { room, fan_out, message_id, received, began, ack, unproven } = execution;
+        let (counts, waiters) = fan_out.finish();
+        if let Some(unproven) = unproven {
+            unproven.done(&counts);
+        }
+        telemetry::fanned_out(counts.enqueued, counts.dropped, received.elapsed());
+        let Counts { matched, enqueued, dropped, .. } = counts;
+        tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
+        let receipt = Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) };
+        let acks = ack.map(|request| PendingAcks::new(*request, waiters, began, self.inner.lifecycle.clone()));
+        (receipt, acks)
+    }
+
+    fn retain(&self, guard: &RoomGuard<'_>, accepted: &Accepted, payload: &Payload) -> Result<(), EmitError> {
+        let emit = &accepted.emit;
+        if self.inner.collapse.is_outdated(|| Topic::of(emit), accepted.number) {
+            return Ok(());
+        }
+        // An envelope around nothing is not nothing, which takes the value away.
+        let is_empty = matches!(emit.payload, Payload::None);
+        let value = RetainedValue {
+            payload: if is_empty { Payload::None } else { payload.clone() },
+            except_users: emit.except.users.clone(),
+            expires_at: emit.ttl.and_then(|ttl| accepted.time.checked_add(ttl).ok()),
+        };
+        self.inner.retained.put(guard.room(), &emit.event, value)?;
+        self.inner.collapse.note_retained(|| Topic::of(emit), accepted.number);
+        Ok(())
+    }
+
+    fn append_to_history(&self, guard: &RoomGuard<'_>, accepted: &Accepted, payload: &Payload) -> Option<Position> {
+        if !self.inner.history.keeps(guard.room()) {
+            return None;
+        }
+        let emit = &accepted.emit;
+        let entry = NewEntry {
+            id: accepted.message_id,
+            event: &emit.event,
+            payload,
+            except_users: &emit.except.users,
+            ttl: emit.ttl,
+            now_ms: self.inner.clock.now().as_millisecond(),
+        };
+        self.inner.history.append(guard.room(), &entry)
+    }
+}
+
+/// Publishes to a room without connections that keeps nothing.
+pub(super) fn publish_to_nobody(accepted: &Accepted) -> Receipt {
+    telemetry::fanned_out(0, 0, accepted.received.elapsed());
+    Receipt::new(accepted.message_id)
+}

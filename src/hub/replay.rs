@@ -1,0 +1,159 @@
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Frame, Hub, Member, QueueError, RoomGuard, WriteMode,
+    catching_up::{CatchingUp, Waiting},
+    member::Phase,
+};
+use crate::message::{CloseCode, RoomName};
+
+pub use super::catching_up::PlainFrames;
+
+/// What became of a message that is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// The connection's queue accepted it.
+    Given,
+    /// The device does not listen for it, or cannot receive it.
+    NotForIt,
+    /// Too much waits for the device now.
+    Later,
+}
+
+impl Hub {
+    /// Sends a connection a message that it has missed in a room that is being replayed, and before it the plain frames that came there in
+    /// between. `None`: it is gone, or has left the room.
+    pub fn replay(&self, member: &Arc<Member>, room: &RoomName, frame: &Frame) -> Option<Replayed> {
+        match member.replay(room, frame) {
+            Ok(replayed) => Some(replayed),
+            Err(error) => {
+                // A connection that has only left the room stays.
+                if error == QueueError::Full {
+                    self.give_up(member, error);
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells a connection how catching up went, by a frame that is made of the last kept message of each room that was sent live meanwhile.
+    pub fn send_resumed(&self, member: &Arc<Member>, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) {
+        if let Err(error) = member.send_resumed(frame) {
+            self.give_up(member, error);
+        }
+    }
+
+    /// What is kept in a room that is being replayed cannot be read for now: plain frames do not wait for it.
+    pub fn log_unreadable(&self, member: &Arc<Member>, room: &RoomName) {
+        if let Err(error) = member.give_waiting(|missing| missing.log_unreadable(room)) {
+            self.give_up(member, error);
+        }
+    }
+
+    /// It can be read again.
+    pub fn log_readable(&self, member: &Member, room: &RoomName) {
+        member.catching_up(|missing| missing.log_readable(room));
+    }
+
+    fn give_up(&self, member: &Arc<Member>, error: QueueError) {
+        match error {
+            QueueError::Full => self.close(member, &CloseCode::Slow.into()),
+            QueueError::Ended => self.ended(member, "transport_close"),
+            QueueError::Unsupported => false,
+        };
+    }
+}
+
+impl RoomGuard<'_> {
+    /// Puts a connection that has not gone live into the room, as `join` does; what was kept there is replayed first.
+    pub fn join_replaying(&self, member: &Arc<Member>, reason: super::Reason, plain_frames: PlainFrames) -> bool {
+        self.hub().enter(member, self.room(), reason, Some(plain_frames), usize::MAX)
+    }
+
+    /// Ends a connection's replay of the room: what has waited there is sent.
+    pub fn end_replay(&self, member: &Arc<Member>) {
+        if let Err(error) = member.give_waiting(|missing| missing.caught_up(self.room())) {
+            self.hub().give_up(member, error);
+        }
+    }
+
+    /// Has kept frames wait for a connection from now on, up to the bound in bytes, rather than be left to replaying.
+    pub fn begin_buffering(&self, member: &Member) {
+        member.catching_up(|missing| missing.begin_buffering(self.room()));
+    }
+
+    /// Whether all kept frames that were published since `begin_buffering` wait for the connection.
+    pub fn is_buffering(&self, member: &Member) -> bool {
+        member.catching_up(|missing| missing.is_buffering(self.room()))
+    }
+}
+
+impl Member {
+    fn replay(&self, room: &RoomName, frame: &Frame) -> Result<Replayed, QueueError> {
+        let mut state = self.state.lock();
+        let is_there = state.rooms.contains(room);
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Err(QueueError::Ended);
+        };
+        if !is_there || !missing.is_replaying(room) {
+            return Err(QueueError::Ended);
+        }
+        if !self.connection.has_room() {
+            return Ok(Replayed::Later);
+        }
+        let number = frame.entry.as_ref().map_or(0, |entry| entry.number);
+        let earlier = missing.before(room, number);
+        let ack = missing.ack_of(room, number);
+        earlier.into_iter().try_for_each(|earlier| self.give(earlier))?;
+        if !self.connection.listens_to(&frame.event) {
+            return Ok(Replayed::NotForIt);
+        }
+        match self.enqueue(frame, WriteMode::Batched, ack) {
+            Ok(()) => Ok(Replayed::Given),
+            Err(QueueError::Unsupported) => Ok(Replayed::NotForIt),
+            Err(QueueError::Full) => Ok(Replayed::Later),
+            Err(QueueError::Ended) => Err(QueueError::Ended),
+        }
+    }
+
+    /// Sends what waits and is due by this change. The connection goes live if that was all.
+    fn give_waiting(&self, due: impl FnOnce(&mut CatchingUp) -> Vec<Waiting>) -> Result<(), QueueError> {
+        let mut state = self.state.lock();
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Ok(());
+        };
+        let given = due(missing).into_iter().try_for_each(|waiting| self.give(waiting));
+        state.settle(&self.is_live);
+        given
+    }
+
+    /// Notes that the device is to be told how catching up went before the connection counts as live.
+    pub fn expect_resumed(&self) {
+        self.catching_up(CatchingUp::expect_resumed);
+    }
+
+    /// The positions in the frame must not be behind what was sent live meanwhile.
+    fn send_resumed(&self, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) -> Result<(), QueueError> {
+        let mut state = self.state.lock();
+        let Phase::CatchingUp(missing) = &mut state.phase else {
+            return Ok(());
+        };
+        let frame = frame(&missing.resumed_sent());
+        let is_for_it = self.connection.listens_to(&frame.event);
+        let sent = if is_for_it { self.connection.enqueue(&frame, WriteMode::Batched) } else { Ok(()) };
+        state.settle(&self.is_live);
+        sent
+    }
+
+    /// Whether kept messages of a room are being replayed to the connection.
+    pub fn is_replaying(&self, room: &RoomName) -> bool {
+        self.catching_up(|missing| missing.is_replaying(room))
+    }
+
+    fn catching_up<T: Default>(&self, act: impl FnOnce(&mut CatchingUp) -> T) -> T {
+        match &mut self.state.lock().phase {
+            Phase::CatchingUp(missing) => act(missing),
+            Phase::Live | Phase::Gone => T::default(),
+        }
+    }
+}
