@@ -1,6 +1,6 @@
-use super::{Commands, ConnectionInfo, Error, Page, Stats};
+use super::{Commands, ConnectionInfo, Error, Stats};
 use crate::auth::{Caller, Right};
-use crate::message::UserId;
+use crate::message::{Page, UserId};
 use crate::store::Store;
 
 impl Commands {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use super::{Commands, Error, Page, RoomUsers, Violation};
+use super::{Commands, Error, Violation};
 use crate::auth::{Caller, Right};
 use crate::delivery::TooMany;
-use crate::message::{RoomName, UserId};
+use crate::message::{Page, RoomName, RoomUsers, UserId};
 
 /// Puts a user into a room.
 #[derive(Clone, Debug)]

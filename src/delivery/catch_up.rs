@@ -2,7 +2,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Delivery, Resume, replay::Replay};
+use super::{
+    Delivery, Resume,
+    replay::Replay,
+    resumed::{ReplayFrom, Resumed, Standing},
+};
 use crate::hub::{Frame, Member, PlainFrames};
 use crate::message::{CloseCode, EventName, Payload, Position, RoomName};
 
@@ -16,51 +20,9 @@ pub(super) struct CatchUp {
     told: Option<BTreeMap<String, Resumed>>,
 }
 
-/// From where on a connection has missed what was kept.
-pub(super) enum ReplayFrom {
-    /// What was given to none of the user's connections.
-    Watermark,
-    /// What came after the last position that the device has seen.
-    Position(Position),
-}
-
-/// Where the log of a room stands.
-pub(super) enum Standing {
-    /// The room has no log.
-    NoLog,
-    /// It is in the store, and was not read yet.
-    Unknown,
-    /// All up to there was published.
-    At(Position),
-}
-
-/// How catching up in one room went, as a device is told.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Resumed {
-    /// Nothing is missing.
-    pub(super) recovered: bool,
-    /// Messages that were replayed.
-    pub(super) count: u64,
-    /// Where the room stands now: from there on the device resumes the next time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) position: Option<String>,
-}
-
 #[derive(Serialize)]
 struct AllResumed<'a> {
     rooms: &'a BTreeMap<String, Resumed>,
-}
-
-impl Resumed {
-    /// The device has been given a later message already.
-    fn move_on(&mut self, number: Option<u64>) {
-        if let (Some(number), Some(Ok(position))) =
-            (number, self.position.as_ref().map(|text| text.parse::<Position>()))
-            && number > position.number
-        {
-            self.position = Some(Position { number, ..position }.to_string());
-        }
-    }
 }
 
 impl CatchUp {

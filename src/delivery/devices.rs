@@ -1,22 +1,13 @@
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{
-    Delivery, Resume,
-    catch_up::{CatchUp, Standing},
-};
+use super::{Delivery, Resume, catch_up::CatchUp, resumed::Standing};
 use crate::hub::{Connection, Frame, Member, PlainFrames, Reason};
 use crate::limits;
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
 
-/// How long a connection that was let in may take to go live.
-const READY_WITHIN: Duration = Duration::from_secs(5);
 const DRAIN_TICK: Duration = Duration::from_millis(10);
 /// Connections that are looked at before other tasks get a chance to run.
 pub(super) const STRETCH: usize = 1_024;
@@ -111,32 +102,6 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.ended(CloseCode::Unready.as_str());
-    }
-}
-
-/// Connections that were let in and are to go live, in the order in which they came. One queue for all: a timer for each would outweigh
-/// what is kept of a device besides.
-#[derive(Default)]
-pub(super) struct ReadyDeadlines(Mutex<VecDeque<(Instant, Weak<Member>)>>);
-
-impl ReadyDeadlines {
-    fn push(&self, member: &Arc<Member>) {
-        self.0.lock().push_back((Instant::now() + READY_WITHIN, Arc::downgrade(member)));
-    }
-
-    /// Those whose time is up, and who have not gone live.
-    fn late(&self, now: Instant) -> Vec<Arc<Member>> {
-        let mut deadlines = self.0.lock();
-        let due = deadlines.iter().take_while(|(due, _)| *due <= now).count();
-        let late = deadlines
-            .drain(..due)
-            .filter_map(|(_, member)| member.upgrade())
-            .filter(|member| member.is_awaiting_transport());
-        let late = late.collect();
-        if deadlines.is_empty() {
-            deadlines.shrink_to_fit();
-        }
-        late
     }
 }
 

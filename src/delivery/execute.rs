@@ -2,10 +2,10 @@ use tokio::time::Instant;
 
 use super::{
     Delivery,
+    accepted::{Accepted, EmitError, Published},
     acks::PendingAcks,
-    collapse::Topic,
+    collapse_windows::Topic,
     proof::UnprovenFanOut,
-    publish::{Accepted, EmitError, Published},
 };
 use crate::hub::{Counts, EntryMeta, FanOut, Frame, RoomGuard, WriteMode};
 use crate::message::{AckRequest, MessageId, Payload, Position, Receipt, RoomName};

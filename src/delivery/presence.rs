@@ -2,8 +2,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::{Delivery, NODE, Page, RoomUsers};
-use crate::message::{CloseReason, ConnectionId, RoomName, Transport, UserId};
+use super::{Delivery, NODE};
+use crate::message::{CloseReason, ConnectionId, Page, RoomName, RoomUsers, Transport, UserId};
 
 /// What can be told of a connection.
 #[derive(Clone, Debug)]

@@ -4,10 +4,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Delivery,
-    catch_up::{ReplayFrom, Resumed},
     first_resume_grace::GRACE,
     log_lane::published_head,
     proof::OwnMessage,
+    resumed::{ReplayFrom, Resumed},
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};

@@ -1,21 +1,9 @@
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::Delivery;
 use crate::hub::{Frame, Member, RoomGuard};
 use crate::message::{EventName, RoomName};
 use crate::state::RetainedValue;
-
-/// `[retain]`: the last payload per room and event, for those who join later.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct RetainConfig {
-    /// Payloads kept at one time.
-    pub max_entries: usize,
-    /// Bytes of one room's payloads, each with its event's name and 64 more: whoever joins is sent all of them.
-    pub max_room_bytes: usize,
-}
 
 impl Delivery {
     /// Sends what is retained in a room to a connection that has just joined it. With the room locked: nothing newer can be on
@@ -36,5 +24,10 @@ impl Delivery {
     /// All that is retained in a room, ordered by event.
     pub fn retained_in(&self, room: &RoomName) -> Vec<(EventName, RetainedValue)> {
         self.inner.retained.of_room(room, self.inner.clock.now())
+    }
+
+    /// Whether a room's last messages are kept.
+    pub fn has_history(&self, room: &RoomName) -> bool {
+        self.inner.history.keeps(room)
     }
 }

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Delivery, catch_up::Standing, log_lane::published_head};
+use super::{Delivery, log_lane::published_head, resumed::Standing};
 use crate::hub::{Member, PlainFrames, Reason, RoomGuard};
 use crate::message::{Position, RoomName, UserId};
 use crate::state::TooMany;

@@ -1,4 +1,5 @@
-use super::encode;
+use std::time::Duration;
+
 use crate::message::{self, AckOutcome, Acks};
 use crate::proto::v1::{Ack, ack};
 
@@ -60,9 +61,15 @@ impl AckRoom {
             connection_id: ack.connection.to_string(),
             outcome: outcome.into(),
             json: reply.to_owned(),
-            elapsed: Some(encode::duration(ack.elapsed)),
+            elapsed: Some(wire_duration(ack.elapsed)),
         }
     }
+}
+
+/// A duration for the wire.
+fn wire_duration(duration: Duration) -> prost_types::Duration {
+    let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or_default();
+    prost_types::Duration { seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), nanos }
 }
 
 #[cfg(test)]

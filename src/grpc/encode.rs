@@ -1,7 +1,5 @@
-use std::time::Duration;
-
-use crate::command::{ConnectionInfo, Error, ListedMessage, Page};
-use crate::message::{self, Transport};
+use crate::command::{ConnectionInfo, Error, ListedMessage};
+use crate::message::{self, Page, Transport};
 use crate::proto::v1::{self, EmitResult, Receipt, StoredMessage, UserSummary, emit_result, stored_message};
 
 use super::{acks::AckRoom, status::emit_error_of};
@@ -9,12 +7,6 @@ use super::{acks::AckRoom, status::emit_error_of};
 /// A count for the wire.
 pub(super) fn count32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// A duration for the wire.
-pub(super) fn duration(duration: Duration) -> prost_types::Duration {
-    let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or_default();
-    prost_types::Duration { seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), nanos }
 }
 
 /// A receipt, as one of those that share this room.

@@ -32,7 +32,6 @@ mod replay;
 pub use replay::{PlainFrames, Replayed};
 
 mod page;
-pub use page::{Page, RoomUsers};
 
 use std::sync::{
     Arc,

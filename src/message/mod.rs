@@ -33,6 +33,9 @@ pub use receipt::Receipt;
 mod closing;
 pub use closing::{CloseCode, CloseReason};
 
+mod page;
+pub use page::{Page, RoomUsers};
+
 mod transport;
 pub use transport::Transport;
 

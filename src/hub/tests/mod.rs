@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::message::{AckOutcome, CloseCode, ConnectionId, EventName, Exceptions, Payload, Transport};
+use crate::message::{AckOutcome, CloseCode, ConnectionId, EventName, Exceptions, Page, Payload, Transport};
 
 mod modes;
 

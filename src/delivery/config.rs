@@ -2,9 +2,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Delivery;
-use crate::message::{RoomName, RoomPattern};
+use crate::message::RoomPattern;
 use crate::state::{History, HistoryRule};
+
+/// `[retain]`: the last payload per room and event, for those who join later.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetainConfig {
+    /// Payloads kept at one time.
+    pub max_entries: usize,
+    /// Bytes of one room's payloads, each with its event's name and 64 more: whoever joins is sent all of them.
+    pub max_room_bytes: usize,
+}
+
+/// `[collapse]`: of emits that follow each other quickly under one key, the first goes at once and then the last of each window.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollapseConfig {
+    /// How long a window is.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// Keys with an open window at one time.
+    pub max_keys: usize,
+}
 
 /// `[[rooms]]`: what is special about rooms with such names.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -34,13 +54,6 @@ pub struct RoomHistory {
 pub struct HistoryConfig {
     /// Bytes of the messages.
     pub max_bytes: usize,
-}
-
-impl Delivery {
-    /// Whether a room's last messages are kept.
-    pub fn has_history(&self, room: &RoomName) -> bool {
-        self.inner.history.keeps(room)
-    }
 }
 
 /// The history that is configured.

@@ -1,0 +1,165 @@
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    future::Future,
+    pin::Pin,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::accepted::{Accepted, EmitError, Published};
+use crate::message::{MessageId, RoomName};
+use crate::store::{self, NewMessage};
+
+/// Rooms with work, and emits that were refused though the database may have kept them.
+#[derive(Default)]
+pub(super) struct LogLanes {
+    lanes: Mutex<Lanes>,
+    pub(super) uncertain: Mutex<HashMap<RoomName, Vec<MessageId>>>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    rooms: HashMap<RoomName, Lane>,
+    bytes: usize,
+}
+
+/// A room's work. A task runs as long as there is a lane.
+#[derive(Default)]
+struct Lane {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+pub(super) enum Job {
+    Append(Box<PendingAppend>),
+    Task(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+pub(super) enum Batch {
+    Appends(Vec<PendingAppend>),
+    Task(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// An emit that is to be stored, and where its result goes.
+pub(super) struct PendingAppend {
+    pub(super) accepted: Accepted,
+    pub(super) idempotency: Option<store::IdempotencyKey>,
+    pub(super) answer: oneshot::Sender<Published>,
+}
+
+/// Rooms of which uncertain messages are remembered, and messages of each.
+const MAX_UNCERTAIN: usize = 1_000;
+/// Emits of one room that are written at one time, and their bytes.
+const MAX_BATCH: usize = 128;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Bytes that wait in the lane of one room, and in all lanes. The store's writer holds a part of them.
+const MAX_LANE_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 64 << 20;
+
+impl LogLanes {
+    /// Puts work behind that of its room. True if no task takes care of the lane yet.
+    pub(super) fn push(&self, room: &RoomName, job: Job) -> Result<bool, EmitError> {
+        let (mut lanes, bytes) = (self.lanes.lock(), job.bytes());
+        let lane_bytes = lanes.rooms.get(room).map_or(0, |lane| lane.bytes);
+        // One that is larger than the bound comes alone.
+        if bytes > 0 && ((lane_bytes > 0 && lane_bytes + bytes > MAX_LANE_BYTES) || lanes.bytes + bytes > MAX_BYTES) {
+            return Err(EmitError::StoreBusy);
+        }
+        lanes.bytes += bytes;
+        let (lane, is_first) = match lanes.rooms.entry(room.clone()) {
+            Entry::Occupied(lane) => (lane.into_mut(), false),
+            Entry::Vacant(lane) => (lane.insert(Lane::default()), true),
+        };
+        lane.bytes += bytes;
+        lane.jobs.push_back(job);
+        Ok(is_first)
+    }
+
+    /// Takes the first work: a task, or as many appends as are good to write at one time. `None`: there is none, and the lane is gone.
+    pub(super) fn take(&self, room: &RoomName) -> Option<Batch> {
+        let mut lanes = self.lanes.lock();
+        let jobs = &mut lanes.rooms.get_mut(room)?.jobs;
+        let (mut appends, mut bytes) = (Vec::new(), 0);
+        while let Some(Job::Append(append)) = jobs.front() {
+            bytes += append.bytes();
+            if !appends.is_empty() && (bytes > MAX_BATCH_BYTES || appends.len() == MAX_BATCH) {
+                break;
+            }
+            if let Some(Job::Append(append)) = jobs.pop_front() {
+                appends.push(*append);
+            }
+        }
+        if !appends.is_empty() {
+            return Some(Batch::Appends(appends));
+        }
+        if let Some(Job::Task(task)) = jobs.pop_front() {
+            return Some(Batch::Task(task));
+        }
+        lanes.rooms.remove(room);
+        None
+    }
+
+    /// Gives the bytes of work back that is done.
+    pub(super) fn release(&self, room: &RoomName, bytes: usize) {
+        let mut lanes = self.lanes.lock();
+        lanes.bytes = lanes.bytes.saturating_sub(bytes);
+        if let Some(lane) = lanes.rooms.get_mut(room) {
+            lane.bytes = lane.bytes.saturating_sub(bytes);
+        }
+    }
+
+    pub(super) fn note_uncertain(&self, room: &RoomName, ids: impl Iterator<Item = MessageId>) {
+        let mut uncertain = self.uncertain.lock();
+        if uncertain.len() < MAX_UNCERTAIN || uncertain.contains_key(room) {
+            let known = uncertain.entry(room.clone()).or_default();
+            known.extend(ids);
+            known.truncate(MAX_UNCERTAIN);
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append(append) => append.bytes(),
+            Self::Task(_) => 0,
+        }
+    }
+}
+
+impl PendingAppend {
+    /// What it takes up while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.accepted.emit.payload.len()
+    }
+
+    pub(super) fn message(&self) -> NewMessage {
+        let (accepted, emit) = (&self.accepted, &self.accepted.emit);
+        NewMessage {
+            room: accepted.room().clone(),
+            id: accepted.message_id,
+            event: emit.event.clone(),
+            payload: accepted.payload(),
+            except_users: emit.except.users.clone(),
+            ttl: emit.ttl,
+            idempotency: self.idempotency.clone(),
+        }
+    }
+}
+
+/// Takes a lane away whose task has panicked: what waits in it is refused, and the next emit begins another.
+pub(super) struct LaneGuard<'a> {
+    pub(super) lanes: &'a LogLanes,
+    pub(super) room: &'a RoomName,
+}
+
+impl Drop for LaneGuard<'_> {
+    fn drop(&mut self) {
+        let mut lanes = self.lanes.lanes.lock();
+        let lane = lanes.rooms.remove(self.room);
+        lanes.bytes -= lane.as_ref().map_or(0, |lane| lane.bytes);
+        // The answers that wait are dropped without the lock.
+        drop(lanes);
+    }
+}

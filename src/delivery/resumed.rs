@@ -1,0 +1,45 @@
+use serde::Serialize;
+
+use crate::message::Position;
+
+/// From where on a connection has missed what was kept.
+pub(super) enum ReplayFrom {
+    /// What was given to none of the user's connections.
+    Watermark,
+    /// What came after the last position that the device has seen.
+    Position(Position),
+}
+
+/// Where the log of a room stands.
+pub(super) enum Standing {
+    /// The room has no log.
+    NoLog,
+    /// It is in the store, and was not read yet.
+    Unknown,
+    /// All up to there was published.
+    At(Position),
+}
+
+/// How catching up in one room went, as a device is told.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Resumed {
+    /// Nothing is missing.
+    pub(super) recovered: bool,
+    /// Messages that were replayed.
+    pub(super) count: u64,
+    /// Where the room stands now: from there on the device resumes the next time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) position: Option<String>,
+}
+
+impl Resumed {
+    /// The device has been given a later message already.
+    pub(super) fn move_on(&mut self, number: Option<u64>) {
+        if let (Some(number), Some(Ok(position))) =
+            (number, self.position.as_ref().map(|text| text.parse::<Position>()))
+            && number > position.number
+        {
+            self.position = Some(Position { number, ..position }.to_string());
+        }
+    }
+}

@@ -1,0 +1,62 @@
+use std::time::Duration;
+
+use tokio::{task::yield_now, time::MissedTickBehavior};
+
+use super::Delivery;
+use crate::hub::Reason;
+
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Delivery {
+    /// Forgets what has ended, again and again, until the server stops.
+    pub(super) async fn sweep_loop(self) {
+        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.inner.lifecycle.is_stopping() {
+            tokio::select! {
+                () = self.inner.lifecycle.stopping() => {}
+                _ = tick.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    /// Forgets what has ended, in steps that are short, since each has a lock: others get a chance to run in between.
+    async fn sweep(&self) {
+        self.close_late();
+        self.inner.first_resume_grace.sweep();
+        while self.inner.idempotency.sweep() {
+            yield_now().await;
+        }
+        let now = self.inner.clock.now();
+        while self.inner.retained.sweep(now) {
+            yield_now().await;
+        }
+        let mut swept = 0;
+        while let Some(next) = self.inner.history.sweep(now.as_millisecond(), swept) {
+            swept = next;
+            yield_now().await;
+        }
+        // A user who has used the right to join a room stays: what has ended is the right.
+        while !self.inner.grants.sweep().is_empty() {
+            yield_now().await;
+        }
+        self.sweep_memberships().await;
+    }
+
+    async fn sweep_memberships(&self) {
+        loop {
+            let ended = self.inner.memberships.sweep();
+            if ended.is_empty() {
+                return;
+            }
+            for (user, room) in ended {
+                self.leave_now(&user, &room, Reason::Backend);
+                // A JoinRoom in between saw its connections in the room still.
+                if self.inner.memberships.has(&user, &room) {
+                    self.join_again(&user, &room).await;
+                }
+            }
+            yield_now().await;
+        }
+    }
+}
