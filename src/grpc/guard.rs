@@ -39,6 +39,12 @@ impl Audited {
     }
 }
 
+/// Who makes a call, as the guard found out.
+pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Arc<Caller>, Status> {
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    caller.ok_or_else(|| Status::unauthenticated("the call has no API key"))
+}
+
 /// A call that was let through.
 struct Admitted {
     caller: Arc<Caller>,

@@ -1,9 +1,9 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller,
     decode::{self, Fields},
     encode,
+    guard::caller,
 };
 use crate::command::{Commands, DeleteMessages, Error, ListMessages, MarkRead};
 use crate::message::{EventName, MessageId, Payload, Position, RoomName, UserId};

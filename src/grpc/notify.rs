@@ -6,10 +6,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     acks::AckRoom,
-    caller,
     decode::{self, EmitParts, Fields, MAX_LISTED},
     encode,
-    guard::{Audited, Received},
+    guard::{Audited, Received, caller},
     payload::Raw,
     status::promised,
 };

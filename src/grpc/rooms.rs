@@ -1,9 +1,9 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    caller,
     decode::{self, Fields},
     encode,
+    guard::caller,
 };
 use crate::command::{Commands, Error, JoinRoom};
 use crate::message::{RoomName, UserId};
