@@ -9,8 +9,8 @@
 //!
 //! A backend's call is decoded by the edge [`grpc`] into a command. [`command`] asks whether the caller may do that,
 //! and within which limits. [`delivery`] takes the emit: an idempotency key that is known answers with the first
-//! receipt; else the room is locked, [`store`] keeps what is to be stored, and [`hub`] puts one shared frame into the queue of each
-//! connection in the room. What became of it at each of them is counted, and goes back to the backend as the receipt. A device connects
+//! receipt. Else a stored emit is appended by [`store`] in its room's log lane, without the room lock. Then the room is locked, and
+//! [`hub`] puts one shared frame into the queue of each connection in it. What became of it at each of them is counted, and goes back to the backend as the receipt. A device connects
 //! through the edge [`socketio`] or [`websocket`], which verifies its token, and is a member of its rooms in the hub until
 //! its connection ends. What it sends is a command, too: it does what a rule of the configuration says, or nothing.
 //!
@@ -33,7 +33,8 @@
 //! | mailbox | the stored messages of one room (so of one user: `user:{id}`), numbered by position |
 //! | position | a message's place in its room's sequence: the text `epoch.number`, opaque to devices |
 //! | watermark | the position up to which a user's devices have proven the user's own mailbox; a message below it that no device has proven is *skipped*, and goes to the next device |
-//! | turn | the right to act on a room: whoever holds it stores, sends, or joins; one at a time, in order |
+//! | room lock | the fair lock of a room: its holder publishes to the room or joins a connection to it, and touches nothing but memory |
+//! | log lane | the work on one room's mailbox: one thing at a time, in the order in which it came |
 //! | node | one running `bugle serve` |
 //!
 //! These words stand in code, proto, logs, metrics and documentation, and no synonyms for them.
@@ -51,7 +52,8 @@
 //! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message`, `transport` |
 //! | [`store`] | what outlives a process: mailboxes, and what users have read; all SQL is here | `message` |
 //! | [`state`] | what nodes share, and one node keeps in memory: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message` |
-//! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `state`, `transport` |
+//! | [`cluster`] | the bus between nodes; one node calls itself | `message`, `proto` |
+//! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `state`, `cluster`, `transport` |
 //! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery`, `store` |
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto`, `transport` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `transport`, `engineioxide` |
@@ -75,9 +77,11 @@
 //!
 //! - A connection counts once as matched, and once as enqueued or dropped, in the receipt of each emit that finds it
 //!   in the audience.
-//! - Emits to one room are fanned out one at a time, under the room's turn: all connections in it see one order.
-//! - What is stored is on disk before it is sent, and fanned out in the order of its positions, under the same turn. A connection that has
-//!   missed messages of a room gets them before anything live of that room: the last of them are read under the turn, too.
+//! - Emits to one room are fanned out one at a time, under the room lock: all connections in it see one order.
+//! - What is stored is on disk before it is sent, and fanned out in the order of its positions: the log lane of its room commits without the
+//!   room lock, and then publishes under it. A device that resumes gets what it missed of a room before anything live of it, unless the
+//!   store cannot be read. To one that does not resume plain emits are sent at once, but none overtakes a stored one that was published
+//!   since it connected.
 //! - A connection is catching up, then live, then gone. Gone is final: nothing that runs late revives it.
 //! - A message of a user's own mailbox counts as given when a device has proven it: by the pong of a ping that was sent after it, or while
 //!   polling by the next poll. Neither an enqueue nor a write nor a close moves the watermark.
@@ -108,6 +112,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod delivery;

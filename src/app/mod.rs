@@ -311,7 +311,7 @@ impl Listening {
         }
         self.devices_done.cancel();
         self.admin_done.cancel();
-        let stats = self.delivery.stats();
+        let stats = self.delivery.own_stats();
         if let Some(store) = &self.store {
             store.close();
         }

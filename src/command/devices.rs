@@ -82,7 +82,7 @@ pub struct DisconnectUser {
 
 impl Commands {
     /// Closes the connections of a user and says how many that were. Official clients do not come back by themselves.
-    pub fn disconnect_user(&self, caller: &Caller, command: DisconnectUser) -> Result<usize, Error> {
+    pub async fn disconnect_user(&self, caller: &Caller, command: DisconnectUser) -> Result<usize, Error> {
         let audience = Audience::user(&command.user);
         let allowed = caller.may(Right::Disconnect).map_err(Error::from);
         allowed.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), None, error))?;
@@ -91,7 +91,7 @@ impl Commands {
         } else {
             CloseReason::new(CloseCode::Disconnected, command.reason)
         };
-        let disconnected = self.delivery.disconnect_user(&command.user, &reason, &command.except);
+        let disconnected = self.delivery.disconnect_user(&command.user, &reason, &command.except).await?;
         audit::user_disconnected(&caller.name, &audience, &reason.text, disconnected);
         Ok(disconnected)
     }

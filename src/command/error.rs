@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::auth::{KeyRefused, MissingScope};
+use crate::delivery::BusError;
 use crate::message::Invalid;
 
 /// Why a command was refused: the closed list.
@@ -87,6 +88,13 @@ impl Error {
 impl From<Violation> for Error {
     fn from(violation: Violation) -> Self {
         Self::InvalidArgument(vec![violation])
+    }
+}
+
+/// What was asked may be done on some nodes, and is safe to ask again.
+impl From<BusError> for Error {
+    fn from(error: BusError) -> Self {
+        Self::Unavailable(format!("{error}, so the other nodes did not answer: ask again"))
     }
 }
 

@@ -10,35 +10,31 @@ impl Commands {
     }
 
     /// A user's connections, ordered by id; none if the user is offline.
-    pub fn get_user(&self, caller: &Caller, user: &UserId) -> Result<Vec<ConnectionInfo>, Error> {
+    pub async fn get_user(&self, caller: &Caller, user: &UserId) -> Result<Vec<ConnectionInfo>, Error> {
         caller.may(Right::Presence)?;
-        Ok(self.delivery.connections_of(user))
+        Ok(self.delivery.connections_of(user).await?)
     }
 
     /// How many connections each of these users has.
-    pub fn get_users(&self, caller: &Caller, users: Vec<UserId>) -> Result<Vec<(UserId, usize)>, Error> {
+    pub async fn get_users(&self, caller: &Caller, users: Vec<UserId>) -> Result<Vec<(UserId, usize)>, Error> {
         caller.may(Right::Presence)?;
-        let counted = |user| {
-            let count = self.delivery.connection_count(&user);
-            (user, count)
-        };
-        Ok(users.into_iter().map(counted).collect())
+        Ok(self.delivery.connection_counts(users).await?)
     }
 
     /// The users who are online, ordered by id, from the first one after `after`.
-    pub fn list_users(&self, caller: &Caller, after: &str, size: usize) -> Result<Page<UserId>, Error> {
+    pub async fn list_users(&self, caller: &Caller, after: &str, size: usize) -> Result<Page<UserId>, Error> {
         caller.may(Right::Presence)?;
-        Ok(self.delivery.list_users(after, size))
+        Ok(self.delivery.list_users(after, size).await?)
     }
 
     /// How many users, connections and rooms there are.
-    pub fn get_stats(&self, caller: &Caller) -> Result<Stats, Error> {
+    pub async fn get_stats(&self, caller: &Caller) -> Result<Stats, Error> {
         caller.may(Right::Presence)?;
-        Ok(self.stats())
+        Ok(self.delivery.stats().await?)
     }
 
-    /// The same for the operator's metrics, which want no key.
-    pub fn stats(&self) -> Stats {
-        self.delivery.stats()
+    /// The same of this node alone, for the operator's metrics, which need no key.
+    pub fn own_stats(&self) -> Stats {
+        self.delivery.own_stats()
     }
 }

@@ -12,7 +12,7 @@ pub struct JoinRoom {
     pub user: UserId,
     /// Where to.
     pub room: RoomName,
-    /// For how long later connections join too.
+    /// For how long: for the connections of now and later ones.
     pub ttl: Duration,
 }
 
@@ -61,11 +61,11 @@ pub(super) fn not_reserved(room: &RoomName) -> Result<(), Violation> {
 }
 
 impl Commands {
-    /// Takes a user out of a room, and says how many connections left.
-    pub fn leave_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
+    /// Ends a `JoinRoom`, and says how many connections left: those that are in the room for another reason stay.
+    pub async fn leave_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(room)?;
-        Ok(self.delivery.leave_user(user, room))
+        Ok(self.delivery.leave_user(user, room).await?)
     }
 }
 
@@ -81,25 +81,37 @@ impl Commands {
 }
 
 impl Commands {
-    /// Takes the right to join a room back, and says how many connections left the room.
-    pub fn forbid_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
+    /// Takes the right to join a room back, ends what client events joined there, and says how many connections left.
+    pub async fn forbid_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(room)?;
-        Ok(self.delivery.forbid_user(user, room))
+        Ok(self.delivery.forbid_user(user, room).await?)
     }
 }
 
 impl Commands {
     /// The rooms whose names begin with `prefix`, ordered by name, from the first one after `after`.
-    pub fn list_rooms(&self, caller: &Caller, prefix: &str, after: &str, size: usize) -> Result<Page<RoomName>, Error> {
+    pub async fn list_rooms(
+        &self,
+        caller: &Caller,
+        prefix: &str,
+        after: &str,
+        size: usize,
+    ) -> Result<Page<RoomName>, Error> {
         caller.may(Right::Rooms)?;
-        Ok(self.delivery.list_rooms(prefix, after, size))
+        Ok(self.delivery.list_rooms(prefix, after, size).await?)
     }
 
     /// The users in a room, ordered by id, from the first one after `after`.
-    pub fn get_room(&self, caller: &Caller, room: &RoomName, after: &str, size: usize) -> Result<RoomUsers, Error> {
+    pub async fn get_room(
+        &self,
+        caller: &Caller,
+        room: &RoomName,
+        after: &str,
+        size: usize,
+    ) -> Result<RoomUsers, Error> {
         caller.may(Right::Rooms)?;
-        let users = self.delivery.list_room(room, after, size);
+        let users = self.delivery.list_room(room, after, size).await?;
         users.ok_or_else(|| Error::NotFound("nobody is in this room".into()))
     }
 }

@@ -36,7 +36,7 @@ impl Admission {
         self.member.connection().transport()
     }
 
-    /// The rooms that the connection is in, in the order in which it joined.
+    /// The rooms that the connection is in, in no particular order.
     pub fn rooms(&self) -> Vec<RoomName> {
         self.member.rooms()
     }
@@ -122,6 +122,11 @@ impl Delivery {
         // The same text, if its token's identity has it: it is kept as long as the device.
         let own = token_rooms.iter().find(|room| **room == own).cloned().unwrap_or(own);
         let memberships = self.inner.memberships.rooms(&user);
+        let mut rooms = vec![(RoomName::everyone(), Reason::Token)];
+        rooms.extend(token_rooms.iter().map(|room| (room.clone(), Reason::Token)));
+        rooms.extend(memberships.iter().map(|room| (room.clone(), Reason::Backend)));
+        rooms.extend(event_rooms.iter().map(|room| (room.clone(), Reason::Device)));
+        self.subscribe(rooms.iter().map(|(room, _)| room).chain([&own])).await;
         let (admission, standing) =
             self.enter(&own, user, connection, catch_up.begin_replay(&own, resume, self)).await?;
         let member = &admission.member;
@@ -129,11 +134,7 @@ impl Delivery {
         if catch_up.tells() {
             member.expect_resumed();
         }
-        let by_token = token_rooms.iter().map(|room| (room.clone(), Reason::Token));
-        let by_backend = memberships.iter().map(|room| (room.clone(), Reason::Backend));
-        let by_events = event_rooms.iter().map(|room| (room.clone(), Reason::Device));
-        let everyone = std::iter::once((RoomName::everyone(), Reason::Token));
-        for (room, reason) in everyone.chain(by_token).chain(by_backend).chain(by_events) {
+        for (room, reason) in rooms {
             if member.add_reason(&room, reason) {
                 continue;
             }

@@ -18,7 +18,8 @@ struct Execution<'a> {
     fan_out: FanOut<'a>,
     message_id: MessageId,
     received: Instant,
-    began: Instant,
+    /// When it was sent, if it asks for acknowledgements.
+    began: Option<Instant>,
     ack: Option<Box<AckRequest>>,
     unproven: Option<UnprovenFanOut>,
 }
@@ -52,7 +53,15 @@ impl Delivery {
     ) -> Result<Execution<'a>, EmitError> {
         let payload = accepted.payload();
         if accepted.emit.retain {
-            self.retain(guard, &accepted, &payload)?;
+            let retained = self.retain(guard, &accepted, &payload);
+            match (retained, stored) {
+                (Ok(()), _) => {}
+                (Err(refused), None) => return Err(refused),
+                // It is on disk: its devices are to get it. There was room when it was accepted.
+                (Err(error), Some(_)) => {
+                    tracing::warn!(%error, room.name = %guard.room(), "a stored payload is not retained");
+                }
+            }
         }
         let in_history = if stored.is_none() && !accepted.emit.volatile {
             self.append_to_history(guard, &accepted, &payload)
@@ -75,7 +84,7 @@ impl Delivery {
             fan_out,
             message_id,
             received,
-            began: Instant::now(),
+            began: emit.ack.as_ref().map(|_| Instant::now()),
             ack: emit.ack,
             unproven,
         })
@@ -91,7 +100,9 @@ impl Delivery {
         let Counts { matched, enqueued, dropped, .. } = counts;
         tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
         let receipt = Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) };
-        let acks = ack.map(|request| PendingAcks::new(*request, waiters, began, self.inner.lifecycle.clone()));
+        let acks = ack.zip(began);
+        let acks =
+            acks.map(|(request, began)| PendingAcks::new(*request, waiters, began, self.inner.lifecycle.clone()));
         (receipt, acks)
     }
 

@@ -29,6 +29,12 @@ impl Delivery {
 
     /// Appends an emit to its room's mailbox and publishes it then. Its place among the emits to the room is that of this call.
     pub(super) fn append(&self, accepted: Accepted, claimed: Option<(IdempotencyKey, Claim)>) -> Publishing {
+        // Before the message is on disk: it would be there, and the caller told that it is not.
+        if accepted.emit.retain
+            && let Err(refused) = self.can_retain([accepted.room()], &accepted.emit)
+        {
+            return Publishing::Done(Err(refused));
+        }
         let (answer, answered) = oneshot::channel();
         let room = accepted.room().clone();
         let (key, claim) = claimed.unzip();

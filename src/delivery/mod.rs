@@ -66,8 +66,9 @@ mod devices;
 pub use devices::Admission;
 
 // What goes through delivery unchanged.
+pub use crate::cluster::BusError;
 pub use crate::hub::Connection;
 pub use crate::state::{RetainedValue, TooMany};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,7 @@ use super::{
     ready_deadlines::ReadyDeadlines,
 };
 use crate::clock::Clock;
+use crate::cluster::Bus;
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
@@ -50,6 +51,7 @@ pub struct Delivery {
 }
 
 pub(super) struct Inner {
+    pub(super) bus: Bus,
     pub(super) hub: Hub,
     pub(super) idempotency: Idempotency,
     /// Where backends have put users.
@@ -76,6 +78,7 @@ impl Delivery {
         let Deps { limits, retain, collapse, rooms, history, store, max_waiting_bytes, queued, clock, lifecycle } =
             deps;
         let inner = Inner {
+            bus: Bus::Solo,
             hub: Hub::new(max_waiting_bytes),
             retained: Retained::new(retain.max_entries, retain.max_room_bytes),
             collapse: Collapse::new(collapse),

@@ -3,6 +3,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::{Delivery, NODE};
+use crate::cluster::BusError;
+use crate::hub::Member;
 use crate::message::{CloseReason, ConnectionId, Page, RoomName, RoomUsers, Transport, UserId};
 
 /// What can be told of a connection.
@@ -39,56 +41,79 @@ pub struct Stats {
 
 impl Delivery {
     /// Closes a user's connections but the excepted ones, and says how many that were.
-    pub fn disconnect_user(&self, user: &UserId, reason: &CloseReason, except: &[ConnectionId]) -> usize {
-        let members = self.hub().of_user(user);
-        let closed = members.iter().filter(|member| !except.contains(&member.id()));
-        closed.filter(|member| self.hub().close(member, reason)).count()
+    pub async fn disconnect_user(
+        &self,
+        user: &UserId,
+        reason: &CloseReason,
+        except: &[ConnectionId],
+    ) -> Result<usize, BusError> {
+        let closing = || {
+            let members = self.hub().of_user(user);
+            let closed = members.iter().filter(|member| !except.contains(&member.id()));
+            closed.filter(|member| self.hub().close(member, reason)).count()
+        };
+        self.inner.bus.ask(closing).await
     }
 
     /// A user's connections, ordered by id.
-    pub fn connections_of(&self, user: &UserId) -> Vec<ConnectionInfo> {
-        let mut members = self.hub().of_user(user);
-        members.sort_by_key(|member| member.id());
-        let info = |member: &std::sync::Arc<crate::hub::Member>| {
-            let connection = member.connection();
-            let mut rooms = member.rooms();
-            rooms.sort();
-            ConnectionInfo {
-                id: member.id(),
-                node: NODE,
-                transport: connection.transport(),
-                rooms,
-                connected_at: connection.connected_at(),
-                address: connection.address(),
-                user_agent: connection.user_agent().to_owned(),
-            }
+    pub async fn connections_of(&self, user: &UserId) -> Result<Vec<ConnectionInfo>, BusError> {
+        let listing = || {
+            let mut members = self.hub().of_user(user);
+            members.sort_by_key(|member| member.id());
+            members.iter().map(|member| ConnectionInfo::of(member)).collect()
         };
-        members.iter().map(info).collect()
+        self.inner.bus.ask(listing).await
     }
 
-    /// How many connections a user has.
-    pub fn connection_count(&self, user: &UserId) -> usize {
-        self.hub().of_user(user).len()
+    /// How many connections each of these users has.
+    pub async fn connection_counts(&self, users: Vec<UserId>) -> Result<Vec<(UserId, usize)>, BusError> {
+        let counted = |user| {
+            let count = self.hub().of_user(&user).len();
+            (user, count)
+        };
+        self.inner.bus.ask(|| users.into_iter().map(counted).collect()).await
     }
 
     /// The users with a connection, ordered by id, from the first one after `after`.
-    pub fn list_users(&self, after: &str, size: usize) -> Page<UserId> {
-        self.hub().list_users(after, size)
+    pub async fn list_users(&self, after: &str, size: usize) -> Result<Page<UserId>, BusError> {
+        self.inner.bus.ask(|| self.hub().list_users(after, size)).await
     }
 
     /// The rooms with a connection whose names begin with `prefix`, ordered by name, from the first one after `after`.
-    pub fn list_rooms(&self, prefix: &str, after: &str, size: usize) -> Page<RoomName> {
-        self.hub().list_rooms(prefix, after, size)
+    pub async fn list_rooms(&self, prefix: &str, after: &str, size: usize) -> Result<Page<RoomName>, BusError> {
+        self.inner.bus.ask(|| self.hub().list_rooms(prefix, after, size)).await
     }
 
     /// The users in a room, ordered by id, from the first one after `after`; none if nobody is in it.
-    pub fn list_room(&self, room: &RoomName, after: &str, size: usize) -> Option<RoomUsers> {
-        self.hub().list_room(room, after, size)
+    pub async fn list_room(&self, room: &RoomName, after: &str, size: usize) -> Result<Option<RoomUsers>, BusError> {
+        self.inner.bus.ask(|| self.hub().list_room(room, after, size)).await
     }
 
-    /// How much of everything there is.
-    pub fn stats(&self) -> Stats {
+    /// How much of everything there is on all nodes.
+    pub async fn stats(&self) -> Result<Stats, BusError> {
+        self.inner.bus.ask(|| self.own_stats()).await
+    }
+
+    /// How much of everything there is on this node.
+    pub fn own_stats(&self) -> Stats {
         let hub = self.hub();
         Stats { node: NODE, users: hub.users(), connections: hub.connections(), rooms: hub.rooms() }
+    }
+}
+
+impl ConnectionInfo {
+    fn of(member: &Member) -> Self {
+        let connection = member.connection();
+        let mut rooms = member.rooms();
+        rooms.sort();
+        Self {
+            id: member.id(),
+            node: NODE,
+            transport: connection.transport(),
+            rooms,
+            connected_at: connection.connected_at(),
+            address: connection.address(),
+            user_agent: connection.user_agent().to_owned(),
+        }
     }
 }

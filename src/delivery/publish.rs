@@ -73,7 +73,7 @@ impl Delivery {
 
     /// Publishes by this call if nothing is to be waited for.
     pub(super) fn publish_accepted(&self, accepted: Accepted, claim: Option<Claim>) -> Publishing {
-        match self.publish_now(accepted) {
+        match self.inner.bus.publish(|| self.publish_now(accepted)) {
             Ok(published) => Publishing::Done(settled(published, claim)),
             Err(accepted) => {
                 let delivery = self.clone();

@@ -220,7 +220,7 @@ impl<'a> Replay<'a> {
                 } else {
                     after
                 };
-                // later ones are replayed in order.
+                // Those after it are replayed in order anyway.
                 self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect();
                 begin
             }

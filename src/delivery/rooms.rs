@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Delivery, log_lane::published_head, resumed::Standing};
+use crate::cluster::BusError;
 use crate::hub::{Member, PlainFrames, Reason, RoomGuard};
 use crate::message::{Position, RoomName, UserId};
 use crate::state::TooMany;
@@ -9,6 +10,7 @@ impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
     /// it was there, and has one more reason now, or is gone.
     pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName, reason: Reason) -> bool {
+        self.subscribe([room]).await;
         let guard = self.hub().lock_room(room).await;
         let joined = guard.join(member, reason);
         if joined {
@@ -16,6 +18,14 @@ impl Delivery {
             self.send_position(&guard, member);
         }
         joined
+    }
+
+    /// Waits until what is published to these rooms comes to this node. While the bus is away, connections join all the same: the node says
+    /// that it is not ready, and subscribes later.
+    pub(super) async fn subscribe<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomName> + Send) {
+        if let Err(error) = self.inner.bus.subscribe(rooms).await {
+            tracing::debug!(%error, "rooms are joined before they are subscribed");
+        }
     }
 
     /// The same for a connection that has not gone live: it is told later. `replay`: what it has missed there is replayed first. `None`: it
@@ -119,9 +129,9 @@ impl Delivery {
 
     /// Ends what [`Delivery::join_user`] began, now and for connections to come. Says how many connections left: those that are in the room
     /// for another reason stay.
-    pub fn leave_user(&self, user: &UserId, room: &RoomName) -> usize {
+    pub async fn leave_user(&self, user: &UserId, room: &RoomName) -> Result<usize, BusError> {
         self.inner.memberships.take(user, room);
-        self.leave_now(user, room, Reason::Backend)
+        self.inner.bus.ask(|| self.leave_now(user, room, Reason::Backend)).await
     }
 
     /// Gives a user the right to join a room, for `ttl`.
@@ -136,9 +146,9 @@ impl Delivery {
 
     /// Takes the right to join a room back, and the user's connections out of it that joined by an event and have no other reason to be
     /// there. Says how many connections left.
-    pub fn forbid_user(&self, user: &UserId, room: &RoomName) -> usize {
+    pub async fn forbid_user(&self, user: &UserId, room: &RoomName) -> Result<usize, BusError> {
         self.inner.grants.take(user, room);
-        self.leave_now(user, room, Reason::Device)
+        self.inner.bus.ask(|| self.leave_now(user, room, Reason::Device)).await
     }
 
     pub(super) fn leave_now(&self, user: &UserId, room: &RoomName, reason: Reason) -> usize {

@@ -9,7 +9,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::{Audience, Emit, EventName, Exceptions, Payload, RoomName, UserId};
 
 /// What delivery works with by default, without a store.
-pub(super) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
+pub(crate) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
     Deps {
         limits: &config.limits,
         retain: config.retain,
@@ -21,6 +21,14 @@ pub(super) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
         queued: transport::QueuedBytes::new(config.clients.queue_bytes_total),
         clock: Clock::system(),
         lifecycle: lifecycle.clone(),
+    }
+}
+
+/// Holds a room's lock while other tasks run.
+pub(crate) async fn hold_room(delivery: &Delivery, room: &RoomName) {
+    let _guard = delivery.hub().lock_room(room).await;
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -68,7 +76,7 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     assert!(emit(Some("k"), "2").await.unwrap().0.deferred);
     let guard = delivery.hub().lock_room(&room).await;
     let mut plain = Box::pin(emit(None, "3"));
-    assert!(futures_util::poll!(&mut plain).is_pending(), "it waits for its turn");
+    assert!(futures_util::poll!(&mut plain).is_pending(), "it waits for the room lock");
     assert!(emit(Some("k"), "4").await.unwrap().0.deferred);
     drop(guard);
     plain.await.unwrap();

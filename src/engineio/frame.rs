@@ -14,16 +14,13 @@ const MESSAGE_V3: &[u8] = &[4];
 
 /// A text message: the packet `4` with the parts one after the other.
 pub fn text_message(parts: &[&[u8]]) -> Bytes {
-    match parts {
-        [part] => frame_of(Opcode::Text, &[MESSAGE, part]),
-        parts => frame_of(Opcode::Text, &[&[MESSAGE], parts].concat()),
-    }
+    frame_of(Opcode::Text, MESSAGE, parts)
 }
 
 /// A binary message. In Engine.IO 3 the type of the packet stands before the bytes.
 pub fn binary_message(protocol: ProtocolVersion, data: &[u8]) -> Bytes {
     match protocol {
-        ProtocolVersion::V3 => frame_of(Opcode::Binary, &[MESSAGE_V3, data]),
+        ProtocolVersion::V3 => frame_of(Opcode::Binary, MESSAGE_V3, &[data]),
         ProtocolVersion::V4 => frame(Opcode::Binary, data),
     }
 }

@@ -156,7 +156,7 @@ impl Notify for Service {
     ) -> Result<Response<DisconnectUserResponse>, Status> {
         let (caller, audited) = (caller(&request)?, Audited::set(&request));
         let command = decode_disconnect_user(request.into_inner())?;
-        let disconnected = self.commands.disconnect_user(&caller, command).inspect_err(audited)?;
+        let disconnected = self.commands.disconnect_user(&caller, command).await.inspect_err(audited)?;
         Ok(Response::new(DisconnectUserResponse { disconnected: disconnected as u64, nodes: 1, partial: false }))
     }
 }

@@ -24,7 +24,7 @@ impl Presence for Service {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let caller = caller(&request)?;
         let user = decode::user(&request.get_ref().user_id)?;
-        let connections = self.0.get_user(&caller, &user)?;
+        let connections = self.0.get_user(&caller, &user).await?;
         let connections: Vec<_> = connections.into_iter().map(encode::connection).collect();
         Ok(Response::new(GetUserResponse { online: !connections.is_empty(), connections }))
     }
@@ -34,7 +34,7 @@ impl Presence for Service {
         let mut fields = Fields::default();
         let users = decode::users(&mut fields, &request.get_ref().user_ids);
         let users = fields.finish(Some(users))?;
-        let users = self.0.get_users(&caller, users)?;
+        let users = self.0.get_users(&caller, users).await?;
         Ok(Response::new(GetUsersResponse { users: users.into_iter().map(encode::user_summary).collect() }))
     }
 
@@ -44,14 +44,14 @@ impl Presence for Service {
         let mut fields = Fields::default();
         let page = decode::page(&mut fields, *page_size, page_token);
         let (size, after) = fields.finish(page)?;
-        let page = self.0.list_users(&caller, after, size)?;
+        let page = self.0.list_users(&caller, after, size).await?;
         let next_page_token = encode::next_page_token(&page);
         let users = page.items.into_iter().map(encode::user_summary).collect();
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
     async fn get_stats(&self, request: Request<GetStatsRequest>) -> Result<Response<GetStatsResponse>, Status> {
-        let stats = self.0.get_stats(&*caller(&request)?)?;
+        let stats = self.0.get_stats(&*caller(&request)?).await?;
         let (users, connections, rooms) = (stats.users as u64, stats.connections as u64, stats.rooms as u64);
         let node = NodeStats { node: stats.node.to_owned(), users, connections, rooms };
         Ok(Response::new(GetStatsResponse { users, connections, rooms, nodes: vec![node] }))

@@ -37,7 +37,7 @@ impl Rooms for Service {
         let mut fields = Fields::default();
         let user_and_room = decode::user_and_room(&mut fields, user_id, room);
         let (user, room) = fields.finish(user_and_room)?;
-        let left = self.0.leave_room(&caller, &user, &room)?;
+        let left = self.0.leave_room(&caller, &user, &room).await?;
         Ok(Response::new(LeaveRoomResponse { left: left as u64 }))
     }
 
@@ -54,7 +54,7 @@ impl Rooms for Service {
         let mut fields = Fields::default();
         let user_and_room = decode::user_and_room(&mut fields, user_id, room);
         let (user, room) = fields.finish(user_and_room)?;
-        let left = self.0.forbid_room(&caller, &user, &room)?;
+        let left = self.0.forbid_room(&caller, &user, &room).await?;
         Ok(Response::new(ForbidRoomResponse { left: left as u64 }))
     }
 
@@ -64,7 +64,7 @@ impl Rooms for Service {
         let mut fields = Fields::default();
         let page = decode::page(&mut fields, *page_size, page_token);
         let (size, after) = fields.finish(page)?;
-        let page = self.0.list_rooms(&caller, prefix, after, size)?;
+        let page = self.0.list_rooms(&caller, prefix, after, size).await?;
         let next_page_token = encode::next_page_token(&page);
         let summary = |(room, connections): (_, usize)| RoomSummary {
             room: ToString::to_string(&room as &RoomName),
@@ -81,7 +81,7 @@ impl Rooms for Service {
         let room = fields.take("room", RoomName::new(room));
         let page = decode::page(&mut fields, *page_size, page_token);
         let (room, (size, after)) = fields.finish(room.zip(page))?;
-        let found = self.0.get_room(&caller, &room, after, size)?;
+        let found = self.0.get_room(&caller, &room, after, size).await?;
         let next_page_token = encode::next_page_token(&found.page);
         let member = |(user, connections): (UserId, usize)| Member {
             user_id: user.to_string(),

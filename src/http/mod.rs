@@ -60,7 +60,7 @@ async fn readyz(State(deps): State<Deps>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(deps): State<Deps>) -> ([(&'static str, &'static str); 1], String) {
-    let stats = deps.commands.stats();
+    let stats = deps.commands.own_stats();
     let text = telemetry::render(&deps.metrics, stats.connections, stats.users, stats.rooms);
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -3,6 +3,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     AckWaiter, Frame, Hub, Member, RoomGuard, WriteMode,
     member::{Delivery, Target},
+    room::Snapshot,
 };
 use crate::message::{ConnectionId, Exceptions, UserId};
 
@@ -36,7 +37,7 @@ pub struct FanOut<'a> {
     guard: &'a RoomGuard<'a>,
     frame: Arc<Frame>,
     excepted: Excepted,
-    members: Arc<[Arc<Member>]>,
+    members: Snapshot,
     /// Connections that had left the room when `members` was listed.
     departures: u64,
     mode: WriteMode,

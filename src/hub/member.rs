@@ -22,7 +22,7 @@ pub struct Member {
     /// that waited were enqueued, and cleared when the connection ends.
     pub(super) is_live: AtomicBool,
     max_waiting_bytes: usize,
-    // HeldRoom while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
+    // Held while a room is entered or left, so that neither can outlive the connection, and while a frame is enqueued, so
     // that what waits comes before what is live.
     pub(super) state: Mutex<State>,
 }
@@ -111,7 +111,7 @@ impl Member {
         &*self.connection
     }
 
-    /// The rooms that it is in, in the order in which it joined.
+    /// The rooms that it is in, in no particular order.
     pub fn rooms(&self) -> Vec<RoomName> {
         self.state.lock().rooms.names()
     }

@@ -15,7 +15,7 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reasons(u8);
 
-/// The rooms that a connection is in, in the order in which it joined, each with at least one reason.
+/// The rooms that a connection is in, in no particular order, each with at least one reason.
 #[derive(Debug)]
 pub(super) struct JoinedRooms(Vec<(RoomName, Reasons)>);
 

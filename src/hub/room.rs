@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 use super::Member;
@@ -41,6 +42,24 @@ struct Members {
     /// Of such a room: the list as emits take it, from one on until a connection joins or leaves. To copy it for each is to touch each
     /// member twice.
     snapshot: Option<Arc<[Arc<Member>]>>,
+}
+
+/// The connections that were in a room at one moment.
+pub(super) enum Snapshot {
+    /// A user's devices, most often: they need no memory of their own.
+    Few(SmallVec<[Arc<Member>; 4]>),
+    Many(Arc<[Arc<Member>]>),
+}
+
+impl std::ops::Deref for Snapshot {
+    type Target = [Arc<Member>];
+
+    fn deref(&self) -> &[Arc<Member>] {
+        match self {
+            Self::Few(members) => members,
+            Self::Many(members) => members,
+        }
+    }
 }
 
 /// Rooms with at most this many members have no index: a search of the list is as fast.
@@ -80,7 +99,7 @@ impl Room {
         removed.is_some() && is_empty
     }
 
-    pub(super) fn members(&self) -> Arc<[Arc<Member>]> {
+    pub(super) fn members(&self) -> Snapshot {
         self.members.lock().snapshot()
     }
 
@@ -152,14 +171,11 @@ impl Members {
         }
     }
 
-    fn snapshot(&mut self) -> Arc<[Arc<Member>]> {
-        if let Some(snapshot) = &self.snapshot {
-            return snapshot.clone();
+    fn snapshot(&mut self) -> Snapshot {
+        if self.list.len() <= SMALL {
+            return Snapshot::Few(self.list.iter().cloned().collect());
         }
-        let snapshot: Arc<[_]> = self.list.iter().cloned().collect();
-        if snapshot.len() > SMALL {
-            self.snapshot = Some(snapshot.clone());
-        }
-        snapshot
+        let snapshot = self.snapshot.get_or_insert_with(|| self.list.iter().cloned().collect());
+        Snapshot::Many(snapshot.clone())
     }
 }

@@ -6,7 +6,11 @@ use std::sync::{
 use dashmap::mapref::entry::Entry;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Hub, Member, Reason, room::Room, vacate};
+use super::{
+    Hub, Member, Reason,
+    room::{Room, Snapshot},
+    vacate,
+};
 use crate::message::RoomName;
 
 /// The lock of a room. Its holder publishes to the room or joins a connection to it, and touches nothing but memory meanwhile.
@@ -99,7 +103,7 @@ impl<'a> RoomGuard<'a> {
     }
 
     /// The room's connections, and how many had left it before they were listed.
-    pub(super) fn departures_and_members(&self) -> (u64, Arc<[Arc<Member>]>) {
+    pub(super) fn departures_and_members(&self) -> (u64, Snapshot) {
         (self.held.departures(), self.held.members())
     }
 

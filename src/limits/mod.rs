@@ -36,13 +36,13 @@ pub struct Config {
     pub max_payload: usize,
     /// gRPC calls that are being answered at one time, streams until they have begun; more are refused.
     pub grpc_calls: usize,
-    /// Idempotency keys kept at one time; the oldest go first.
+    /// Idempotency keys that are remembered. A new key beyond that evicts the oldest.
     pub idempotency_keys: usize,
     /// Users in rooms by `JoinRoom`, counted per user and room.
     pub memberships: usize,
     /// Rights to join a room, by `AllowRoom`, counted likewise.
     pub grants: usize,
-    /// Rooms that one connection joins by its device's events.
+    /// Rooms that one connection is in by client events alone.
     pub rooms_per_connection: u32,
     /// Connections from which no token was accepted.
     pub unauthenticated: StrangerLimits,

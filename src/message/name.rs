@@ -27,6 +27,10 @@ fn check(text: &str) -> Result<(), Invalid> {
         let length = text.len();
         return Err(Invalid::new(format!("has {length} bytes: at most {MAX_NAME} are allowed")));
     }
+    // Nearly all names are of printable ASCII.
+    if text.bytes().all(|byte| (b' '..0x7F).contains(&byte)) {
+        return Ok(());
+    }
     if let Some((offset, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
         return Err(Invalid::new(format!("has a control character at byte {offset}")));
     }

@@ -17,7 +17,7 @@ pub struct ClientEventConfig {
     pub rooms: Option<AllowedRooms>,
     /// The room that the connection joins.
     pub join: Option<String>,
-    /// The room that the connection leaves.
+    /// The room in which membership by client events ends. The connection stays if it has another reason.
     pub leave: Option<String>,
     /// Whom something is sent to.
     pub relay: Option<RelayConfig>,

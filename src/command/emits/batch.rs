@@ -29,7 +29,7 @@ struct Batch<'a> {
     commands: &'a Commands,
     caller: &'a Caller,
     sequencer: Sequencer<BatchEmit>,
-    running: FuturesUnordered<BoxFuture<'static, (usize, RoomName, Emitted)>>,
+    running: FuturesUnordered<BoxFuture<'static, (usize, RoomName, Place, Emitted)>>,
     emitted: Vec<Option<Emitted>>,
 }
 
@@ -87,13 +87,13 @@ impl Batch<'_> {
             Begun::Waiting(emitting) => (Place::Unplaced, emitting),
         };
         self.sequencer.began(room.clone(), place);
-        self.running.push(Box::pin(async move { (index, room, emitting.await) }));
+        self.running.push(Box::pin(async move { (index, room, place, emitting.await) }));
     }
 
     async fn run(&mut self) {
-        while let Some((index, room, emitted)) = self.running.next().await {
+        while let Some((index, room, place, emitted)) = self.running.next().await {
             self.emitted[index] = Some(emitted);
-            self.sequencer.finished(&room);
+            self.sequencer.finished(&room, place);
             while let Some(emit) = self.sequencer.next(&room) {
                 self.begin(emit);
             }

@@ -276,7 +276,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
             retry_after: RETAINED_RETRY,
         },
         EmitError::StoreUnavailable => Error::Unavailable(
-            "the store cannot be reached, and nothing was sent. It may be kept all the same: send it again, with the same \
+            "the store cannot be reached, and this emit was not sent. It may be kept all the same: send it again, with the same \
              options.idempotency_key to have it once"
                 .into(),
         ),

@@ -18,3 +18,6 @@ mod stream;
 pub use stream::{Answer, EmitStream};
 
 use super::{Commands, Error, Violation};
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,9 @@ pub(super) struct Sequencer<E> {
 
 /// The unfinished emits to one room.
 struct RoomSequence<E> {
-    /// Emits that have begun and are not finished. While one that is not in the lane runs, it is the only one.
-    running: usize,
-    all_in_lane: bool,
+    /// Emits that have begun and are not finished, by their place.
+    in_lane: usize,
+    unplaced: usize,
     waiting: VecDeque<E>,
 }
 
@@ -58,17 +58,14 @@ impl<E: Sequenced> Sequencer<E> {
 
     /// Notes that an emit that was returned has begun and is not finished.
     pub(super) fn began(&mut self, room: RoomName, place: Place) {
-        let new = || RoomSequence { running: 0, all_in_lane: true, waiting: VecDeque::new() };
-        let sequence = self.rooms.entry(room).or_insert_with(new);
-        sequence.running += 1;
-        sequence.all_in_lane &= place == Place::Lane;
+        let new = || RoomSequence { in_lane: 0, unplaced: 0, waiting: VecDeque::new() };
+        *self.rooms.entry(room).or_insert_with(new).count(place) += 1;
     }
 
     /// Notes that an emit is finished for which `began` was called.
-    pub(super) fn finished(&mut self, room: &RoomName) {
+    pub(super) fn finished(&mut self, room: &RoomName, place: Place) {
         if let Some(sequence) = self.rooms.get_mut(room) {
-            sequence.running = sequence.running.saturating_sub(1);
-            sequence.all_in_lane |= sequence.running == 0;
+            *sequence.count(place) -= 1;
         }
     }
 
@@ -86,12 +83,18 @@ impl<E: Sequenced> Sequencer<E> {
                 None
             }
             None => {
-                if sequence.running == 0 {
+                if sequence.in_lane + sequence.unplaced == 0 {
                     entry.remove();
                 }
                 None
             }
         }
+    }
+
+    /// Whether nothing is unfinished.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.rooms.is_empty()
     }
 }
 
@@ -101,6 +104,13 @@ impl<E: Sequenced> RoomSequence<E> {
     }
 
     fn may_begin(&self, emit: &E) -> bool {
-        self.running == 0 || (self.all_in_lane && emit.is_stored())
+        self.unplaced == 0 && (self.in_lane == 0 || emit.is_stored())
+    }
+
+    fn count(&mut self, place: Place) -> &mut usize {
+        match place {
+            Place::Lane => &mut self.in_lane,
+            Place::Unplaced => &mut self.unplaced,
+        }
     }
 }

@@ -16,7 +16,8 @@ use crate::auth::Caller;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
 
-/// Emits of a stream that may be unanswered, and their payloads' bytes. One that is larger comes alone.
+/// Nothing is read while this many emits of a stream, or this many bytes of their payloads, are unanswered. The last one may exceed the
+/// bytes.
 const MAX_IN_FLIGHT: usize = 1_024;
 const MAX_IN_FLIGHT_BYTES: usize = 4 << 20;
 
@@ -33,6 +34,7 @@ struct StreamEmit<T> {
 struct Unfinished<T> {
     tag: T,
     room: RoomName,
+    place: Place,
     bytes: usize,
 }
 
@@ -127,8 +129,8 @@ where
     /// Looks after what has begun. True if some of it is finished.
     fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
         if let Poll::Ready(Some((unfinished, emitted))) = self.running.poll_next_unpin(cx) {
-            let Unfinished { tag, room, bytes } = unfinished;
-            self.sequencer.finished(&room);
+            let Unfinished { tag, room, place, bytes } = unfinished;
+            self.sequencer.finished(&room, place);
             self.answer(tag, bytes, emitted);
             while let Some(emit) = self.sequencer.next(&room) {
                 self.begin(emit);
@@ -190,7 +192,7 @@ where
             Begun::Waiting(emitting) => (Place::Unplaced, emitting),
         };
         self.sequencer.began(room.clone(), place);
-        let unfinished = Unfinished { tag, room, bytes };
+        let unfinished = Unfinished { tag, room, place, bytes };
         self.running.push(Box::pin(async move { (unfinished, emitting.await) }));
     }
 

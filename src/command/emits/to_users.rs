@@ -17,7 +17,7 @@ pub struct EmitToUsers {
 
 impl Commands {
     /// Sends an event to each user, in order. Nothing is sent unless it can be sent to all, as far as can be told before: another call
-    /// may use the idempotency key meanwhile. Acknowledgements are awaited when it is sent to all.
+    /// may use the idempotency key meanwhile, and the store may refuse some users' emits after others were sent. Acknowledgements are awaited when it is sent to all.
     pub async fn emit_to_users(&self, caller: &Caller, command: EmitToUsers) -> Result<Vec<(UserId, Receipt)>, Error> {
         let EmitToUsers { users, mut request } = command;
         self.wrap_as_configured(&mut request.emit);

@@ -56,7 +56,7 @@ pub(super) async fn disconnect(
     });
     let user = user.map_err(|refused: ApiError| refused.audited(Some(&caller), "console/disconnect"))?;
     let command = DisconnectUser { user, reason: String::new(), except: Vec::new() };
-    let disconnected = console.commands.disconnect_user(&caller, command)?;
+    let disconnected = console.commands.disconnect_user(&caller, command).await?;
     Ok(Json(Disconnected { disconnected }))
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn stats(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Arc<Caller>>,
 ) -> Answer<StatsBody> {
-    let stats = console.commands.get_stats(&caller);
+    let stats = console.commands.get_stats(&caller).await;
     let stats = stats.map_err(|error| ApiError::from(error).audited(Some(&caller), "console/stats"))?;
     Ok(Json(StatsBody { users: stats.users, connections: stats.connections, rooms: stats.rooms }))
 }

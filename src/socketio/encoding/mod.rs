@@ -34,19 +34,29 @@ pub(super) fn with_frames<T>(
 fn event_frame(frame: &Frame, meta: Option<&RawValue>) -> Bytes {
     const EVENT: &str = "2[";
     const BINARY_EVENT: &str = "51-[";
-    // Texts always serialise.
-    let event = serde_json::to_string(frame.event.as_str()).unwrap_or_default();
+    let quoted;
+    let name = frame.event.as_str();
+    // Nearly all names stand in JSON as they are.
+    let [open, name, close] = if name.bytes().any(|byte| byte == b'"' || byte == b'\\' || byte.is_ascii_control()) {
+        // Texts always serialise.
+        quoted = serde_json::to_string(name).unwrap_or_default();
+        ["", &quoted, ""]
+    } else {
+        ["\"", name, "\""]
+    };
     let (start, payload) = match &frame.payload {
         Payload::None => (EVENT, meta.map(|_| "null")),
         Payload::Json(raw) => (EVENT, Some(raw.get())),
         Payload::Binary(_) => (BINARY_EVENT, Some(r#"{"_placeholder":true,"num":0}"#)),
     };
-    let mut parts = vec![start.as_bytes(), event.as_bytes()];
-    for argument in payload.into_iter().chain(meta.map(RawValue::get)) {
-        parts.extend([b",".as_slice(), argument.as_bytes()]);
-    }
-    parts.push(b"]");
-    text_message(&parts)
+    let [comma, payload] = argument(payload);
+    let [second_comma, meta] = argument(meta.map(RawValue::get));
+    text_message(&[start, open, name, close, comma, payload, second_comma, meta, "]"].map(str::as_bytes))
+}
+
+/// An argument after another, if there is one.
+fn argument(text: Option<&str>) -> [&str; 2] {
+    text.map_or(["", ""], |text| [",", text])
 }
 
 #[cfg(test)]

@@ -42,5 +42,5 @@ fn may_be_received(code: u16) -> bool {
 /// Returns a close frame. The reason is cut to at most 123 bytes, at a character's boundary.
 pub fn close_frame(code: u16, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
-    frame_of(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()])
+    frame_of(Opcode::Close, &code.to_be_bytes(), &[reason.as_bytes()])
 }

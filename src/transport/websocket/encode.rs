@@ -10,15 +10,16 @@ pub(super) const LENGTH_64: u8 = 127;
 
 /// Returns a complete, unmasked frame with this payload.
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
-    frame_of(opcode, &[payload])
+    frame_of(opcode, payload, &[])
 }
 
-/// Returns a complete, unmasked frame whose payload is the concatenation of `parts`. It allocates once.
-pub fn frame_of(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
-    let payload_len = parts.iter().map(|part| part.len()).sum();
+/// Returns a complete, unmasked frame whose payload is the concatenation of `first` and `rest`. It allocates once.
+pub fn frame_of(opcode: Opcode, first: &[u8], rest: &[&[u8]]) -> Bytes {
+    let payload_len = first.len() + rest.iter().map(|part| part.len()).sum::<usize>();
     let mut frame = Vec::with_capacity(header_length(payload_len) + payload_len);
     put_header(&mut frame, opcode, payload_len);
-    for part in parts {
+    frame.extend_from_slice(first);
+    for part in rest {
         frame.extend_from_slice(part);
     }
     frame.into()

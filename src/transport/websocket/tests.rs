@@ -257,8 +257,8 @@ fn frames_have_the_shortest_header() {
 
 #[test]
 fn a_frame_is_built_from_parts() {
-    assert_eq!(frame_of(Opcode::Text, &[b"4", b"", b"2[]"]), frame(Opcode::Text, b"42[]"));
-    assert_eq!(frame_of(Opcode::Ping, &[]), frame(Opcode::Ping, b""));
+    assert_eq!(frame_of(Opcode::Text, b"4", &[b"", b"2[]"]), frame(Opcode::Text, b"42[]"));
+    assert_eq!(frame_of(Opcode::Ping, b"", &[]), frame(Opcode::Ping, b""));
 }
 
 #[test]

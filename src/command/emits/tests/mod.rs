@@ -1,0 +1,4 @@
+//! A sequencer, and whole streams, against models of what order promises.
+
+mod sequencer;
+mod stream;

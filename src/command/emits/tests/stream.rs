@@ -1,0 +1,293 @@
+//! A stream of emits of every kind to several rooms against a list: each device gets what was published to each of its rooms, once and in
+//! the order in which it was sent, and each emit has one answer.
+//!
+//! Each of these mutations fails here: `sequencer.rs` without the condition `running == 0` in `may_begin`; `stream.rs` that calls `next` once
+//! after `finished`; `log_lane.rs` that publishes what is appended in reverse; `publish.rs` without `publish_earlier`; `idempotency.rs` that
+//! never answers `Published`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use crate::auth::{ApiKeyConfig, ApiKeys, Caller, KeyConfig, Tokens};
+use crate::clock::Clock;
+use crate::command::{Commands, Deps, EmitRequest, Error, Rules};
+use crate::config::Config;
+use crate::delivery::{self, Admission, CollapseConfig, Connection, Delivery};
+use crate::hub::{Frame, QueueError, WriteMode};
+use crate::lifecycle::Lifecycle;
+use crate::message::{
+    AckMode, AckRequest, Audience, CloseReason, ConnectionId, Emit, EventName, Exceptions, Payload, Receipt, RoomName,
+    Transport, UserId,
+};
+use crate::store::Store;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Plain,
+    Stored,
+    /// Stored, under the idempotency key of the room: the first one is published, the others are duplicates.
+    Keyed,
+    Refused,
+    Retained,
+    Acknowledged,
+    /// With a collapse key: the first one opens a window that outlasts the test.
+    Collapsed,
+    /// A plain emit of the event that is collapsed.
+    AfterCollapsed,
+}
+
+const KINDS: [Kind; 8] = [
+    Kind::Plain,
+    Kind::Stored,
+    Kind::Keyed,
+    Kind::Refused,
+    Kind::Retained,
+    Kind::Acknowledged,
+    Kind::Collapsed,
+    Kind::AfterCollapsed,
+];
+const ROOMS: [&str; 3] = ["user:0", "user:1", "r"];
+
+/// A device that notes the payloads that it gets.
+struct Device {
+    id: ConnectionId,
+    got: Mutex<Vec<(String, String)>>,
+}
+
+impl Connection for Device {
+    fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::WebSocket
+    }
+
+    fn address(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    fn user_agent(&self) -> &'static str {
+        ""
+    }
+
+    fn connected_at(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn backlog(&self) -> u64 {
+        0
+    }
+
+    fn enqueue(&self, frame: &Frame, _: WriteMode) -> Result<(), QueueError> {
+        if let Payload::Json(raw) = &frame.payload {
+            self.got.lock().push((frame.event.to_string(), raw.get().to_owned()));
+        }
+        Ok(())
+    }
+
+    fn close(&self, _: &CloseReason) {}
+}
+
+struct World {
+    commands: Commands,
+    delivery: Delivery,
+    caller: Arc<Caller>,
+    devices: Vec<(Arc<Admission>, Arc<Device>)>,
+    lifecycle: Lifecycle,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (mut config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
+        config.store.url = "sqlite::memory:".into();
+        let secret = Some("a secret for the tests of 36 bytes..".into());
+        config.auth.jwt.keys = vec![KeyConfig { kid: None, algorithm: "HS256".into(), secret, public_key_file: None }];
+        config.collapse = CollapseConfig { window: Duration::from_hours(1), ..config.collapse };
+        let store = Store::open(&config.store, Clock::system(), &lifecycle).unwrap();
+        let deps = delivery::tests::deps(&config, &lifecycle);
+        let delivery = Delivery::new(delivery::Deps { store: Some(store.clone()), ..deps });
+        let commands = Commands::new(Deps {
+            delivery: delivery.clone(),
+            store: Some(store),
+            tokens: Arc::new(Tokens::new(&config.auth, Vec::new(), Clock::system()).unwrap()),
+            rules: Rules::new(&[], &[]).unwrap(),
+            limits: &config.limits,
+            envelopes: &[],
+            lifecycle: lifecycle.clone(),
+        });
+        let key = Some("a-key-for-the-tests-of-36-bytes-----".into());
+        let key = ApiKeyConfig { name: "test".into(), key, key_sha256: None, scopes: vec!["emit".into()] };
+        let keys = ApiKeys::new(&[key]).unwrap();
+        let caller = keys.authenticate(Some(b"Bearer a-key-for-the-tests-of-36-bytes-----")).unwrap();
+        let mut world = Self { commands, delivery, caller, devices: Vec::new(), lifecycle };
+        for user in ["0", "1"] {
+            world.connect(user).await;
+        }
+        world
+    }
+
+    async fn connect(&mut self, user: &str) {
+        let device = Arc::new(Device { id: ConnectionId::random(), got: Mutex::default() });
+        let (user, room) = (UserId::new(user).unwrap(), RoomName::new("r").unwrap());
+        let admission = self.delivery.admit(user, &[room], device.clone(), None).await.unwrap();
+        assert!(admission.go_live(None));
+        self.devices.push((admission, device));
+    }
+
+    /// Locks rooms for a while, again and again, so that the stream meets locked ones.
+    async fn disturb(&self) {
+        loop {
+            for name in ROOMS {
+                delivery::tests::hold_room(&self.delivery, &RoomName::new(name).unwrap()).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+fn request(index: usize, room: usize, kind: Kind) -> EmitRequest {
+    let event = if matches!(kind, Kind::Collapsed | Kind::AfterCollapsed) { "collapsed" } else { "event" };
+    let name = RoomName::new(ROOMS[room]).unwrap();
+    let rooms = if kind == Kind::Refused { vec![name.clone()] } else { Vec::new() };
+    let is_keyed = kind == Kind::Keyed;
+    let payload = if is_keyed { format!("\"{room}\"") } else { format!("{}", index + room * 1_000) };
+    let emit = Emit {
+        audience: Audience::of_room(name),
+        except: Exceptions { rooms, ..Exceptions::default() },
+        event: EventName::new(event).unwrap(),
+        payload: Payload::json(&payload).unwrap(),
+        volatile: false,
+        envelope: false,
+        retain: kind == Kind::Retained,
+        store: matches!(kind, Kind::Stored | Kind::Keyed | Kind::Refused),
+        ttl: None,
+        collapse_key: (kind == Kind::Collapsed).then(|| "k".into()),
+        ack: (kind == Kind::Acknowledged).then(|| AckRequest::new(AckMode::All, Duration::from_secs(30)).into()),
+        alone: false,
+    };
+    EmitRequest { emit, idempotency_key: is_keyed.then(|| "k".into()), received: Instant::now() }
+}
+
+/// What is published to a room, in order, and its last retained value.
+#[derive(Default)]
+struct Room {
+    published: Vec<(String, String)>,
+    retained: Option<String>,
+    is_key_used: bool,
+    is_window_open: bool,
+    deferred: Option<(String, String)>,
+}
+
+impl Room {
+    /// Notes an emit. Returns what its receipt says: whether it is a duplicate, and whether it is deferred.
+    fn note(&mut self, request: &EmitRequest, kind: Kind) -> Option<(bool, bool)> {
+        let Payload::Json(raw) = &request.emit.payload else { panic!("it is JSON") };
+        let frame = (request.emit.event.to_string(), raw.get().to_owned());
+        match kind {
+            Kind::Refused => return None,
+            Kind::Keyed if std::mem::replace(&mut self.is_key_used, true) => return Some((true, false)),
+            Kind::Collapsed if std::mem::replace(&mut self.is_window_open, true) => {
+                self.deferred = Some(frame);
+                return Some((false, true));
+            }
+            Kind::AfterCollapsed => self.published.extend(self.deferred.take()),
+            Kind::Retained => self.retained = Some(frame.1.clone()),
+            Kind::Plain | Kind::Stored | Kind::Keyed | Kind::Acknowledged | Kind::Collapsed => {}
+        }
+        self.published.push(frame);
+        Some((false, false))
+    }
+}
+
+fn check(number: usize, result: &Result<Receipt, Error>, expected: Option<(bool, bool)>, kind: Kind) {
+    match (result, expected) {
+        (Ok(receipt), Some(expected)) => {
+            assert_eq!((receipt.duplicate, receipt.deferred), expected, "emit {number}");
+            assert_eq!(receipt.stored, matches!(kind, Kind::Stored | Kind::Keyed), "emit {number}");
+            assert_eq!(receipt.acks.is_some(), kind == Kind::Acknowledged, "emit {number}");
+        }
+        (Err(Error::InvalidArgument(_)), None) => {}
+        (result, expected) => panic!("emit {number}: {result:?} instead of {expected:?}"),
+    }
+}
+
+async fn run(emits: Vec<(usize, usize, bool)>, is_disturbed: bool) {
+    let world = World::new().await;
+    let (mut rooms, mut answers) = (BTreeMap::<usize, Room>::new(), BTreeMap::new());
+    let mut requests = Vec::new();
+    for (index, &(room, kind, pauses)) in emits.iter().enumerate() {
+        let (kind, request) = (KINDS[kind], request(index, room, KINDS[kind]));
+        answers.insert(index, (rooms.entry(room).or_default().note(&request, kind), kind));
+        requests.push((index, request, pauses));
+    }
+    let read = futures_util::stream::iter(requests).then(async |(index, request, pauses)| {
+        if pauses {
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, Error>((index, Ok(request)))
+    });
+    let stream = world.commands.emit_stream(world.caller.clone(), Box::pin(read), world.lifecycle.clone());
+    let mut answered = BTreeSet::new();
+    let answering = async {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(answer) = stream.next().await {
+            let (index, result) = answer.unwrap();
+            let (expected, kind) = answers[&index];
+            check(index, &result, expected, kind);
+            assert!(answered.insert(index), "emit {index} is answered once");
+        }
+    };
+    tokio::select! {
+        biased;
+        () = async { tokio::time::timeout(Duration::from_mins(1), answering).await.expect("all is answered") } => {}
+        () = world.disturb(), if is_disturbed => {}
+    }
+    assert_eq!(answered.len(), emits.len());
+    for (index, room) in rooms {
+        let members = if index == 2 { &world.devices[..] } else { &world.devices[index..=index] };
+        for (_, device) in members {
+            let of_room =
+                |(_, payload): &&(String, String)| payload == &format!("\"{index}\"") || number(payload) == Some(index);
+            let got: Vec<_> = device.got.lock().iter().filter(of_room).cloned().collect();
+            assert_eq!(got, room.published, "room {}", ROOMS[index]);
+        }
+        let retained = world.delivery.retained(&RoomName::new(ROOMS[index]).unwrap(), "event");
+        let retained = retained.map(|value| format!("{:?}", value.payload));
+        let expected = room.retained.map(|text| format!("{:?}", Payload::json(&text).unwrap()));
+        assert_eq!(retained, expected, "room {}", ROOMS[index]);
+    }
+    world.lifecycle.stop_hard();
+}
+
+/// The room of an emit by its payload.
+fn number(payload: &str) -> Option<usize> {
+    payload.parse::<usize>().ok().map(|number| number / 1_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_stream_of_all_kinds_keeps_the_order_of_each_room(
+        emits in prop::collection::vec((0..ROOMS.len(), 0..KINDS.len(), any::<bool>()), 1..40),
+        is_disturbed in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(emits, is_disturbed));
+    }
+}
