@@ -97,7 +97,9 @@ impl Delivery {
         };
         match guard {
             TryLock::Empty => Ok(Ok((publish_to_nobody(&accepted), None))),
-            TryLock::Locked(guard) if guard.is_small() => Ok(self.publish_locked_now(&guard, accepted)),
+            TryLock::Locked(guard) if guard.is_small(accepted.emit.ack.is_some()) => {
+                Ok(self.publish_locked_now(&guard, accepted))
+            }
             TryLock::Locked(_) | TryLock::Busy => Err(Box::new(accepted)),
         }
     }

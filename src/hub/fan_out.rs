@@ -2,10 +2,11 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     AckWaiter, Frame, Hub, Member, RoomGuard, WriteMode,
-    member::{Delivery, Target},
+    ack::AckTicket,
+    member::{Delivery, Target, is_fatal},
     room::Snapshot,
 };
-use crate::message::{ConnectionId, Exceptions, UserId};
+use crate::message::{CloseCode, ConnectionId, Exceptions, UserId};
 
 /// Deliveries between two yields, some 100 µs. With fewer, a flusher that runs in between writes one frame at a time where it could write
 /// several.
@@ -65,7 +66,7 @@ impl<'a> FanOut<'a> {
 
     /// Delivers to the next connections. True if more are left.
     pub fn step(&mut self) -> bool {
-        let end = self.members.len().min(self.next + self.stretch());
+        let end = self.members.len().min(self.next + stretch(self.waiters.is_some()));
         for index in self.next..end {
             self.touch_ahead(index);
             if !self.excepted.contains(&self.members[index]) {
@@ -86,10 +87,6 @@ impl<'a> FanOut<'a> {
     /// Returns what became of the frame so far, and the connections that were asked for an acknowledgement.
     pub fn finish(self) -> (Counts, Vec<AckWaiter>) {
         (self.counts, self.waiters.unwrap_or_default())
-    }
-
-    fn stretch(&self) -> usize {
-        if self.waiters.is_some() { ACK_STRETCH } else { STRETCH }
     }
 
     fn deliver(&mut self, index: usize) {
@@ -126,6 +123,39 @@ impl<'a> FanOut<'a> {
     }
 }
 
+impl Hub {
+    /// Sends a frame to one connection, which is closed as slow if it cannot accept it, unless the frame is volatile.
+    pub fn send(&self, member: &Arc<Member>, frame: Frame) {
+        let mode = frame.mode;
+        self.deliver(member, &Arc::new(frame), Target::Connection, mode, None);
+    }
+
+    fn deliver(
+        &self,
+        member: &Arc<Member>,
+        frame: &Arc<Frame>,
+        target: Target<'_>,
+        mode: WriteMode,
+        ticket: Option<AckTicket>,
+    ) -> Delivery {
+        let delivery = member.deliver(frame, target, mode, ticket);
+        match delivery {
+            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
+                self.close(member, &CloseCode::Slow.into());
+            }
+            Delivery::Ended => {
+                self.ended(member, "transport_close");
+            }
+            Delivery::Enqueued
+            | Delivery::Replayed
+            | Delivery::Dropped(_)
+            | Delivery::Gone
+            | Delivery::NotListening => {}
+        }
+        delivery
+    }
+}
+
 impl RoomGuard<'_> {
     /// Begins to send a frame to the room's connections. Those that cannot accept it are closed as slow, unless the frame is volatile. `asks`:
     /// they are asked for acknowledgements.
@@ -133,9 +163,9 @@ impl RoomGuard<'_> {
         FanOut::new(self, frame, except, asks)
     }
 
-    /// Whether a frame is sent to all of the room's connections in so short a time that other tasks need not get a chance to run.
-    pub fn is_small(&self) -> bool {
-        self.connections() <= ACK_STRETCH
+    /// Whether a frame is sent to all of the room's connections in one stretch. `asks`: they are asked for acknowledgements.
+    pub fn is_small(&self, asks: bool) -> bool {
+        self.connections() <= stretch(asks)
     }
 
     /// Sends a frame to one of the room's connections, under the same conditions.
@@ -154,6 +184,10 @@ impl RoomGuard<'_> {
             }
         }
     }
+}
+
+fn stretch(asks: bool) -> usize {
+    if asks { ACK_STRETCH } else { STRETCH }
 }
 
 impl Counts {

@@ -43,12 +43,8 @@ use dashmap::{DashMap, mapref::entry::Entry};
 // What frames carry for edges, whose queues are the transport's.
 pub use transport::{Unproven, WriteMode};
 
-use self::{
-    ack::AckTicket,
-    member::{Delivery, Target, is_fatal},
-    room::Room,
-};
-use crate::message::{CloseCode, CloseReason, RoomName, UserId};
+use self::room::Room;
+use crate::message::{CloseReason, RoomName, UserId};
 use crate::telemetry;
 
 /// The connections on this node.
@@ -132,37 +128,6 @@ impl Hub {
             log_end(member, how, "");
         }
         ended
-    }
-
-    /// Sends a frame to one connection, which is closed as slow if it cannot accept it, unless the frame is volatile.
-    pub fn send(&self, member: &Arc<Member>, frame: Frame) {
-        let mode = frame.mode;
-        self.deliver(member, &Arc::new(frame), Target::Connection, mode, None);
-    }
-
-    fn deliver(
-        &self,
-        member: &Arc<Member>,
-        frame: &Arc<Frame>,
-        target: Target<'_>,
-        mode: WriteMode,
-        ticket: Option<AckTicket>,
-    ) -> Delivery {
-        let delivery = member.deliver(frame, target, mode, ticket);
-        match delivery {
-            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
-                self.close(member, &CloseCode::Slow.into());
-            }
-            Delivery::Ended => {
-                self.ended(member, "transport_close");
-            }
-            Delivery::Enqueued
-            | Delivery::Replayed
-            | Delivery::Dropped(_)
-            | Delivery::Gone
-            | Delivery::NotListening => {}
-        }
-        delivery
     }
 
     /// The position of the last message of a room's mailbox that was published here. `None`: not known, or no connection is in the room.

@@ -17,8 +17,9 @@ use super::{Config, Error};
 static FOR_SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 static FOR_POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 
-/// How long is waited for the database, whatever it is asked.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The deadline of each operation, and of getting a connection for it. A database that pauses for 5 s, as for a checkpoint or a fail-over of its
+/// disk, delays what is stored and refuses nothing.
+const PATIENCE: Duration = Duration::from_secs(8);
 const READERS: u32 = 4;
 /// A connection that was idle for so long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
@@ -212,7 +213,7 @@ async fn prepare(kind: Kind, connection: &mut AnyConnection) -> sqlx::Result<()>
         }
         // It gives up before we do, and then nothing of it happens later.
         Kind::Postgres => {
-            connection.execute("SET statement_timeout = '3s'").await?;
+            connection.execute("SET statement_timeout = '7s'").await?;
         }
     }
     Ok(())

@@ -47,6 +47,7 @@ mod bad_calls;
 
 mod bad_fields;
 
+mod room_reasons;
 mod rooms;
 
 mod api_keys;

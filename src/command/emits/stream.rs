@@ -50,6 +50,8 @@ pub struct EmitStream<T, S, E> {
     answers: VecDeque<Answer<T>>,
     in_flight: usize,
     in_flight_bytes: usize,
+    lifecycle: Lifecycle,
+    /// Wakes the stream when the server stops.
     stopping: BoxFuture<'static, ()>,
     failure: Option<E>,
 }
@@ -85,7 +87,11 @@ impl Commands {
             answers: VecDeque::new(),
             in_flight: 0,
             in_flight_bytes: 0,
-            stopping: Box::pin(async move { lifecycle.stopping().await }),
+            stopping: Box::pin({
+                let lifecycle = lifecycle.clone();
+                async move { lifecycle.stopping().await }
+            }),
+            lifecycle,
             failure: None,
         }
     }
@@ -128,7 +134,9 @@ where
 
     /// Looks after what has begun. True if some of it is finished.
     fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Poll::Ready(Some((unfinished, emitted))) = self.running.poll_next_unpin(cx) {
+        if !self.running.is_empty()
+            && let Poll::Ready(Some((unfinished, emitted))) = self.running.poll_next_unpin(cx)
+        {
             let Unfinished { tag, room, place, bytes } = unfinished;
             self.sequencer.finished(&room, place);
             self.answer(tag, bytes, emitted);
@@ -137,7 +145,9 @@ where
             }
             return true;
         }
-        if let Poll::Ready(Some((tag, bytes, receipt))) = self.acknowledging.poll_next_unpin(cx) {
+        if !self.acknowledging.is_empty()
+            && let Poll::Ready(Some((tag, bytes, receipt))) = self.acknowledging.poll_next_unpin(cx)
+        {
             self.finish(tag, bytes, Ok(receipt));
             return true;
         }
@@ -149,13 +159,14 @@ where
         let Some(emits) = &mut self.emits else {
             return Poll::Ready(());
         };
-        if self.stopping.as_mut().poll(cx).is_ready() {
-            self.end(Some(E::from(Error::Unavailable(
-                "the server is stopping: what has an answer was sent, the rest was not and can be sent again".into(),
-            ))));
-            return Poll::Ready(());
+        if self.lifecycle.is_stopping() {
+            return Poll::Ready(self.end(Some(E::from(stopping()))));
         }
-        match ready!(emits.poll_next_unpin(cx)) {
+        let Poll::Ready(read) = emits.poll_next_unpin(cx) else {
+            ready!(self.stopping.as_mut().poll(cx));
+            return Poll::Ready(self.end(Some(E::from(stopping()))));
+        };
+        match read {
             Some(Ok((tag, Ok(request)))) => self.accept(tag, request),
             Some(Ok((tag, Err(error)))) => {
                 audit_refusal(&self.caller.name, None, None, &error);
@@ -211,4 +222,10 @@ where
         self.in_flight_bytes -= bytes;
         self.answers.push_back((tag, result));
     }
+}
+
+fn stopping() -> Error {
+    Error::Unavailable(
+        "the server is stopping: what has an answer was sent, the rest was not and can be sent again".into(),
+    )
 }

@@ -64,6 +64,16 @@ struct Device {
     got: Mutex<Vec<(String, String)>>,
 }
 
+impl Device {
+    /// What it got of a room.
+    fn of_room(&self, room: usize) -> Vec<(String, String)> {
+        let is_of_room = |payload: &str| {
+            payload == format!("\"{room}\"") || payload.parse::<usize>().is_ok_and(|number| number / 1_000 == room)
+        };
+        self.got.lock().iter().filter(|(_, payload)| is_of_room(payload)).cloned().collect()
+    }
+}
+
 impl Connection for Device {
     fn id(&self) -> ConnectionId {
         self.id
@@ -261,10 +271,14 @@ async fn run(emits: Vec<(usize, usize, bool)>, is_disturbed: bool) {
     for (index, room) in rooms {
         let members = if index == 2 { &world.devices[..] } else { &world.devices[index..=index] };
         for (_, device) in members {
-            let of_room =
-                |(_, payload): &&(String, String)| payload == &format!("\"{index}\"") || number(payload) == Some(index);
-            let got: Vec<_> = device.got.lock().iter().filter(of_room).cloned().collect();
-            assert_eq!(got, room.published, "room {}", ROOMS[index]);
+            // What was published while the device caught up is replayed to it.
+            let complete = async {
+                while device.of_room(index).len() < room.published.len() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(10), complete).await;
+            assert_eq!(device.of_room(index), room.published, "room {}", ROOMS[index]);
         }
         let retained = world.delivery.retained(&RoomName::new(ROOMS[index]).unwrap(), "event");
         let retained = retained.map(|value| format!("{:?}", value.payload));
@@ -272,11 +286,6 @@ async fn run(emits: Vec<(usize, usize, bool)>, is_disturbed: bool) {
         assert_eq!(retained, expected, "room {}", ROOMS[index]);
     }
     world.lifecycle.stop_hard();
-}
-
-/// The room of an emit by its payload.
-fn number(payload: &str) -> Option<usize> {
-    payload.parse::<usize>().ok().map(|number| number / 1_000)
 }
 
 proptest! {

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+
+import { Arrivals } from './harness/deadline.js';
+import { Device } from './harness/device.js';
+import { Server } from './harness/server.js';
+
+const server = await Server.start({ after });
+const COUNT = 20_000;
+
+/** Answers of a stream of which all emits are written at once, whatever flow control says. */
+async function burst(stream, options) {
+  for (let n = 0; n < COUNT; n += 1) {
+    stream.write({ correlation_id: `${n}`, emit: { user_id: '42', event: 'n', json: `${n}`, options } });
+  }
+  stream.end();
+  const answered = new Set();
+  for await (const { correlation_id, result } of stream) {
+    assert.ok(result.receipt, `emit ${correlation_id}: ${JSON.stringify(result.error)}`);
+    answered.add(correlation_id);
+  }
+  return answered.size;
+}
+
+describe('small emits that a backend writes to a stream at once', () => {
+  for (const [name, options] of [['plain', {}], ['stored', { store: true }]]) {
+    test(`${name} ones are all answered, arrive in order, and end no other stream of the connection`, async (t) => {
+      const device = await Device.connect(t, server.url, { token: server.token('42') });
+      const numbers = new Arrivals('an event');
+      device.socket.on('n', (n) => numbers.push(n));
+      const other = server.backend.emitStream();
+      const answers = other[Symbol.asyncIterator]();
+      assert.equal(await burst(server.backend.emitStream(), options), COUNT);
+      for (let n = 0; n < COUNT; n += 1) assert.equal(await numbers.next(), n);
+      other.write({ correlation_id: 'other', emit: { user_id: '42', event: 'n', json: '-1' } });
+      assert.equal((await answers.next()).value.correlation_id, 'other');
+      assert.equal(await numbers.next(), -1);
+      other.end();
+      assert.equal((await answers.next()).done, true);
+    });
+  }
+});
