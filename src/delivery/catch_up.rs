@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
+use scopeguard::guard_on_unwind;
 use serde::Serialize;
 
 use super::{
@@ -7,7 +8,7 @@ use super::{
     replay::Replay,
     resumed::{ReplayFrom, Resumed, Standing},
 };
-use crate::hub::{Frame, Member, PlainFrames};
+use crate::hub::{Frame, Member};
 use crate::message::{CloseCode, EventName, Payload, Position, RoomName};
 
 /// What a connection is to be given when it goes live.
@@ -46,23 +47,16 @@ impl CatchUp {
         self.replaying.is_empty() && self.told.is_none()
     }
 
-    /// Notes that the connection may have missed something in a room that it is about to join. Returns what becomes of plain frames there
-    /// until it was replayed; `None`: it has missed nothing.
-    pub(super) fn begin_replay(
-        &mut self,
-        room: &RoomName,
-        resume: Option<&Resume>,
-        delivery: &Delivery,
-    ) -> Option<PlainFrames> {
+    /// Whether the connection may have missed something in a room that it is about to join. It is replayed then.
+    pub(super) fn begin_replay(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
         let has_log = delivery.can_store() || delivery.has_history(room);
         let from = match resume.and_then(|resume| resume.of(room)) {
             Some(position) if has_log => ReplayFrom::Position(position.clone()),
             None if delivery.is_users_mailbox(room) => ReplayFrom::Watermark,
-            Some(_) | None => return None,
+            Some(_) | None => return false,
         };
         self.replaying.push((room.clone(), from));
-        // Order is promised to devices that resume. For the others the store may take its time, or hang.
-        Some(if resume.is_some() { PlainFrames::Wait } else { PlainFrames::Pass })
+        true
     }
 
     /// Notes where a room stood when the connection joined it.
@@ -86,12 +80,13 @@ impl CatchUp {
     /// Replays what the connection has missed, and tells the device how that went. Ends when the connection does.
     pub(super) async fn run(self, delivery: Delivery, member: Arc<Member>) {
         // If it panics, the device comes back and catches up anew.
-        let guard = CatchUpGuard { delivery: &delivery, member: &member };
+        let _guard = guard_on_unwind((), |()| {
+            delivery.hub().close(&member, &CloseCode::Unready.into());
+        });
         tokio::select! {
             () = self.replay_all(&delivery, &member) => {}
             () = member.gone() => {}
         }
-        std::mem::forget(guard);
     }
 
     async fn replay_all(self, delivery: &Delivery, member: &Arc<Member>) {
@@ -118,18 +113,6 @@ impl CatchUp {
             }
             frame_of(&told)
         });
-    }
-}
-
-/// Closes a connection whose catching up has panicked: it would wait for ever.
-struct CatchUpGuard<'a> {
-    delivery: &'a Delivery,
-    member: &'a Arc<Member>,
-}
-
-impl Drop for CatchUpGuard<'_> {
-    fn drop(&mut self) {
-        self.delivery.hub().close(self.member, &CloseCode::Unready.into());
     }
 }
 

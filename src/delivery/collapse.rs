@@ -1,28 +1,16 @@
 use std::sync::Arc;
 
+use scopeguard::guard_on_unwind;
 use tokio::time::Instant;
 
 use super::{
     Delivery,
     accepted::{Accepted, Publishing, settled},
-    collapse_windows::{Collapse, Topic},
+    collapse_windows::Topic,
 };
 use crate::hub::RoomGuard;
 use crate::message::Receipt;
 use crate::state::Claim;
-
-/// An open window of a collapse key. It is closed if its task panics.
-struct OpenWindow<'a> {
-    collapse: &'a Collapse,
-    topic: Topic,
-    key: Arc<str>,
-}
-
-impl Drop for OpenWindow<'_> {
-    fn drop(&mut self) {
-        self.collapse.close(&self.topic, &self.key);
-    }
-}
 
 impl Delivery {
     /// Publishes an emit with a collapse key if it opens a window; else it waits for the window's end.
@@ -45,21 +33,19 @@ impl Delivery {
     }
 
     async fn keep_window(&self, topic: Topic, key: Arc<str>) {
-        let window = OpenWindow { collapse: &self.inner.collapse, topic, key };
+        let _guard = guard_on_unwind((), |()| self.inner.collapse.close(&topic, &key));
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.inner.collapse.config.window) => {}
                 // Nothing that waits is lost to a stop.
                 () = self.inner.lifecycle.stopping() => {}
             }
-            if !self.inner.collapse.goes_on(&window.topic, &window.key) {
-                // It is closed, and another may be open already.
-                std::mem::forget(window);
+            if !self.inner.collapse.goes_on(&topic, &key) {
                 return;
             }
-            let guard = self.hub().lock_room_for_emit(&window.topic.room).await;
+            let guard = self.hub().lock_room_for_emit(&topic.room).await;
             // An emit without a key may have taken it along meanwhile.
-            if let Some(accepted) = self.inner.collapse.take(&window.topic, &window.key) {
+            if let Some(accepted) = self.inner.collapse.take(&topic, &key) {
                 self.publish_deferred(accepted, &guard).await;
             }
         }

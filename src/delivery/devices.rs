@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Delivery, Resume, catch_up::CatchUp, resumed::Standing};
-use crate::hub::{Connection, Frame, Member, PlainFrames, Reason};
+use crate::hub::{Connection, Frame, Member, Reason};
 use crate::limits;
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
 
@@ -174,7 +174,7 @@ impl Delivery {
         own: &RoomName,
         user: UserId,
         connection: Arc<dyn Connection>,
-        replay: Option<PlainFrames>,
+        replay: bool,
     ) -> Result<(Arc<Admission>, Standing), limits::LimitExceeded> {
         let guard = self.hub().lock_room(own).await;
         let member = self.hub().admit(&guard, user, connection, replay, self.inner.connections_per_user);

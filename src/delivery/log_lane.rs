@@ -3,12 +3,13 @@
 
 use std::future::Future;
 
+use scopeguard::guard_on_unwind;
 use tokio::sync::oneshot;
 
 use super::{
     Delivery, IdempotencyKey,
     accepted::{Accepted, EmitError, Published, Publishing, settled},
-    log_lanes::{Batch, Job, LaneGuard, PendingAppend},
+    log_lanes::{Batch, Job, PendingAppend},
     proof::UnprovenFanOut,
 };
 use crate::hub::{EntryMeta, Frame, RoomGuard};
@@ -73,7 +74,7 @@ impl Delivery {
     }
 
     async fn run_lane(&self, room: &RoomName) {
-        let guard = LaneGuard { lanes: &self.inner.lanes, room };
+        let _guard = guard_on_unwind((), |()| self.inner.lanes.abandon(room));
         while let Some(batch) = self.inner.lanes.take(room) {
             match batch {
                 Batch::Task(task) => task.await,
@@ -84,8 +85,6 @@ impl Delivery {
                 }
             }
         }
-        // The lane is gone, and there may be another already.
-        std::mem::forget(guard);
     }
 
     /// Writes emits at one time, and publishes them in the order of their positions.

@@ -109,6 +109,15 @@ impl LogLanes {
         }
     }
 
+    /// Takes a lane away whose task has panicked: what waits in it is refused, and the next emit begins another.
+    pub(super) fn abandon(&self, room: &RoomName) {
+        let mut lanes = self.lanes.lock();
+        let lane = lanes.rooms.remove(room);
+        lanes.bytes -= lane.as_ref().map_or(0, |lane| lane.bytes);
+        // The answers that wait are dropped without the lock.
+        drop(lanes);
+    }
+
     pub(super) fn note_uncertain(&self, room: &RoomName, ids: impl Iterator<Item = MessageId>) {
         let mut uncertain = self.uncertain.lock();
         if uncertain.len() < MAX_UNCERTAIN || uncertain.contains_key(room) {
@@ -145,21 +154,5 @@ impl PendingAppend {
             ttl: emit.ttl,
             idempotency: self.idempotency.clone(),
         }
-    }
-}
-
-/// Takes a lane away whose task has panicked: what waits in it is refused, and the next emit begins another.
-pub(super) struct LaneGuard<'a> {
-    pub(super) lanes: &'a LogLanes,
-    pub(super) room: &'a RoomName,
-}
-
-impl Drop for LaneGuard<'_> {
-    fn drop(&mut self) {
-        let mut lanes = self.lanes.lanes.lock();
-        let lane = lanes.rooms.remove(self.room);
-        lanes.bytes -= lane.as_ref().map_or(0, |lane| lane.bytes);
-        // The answers that wait are dropped without the lock.
-        drop(lanes);
     }
 }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -19,6 +19,9 @@ const PAGE: usize = 200;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How often is looked whether a connection is still there while the store cannot be reached.
 const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// Plain frames to a device that does not resume wait so long for what it has missed.
+const PLAIN_WAITS: Duration = Duration::from_millis(250);
 
 /// Gives a connection what it has missed in a room.
 pub(super) struct Replay<'a> {
@@ -74,8 +77,21 @@ impl<'a> Replay<'a> {
         Self { delivery, member, room, from, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
     }
 
-    /// Waits for the store if need be. None: the connection has gone, or left the room.
-    pub(super) async fn run(mut self) -> Option<Resumed> {
+    /// Waits for the store if need be. `None`: the connection has gone, or left the room.
+    pub(super) async fn run(self) -> Option<Resumed> {
+        let (hub, member, room) = (self.delivery.hub(), self.member, self.room);
+        let mut replaying = pin!(self.replay());
+        // Order is promised to devices that resume. To the others a store that takes its time, or hangs, delays nothing else.
+        if !member.connection().resumes() {
+            match timeout(PLAIN_WAITS, &mut replaying).await {
+                Ok(resumed) => return resumed,
+                Err(_) => hub.let_plain_pass(member, room),
+            }
+        }
+        replaying.await
+    }
+
+    async fn replay(mut self) -> Option<Resumed> {
         loop {
             match self.all_that_is_there().await {
                 Ok(resumed) => return Some(resumed),

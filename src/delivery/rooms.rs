@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Delivery, log_lane::published_head, resumed::Standing};
 use crate::cluster::BusError;
-use crate::hub::{Member, PlainFrames, Reason, RoomGuard};
+use crate::hub::{Member, Reason, RoomGuard};
 use crate::message::{Position, RoomName, UserId};
 use crate::state::TooMany;
 
@@ -35,13 +35,10 @@ impl Delivery {
         member: &Arc<Member>,
         room: &RoomName,
         reason: Reason,
-        replay: Option<PlainFrames>,
+        replay: bool,
     ) -> Option<Standing> {
         let guard = self.hub().lock_room(room).await;
-        let joined = match replay {
-            Some(plain_frames) => guard.join_replaying(member, reason, plain_frames),
-            None => guard.join(member, reason),
-        };
+        let joined = if replay { guard.join_replaying(member, reason) } else { guard.join(member, reason) };
         joined.then(|| {
             self.send_retained(&guard, member);
             self.standing(&guard)

@@ -90,3 +90,16 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     .await
     .expect("what waits is sent");
 }
+
+#[tokio::test]
+async fn a_lane_whose_work_panics_refuses_what_waits_in_it_and_goes_on() {
+    let (config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
+    let delivery = Delivery::new(deps(&config, &lifecycle));
+    let room = RoomName::new("r").unwrap();
+    let mut panicking = Box::pin(delivery.in_lane(&room, async { panic!("as tests do") }));
+    let mut waiting = Box::pin(delivery.in_lane(&room, async {}));
+    assert!(futures_util::poll!(panicking.as_mut()).is_pending());
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    assert_eq!((panicking.await, waiting.await), (None, None));
+    assert_eq!(delivery.in_lane(&room, async { 1 }).await, Some(1));
+}

@@ -20,22 +20,15 @@ pub(super) struct CatchingUp {
     sent: HashMap<RoomName, u64>,
 }
 
-/// What becomes of plain frames to a room that is being replayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlainFrames {
-    /// They wait until all that was kept before them was replayed.
-    Wait,
-    /// They are sent at once, unless a kept one was published before them since the connection joined.
-    Pass,
-}
-
 /// A room of which kept messages are being replayed.
 struct ReplayingRoom {
     waiting: Vec<Waiting>,
     /// Acknowledgements of messages that are still to be replayed, by number.
     acks: HashMap<u64, AckSink>,
-    /// What becomes of plain frames until the first kept one is published: those after it wait.
-    plain_frames: PlainFrames,
+    /// Plain frames do not wait for what was kept before the connection joined, as the store takes its time.
+    plain_passes: bool,
+    /// A message was kept since the connection joined: later plain frames wait for it.
+    has_new_entry: bool,
     /// What is kept cannot be read for now, so plain frames do not wait for it.
     is_log_unreadable: bool,
     /// Kept frames wait here in their order, as replaying ends before them.
@@ -105,11 +98,12 @@ impl CatchingUp {
     }
 
     /// Begins to replay a room: kept frames are left to replaying from now on.
-    pub(super) fn begin_replay(&mut self, room: &RoomName, plain_frames: PlainFrames) {
+    pub(super) fn begin_replay(&mut self, room: &RoomName) {
         let replaying = ReplayingRoom {
             waiting: Vec::new(),
             acks: HashMap::new(),
-            plain_frames,
+            plain_passes: false,
+            has_new_entry: false,
             is_log_unreadable: false,
             is_buffering: false,
         };
@@ -179,6 +173,17 @@ impl CatchingUp {
         self.given(waiting)
     }
 
+    /// Plain frames to a room do not wait any more for what was kept before the connection joined. Returns those that wait, unless a message
+    /// was kept since: then they wait for that.
+    pub(super) fn let_plain_pass(&mut self, room: &RoomName) -> Vec<Waiting> {
+        let Some(replaying) = self.replaying.get_mut(room) else {
+            return Vec::new();
+        };
+        replaying.plain_passes = true;
+        let waiting = if replaying.has_new_entry { Vec::new() } else { std::mem::take(&mut replaying.waiting) };
+        self.given(waiting)
+    }
+
     /// What is kept in a room can be read again.
     pub(super) fn log_readable(&mut self, room: &RoomName) {
         if let Some(replaying) = self.replaying.get_mut(room) {
@@ -214,12 +219,12 @@ impl CatchingUp {
 
 impl ReplayingRoom {
     fn lets_pass(&self) -> bool {
-        self.is_log_unreadable || self.plain_frames == PlainFrames::Pass
+        self.is_log_unreadable || (self.plain_passes && !self.has_new_entry)
     }
 
     /// A message was kept: the plain frames that came before it are sent before it, and later ones after it.
     fn kept(&mut self, number: u64) {
-        self.plain_frames = PlainFrames::Wait;
+        self.has_new_entry = true;
         let open_ended = self.waiting.iter_mut().rev().take_while(|waiting| waiting.before.is_none());
         open_ended.for_each(|waiting| waiting.before = Some(number));
     }

@@ -29,7 +29,7 @@ mod fan_out;
 pub use fan_out::{Counts, FanOut};
 
 mod replay;
-pub use replay::{PlainFrames, Replayed};
+pub use replay::Replayed;
 
 mod page;
 
@@ -63,13 +63,13 @@ impl Hub {
     }
 
     /// Lets a connection in, unless its user has `max_connections` already. It is in no room but that of `guard`, which is its user's, and
-    /// there kept messages are replayed first if `replay` says so. Until it goes live, the frames that it is sent wait.
+    /// there kept messages are replayed first if `replay`. Until it goes live, the frames that it is sent wait.
     pub fn admit(
         &self,
         guard: &RoomGuard<'_>,
         user: UserId,
         connection: Arc<dyn Connection>,
-        replay: Option<PlainFrames>,
+        replay: bool,
         max_connections: usize,
     ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.max_waiting_bytes));
@@ -85,7 +85,7 @@ impl Hub {
         member: &Arc<Member>,
         name: &RoomName,
         reason: Reason,
-        replay: Option<PlainFrames>,
+        replay: bool,
         max_connections: usize,
     ) -> bool {
         member.enter(name, reason, replay, |name| {

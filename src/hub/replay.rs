@@ -7,8 +7,6 @@ use super::{
 };
 use crate::message::{CloseCode, RoomName};
 
-pub use super::catching_up::PlainFrames;
-
 /// What became of a message that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayed {
@@ -43,6 +41,13 @@ impl Hub {
         }
     }
 
+    /// Has plain frames to a room that is being replayed not wait any more for what was kept before the connection joined.
+    pub fn let_plain_pass(&self, member: &Arc<Member>, room: &RoomName) {
+        if let Err(error) = member.give_waiting(|missing| missing.let_plain_pass(room)) {
+            self.give_up(member, error);
+        }
+    }
+
     /// What is kept in a room that is being replayed cannot be read for now: plain frames do not wait for it.
     pub fn log_unreadable(&self, member: &Arc<Member>, room: &RoomName) {
         if let Err(error) = member.give_waiting(|missing| missing.log_unreadable(room)) {
@@ -66,8 +71,8 @@ impl Hub {
 
 impl RoomGuard<'_> {
     /// Puts a connection that has not gone live into the room, as `join` does; what was kept there is replayed first.
-    pub fn join_replaying(&self, member: &Arc<Member>, reason: super::Reason, plain_frames: PlainFrames) -> bool {
-        self.hub().enter(member, self.room(), reason, Some(plain_frames), usize::MAX)
+    pub fn join_replaying(&self, member: &Arc<Member>, reason: super::Reason) -> bool {
+        self.hub().enter(member, self.room(), reason, true, usize::MAX)
     }
 
     /// Ends a connection's replay of the room: what has waited there is sent.

@@ -74,7 +74,7 @@ impl<'a> RoomGuard<'a> {
 
     /// Puts a connection into the room. False if it was there, and has one more reason now, or is gone.
     pub fn join(&self, member: &Arc<Member>, reason: Reason) -> bool {
-        self.held.hub.enter(member, self.room(), reason, None, usize::MAX)
+        self.held.hub.enter(member, self.room(), reason, false, usize::MAX)
     }
 
     /// The number of connections in the room.

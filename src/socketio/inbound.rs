@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use engineioxide::session::Session;
+use scopeguard::guard_on_unwind;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{json, value::RawValue};
 use socketioxide::{
@@ -110,6 +111,8 @@ impl Device {
 
 impl Handling {
     async fn handle_all(&self) {
+        // The events that follow would wait for ever: the device comes back.
+        let _guard = guard_on_unwind((), |()| self.admission.close(&CloseCode::Unready.into()));
         while let Some(event) = self.device.connection(self.id, |admitted| admitted.inbox.next()).flatten() {
             self.handle(event).await;
             tokio::task::yield_now().await;

@@ -150,7 +150,7 @@ async fn join(hub: &Hub, member: &Arc<Member>, name: &str) -> bool {
 
 async fn admit(hub: &Hub, id: &str, fake: Arc<Fake>, most: usize) -> Option<Arc<Member>> {
     let user = user(id);
-    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, None, most)?;
+    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, false, most)?;
     join(hub, &member, "everyone").await;
     Some(member)
 }
