@@ -80,8 +80,8 @@
 //! - Emits to one room are fanned out one at a time, under the room lock: all connections in it see one order.
 //! - What is stored is on disk before it is sent, and fanned out in the order of its positions: the log lane of its room commits without the
 //!   room lock, and then publishes under it. A device that resumes gets what it missed of a room before anything live of it, unless the
-//!   store cannot be read. To one that does not resume plain emits wait 250 ms for it at most, and none overtakes a stored one that was
-//!   published since it connected.
+//!   store cannot be read. To one that does not resume plain emits wait 250 ms for it at most, once it is known, and none overtakes a stored
+//!   one that was published since it connected.
 //! - A connection is catching up, then live, then gone. Gone is final: nothing that runs late revives it.
 //! - A message of a user's own mailbox counts as given when a device has proven it: by the pong of a ping that was sent after it, or while
 //!   polling by the next poll. Neither an enqueue nor a write nor a close moves the watermark.

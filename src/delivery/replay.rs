@@ -81,7 +81,7 @@ impl<'a> Replay<'a> {
     pub(super) async fn run(self) -> Option<Resumed> {
         let (hub, member, room) = (self.delivery.hub(), self.member, self.room);
         let mut replaying = pin!(self.replay());
-        // Order is promised to devices that resume. To the others a store that takes its time, or hangs, delays nothing else.
+        // Order is promised to devices that resume. Of the others plain frames wait once it is known that something was missed.
         if !member.connection().resumes() {
             match timeout(PLAIN_WAITS, &mut replaying).await {
                 Ok(resumed) => return resumed,
@@ -181,6 +181,9 @@ impl<'a> Replay<'a> {
         let mut cursor = self.cursor_in(store, head).await?;
         if cursor > head.number {
             return Ok(Replayability::Gap);
+        }
+        if cursor < head.number || !self.skipped.is_empty() {
+            self.delivery.hub().let_plain_wait(self.member, self.room);
         }
         self.give_skipped(head).await?;
         while cursor < head.number {

@@ -25,7 +25,7 @@ struct ReplayingRoom {
     waiting: Vec<Waiting>,
     /// Acknowledgements of messages that are still to be replayed, by number.
     acks: HashMap<u64, AckSink>,
-    /// Plain frames do not wait for what was kept before the connection joined, as the store takes its time.
+    /// Plain frames do not wait for what was kept before the connection joined.
     plain_passes: bool,
     /// A message was kept since the connection joined: later plain frames wait for it.
     has_new_entry: bool,
@@ -97,12 +97,12 @@ impl CatchingUp {
         Fate::Waits
     }
 
-    /// Begins to replay a room: kept frames are left to replaying from now on.
-    pub(super) fn begin_replay(&mut self, room: &RoomName) {
+    /// Begins to replay a room: kept frames are left to replaying from now on. `plain_passes`: plain ones do not wait for it yet.
+    pub(super) fn begin_replay(&mut self, room: &RoomName, plain_passes: bool) {
         let replaying = ReplayingRoom {
             waiting: Vec::new(),
             acks: HashMap::new(),
-            plain_passes: false,
+            plain_passes,
             has_new_entry: false,
             is_log_unreadable: false,
             is_buffering: false,
@@ -171,6 +171,13 @@ impl CatchingUp {
         self.bytes -= replaying.stop_buffering();
         let waiting = std::mem::take(&mut replaying.waiting);
         self.given(waiting)
+    }
+
+    /// There is something to replay in a room: plain frames wait for it.
+    pub(super) fn let_plain_wait(&mut self, room: &RoomName) {
+        if let Some(replaying) = self.replaying.get_mut(room) {
+            replaying.plain_passes = false;
+        }
     }
 
     /// Plain frames to a room do not wait any more for what was kept before the connection joined. Returns those that wait, unless a message

@@ -246,7 +246,8 @@ impl Member {
         };
         state.rooms.insert(name, reason);
         if let (true, Phase::CatchingUp(missing)) = (replay, &mut state.phase) {
-            missing.begin_replay(room);
+            // Order is promised to devices that resume. To the others a store that takes its time delays nothing else.
+            missing.begin_replay(room, !self.connection.resumes());
         }
         true
     }

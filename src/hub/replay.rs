@@ -41,6 +41,11 @@ impl Hub {
         }
     }
 
+    /// Has plain frames to a room that is being replayed wait for what was kept before the connection joined.
+    pub fn let_plain_wait(&self, member: &Member, room: &RoomName) {
+        member.catching_up(|missing| missing.let_plain_wait(room));
+    }
+
     /// Has plain frames to a room that is being replayed not wait any more for what was kept before the connection joined.
     pub fn let_plain_pass(&self, member: &Arc<Member>, room: &RoomName) {
         if let Err(error) = member.give_waiting(|missing| missing.let_plain_pass(room)) {

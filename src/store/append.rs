@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write,
     sync::Arc,
 };
@@ -57,6 +57,7 @@ pub(super) async fn append_all(
     epoch: &Arc<str>,
     messages: &[(NewMessage, i64)],
 ) -> sqlx::Result<Vec<Appended>> {
+    lock_mailboxes(connection, messages).await?;
     let mut known = earlier(connection, messages).await?;
     let (mut news, mut counts) = (Vec::new(), BTreeMap::<&RoomName, i64>::new());
     // Of two in one batch the second is a repetition of the first.
@@ -108,6 +109,26 @@ pub(super) async fn append_all(
 
 fn scope(key: &IdempotencyKey, room: &RoomName) -> Scope {
     (key.caller.clone(), room.clone(), key.key.clone())
+}
+
+/// Locks the mailboxes of messages with idempotency keys before the keys are looked up: a transaction whose connection was lost may still be
+/// open, and commit the first message under a key afterwards.
+async fn lock_mailboxes(connection: &mut AnyConnection, messages: &[(NewMessage, i64)]) -> sqlx::Result<()> {
+    let keyed = messages.iter().filter(|(message, _)| message.idempotency.is_some());
+    // In the order of their names, as in `advance`.
+    let rooms: BTreeSet<&RoomName> = keyed.map(|(message, _)| &message.room).collect();
+    for chunk in chunks(&rooms.into_iter().collect::<Vec<_>>()) {
+        let sql = format!(
+            "INSERT INTO mailboxes (room, last) VALUES {} ON CONFLICT (room) DO UPDATE SET last = mailboxes.last",
+            rows(connection, 1, chunk.len(), 2)
+        );
+        let mut query = statement(sql);
+        for room in chunk {
+            query = query.bind(room.as_str()).bind(0_i64);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 async fn earlier(

@@ -214,6 +214,7 @@ async fn prepare(kind: Kind, connection: &mut AnyConnection) -> sqlx::Result<()>
         // It gives up before we do, and then nothing of it happens later.
         Kind::Postgres => {
             connection.execute("SET statement_timeout = '7s'").await?;
+            connection.execute("SET idle_in_transaction_session_timeout = '8s'").await?;
         }
     }
     Ok(())

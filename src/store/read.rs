@@ -1,6 +1,9 @@
 use sqlx::{Row, any::AnyRow};
 
-use super::{Error, Store, append::statement};
+use super::{
+    Error, Store,
+    append::{chunks, statement},
+};
 use crate::message::{EventName, LogEntry, MessageId, Payload, RoomName, UserId};
 
 pub(super) const COLUMNS: &str = "position, message_id, event, kind, payload, except_users, stored_at";
@@ -8,14 +11,21 @@ pub(super) const COLUMNS: &str = "position, message_id, event, kind, payload, ex
 impl Store {
     /// Those of these messages that are in a mailbox, in order.
     pub async fn messages_by_id(&self, room: &RoomName, ids: &[MessageId]) -> Result<Vec<LogEntry>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM messages WHERE room = $1 AND message_id = $2 AND expires_at > $3");
         let (room, ids, now) = (room.clone(), ids.to_vec(), self.now_ms());
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
                 let mut rows = Vec::new();
-                for id in ids {
-                    let query = statement(sql.clone()).bind(room.as_str()).bind(id.to_string()).bind(now);
-                    rows.extend(query.fetch_optional(&mut *connection).await?);
+                for chunk in chunks(&ids) {
+                    let places: Vec<_> = (3..chunk.len() + 3).map(|place| format!("${place}")).collect();
+                    let mut query = statement(format!(
+                        "SELECT {COLUMNS} FROM messages WHERE room = $1 AND expires_at > $2 AND message_id IN ({})",
+                        places.join(", ")
+                    ));
+                    query = query.bind(room.as_str()).bind(now);
+                    for id in chunk {
+                        query = query.bind(id.to_string());
+                    }
+                    rows.extend(query.fetch_all(&mut *connection).await?);
                 }
                 Ok(rows)
             })

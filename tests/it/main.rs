@@ -84,6 +84,8 @@ mod resume;
 
 mod interleavings;
 
+mod slow_store;
+
 mod crash;
 
 mod bench;

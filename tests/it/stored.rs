@@ -199,7 +199,7 @@ async fn an_unreachable_store_refuses_what_is_to_be_stored_and_nothing_else_unti
     assert_eq!(device.expect_event("e").await.json(), "2");
 }
 
-async fn readiness(server: &TestServer) -> u16 {
+pub(crate) async fn readiness(server: &TestServer) -> u16 {
     let request = "GET /readyz HTTP/1.1\r\nhost: bugle\r\nconnection: close\r\n\r\n";
     let response = raw_http(server.admin(), request).await;
     std::str::from_utf8(&response[9..12]).expect("a status").parse().expect("a status")

@@ -30,7 +30,10 @@ mod plain_device;
 pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
 
 mod postgres;
-pub use postgres::new_database;
+pub use postgres::{new_database, waits_for_lock};
+
+mod slow_proxy;
+pub use slow_proxy::SlowProxy;
 
 mod process;
 pub use process::ServerProcess;

@@ -1,0 +1,238 @@
+//! A TCP proxy in front of a PostgreSQL, which adds latency or lets it hang.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+/// A proxy for one database. Its connections end with its value.
+pub struct SlowProxy {
+    url: String,
+    link: Arc<Link>,
+    _accepting: JoinSet<()>,
+}
+
+/// The state that all connections of a proxy share.
+struct Link {
+    /// The delay of each direction.
+    delay: Mutex<Duration>,
+    hanging: watch::Sender<Hanging>,
+    traps: Mutex<Vec<Trap>>,
+}
+
+/// The connections of which nothing is forwarded.
+#[derive(Clone, Copy)]
+enum Hanging {
+    None,
+    One(usize),
+    All,
+}
+
+/// What follows when the texts of a trap were sent.
+enum Then {
+    GoOn,
+    /// What has the last text is held back.
+    HangAt(Hanging),
+    /// What has the last text is still forwarded.
+    HangAfter(Hanging),
+}
+
+/// Texts that are expected in this order in what one connection sends to the database.
+struct Trap {
+    texts: VecDeque<String>,
+    /// The connection that has sent the first text.
+    connection: Option<usize>,
+    /// What follows then, of the connection with this number.
+    then: fn(usize) -> Then,
+    sprung: oneshot::Sender<()>,
+}
+
+impl SlowProxy {
+    /// Listens in front of the database with this URL, `postgres://USER@ADDRESS/NAME`. `delay` is added to each direction, so that a round
+    /// trip takes twice as long.
+    pub async fn start(database: &str, delay: Duration) -> Self {
+        let (user, rest) = database.split_once('@').expect("the URL names a user");
+        let (address, name) = rest.split_once('/').expect("the URL names a database");
+        let server: SocketAddr = address.parse().expect("the URL has an IP address and a port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let own = listener.local_addr().expect("the listener has an address");
+        let hanging = watch::Sender::new(Hanging::None);
+        let link = Arc::new(Link { delay: Mutex::new(delay), hanging, traps: Mutex::default() });
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, server, link.clone()));
+        Self { url: format!("{user}@{own}/{name}"), link, _accepting: accepting }
+    }
+
+    /// The URL of the database behind the proxy.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Changes the delay of what is read from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        *self.link.delay.lock() = delay;
+    }
+
+    /// Accepts connections and bytes from now on, and forwards nothing, as if packets were lost in both directions.
+    pub fn hang(&self) {
+        self.link.hanging.send_replace(Hanging::All);
+    }
+
+    /// Forwards everything that has arrived meanwhile, in its order, and goes on.
+    pub fn go_on(&self) {
+        self.link.hanging.send_replace(Hanging::None);
+    }
+
+    /// Hangs as soon as one connection has sent these texts in this order: what has the last one is not forwarded. The future waits for that.
+    /// A text is found only within one packet of the protocol.
+    pub fn hang_at(&self, texts: &[&str]) -> impl Future<Output = ()> + use<> {
+        self.set_trap(texts, |_| Then::HangAt(Hanging::All))
+    }
+
+    /// The same for that connection alone: the others go on.
+    pub fn hang_connection_at(&self, texts: &[&str]) -> impl Future<Output = ()> + use<> {
+        self.set_trap(texts, |connection| Then::HangAt(Hanging::One(connection)))
+    }
+
+    /// Hangs as soon as one connection has sent these texts in this order: what has the last one is forwarded, and the answer is not.
+    pub fn hang_after(&self, texts: &[&str]) -> impl Future<Output = ()> + use<> {
+        self.set_trap(texts, |_| Then::HangAfter(Hanging::All))
+    }
+
+    /// Waits until one connection has sent these texts in this order, from now on.
+    pub fn sees(&self, texts: &[&str]) -> impl Future<Output = ()> + use<> {
+        self.set_trap(texts, |_| Then::GoOn)
+    }
+
+    fn set_trap(&self, texts: &[&str], then: fn(usize) -> Then) -> impl Future<Output = ()> + use<> {
+        let (sprung, waiting) = oneshot::channel();
+        let texts = texts.iter().map(ToString::to_string).collect();
+        self.link.traps.lock().push(Trap { texts, connection: None, then, sprung });
+        async { waiting.await.expect("the proxy is there") }
+    }
+}
+
+impl Link {
+    fn delay(&self) -> Duration {
+        *self.delay.lock()
+    }
+
+    /// Looks for the texts of all traps in what a connection sends to the database. Returns whether the bytes are forwarded though the proxy
+    /// hangs.
+    fn inspect(&self, connection: usize, bytes: &[u8]) -> bool {
+        let mut passes = false;
+        let mut traps = self.traps.lock();
+        for trap in traps.extract_if(.., |trap| trap.follow(connection, bytes)) {
+            match (trap.then)(connection) {
+                Then::GoOn => {}
+                Then::HangAt(hanging) => drop(self.hanging.send_replace(hanging)),
+                Then::HangAfter(hanging) => {
+                    passes = true;
+                    self.hanging.send_replace(hanging);
+                }
+            }
+            // The test may not wait for it.
+            let _ = trap.sprung.send(());
+        }
+        passes
+    }
+
+    async fn not_hanging(&self, connection: usize) {
+        let goes_on = |hanging: &Hanging| match hanging {
+            Hanging::None => true,
+            Hanging::One(hanging) => *hanging != connection,
+            Hanging::All => false,
+        };
+        // It ends only with this link.
+        let _ = self.hanging.subscribe().wait_for(goes_on).await;
+    }
+}
+
+impl Trap {
+    /// True once the last text was sent.
+    fn follow(&mut self, connection: usize, mut bytes: &[u8]) -> bool {
+        if self.connection.is_some_and(|own| own != connection) {
+            return false;
+        }
+        while let Some(text) = self.texts.front() {
+            let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) else {
+                return false;
+            };
+            bytes = &bytes[at + text.len()..];
+            self.connection = Some(connection);
+            self.texts.pop_front();
+        }
+        true
+    }
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, link: Arc<Link>) {
+    let mut connections = JoinSet::new();
+    for connection in 0.. {
+        let (client, _) = listener.accept().await.expect("the proxy accepts");
+        connections.spawn(forward(client, server, link.clone(), connection));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Forwards both directions of a connection until both have ended.
+async fn forward(client: TcpStream, server: SocketAddr, link: Arc<Link>, connection: usize) {
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    for stream in [&client, &server] {
+        stream.set_nodelay(true).expect("a TCP stream has the option");
+    }
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::join!(
+        carry(from_client, to_server, &link, connection, |bytes| link.inspect(connection, bytes)),
+        carry(from_server, to_client, &link, connection, |_| false),
+    );
+}
+
+/// Forwards one direction. Chunks are delayed independently of each other: the delay is latency, and limits no throughput.
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    link: &Link,
+    connection: usize,
+    inspect: impl Fn(&[u8]) -> bool,
+) {
+    const CHUNK: usize = 64 * 1024;
+    let (arrived, mut due) = mpsc::unbounded_channel::<(Instant, bool, Bytes)>();
+    let reading = async move {
+        loop {
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            // A reset is forwarded as an end.
+            let end = !matches!(from.read_buf(&mut chunk).await, Ok(1..));
+            let passes = inspect(&chunk);
+            if arrived.send((Instant::now() + link.delay(), passes, chunk.freeze())).is_err() || end {
+                return;
+            }
+        }
+    };
+    let writing = async move {
+        while let Some((at, passes, chunk)) = due.recv().await {
+            sleep_until(at).await;
+            if !passes {
+                link.not_hanging(connection).await;
+            }
+            // An empty chunk is the end.
+            if chunk.is_empty() || to.write_all(&chunk).await.is_err() {
+                break;
+            }
+        }
+        // The peer may be gone.
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(reading, writing);
+}
