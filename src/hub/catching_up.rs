@@ -20,17 +20,25 @@ pub(super) struct CatchingUp {
     sent: HashMap<RoomName, u64>,
 }
 
+/// What becomes of plain frames to a room that is being replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PlainFrames {
+    /// They wait for what was kept before them.
+    Wait,
+    /// They wait only for what was kept since the connection joined.
+    PassOlder,
+    /// They do not wait: what is kept cannot be read for now.
+    Pass,
+}
+
 /// A room of which kept messages are being replayed.
 struct ReplayingRoom {
     waiting: Vec<Waiting>,
     /// Acknowledgements of messages that are still to be replayed, by number.
     acks: HashMap<u64, AckSink>,
-    /// Plain frames do not wait for what was kept before the connection joined.
-    plain_passes: bool,
+    plain_frames: PlainFrames,
     /// A message was kept since the connection joined: later plain frames wait for it.
     has_new_entry: bool,
-    /// What is kept cannot be read for now, so plain frames do not wait for it.
-    is_log_unreadable: bool,
     /// Kept frames wait here in their order, as replaying ends before them.
     is_buffering: bool,
 }
@@ -102,9 +110,8 @@ impl CatchingUp {
         let replaying = ReplayingRoom {
             waiting: Vec::new(),
             acks: HashMap::new(),
-            plain_passes,
+            plain_frames: if plain_passes { PlainFrames::PassOlder } else { PlainFrames::Wait },
             has_new_entry: false,
-            is_log_unreadable: false,
             is_buffering: false,
         };
         self.replaying.entry(room.clone()).or_insert(replaying);
@@ -167,7 +174,7 @@ impl CatchingUp {
         let Some(replaying) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
-        replaying.is_log_unreadable = true;
+        replaying.plain_frames = PlainFrames::Pass;
         self.bytes -= replaying.stop_buffering();
         let waiting = std::mem::take(&mut replaying.waiting);
         self.given(waiting)
@@ -176,7 +183,7 @@ impl CatchingUp {
     /// There is something to replay in a room: plain frames wait for it.
     pub(super) fn let_plain_wait(&mut self, room: &RoomName) {
         if let Some(replaying) = self.replaying.get_mut(room) {
-            replaying.plain_passes = false;
+            replaying.plain_frames = PlainFrames::Wait;
         }
     }
 
@@ -186,7 +193,9 @@ impl CatchingUp {
         let Some(replaying) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
-        replaying.plain_passes = true;
+        if replaying.plain_frames == PlainFrames::Wait {
+            replaying.plain_frames = PlainFrames::PassOlder;
+        }
         let waiting = if replaying.has_new_entry { Vec::new() } else { std::mem::take(&mut replaying.waiting) };
         self.given(waiting)
     }
@@ -194,7 +203,7 @@ impl CatchingUp {
     /// What is kept in a room can be read again.
     pub(super) fn log_readable(&mut self, room: &RoomName) {
         if let Some(replaying) = self.replaying.get_mut(room) {
-            replaying.is_log_unreadable = false;
+            replaying.plain_frames = PlainFrames::Wait;
         }
     }
 
@@ -226,7 +235,11 @@ impl CatchingUp {
 
 impl ReplayingRoom {
     fn lets_pass(&self) -> bool {
-        self.is_log_unreadable || (self.plain_passes && !self.has_new_entry)
+        match self.plain_frames {
+            PlainFrames::Wait => false,
+            PlainFrames::PassOlder => !self.has_new_entry,
+            PlainFrames::Pass => true,
+        }
     }
 
     /// A message was kept: the plain frames that came before it are sent before it, and later ones after it.

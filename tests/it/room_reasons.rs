@@ -58,7 +58,8 @@ async fn the_end_of_a_ttl_takes_out_those_who_are_there_by_join_room_alone() {
         joined_for_a_second(&backend, "org:acme", user).await;
     }
     assert_eq!(matched(&backend, "org:acme").await, 2);
-    deadline("the end of the ttl", async { while matched(&backend, "org:acme").await == 2 {} }).await;
+    let ended = Box::pin(async { while matched(&backend, "org:acme").await == 2 {} });
+    deadline("the end of the ttl", ended).await;
     assert_eq!(matched(&backend, "org:acme").await, 1);
 }
 

@@ -160,11 +160,13 @@ where
             return Poll::Ready(());
         };
         if self.lifecycle.is_stopping() {
-            return Poll::Ready(self.end(Some(E::from(stopping()))));
+            self.end(Some(E::from(stopping())));
+            return Poll::Ready(());
         }
         let Poll::Ready(read) = emits.poll_next_unpin(cx) else {
             ready!(self.stopping.as_mut().poll(cx));
-            return Poll::Ready(self.end(Some(E::from(stopping()))));
+            self.end(Some(E::from(stopping())));
+            return Poll::Ready(());
         };
         match read {
             Some(Ok((tag, Ok(request)))) => self.accept(tag, request),

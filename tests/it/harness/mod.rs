@@ -30,7 +30,7 @@ mod plain_device;
 pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
 
 mod postgres;
-pub use postgres::{new_database, waits_for_lock};
+pub use postgres::new_database;
 
 mod slow_proxy;
 pub use slow_proxy::SlowProxy;

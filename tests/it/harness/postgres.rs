@@ -25,14 +25,6 @@ pub fn new_database() -> String {
     format!("postgres://postgres@127.0.0.1:{}/{name}", server.port)
 }
 
-/// Whether a transaction in the database with this URL waits for another one.
-pub fn waits_for_lock(database: &str) -> bool {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let answer = Command::new("psql").args(["-d", database, "-tAc", sql]).output().expect("psql runs");
-    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-    String::from_utf8_lossy(&answer.stdout).trim() != "0"
-}
-
 impl Postgres {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();
