@@ -144,6 +144,7 @@ impl Delivery {
             }
         }
         self.settle_memberships(member, &memberships).await;
+        catch_up.end_if_nothing_is_missed(self, member).await;
         if !catch_up.is_empty() {
             *admission.catch_up.lock() = Some(Box::new(catch_up));
         }

@@ -1,10 +1,17 @@
 //! Small reads that each connect needs. Those that come while others are under way are read together, by few statements: a database that is
 //! 5 ms away answers each connect of a storm in a few round trips, not in one after the other.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use sqlx::{AnyConnection, Row, any::AnyRow};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,7 +69,12 @@ impl Lookup {
 }
 
 /// Reads what comes, all that waits at one time, until the store is closed.
-pub(super) async fn run(database: Database, mut lookups: mpsc::Receiver<Lookup>, closed: CancellationToken) {
+pub(super) async fn run(
+    database: Database,
+    mut lookups: mpsc::Receiver<Lookup>,
+    reading_since: Arc<Mutex<Option<Instant>>>,
+    closed: CancellationToken,
+) {
     let mut batch = Vec::new();
     loop {
         tokio::select! {
@@ -72,10 +84,12 @@ pub(super) async fn run(database: Database, mut lookups: mpsc::Receiver<Lookup>,
             }
         }
         batch.retain(|lookup| !lookup.is_abandoned());
+        *reading_since.lock() = Some(Instant::now());
         tokio::select! {
             () = closed.cancelled() => return,
             () = read_all(&database, std::mem::take(&mut batch)) => {}
         }
+        *reading_since.lock() = None;
     }
 }
 
