@@ -4,6 +4,7 @@ mod hangs;
 mod load;
 mod lost_connection;
 mod stream;
+mod uncertain;
 
 use std::{cell::Cell, panic::Location, time::Duration};
 

@@ -1,0 +1,82 @@
+//! A message that was committed though its emit was refused: a device gets it before all that is stored later.
+
+use std::time::Duration;
+
+use bugle::proto::v1::EmitToUserRequest;
+use futures_util::future::join_all;
+use tonic::Code;
+
+use super::{
+    FarStore,
+    hangs::{begin_stored, expect_refusal},
+    of_store,
+};
+use crate::{
+    acks::in_background,
+    harness::{Device, to_user},
+    stored::store,
+};
+
+/// Emits that were refused without asking the database are not in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_message_comes_in_its_place_after_refusals_to_many_other_users() {
+    const USERS: usize = 1_100;
+    let far = FarStore::start(Duration::ZERO).await;
+    let mut device = first_stored(&far).await;
+    far.proxy.hang();
+    // The first one waits until the server notices that the database hangs.
+    refuse(&far, "0").await;
+    let users: Vec<_> = (1..USERS).map(|user| user.to_string()).filter(|user| user != "42").collect();
+    join_all(users.iter().map(|user| refuse(&far, user))).await;
+    far.proxy.go_on();
+    far.is_back().await;
+
+    commit_and_refuse(&far).await;
+    far.store("user:42", "3").await;
+    for json in ["\"second\"", "3"] {
+        assert_eq!(device.expect_event("stored").await.json(), json);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_message_comes_in_its_place_though_the_connection_that_reads_it_hangs() {
+    let far = FarStore::start(Duration::ZERO).await;
+    let mut device = first_stored(&far).await;
+    commit_and_refuse(&far).await;
+    let commits = far.proxy.hang_at(&["\"third\"", "COMMIT"]);
+    let third = in_background(far.store("user:42", "\"third\""));
+    of_store("the commit", commits).await;
+    let reads = far.proxy.hang_connection_at(&["user:42"]);
+    far.proxy.go_on();
+    of_store("the second message to be read", reads).await;
+    of_store("the third emit", third).await.expect("the call ends");
+    for json in ["\"second\"", "\"third\""] {
+        assert_eq!(device.expect_event("stored").await.json(), json);
+    }
+}
+
+/// A device of user 42, who was sent a first message.
+async fn first_stored(far: &FarStore) -> Device {
+    let mut device = far.server.connect("42").await;
+    far.store("user:42", "1").await;
+    assert_eq!(device.expect_event("stored").await.json(), "1");
+    device
+}
+
+/// Has the second message to user 42 committed and its emit refused.
+async fn commit_and_refuse(far: &FarStore) {
+    let commits = far.proxy.hang_after(&["\"second\"", "COMMIT"]);
+    let refused = begin_stored(&far.backend, "\"second\"");
+    of_store("the commit", commits).await;
+    expect_refusal(refused).await;
+    far.proxy.go_on();
+    far.is_back().await;
+}
+
+/// Sends a stored emit to a user, which must be refused.
+async fn refuse(far: &FarStore, user: &str) {
+    let request = EmitToUserRequest { options: Some(store()), ..to_user(user, "stored", "1") };
+    let status =
+        of_store("the refusal", far.backend.notify().emit_to_user(request)).await.expect_err("the store hangs");
+    assert_eq!(status.code(), Code::Unavailable, "{}", status.message());
+}
