@@ -92,25 +92,55 @@ impl Delivery {
         let Some(store) = self.store() else {
             return;
         };
-        let messages = appends.iter().map(PendingAppend::message).collect();
-        let Ok(appended) = store.append(messages).await else {
-            self.inner.lanes.note_uncertain(room, appends.iter().map(|append| append.accepted.message_id));
+        let Ok(appended) = self.append_after_uncertain(room, store, &appends).await else {
             for PendingAppend { answer, .. } in appends {
                 // Who asked may be gone.
                 let _ = answer.send(Err(EmitError::StoreUnavailable));
             }
             return;
         };
-        let uncertain = self.take_uncertain(room, store).await;
         let guard = self.hub().lock_room_for_emit(room).await;
-        for (position, message) in uncertain {
-            self.publish_late(&guard, position, message).await;
-        }
         let is_one = appends.len() == 1;
         for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().zip(appended) {
             accepted.emit.alone &= is_one;
             let _ = answer.send(self.publish_appended(&guard, accepted, appended).await);
         }
+    }
+
+    /// Appends emits, and then publishes the messages that were refused before and are in the mailbox all the same: they are certain only now, as
+    /// a transaction that was still committing held the room's row.
+    async fn append_after_uncertain(
+        &self,
+        room: &RoomName,
+        store: &Store,
+        appends: &[PendingAppend],
+    ) -> Result<Vec<Appended>, store::Error> {
+        let note = || self.inner.lanes.note_uncertain(room, appends.iter().map(|append| append.accepted.message_id));
+        let appended = store.append(appends.iter().map(PendingAppend::message).collect()).await;
+        let appended = appended.inspect_err(|error| {
+            if !matches!(error, store::Error::Unreachable) {
+                note();
+            }
+        })?;
+        self.publish_uncertain(room, store).await.inspect_err(|_| note())?;
+        Ok(appended)
+    }
+
+    /// Publishes the messages that were refused and are in the mailbox all the same, in order. They come before what was appended later: a device
+    /// that has got that would not be given them any more. If they cannot be looked up, what was appended is refused and uncertain too.
+    async fn publish_uncertain(&self, room: &RoomName, store: &Store) -> Result<(), store::Error> {
+        let Some(ids) = self.inner.lanes.uncertain(room) else {
+            return Ok(());
+        };
+        let messages = store.messages_by_id(room, &ids).await?;
+        let begin = store.position(0).await?;
+        let guard = self.hub().lock_room_for_emit(room).await;
+        for message in messages {
+            let position = Position { number: message.number, ..begin.clone() };
+            self.publish_late(&guard, position, message).await;
+        }
+        self.inner.lanes.settle_uncertain(room);
+        Ok(())
     }
 
     async fn publish_appended(&self, guard: &RoomGuard<'_>, accepted: Accepted, appended: Appended) -> Published {
@@ -127,20 +157,6 @@ impl Delivery {
             }
             Appended::KeyReused => Err(EmitError::KeyReused),
         }
-    }
-
-    /// The messages that were refused and are in the mailbox all the same, in order. They come before what is appended later: a device that
-    /// has got that would not be given them any more.
-    async fn take_uncertain(&self, room: &RoomName, store: &Store) -> Vec<(Position, LogEntry)> {
-        let Some(ids) = self.inner.lanes.uncertain.lock().remove(room) else {
-            return Vec::new();
-        };
-        let (Ok(messages), Ok(begin)) = (store.messages_by_id(room, &ids).await, store.position(0).await) else {
-            self.inner.lanes.note_uncertain(room, ids.into_iter());
-            return Vec::new();
-        };
-        let position = |message: &LogEntry| Position { number: message.number, ..begin.clone() };
-        messages.into_iter().map(|message| (position(&message), message)).collect()
     }
 
     async fn publish_late(&self, guard: &RoomGuard<'_>, position: Position, message: LogEntry) {

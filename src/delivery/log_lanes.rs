@@ -15,7 +15,7 @@ use crate::store::{self, NewMessage};
 #[derive(Default)]
 pub(super) struct LogLanes {
     lanes: Mutex<Lanes>,
-    pub(super) uncertain: Mutex<HashMap<RoomName, Vec<MessageId>>>,
+    uncertain: Mutex<HashMap<RoomName, Vec<MessageId>>>,
 }
 
 #[derive(Default)]
@@ -48,7 +48,8 @@ pub(super) struct PendingAppend {
     pub(super) answer: oneshot::Sender<Published>,
 }
 
-/// Rooms of which uncertain messages are remembered, and messages of each.
+/// Rooms of which uncertain messages are remembered, and messages of each. A database that stops answering leaves one transaction of them.
+const MAX_UNCERTAIN_ROOMS: usize = 10_000;
 const MAX_UNCERTAIN: usize = 1_000;
 /// Emits of one room that are written at one time, and their bytes.
 const MAX_BATCH: usize = 128;
@@ -118,13 +119,27 @@ impl LogLanes {
         drop(lanes);
     }
 
+    /// Remembers messages that were refused as the database did not answer: it may have them all the same.
     pub(super) fn note_uncertain(&self, room: &RoomName, ids: impl Iterator<Item = MessageId>) {
         let mut uncertain = self.uncertain.lock();
-        if uncertain.len() < MAX_UNCERTAIN || uncertain.contains_key(room) {
-            let known = uncertain.entry(room.clone()).or_default();
-            known.extend(ids);
-            known.truncate(MAX_UNCERTAIN);
+        let is_full = uncertain.len() >= MAX_UNCERTAIN_ROOMS && !uncertain.contains_key(room);
+        let known = if is_full { None } else { Some(uncertain.entry(room.clone()).or_default()) };
+        match known.filter(|known| known.len() < MAX_UNCERTAIN) {
+            Some(known) => known.extend(ids),
+            None => {
+                tracing::error!(room.name = %room, "too many emits were refused that may have been stored: forgot some");
+            }
         }
+    }
+
+    /// The messages of a room that may be in its mailbox though they were refused.
+    pub(super) fn uncertain(&self, room: &RoomName) -> Option<Vec<MessageId>> {
+        self.uncertain.lock().get(room).cloned()
+    }
+
+    /// Forgets them, as they are published or were not stored.
+    pub(super) fn settle_uncertain(&self, room: &RoomName) {
+        self.uncertain.lock().remove(room);
     }
 }
 

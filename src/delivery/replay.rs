@@ -58,7 +58,9 @@ impl From<store::Error> for Stopped {
                 tracing::error!(%error, "a mailbox cannot be replayed");
                 Self::Broken
             }
-            store::Error::Unavailable(_) | store::Error::Url | store::Error::Closed => Self::Unreadable,
+            store::Error::Unavailable(_) | store::Error::Unreachable | store::Error::Url | store::Error::Closed => {
+                Self::Unreadable
+            }
         }
     }
 }

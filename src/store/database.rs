@@ -171,7 +171,7 @@ impl Database {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if *self.reachable.borrow() { Ok(()) } else { Err(Error::Unavailable(Arc::new(sqlx::Error::PoolTimedOut))) }
+        if *self.reachable.borrow() { Ok(()) } else { Err(Error::Unreachable) }
     }
 
     pub(super) fn reachable(&self) -> watch::Receiver<bool> {

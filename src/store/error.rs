@@ -6,9 +6,12 @@ pub enum Error {
     /// `store.url` names no database that is known here.
     #[error("is neither sqlite:FILE, sqlite::memory: nor postgres://…")]
     Url,
-    /// The database cannot be reached, or does not write. Whether something was kept is not known.
+    /// The database did not answer, or does not write. Whether something was kept is not known.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Arc<sqlx::Error>),
+    /// The database did not answer the last time, and was not asked this time: nothing was kept.
+    #[error("the store is known to be out of reach")]
+    Unreachable,
     /// What is kept cannot be understood.
     #[error("the store holds something that is broken: {0}")]
     Broken(&'static str),
@@ -22,7 +25,7 @@ impl Error {
     pub fn cause(&self) -> Option<tracing::field::DisplayValue<&sqlx::Error>> {
         match self {
             Self::Unavailable(cause) => Some(tracing::field::display(&**cause)),
-            Self::Url | Self::Broken(_) | Self::Closed => None,
+            Self::Url | Self::Unreachable | Self::Broken(_) | Self::Closed => None,
         }
     }
 }

@@ -58,11 +58,15 @@ pub(super) async fn run(database: Database, mut requests: mpsc::Receiver<Request
 async fn write_all(database: &Database, messages: Vec<(NewMessage, i64)>) -> Result<Vec<Appended>, Error> {
     let (begun, count) = (Instant::now(), messages.len());
     let written = write(database, messages).await;
-    database.note(written.is_ok());
     match &written {
-        Ok(_) => telemetry::stored(count, begun.elapsed()),
+        Ok(_) => {
+            database.note(true);
+            telemetry::stored(count, begun.elapsed());
+        }
+        Err(Error::Unreachable) => {}
         Err(error) => {
             tracing::warn!(%error, error.cause = error.cause(), messages.count = count, "the store does not write");
+            database.note(false);
         }
     }
     written

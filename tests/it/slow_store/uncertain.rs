@@ -12,7 +12,6 @@ use super::{
     of_store,
 };
 use crate::{
-    acks::in_background,
     harness::{Device, to_user},
     stored::store,
 };
@@ -44,13 +43,15 @@ async fn a_committed_message_comes_in_its_place_though_the_connection_that_reads
     let mut device = first_stored(&far).await;
     commit_and_refuse(&far).await;
     let commits = far.proxy.hang_at(&["\"third\"", "COMMIT"]);
-    let third = in_background(far.store("user:42", "\"third\""));
+    let third = begin_stored(&far.backend, "\"third\"");
     of_store("the commit", commits).await;
     let reads = far.proxy.hang_connection_at(&["user:42"]);
     far.proxy.go_on();
     of_store("the second message to be read", reads).await;
-    of_store("the third emit", third).await.expect("the call ends");
-    for json in ["\"second\"", "\"third\""] {
+    expect_refusal(third).await;
+    far.is_back().await;
+    far.store("user:42", "\"fourth\"").await;
+    for json in ["\"second\"", "\"third\"", "\"fourth\""] {
         assert_eq!(device.expect_event("stored").await.json(), json);
     }
 }
