@@ -63,7 +63,7 @@ pub struct ListMessages {
     pub since: Option<Position>,
     /// Only what was not read.
     pub unread_only: bool,
-    /// So many at most.
+    /// The most messages of a page.
     pub page_size: usize,
     /// Where the page before ended.
     pub page_token: Option<Position>,

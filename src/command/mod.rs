@@ -46,6 +46,8 @@ pub struct Commands {
     connects: Arc<Meters<UserId>>,
     events: Arc<ClientEvents>,
     lifecycle: Lifecycle,
+    /// The sender of devices' events, in the place of an API key.
+    devices: Arc<str>,
 }
 
 /// What commands work with.
@@ -82,6 +84,7 @@ impl Commands {
             connects: Arc::new(Meters::new(limits.connects_per_user)),
             events: ClientEvents::new(limits),
             lifecycle,
+            devices: "devices".into(),
         }
     }
 }

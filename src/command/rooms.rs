@@ -29,7 +29,7 @@ impl Commands {
         caller.may(Right::Rooms)?;
         not_reserved(&command.room)?;
         check_ttl(command.ttl)?;
-        let joined = self.delivery.join_user(&command.user, &command.room, command.ttl).await;
+        let joined = self.delivery.join_user(&caller.name, &command.user, &command.room, command.ttl).await;
         joined.map_err(|too_many| full("limits.memberships", &too_many))
     }
 }
@@ -75,7 +75,7 @@ impl Commands {
         caller.may(Right::Rooms)?;
         not_reserved(&command.room)?;
         check_ttl(command.ttl)?;
-        let allowed = self.delivery.allow_user(&command.user, &command.room, command.ttl);
+        let allowed = self.delivery.allow_user(&caller.name, &command.user, &command.room, command.ttl);
         allowed.map_err(|too_many| full("limits.grants", &too_many))
     }
 }

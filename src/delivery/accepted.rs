@@ -1,5 +1,6 @@
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -51,19 +52,38 @@ impl From<RetainedFull> for EmitError {
 /// What became of an emit: its receipt, and the acknowledgements that are still awaited, if it asked for any.
 pub type Published = Result<(Receipt, Option<PendingAcks>), EmitError>;
 
-/// An emit that may not be published yet. The futures are to be polled to their end, even if the caller disconnects: half a room would have
-/// the event, and a repetition would send it twice.
-pub enum Publishing {
+/// An emit that may not be published yet.
+pub enum Publishing<T = Published> {
     /// It is published, or refused.
-    Done(Published),
-    /// It waits in its room's log lane: stored emits to the room that are accepted later follow it.
-    InLane(Pin<Box<dyn Future<Output = Published> + Send>>),
-    /// It has no place yet among the emits to its room.
-    Waiting(Pin<Box<dyn Future<Output = Published> + Send>>),
+    Done(T),
+    /// It waits. The future is to be polled to its end, even if the caller disconnects: half a room would have the event, and a repetition would
+    /// send it twice.
+    Pending(Place, BoxFuture<'static, T>),
+}
+
+/// Where an emit waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In its room's log lane: stored emits to the room that are accepted later follow it.
+    Lane,
+    /// Elsewhere: it has no place yet among the emits to its room.
+    Unplaced,
+}
+
+impl<T> Publishing<T> {
+    /// Waits until it is published, or refused.
+    pub async fn done(self) -> T {
+        match self {
+            Self::Done(done) => done,
+            Self::Pending(_, publishing) => publishing.await,
+        }
+    }
 }
 
 /// An emit that was accepted.
 pub(super) struct Accepted {
+    /// The API key that sends it; for a device's event, the devices.
+    pub(super) caller: Arc<str>,
     pub(super) emit: Emit,
     pub(super) message_id: MessageId,
     /// Emits that are accepted later have larger ones.

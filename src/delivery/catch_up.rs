@@ -59,15 +59,6 @@ impl CatchUp {
         true
     }
 
-    /// Forgets the replay of a room in which a connection that does not resume has missed nothing, as most have.
-    pub(super) async fn end_if_nothing_is_missed(&mut self, delivery: &Delivery, member: &Arc<Member>) {
-        if let (None, [(room, from @ ReplayFrom::Watermark)]) = (&self.told, &*self.replaying)
-            && Replay::new(delivery, member, room, from).end_if_nothing_is_missed().await
-        {
-            self.replaying.clear();
-        }
-    }
-
     /// Notes where a room stood when the connection joined it.
     pub(super) fn joined(&mut self, room: &RoomName, standing: Standing) {
         let Some(told) = &mut self.told else { return };

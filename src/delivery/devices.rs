@@ -3,8 +3,8 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Delivery, Resume, catch_up::CatchUp, resumed::Standing};
-use crate::hub::{Connection, Frame, Member, Reason};
+use super::{Delivery, Resume, catch_up::CatchUp, log_lane::published_head, missed::Missed, resumed::Standing};
+use crate::hub::{Connection, Frame, Member, PlainFrames, Reason};
 use crate::limits;
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
 
@@ -127,8 +127,7 @@ impl Delivery {
         rooms.extend(memberships.iter().map(|room| (room.clone(), Reason::Backend)));
         rooms.extend(event_rooms.iter().map(|room| (room.clone(), Reason::Device)));
         self.subscribe(rooms.iter().map(|(room, _)| room).chain([&own])).await;
-        let (admission, standing) =
-            self.enter(&own, user, connection, catch_up.begin_replay(&own, resume, self)).await?;
+        let (admission, standing) = self.enter(&own, user, connection, (&mut catch_up, resume)).await?;
         let member = &admission.member;
         catch_up.joined(&own, standing);
         if catch_up.tells() {
@@ -144,7 +143,6 @@ impl Delivery {
             }
         }
         self.settle_memberships(member, &memberships).await;
-        catch_up.end_if_nothing_is_missed(self, member).await;
         if !catch_up.is_empty() {
             *admission.catch_up.lock() = Some(Box::new(catch_up));
         }
@@ -170,14 +168,27 @@ impl Delivery {
         }
     }
 
+    /// Lets a connection into its user's room. The store is asked before, without the lock.
     async fn enter(
         &self,
         own: &RoomName,
         user: UserId,
         connection: Arc<dyn Connection>,
-        replay: bool,
+        (catch_up, resume): (&mut CatchUp, Option<&Resume>),
     ) -> Result<(Arc<Admission>, Standing), limits::LimitExceeded> {
-        let guard = self.hub().lock_room(own).await;
+        let room = self.hub().hold_room(own);
+        // Order is promised to devices that resume, however long the store takes.
+        let missed = match resume {
+            None if self.is_users_mailbox(own) => self.look_up_missed(own, &user).await,
+            None | Some(_) => Missed::Something,
+        };
+        let guard = room.lock().await;
+        let replay = match missed {
+            Missed::NothingUpTo(head) if published_head(&guard) == Some(head) => None,
+            Missed::NothingUpTo(_) | Missed::Something => Some(PlainFrames::Wait),
+            Missed::Unknown => Some(PlainFrames::PassOlder),
+        };
+        let replay = replay.filter(|_| catch_up.begin_replay(own, resume, self));
         let member = self.hub().admit(&guard, user, connection, replay, self.inner.connections_per_user);
         let member = member.ok_or(limits::LimitExceeded::User)?;
         self.send_retained(&guard, &member);

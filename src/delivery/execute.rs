@@ -118,7 +118,7 @@ impl Delivery {
             except_users: emit.except.users.clone(),
             expires_at: emit.ttl.and_then(|ttl| accepted.time.checked_add(ttl).ok()),
         };
-        self.inner.retained.put(guard.room(), &emit.event, value)?;
+        self.inner.retained.put(&accepted.caller, guard.room(), &emit.event, value)?;
         self.inner.collapse.note_retained(|| Topic::of(emit), accepted.number);
         Ok(())
     }
@@ -129,6 +129,7 @@ impl Delivery {
         }
         let emit = &accepted.emit;
         let entry = NewEntry {
+            caller: &accepted.caller,
             id: accepted.message_id,
             event: &emit.event,
             payload,

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Delivery, IdempotencyKey,
-    accepted::{Accepted, EmitError, Published, Publishing, settled},
+    accepted::{Accepted, EmitError, Place, Published, Publishing, settled},
     log_lanes::{Batch, Job, PendingAppend},
     proof::UnprovenFanOut,
 };
@@ -44,10 +44,8 @@ impl Delivery {
         if let Err(refused) = self.enter_lane(&room, Job::Append(append)) {
             return Publishing::Done(Err(refused));
         }
-        Publishing::InLane(Box::pin(async move {
-            let published = answered.await.unwrap_or(Err(EmitError::StoreUnavailable));
-            settled(published, claim)
-        }))
+        let publishing = async move { settled(answered.await.unwrap_or(Err(EmitError::StoreUnavailable)), claim) };
+        Publishing::Pending(Place::Lane, Box::pin(publishing))
     }
 
     /// Runs work on a room's mailbox when all that came before it is done. `None`: it was given up.

@@ -16,7 +16,7 @@ mod idempotency_key;
 pub use idempotency_key::IdempotencyKey;
 
 mod accepted;
-pub use accepted::{EmitError, Published, Publishing};
+pub use accepted::{EmitError, Place, Published, Publishing};
 
 mod publish;
 
@@ -53,6 +53,8 @@ pub use resume::Resume;
 mod resumed;
 
 mod catch_up;
+
+mod missed;
 
 mod replay;
 

@@ -89,68 +89,34 @@ fn largest<T>(backlogs: Vec<(T, u64)>, user_of: impl Fn(&T) -> UserId, mut total
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
-    use jiff::Timestamp;
     use parking_lot::Mutex;
 
     use super::*;
     use crate::config::Config;
     use crate::delivery::{Deps, tests::deps};
-    use crate::hub::{Connection, Frame, QueueError, WriteMode};
+    use crate::hub::fake::{Behaviour, FakeConnection};
     use crate::lifecycle::Lifecycle;
-    use crate::message::{ConnectionId, Transport};
 
-    struct Fake {
-        id: ConnectionId,
-        backlog: u64,
+    /// A device whose queue holds so many bytes until it is closed.
+    struct Backlog {
+        bytes: u64,
         queued: Arc<QueuedBytes>,
         closed: Mutex<Option<CloseCode>>,
     }
 
-    impl Fake {
-        fn new(backlog: u64, queued: &Arc<QueuedBytes>) -> Arc<Self> {
-            queued.add(usize::try_from(backlog).unwrap());
-            Arc::new(Self { id: ConnectionId::random(), backlog, queued: queued.clone(), closed: Mutex::default() })
-        }
+    fn fake(bytes: u64, queued: &Arc<QueuedBytes>) -> Arc<FakeConnection<Backlog>> {
+        queued.add(usize::try_from(bytes).unwrap());
+        Arc::new(FakeConnection::new(Backlog { bytes, queued: queued.clone(), closed: Mutex::default() }))
     }
 
-    impl Connection for Fake {
-        fn id(&self) -> ConnectionId {
-            self.id
-        }
-
-        fn transport(&self) -> Transport {
-            Transport::WebSocket
-        }
-
-        fn address(&self) -> IpAddr {
-            Ipv4Addr::LOCALHOST.into()
-        }
-
-        fn user_agent(&self) -> &'static str {
-            ""
-        }
-
-        fn connected_at(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH
-        }
-
-        fn has_room(&self) -> bool {
-            true
-        }
-
+    impl Behaviour for Backlog {
         fn backlog(&self) -> u64 {
-            self.backlog
-        }
-
-        fn enqueue(&self, _: &Frame, _: WriteMode) -> Result<(), QueueError> {
-            Ok(())
+            self.bytes
         }
 
         fn close(&self, reason: &CloseReason) {
             *self.closed.lock() = Some(reason.code);
-            self.queued.remove(usize::try_from(self.backlog).unwrap());
+            self.queued.remove(usize::try_from(self.bytes).unwrap());
         }
     }
 
@@ -162,14 +128,14 @@ mod tests {
         let delivery = Delivery::new(Deps { queued: queued.clone(), ..deps(&config, &lifecycle) });
         let mut admitted = Vec::new();
         for (user, backlog) in [("1", 60), ("2", 40), ("2", 0), ("3", 0)] {
-            let fake = Fake::new(backlog, &queued);
+            let device = fake(backlog, &queued);
             let user = UserId::new(user).unwrap();
-            admitted.push((delivery.admit(user, &[], fake.clone(), None).await.unwrap(), fake));
+            admitted.push((delivery.admit(user, &[], device.clone(), None).await.unwrap(), device));
         }
-        let closed = || admitted.iter().map(|(_, fake)| *fake.closed.lock()).collect::<Vec<_>>();
+        let closed = || admitted.iter().map(|(_, device)| *device.closed.lock()).collect::<Vec<_>>();
         sleep(PAUSE).await;
         assert_eq!(closed(), [None; 4], "the total is the bound");
-        let last = Fake::new(5, &queued);
+        let last = fake(5, &queued);
         let _admission = delivery.admit(UserId::new("2").unwrap(), &[], last, None).await.unwrap();
         sleep(PAUSE).await;
         assert_eq!(closed(), [Some(CloseCode::Slow), None, None, None]);

@@ -1,10 +1,10 @@
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::time::Instant;
 
 use super::{
     Delivery, IdempotencyKey,
-    accepted::{Accepted, EmitError, Published, Publishing, settled},
+    accepted::{Accepted, EmitError, Place, Published, Publishing, settled},
     acks::PendingAcks,
     collapse_windows::Topic,
     execute::publish_to_nobody,
@@ -14,19 +14,29 @@ use crate::message::{Emit, MessageId, Receipt, RoomName, UserId};
 use crate::state::{Claim, Claimed, KeyReused};
 
 impl Delivery {
-    /// Publishes an event to its audience; `received` is when it was asked for.
-    pub async fn publish(&self, emit: Emit, key: Option<IdempotencyKey>, received: Instant) -> Published {
-        match self.begin_publish(emit, key, received) {
-            Publishing::Done(published) => published,
-            Publishing::InLane(publishing) | Publishing::Waiting(publishing) => publishing.await,
-        }
+    /// Publishes an event of this API key to its audience; `received` is when it was asked for.
+    pub async fn publish(
+        &self,
+        caller: &Arc<str>,
+        emit: Emit,
+        key: Option<IdempotencyKey>,
+        received: Instant,
+    ) -> Published {
+        self.begin_publish(caller, emit, key, received).done().await
     }
 
     /// The same, without waiting: an emit that keeps nothing to a small room that nobody has locked is published by this call.
-    pub fn begin_publish(&self, emit: Emit, key: Option<IdempotencyKey>, received: Instant) -> Publishing {
+    pub fn begin_publish(
+        &self,
+        caller: &Arc<str>,
+        emit: Emit,
+        key: Option<IdempotencyKey>,
+        received: Instant,
+    ) -> Publishing {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
-        let accepted = Accepted { emit, message_id: MessageId::at(now), number, time: now, received };
+        let caller = caller.clone();
+        let accepted = Accepted { caller, emit, message_id: MessageId::at(now), number, time: now, received };
         match key {
             None => self.route(accepted, None),
             Some(key) => self.dedupe(accepted, key),
@@ -51,13 +61,11 @@ impl Delivery {
             Ok(Claimed::Running(running)) => running,
         };
         let delivery = self.clone();
-        Publishing::Waiting(Box::pin(async move {
+        let publishing = async move {
             running.settled().await;
-            match delivery.dedupe(accepted, key) {
-                Publishing::Done(published) => published,
-                Publishing::InLane(publishing) | Publishing::Waiting(publishing) => publishing.await,
-            }
-        }))
+            delivery.dedupe(accepted, key).done().await
+        };
+        Publishing::Pending(Place::Unplaced, Box::pin(publishing))
     }
 
     fn route(&self, accepted: Accepted, claimed: Option<(IdempotencyKey, Claim)>) -> Publishing {
@@ -77,10 +85,8 @@ impl Delivery {
             Ok(published) => Publishing::Done(settled(published, claim)),
             Err(accepted) => {
                 let delivery = self.clone();
-                Publishing::Waiting(Box::pin(async move {
-                    let published = delivery.publish_in_order(*accepted).await;
-                    settled(published, claim)
-                }))
+                let publishing = async move { settled(delivery.publish_in_order(*accepted).await, claim) };
+                Publishing::Pending(Place::Unplaced, Box::pin(publishing))
             }
         }
     }

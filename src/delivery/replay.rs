@@ -23,9 +23,6 @@ const STILL_THERE: Duration = Duration::from_secs(1);
 /// Plain frames to a device that does not resume wait so long for what it has missed.
 const PLAIN_WAITS: Duration = Duration::from_millis(250);
 
-/// A connect waits so long to learn whether its user has missed something.
-const LOOKUP_WAITS: Duration = Duration::from_millis(50);
-
 /// Gives a connection what it has missed in a room.
 pub(super) struct Replay<'a> {
     delivery: &'a Delivery,
@@ -94,30 +91,6 @@ impl<'a> Replay<'a> {
             }
         }
         replaying.await
-    }
-
-    /// Ends the replay at once if the connection has missed nothing. False if it has, or if that is not known soon: a connect waits for the store
-    /// no longer than that, and not at all while the store is slow.
-    pub(super) async fn end_if_nothing_is_missed(mut self) -> bool {
-        let Some(store) = self.delivery.store().filter(|store| !store.is_slow(LOOKUP_WAITS)) else {
-            return false;
-        };
-        let looking_up = async {
-            let Some(head) = self.head().await? else { return Ok(None) };
-            Ok::<_, Stopped>(Some((head.number, self.cursor_in(store, &head).await?)))
-        };
-        let Ok(Ok(Some((number, cursor)))) = timeout(LOOKUP_WAITS, looking_up).await else {
-            return false;
-        };
-        let guard = self.delivery.hub().lock_room(self.room).await;
-        let is_all = cursor >= number && self.skipped.is_empty() && self.published_head(&guard) == Some(number);
-        if is_all {
-            self.note_settled(number);
-            guard.end_replay(self.member);
-        } else {
-            self.delivery.hub().let_plain_wait(self.member, self.room);
-        }
-        is_all
     }
 
     async fn replay(mut self) -> Option<Resumed> {

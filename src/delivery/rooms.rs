@@ -98,10 +98,16 @@ impl Delivery {
         store.position(head).await.ok()
     }
 
-    /// Puts a user into a room: the connections of now, and for `ttl` those to come. Says how many joined.
-    pub async fn join_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<usize, TooMany> {
+    /// Puts a user into a room, for an API key: the connections of now, and for `ttl` those to come. Says how many joined.
+    pub async fn join_user(
+        &self,
+        caller: &Arc<str>,
+        user: &UserId,
+        room: &RoomName,
+        ttl: Duration,
+    ) -> Result<usize, TooMany> {
         // Noted first: a connection that comes in between sees the note, or is seen here.
-        self.inner.memberships.put(user, room, ttl)?;
+        self.inner.memberships.put(caller, user, room, ttl)?;
         let mut joined = 0;
         for member in self.hub().of_user(user) {
             joined += usize::from(self.join_as_member(&member, room).await);
@@ -131,9 +137,9 @@ impl Delivery {
         self.inner.bus.ask(|| self.leave_now(user, room, Reason::Backend)).await
     }
 
-    /// Gives a user the right to join a room, for `ttl`.
-    pub fn allow_user(&self, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
-        self.inner.grants.put(user, room, ttl)
+    /// Gives a user the right to join a room, for an API key and for `ttl`.
+    pub fn allow_user(&self, caller: &Arc<str>, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
+        self.inner.grants.put(caller, user, room, ttl)
     }
 
     /// Whether a backend has given a user the right to join a room.

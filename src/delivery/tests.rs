@@ -56,6 +56,7 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     let collapse = CollapseConfig { window: Duration::from_mins(1), ..config.collapse };
     let delivery = Delivery::new(Deps { collapse, ..deps(&config, &lifecycle) });
     let user = UserId::new("42").unwrap();
+    let caller = std::sync::Arc::from("test");
     let emit = |key: Option<&str>, json: &str| {
         let emit = Emit {
             audience: Audience::user(&user),
@@ -65,7 +66,7 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
             collapse_key: key.map(Into::into),
             ..example(json)
         };
-        delivery.publish(emit, None, tokio::time::Instant::now())
+        delivery.publish(&caller, emit, None, tokio::time::Instant::now())
     };
     let room = RoomName::of_user(&user);
     let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {

@@ -22,7 +22,7 @@ pub(super) struct CatchingUp {
 
 /// What becomes of plain frames to a room that is being replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PlainFrames {
+pub enum PlainFrames {
     /// They wait for what was kept before them.
     Wait,
     /// They wait only for what was kept since the connection joined.
@@ -75,6 +75,7 @@ impl CatchingUp {
         let is_full = self.bytes > max_bytes && !frame.on_join;
         let size = if frame.on_join { 0 } else { frame.size() };
         let replaying = room.and_then(|room| self.replaying.get_mut(room)).filter(|_| !frame.on_join);
+        let replaying = replaying.filter(|replaying| frame.entry.is_some() || !replaying.lets_pass());
         let waiting = match (replaying, &frame.entry) {
             (Some(replaying), Some(entry)) => {
                 replaying.kept(entry.number);
@@ -89,7 +90,6 @@ impl CatchingUp {
                 self.bytes += size;
                 return Fate::Replayed;
             }
-            (Some(replaying), None) if self.is_open && replaying.lets_pass() => return Fate::Send(ack),
             (None, entry) if self.is_open => {
                 if let (Some(room), Some(entry)) = (room, entry) {
                     self.sent.insert(room.clone(), entry.number);
@@ -105,12 +105,12 @@ impl CatchingUp {
         Fate::Waits
     }
 
-    /// Begins to replay a room: kept frames are left to replaying from now on. `plain_passes`: plain ones do not wait for it yet.
-    pub(super) fn begin_replay(&mut self, room: &RoomName, plain_passes: bool) {
+    /// Begins to replay a room: kept frames are left to replaying from now on.
+    pub(super) fn begin_replay(&mut self, room: &RoomName, plain_frames: PlainFrames) {
         let replaying = ReplayingRoom {
             waiting: Vec::new(),
             acks: HashMap::new(),
-            plain_frames: if plain_passes { PlainFrames::PassOlder } else { PlainFrames::Wait },
+            plain_frames,
             has_new_entry: false,
             is_buffering: false,
         };

@@ -6,7 +6,7 @@ use std::sync::{
 use parking_lot::Mutex;
 
 use super::{
-    AckSink, Connection, Frame, QueueError, Reason, WriteMode,
+    AckSink, Connection, Frame, PlainFrames, QueueError, Reason, WriteMode,
     ack::{AckTicket, Lifelines},
     catching_up::{CatchingUp, Fate, Waiting},
     reasons::JoinedRooms,
@@ -234,7 +234,7 @@ impl Member {
         &self,
         room: &RoomName,
         reason: Reason,
-        replay: bool,
+        replay: Option<PlainFrames>,
         add: impl FnOnce(&RoomName) -> Option<RoomName>,
     ) -> bool {
         let mut state = self.state.lock();
@@ -245,9 +245,8 @@ impl Member {
             return false;
         };
         state.rooms.insert(name, reason);
-        if let (true, Phase::CatchingUp(missing)) = (replay, &mut state.phase) {
-            // Order is promised to devices that resume. To the others a store that takes its time delays nothing else.
-            missing.begin_replay(room, !self.connection.resumes());
+        if let (Some(plain_frames), Phase::CatchingUp(missing)) = (replay, &mut state.phase) {
+            missing.begin_replay(room, plain_frames);
         }
         true
     }

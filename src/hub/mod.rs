@@ -23,13 +23,13 @@ pub use reasons::Reason;
 mod room;
 
 mod room_guard;
-pub use room_guard::{RoomGuard, TryLock};
+pub use room_guard::{HeldRoom, RoomGuard, TryLock};
 
 mod fan_out;
 pub use fan_out::{Counts, FanOut};
 
 mod replay;
-pub use replay::Replayed;
+pub use replay::{PlainFrames, Replayed};
 
 mod page;
 
@@ -63,13 +63,14 @@ impl Hub {
     }
 
     /// Lets a connection in, unless its user has `max_connections` already. It is in no room but that of `guard`, which is its user's, and
-    /// there kept messages are replayed first if `replay`. Until it goes live, the frames that it is sent wait.
+    /// there kept messages are replayed first if `replay` says what plain frames do meanwhile. Until it goes live, the frames that it is sent
+    /// wait.
     pub fn admit(
         &self,
         guard: &RoomGuard<'_>,
         user: UserId,
         connection: Arc<dyn Connection>,
-        replay: bool,
+        replay: Option<PlainFrames>,
         max_connections: usize,
     ) -> Option<Arc<Member>> {
         let member = Arc::new(Member::new(user, connection, self.max_waiting_bytes));
@@ -85,7 +86,7 @@ impl Hub {
         member: &Arc<Member>,
         name: &RoomName,
         reason: Reason,
-        replay: bool,
+        replay: Option<PlainFrames>,
         max_connections: usize,
     ) -> bool {
         member.enter(name, reason, replay, |name| {
@@ -211,6 +212,9 @@ fn log_end(member: &Member, code: &str, text: &str) {
         "disconnected"
     );
 }
+
+#[cfg(test)]
+pub(crate) mod fake;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Frame, Hub, Member, QueueError, RoomGuard, WriteMode,
+    Frame, Hub, Member, QueueError, Reason, RoomGuard, WriteMode,
     catching_up::{CatchingUp, Waiting},
     member::Phase,
 };
 use crate::message::{CloseCode, RoomName};
+
+pub use super::catching_up::PlainFrames;
 
 /// What became of a message that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +78,8 @@ impl Hub {
 
 impl RoomGuard<'_> {
     /// Puts a connection that has not gone live into the room, as `join` does; what was kept there is replayed first.
-    pub fn join_replaying(&self, member: &Arc<Member>, reason: super::Reason) -> bool {
-        self.hub().enter(member, self.room(), reason, true, usize::MAX)
+    pub fn join_replaying(&self, member: &Arc<Member>, reason: Reason) -> bool {
+        self.hub().enter(member, self.room(), reason, Some(PlainFrames::Wait), usize::MAX)
     }
 
     /// Ends a connection's replay of the room: what has waited there is sent.

@@ -19,14 +19,22 @@ pub struct RoomGuard<'a> {
 }
 
 impl Hub {
+    /// Keeps a room as it is, empty or not, without a lock. What is noted of its log stays known.
+    pub fn hold_room(&self, name: &RoomName) -> HeldRoom<'_> {
+        if let Some(room) = self.rooms.get(name) {
+            return HeldRoom::new(self, &room);
+        }
+        HeldRoom::new(self, &self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))))
+    }
+
     /// Locks a room for a join.
     pub async fn lock_room(&self, name: &RoomName) -> RoomGuard<'_> {
-        self.hold(name).lock().await
+        self.hold_room(name).lock().await
     }
 
     /// Locks a room for an emit. Emits acquire the lock in FIFO order; joins go first.
     pub async fn lock_room_for_emit(&self, name: &RoomName) -> RoomGuard<'_> {
-        self.hold(name).lock_for_emit().await
+        self.hold_room(name).lock_for_emit().await
     }
 
     /// The same, if a connection is in the room.
@@ -37,7 +45,7 @@ impl Hub {
 
     /// Locks a room for an emit if nothing holds or awaits its lock.
     pub fn try_lock_room_for_emit(&self, name: &RoomName) -> Option<RoomGuard<'_>> {
-        self.hold(name).try_lock_for_emit()
+        self.hold_room(name).try_lock_for_emit()
     }
 
     /// The same, if a connection is in the room.
@@ -46,13 +54,6 @@ impl Hub {
             return TryLock::Empty;
         };
         held.try_lock_for_emit().map_or(TryLock::Busy, TryLock::Locked)
-    }
-
-    fn hold(&self, name: &RoomName) -> HeldRoom<'_> {
-        if let Some(room) = self.rooms.get(name) {
-            return HeldRoom::new(self, &room);
-        }
-        HeldRoom::new(self, &self.rooms.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name.clone()))))
     }
 }
 
@@ -69,28 +70,28 @@ pub enum TryLock<'a> {
 impl<'a> RoomGuard<'a> {
     /// The name of the locked room.
     pub fn room(&self) -> &RoomName {
-        self.held.name()
+        self.held.room.name()
     }
 
     /// Puts a connection into the room. False if it was there, and has one more reason now, or is gone.
     pub fn join(&self, member: &Arc<Member>, reason: Reason) -> bool {
-        self.held.hub.enter(member, self.room(), reason, false, usize::MAX)
+        self.held.hub.enter(member, self.room(), reason, None, usize::MAX)
     }
 
     /// The number of connections in the room.
     pub fn connections(&self) -> usize {
-        self.held.len()
+        self.held.room.len()
     }
 
     /// The position of the last message of the room's mailbox that was published here. `None`: not known yet.
     pub fn log_head(&self) -> Option<u64> {
-        self.held.log_head()
+        self.held.room.log_head()
     }
 
     /// Notes that the room's mailbox was published up to this position, if it is known how far it was before.
     pub fn raise_log_head(&self, position: u64) {
-        if self.held.log_head().is_some_and(|head| head < position) {
-            self.held.set_log_head(position);
+        if self.held.room.log_head().is_some_and(|head| head < position) {
+            self.held.room.set_log_head(position);
         }
     }
 
@@ -99,21 +100,21 @@ impl<'a> RoomGuard<'a> {
     }
 
     pub(super) fn departures(&self) -> u64 {
-        self.held.departures()
+        self.held.room.departures()
     }
 
     /// The room's connections, and how many had left it before they were listed.
     pub(super) fn departures_and_members(&self) -> (u64, Snapshot) {
-        (self.held.departures(), self.held.members())
+        (self.held.room.departures(), self.held.room.members())
     }
 
     pub(super) fn waiting_emits(&self) -> usize {
-        self.held.waiting_emits.load(Ordering::Relaxed)
+        self.held.room.waiting_emits.load(Ordering::Relaxed)
     }
 }
 
 /// A room that stays while this does, empty or not, and what is locked of it.
-struct HeldRoom<'a> {
+pub struct HeldRoom<'a> {
     hub: &'a Hub,
     room: Arc<Room>,
     has_lock: bool,
@@ -127,16 +128,17 @@ impl<'a> HeldRoom<'a> {
         Self { hub, room: room.clone(), has_lock: false, is_first_in_queue: false }
     }
 
-    async fn lock(mut self) -> RoomGuard<'a> {
-        lock(&self.lock).await;
+    /// Locks the room for a join.
+    pub async fn lock(mut self) -> RoomGuard<'a> {
+        lock(&self.room.lock).await;
         self.has_lock = true;
         RoomGuard { held: self }
     }
 
     async fn lock_for_emit(mut self) -> RoomGuard<'a> {
-        if !try_lock(&self.emit_queue) {
-            let _waiting = WaitingEmit::new(&self.waiting_emits);
-            lock(&self.emit_queue).await;
+        if !try_lock(&self.room.emit_queue) {
+            let _waiting = WaitingEmit::new(&self.room.waiting_emits);
+            lock(&self.room.emit_queue).await;
         }
         self.is_first_in_queue = true;
         self.lock().await
@@ -144,8 +146,8 @@ impl<'a> HeldRoom<'a> {
 
     /// Tokio's semaphores are fair: a permit goes to those that wait, so none overtakes them here.
     fn try_lock_for_emit(mut self) -> Option<RoomGuard<'a>> {
-        self.is_first_in_queue = try_lock(&self.emit_queue);
-        self.has_lock = self.is_first_in_queue && try_lock(&self.lock);
+        self.is_first_in_queue = try_lock(&self.room.emit_queue);
+        self.has_lock = self.is_first_in_queue && try_lock(&self.room.lock);
         self.has_lock.then_some(RoomGuard { held: self })
     }
 }
@@ -178,26 +180,18 @@ impl Drop for WaitingEmit<'_> {
     }
 }
 
-impl std::ops::Deref for HeldRoom<'_> {
-    type Target = Room;
-
-    fn deref(&self) -> &Room {
-        &self.room
-    }
-}
-
 impl Drop for HeldRoom<'_> {
     fn drop(&mut self) {
         if self.has_lock {
-            self.lock.add_permits(1);
+            self.room.lock.add_permits(1);
         }
         if self.is_first_in_queue {
-            self.emit_queue.add_permits(1);
+            self.room.emit_queue.add_permits(1);
         }
         // Before the room's connections are counted: who leaves meanwhile sees that nobody holds the room, or is seen here.
-        self.holders.fetch_sub(1, Ordering::AcqRel);
-        if self.is_empty()
-            && let Entry::Occupied(room) = self.hub.rooms.entry(self.name().clone())
+        self.room.holders.fetch_sub(1, Ordering::AcqRel);
+        if self.room.is_empty()
+            && let Entry::Occupied(room) = self.hub.rooms.entry(self.room.name().clone())
         {
             vacate(room);
         }

@@ -7,6 +7,7 @@ use std::{
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::shares::Shares;
 use crate::message::{EventName, LogEntry, MessageId, Payload, Position, RoomName, RoomPattern, UserId};
 
 /// How long the history of a room is.
@@ -31,6 +32,8 @@ pub struct History {
 
 /// A message for a history.
 pub struct NewEntry<'a> {
+    /// The API key that sends it.
+    pub caller: &'a Arc<str>,
     /// Its id.
     pub id: MessageId,
     /// Its event.
@@ -60,7 +63,26 @@ struct Sequences {
     silent: BTreeMap<u64, RoomName>,
     happened: u64,
     begun: u64,
+    held: Held,
+}
+
+/// The bytes of all messages, and of those of each API key.
+#[derive(Default)]
+struct Held {
     bytes: usize,
+    shares: Shares,
+}
+
+impl Held {
+    fn add(&mut self, entry: &Entry) {
+        self.bytes += size(&entry.message);
+        self.shares.add(&entry.caller, size(&entry.message));
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        self.bytes -= size(&entry.message);
+        self.shares.remove(&entry.caller, size(&entry.message));
+    }
 }
 
 struct Sequence {
@@ -75,6 +97,7 @@ struct Sequence {
 
 struct Entry {
     message: LogEntry,
+    caller: Arc<str>,
     expires_at_ms: i64,
 }
 
@@ -112,13 +135,20 @@ impl History {
         };
         let position = Position::new(sequence.epoch.clone(), sequence.last);
         let ttl = entry.ttl.map_or(i64::MAX, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-        sequences.bytes += size(&message);
-        sequence.messages.push_back(Entry { message, expires_at_ms: entry.now_ms.saturating_add(ttl) });
+        let expires_at_ms = entry.now_ms.saturating_add(ttl);
+        let entry = Entry { message, caller: entry.caller.clone(), expires_at_ms };
+        sequences.held.add(&entry);
+        sequence.messages.push_back(entry);
         while sequence.messages.len() > rule.size {
-            sequences.bytes -= sequence.take_oldest();
+            sequence.take_oldest(&mut sequences.held);
         }
         sequences.make_room(room, self.max_bytes);
         Some(position)
+    }
+
+    /// The bytes of messages that an API key holds.
+    pub fn held_by(&self, caller: &str) -> usize {
+        self.sequences.lock().held.shares.of(caller)
     }
 
     /// Where a room's sequence stands; it begins with this if need be. None: the room has no history.
@@ -182,14 +212,14 @@ impl Sequences {
 
     /// Takes messages away until the rest fits: those of the rooms that have been silent longest, at last those of this one.
     fn make_room(&mut self, room: &RoomName, max: usize) {
-        while self.bytes > max {
+        while self.held.bytes > max {
             let Some(oldest) = self.talking.values().next().cloned() else {
                 return;
             };
             let Some(sequence) = self.by_room.get_mut(&oldest) else {
                 return;
             };
-            self.bytes -= sequence.take_oldest();
+            sequence.take_oldest(&mut self.held);
             if sequence.messages.is_empty() && oldest != *room {
                 self.fall_silent(&oldest);
             } else if sequence.messages.is_empty() {
@@ -204,7 +234,7 @@ impl Sequences {
         };
         let too_old = now_ms.saturating_sub(sequence.age_ms);
         while sequence.messages.front().is_some_and(|entry| entry.message.stored_at_ms <= too_old) {
-            self.bytes -= sequence.take_oldest();
+            sequence.take_oldest(&mut self.held);
         }
         if sequence.messages.is_empty() {
             self.fall_silent(room);
@@ -227,13 +257,11 @@ impl Sequences {
 }
 
 impl Sequence {
-    /// Takes the oldest message away, and says how many bytes that gives back.
-    fn take_oldest(&mut self) -> usize {
-        let Some(Entry { message, .. }) = self.messages.pop_front() else {
-            return 0;
-        };
-        self.floor = message.number;
-        size(&message)
+    fn take_oldest(&mut self, held: &mut Held) {
+        if let Some(entry) = self.messages.pop_front() {
+            self.floor = entry.message.number;
+            held.remove(&entry);
+        }
     }
 }
 
@@ -258,6 +286,7 @@ mod tests {
 
     fn append(history: &History, name: &str, now_ms: i64, ttl: Option<Duration>) -> Position {
         let entry = NewEntry {
+            caller: &"test".into(),
             id: MessageId::at(jiff::Timestamp::UNIX_EPOCH),
             event: &EventName::new("e").unwrap(),
             payload: &Payload::json("1").unwrap(),
@@ -314,7 +343,7 @@ mod tests {
         let history = history(10, usize::MAX);
         let first = append(&history, "listing:1", 0, None);
         assert_eq!(history.sweep(200_000, 0), None);
-        assert_eq!(history.sequences.lock().bytes, 0);
+        assert_eq!(history.sequences.lock().held.bytes, 0);
         assert_eq!(numbers(&history, "listing:1", &first, 200_000), Some(vec![]), "nothing came since");
         assert_eq!(append(&history, "listing:1", 200_000, None), Position::new(first.epoch, 2));
     }
@@ -332,6 +361,7 @@ mod tests {
         assert_eq!(numbers(&history, "listing:2", &talking, 0), Some(vec![1, 2, 3]));
         append(&history, "listing:2", 0, None);
         assert_eq!(numbers(&history, "listing:2", &talking, 0), None);
-        assert!(history.sequences.lock().bytes <= history.max_bytes);
+        let bytes = history.sequences.lock().held.bytes;
+        assert!(bytes <= history.max_bytes && history.held_by("test") == bytes);
     }
 }

@@ -1,5 +1,7 @@
 //! What nodes share, and a node that is alone keeps in memory: idempotency keys, histories, retained values, memberships and grants.
 
+mod shares;
+
 mod idempotency;
 pub use idempotency::{Claim, Claimed, FirstEmit, Idempotency, KeyReused, RequestHash, Scope};
 

@@ -1,8 +1,12 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use super::shares::Shares;
 use crate::message::{EventName, Payload, RoomName, UserId};
 
 /// The last payload of each event in each room that was to be retained. Values in memory: it ends with the process.
@@ -18,11 +22,12 @@ struct Values {
     count: usize,
     /// Those that expire, in the order of their ends.
     by_end: BTreeSet<(Timestamp, RoomName, EventName)>,
+    shares: Shares,
 }
 
 #[derive(Default)]
 struct Events {
-    values: BTreeMap<EventName, Value>,
+    values: BTreeMap<EventName, (Value, Arc<str>)>,
     bytes: usize,
 }
 
@@ -57,8 +62,8 @@ impl Retained {
         Self { max_entries, max_room_bytes, values: Mutex::default() }
     }
 
-    /// Keeps a value in place of the one before. A payload of nothing takes it away.
-    pub fn put(&self, room: &RoomName, event: &EventName, value: Value) -> Result<(), RetainedFull> {
+    /// Keeps a value of an API key in place of the one before. A payload of nothing takes it away.
+    pub fn put(&self, caller: &Arc<str>, room: &RoomName, event: &EventName, value: Value) -> Result<(), RetainedFull> {
         let mut values = self.values.lock();
         if matches!(value.payload, Payload::None) {
             values.take(room, event);
@@ -70,8 +75,14 @@ impl Retained {
         values.count += 1;
         let events = values.by_room.entry(room.clone()).or_default();
         events.bytes += size(event, &value.payload);
-        events.values.insert(event.clone(), value);
+        events.values.insert(event.clone(), (value, caller.clone()));
+        values.shares.add(caller, 1);
         Ok(())
+    }
+
+    /// How many values an API key holds.
+    pub fn held_by(&self, caller: &str) -> usize {
+        self.values.lock().shares.of(caller)
     }
 
     /// Whether a value for this event can be kept in each of these rooms.
@@ -103,7 +114,7 @@ impl Retained {
                 return Err(RetainedFull::Entries);
             }
             let others =
-                events.map_or(0, |events| events.bytes) - before.map_or(0, |before| size(event, &before.payload));
+                events.map_or(0, |events| events.bytes) - before.map_or(0, |(before, _)| size(event, &before.payload));
             if others + size(event, payload) > self.max_room_bytes {
                 return Err(RetainedFull::RoomBytes);
             }
@@ -114,7 +125,14 @@ impl Retained {
     /// The value of an event in a room, if it is of use.
     pub fn get(&self, room: &RoomName, event: &str, now: Timestamp) -> Option<Value> {
         let values = self.values.lock();
-        values.by_room.get(room)?.values.get(event).filter(|value| value.is_of_use(now)).cloned()
+        values
+            .by_room
+            .get(room)?
+            .values
+            .get(event)
+            .map(|(value, _)| value)
+            .filter(|value| value.is_of_use(now))
+            .cloned()
     }
 
     /// Takes away some of what has expired. True if more may be left.
@@ -133,7 +151,10 @@ impl Retained {
     pub fn of_room(&self, room: &RoomName, now: Timestamp) -> Vec<(EventName, Value)> {
         let values = self.values.lock();
         let values = values.by_room.get(room).into_iter().flat_map(|events| &events.values);
-        values.filter(|(_, value)| value.is_of_use(now)).map(|(event, value)| (event.clone(), value.clone())).collect()
+        values
+            .filter(|(_, (value, _))| value.is_of_use(now))
+            .map(|(event, (value, _))| (event.clone(), value.clone()))
+            .collect()
     }
 }
 
@@ -148,7 +169,8 @@ impl Values {
         let Some(events) = self.by_room.get_mut(room) else {
             return;
         };
-        if let Some(before) = events.values.remove(event) {
+        if let Some((before, caller)) = events.values.remove(event) {
+            self.shares.remove(&caller, 1);
             events.bytes -= size(event, &before.payload);
             self.count -= 1;
             if let Some(end) = before.expires_at {
@@ -173,6 +195,10 @@ mod tests {
         RoomName::new(name).unwrap()
     }
 
+    fn caller() -> Arc<str> {
+        "test".into()
+    }
+
     fn event(name: &str) -> EventName {
         EventName::new(name).unwrap()
     }
@@ -185,7 +211,7 @@ mod tests {
     fn the_last_value_of_each_event_and_room_is_kept() {
         let retained = Retained::new(9, 1_000);
         for (in_room, name, json) in [("a", "x", "1"), ("a", "x", "2"), ("a", "b", "3"), ("c", "x", "4")] {
-            retained.put(&room(in_room), &event(name), value(json)).unwrap();
+            retained.put(&caller(), &room(in_room), &event(name), value(json)).unwrap();
         }
         assert_eq!(retained.get(&room("a"), "x", Timestamp::UNIX_EPOCH), Some(value("2")));
         assert_eq!(
@@ -198,32 +224,42 @@ mod tests {
     #[test]
     fn values_are_bounded_replaced_and_taken_away() {
         let retained = Retained::new(1, 1_000);
-        retained.put(&room("a"), &event("x"), value("1")).unwrap();
-        retained.put(&room("a"), &event("x"), value("2")).expect("it takes the place of the other");
-        assert_eq!(retained.put(&room("b"), &event("x"), value("1")), Err(RetainedFull::Entries));
+        retained.put(&caller(), &room("a"), &event("x"), value("1")).unwrap();
+        retained.put(&caller(), &room("a"), &event("x"), value("2")).expect("it takes the place of the other");
+        assert_eq!(retained.put(&caller(), &room("b"), &event("x"), value("1")), Err(RetainedFull::Entries));
         let one = value("1").payload;
         assert_eq!(retained.has_room_for([&room("b")], &event("x"), &one), Err(RetainedFull::Entries));
         assert_eq!(retained.has_room_for([&room("a")], &event("x"), &one), Ok(()));
         retained
-            .put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new(), expires_at: None })
+            .put(
+                &caller(),
+                &room("a"),
+                &event("x"),
+                Value { payload: Payload::None, except_users: Vec::new(), expires_at: None },
+            )
             .unwrap();
-        assert!(retained.values.lock().by_room.is_empty());
-        retained.put(&room("b"), &event("x"), value("1")).unwrap();
+        assert!(retained.values.lock().by_room.is_empty() && retained.held_by("test") == 0);
+        retained.put(&caller(), &room("b"), &event("x"), value("1")).unwrap();
     }
 
     #[test]
     fn the_bytes_of_a_room_are_bounded_and_given_back() {
         let retained = Retained::new(9, 200);
         let long = value(&format!("\"{}\"", "a".repeat(100)));
-        retained.put(&room("a"), &event("x"), long.clone()).unwrap();
-        assert_eq!(retained.put(&room("a"), &event("y"), long.clone()), Err(RetainedFull::RoomBytes));
-        retained.put(&room("b"), &event("y"), long.clone()).expect("another room has its own bytes");
-        retained.put(&room("a"), &event("x"), value("1")).unwrap();
-        retained.put(&room("a"), &event("x"), long.clone()).expect("it takes the place of the other");
+        retained.put(&caller(), &room("a"), &event("x"), long.clone()).unwrap();
+        assert_eq!(retained.put(&caller(), &room("a"), &event("y"), long.clone()), Err(RetainedFull::RoomBytes));
+        retained.put(&caller(), &room("b"), &event("y"), long.clone()).expect("another room has its own bytes");
+        retained.put(&caller(), &room("a"), &event("x"), value("1")).unwrap();
+        retained.put(&caller(), &room("a"), &event("x"), long.clone()).expect("it takes the place of the other");
         retained
-            .put(&room("a"), &event("x"), Value { payload: Payload::None, except_users: Vec::new(), expires_at: None })
+            .put(
+                &caller(),
+                &room("a"),
+                &event("x"),
+                Value { payload: Payload::None, except_users: Vec::new(), expires_at: None },
+            )
             .unwrap();
-        retained.put(&room("a"), &event("y"), long).unwrap();
+        retained.put(&caller(), &room("a"), &event("y"), long).unwrap();
     }
 
     #[test]

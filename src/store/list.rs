@@ -15,7 +15,7 @@ use crate::message::{LogEntry, RoomName, UserId};
 pub struct Window {
     /// Those after this position.
     pub after: u64,
-    /// So many at most.
+    /// The most messages to read.
     pub max: u32,
 }
 

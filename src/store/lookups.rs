@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -19,12 +20,32 @@ use super::{
     append::{chunks, statement},
     database::Database,
 };
+use crate::lifecycle::Lifecycle;
 use crate::message::{RoomName, UserId};
 
 /// Lookups that are read at one time.
 const MAX_BATCH: usize = 128;
 /// Lookups that wait; those who bring more wait, too.
-pub(super) const QUEUE: usize = 4_096;
+const QUEUE: usize = 4_096;
+
+/// Takes lookups for the task that reads them.
+pub(super) struct Lookups {
+    sender: mpsc::Sender<Lookup>,
+    reading_since: ReadingSince,
+}
+
+/// Since when the lookups are read that are being read.
+type ReadingSince = Arc<Mutex<Option<Instant>>>;
+
+impl Lookups {
+    /// Starts the task that reads what comes, until the store is closed.
+    pub(super) fn start(database: Database, lifecycle: &Lifecycle, closed: CancellationToken) -> Self {
+        let (sender, lookups) = mpsc::channel(QUEUE);
+        let reading_since = ReadingSince::default();
+        lifecycle.spawn_vital("store lookups", run(database, lookups, reading_since.clone(), closed));
+        Self { sender, reading_since }
+    }
+}
 
 /// A lookup, and where its result goes.
 pub(super) enum Lookup {
@@ -47,13 +68,18 @@ impl Store {
         self.look_up(|answer| Lookup::Mailbox(room.clone(), answer)).await
     }
 
+    /// Whether the lookups that are being read take longer than this.
+    pub fn is_slow(&self, than: Duration) -> bool {
+        self.inner.lookups.reading_since.lock().is_some_and(|since| since.elapsed() > than)
+    }
+
     pub(super) async fn written_watermark(&self, user: &UserId) -> Result<Written, Error> {
         self.look_up(|answer| Lookup::Watermark(user.clone(), answer)).await
     }
 
     async fn look_up<T>(&self, lookup: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Lookup) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        self.inner.lookups.send(lookup(answer)).await.map_err(|_| Error::Closed)?;
+        self.inner.lookups.sender.send(lookup(answer)).await.map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
     }
 }
@@ -69,10 +95,10 @@ impl Lookup {
 }
 
 /// Reads what comes, all that waits at one time, until the store is closed.
-pub(super) async fn run(
+async fn run(
     database: Database,
     mut lookups: mpsc::Receiver<Lookup>,
-    reading_since: Arc<Mutex<Option<Instant>>>,
+    reading_since: ReadingSince,
     closed: CancellationToken,
 ) {
     let mut batch = Vec::new();

@@ -43,13 +43,10 @@ mod retention;
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{database::Database, delivered::Delivered, lookups::Lookup, writer::Request};
+use self::{database::Database, delivered::Delivered, lookups::Lookups, writer::Request};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::message::Position;
@@ -63,9 +60,7 @@ pub struct Store {
 struct Inner {
     database: Database,
     writer: mpsc::Sender<Request>,
-    lookups: mpsc::Sender<Lookup>,
-    /// Since when lookups are being read.
-    reading_since: Arc<Mutex<Option<Instant>>>,
+    lookups: Lookups,
     delivered: Mutex<Delivered>,
     /// Held while watermarks or skipped messages are written.
     writing_watermarks: tokio::sync::Mutex<()>,
@@ -88,16 +83,12 @@ impl Store {
         let closed = CancellationToken::new();
         let (writer, requests) = mpsc::channel(QUEUE);
         lifecycle.spawn_vital("store writer", writer::run(database.clone(), requests, closed.clone()));
-        let (lookups, asked) = mpsc::channel(lookups::QUEUE);
-        let reading_since = Arc::default();
-        let looking_up = lookups::run(database.clone(), asked, Arc::clone(&reading_since), closed.clone());
-        lifecycle.spawn_vital("store lookups", looking_up);
+        let lookups = Lookups::start(database.clone(), lifecycle, closed.clone());
         let store = Self {
             inner: Arc::new(Inner {
                 database,
                 writer,
                 lookups,
-                reading_since,
                 delivered: Mutex::default(),
                 writing_watermarks: tokio::sync::Mutex::default(),
                 clock,
@@ -130,11 +121,6 @@ impl Store {
     /// The place with this number.
     pub async fn position(&self, number: u64) -> Result<Position, Error> {
         Ok(Position::new(self.inner.database.epoch().await?, number))
-    }
-
-    /// Whether lookups have taken longer than this, as far as is known by those that are under way.
-    pub fn is_slow(&self, than: Duration) -> bool {
-        self.inner.reading_since.lock().is_some_and(|since| since.elapsed() > than)
     }
 
     /// The place with this number. `None`: the database has not been reached yet.

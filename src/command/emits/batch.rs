@@ -2,10 +2,11 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
 use super::{
     Commands, EmitRequest, Error,
-    emit::{Begun, Emitted, audit_refusal, completed},
-    sequencer::{Place, Sequenced, Sequencer},
+    emit::{Emitted, audit_refusal, completed},
+    sequencer::{Sequenced, Sequencer},
 };
 use crate::auth::Caller;
+use crate::delivery::{Place, Publishing};
 use crate::message::{Receipt, RoomName};
 
 /// An emit of a batch, by its index.
@@ -79,12 +80,11 @@ impl Batch<'_> {
     fn begin(&mut self, BatchEmit { index, request }: BatchEmit) {
         let room = request.emit.audience.room().clone();
         let (place, emitting) = match self.commands.begin_emit(self.caller, request) {
-            Begun::Done(emitted) => {
+            Publishing::Done(emitted) => {
                 self.emitted[index] = Some(emitted);
                 return;
             }
-            Begun::InLane(emitting) => (Place::Lane, emitting),
-            Begun::Waiting(emitting) => (Place::Unplaced, emitting),
+            Publishing::Pending(place, emitting) => (place, emitting),
         };
         self.sequencer.began(room.clone(), place);
         self.running.push(Box::pin(async move { (index, room, place, emitting.await) }));

@@ -1,11 +1,10 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{EmitError, IdempotencyKey, PendingAcks, Published, Publishing};
+use crate::delivery::{EmitError, IdempotencyKey, PendingAcks, Publishing};
 use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, AudienceKind, Emit, EventName, Invalid, Payload, Receipt};
 use crate::telemetry;
@@ -34,7 +33,7 @@ impl EmitRequest {
     }
 }
 
-/// The store writes what waits in less, unless it hangs.
+/// A store that works has written what waits by then.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Values are retained until they are taken away, so there is no better time to name.
 const RETAINED_RETRY: Duration = Duration::from_mins(1);
@@ -42,28 +41,14 @@ const RETAINED_RETRY: Duration = Duration::from_mins(1);
 /// What became of an emit: its receipt, and the acknowledgements that are still awaited, if it asked for any.
 pub(super) type Emitted = Result<(Receipt, Option<PendingAcks>), Error>;
 
-/// An emit that may not be published yet. It runs to completion even if the future is dropped.
-pub(super) enum Begun {
-    /// It is published, or refused.
-    Done(Emitted),
-    /// It waits for the store: stored emits to the same room that begin later follow it.
-    InLane(BoxFuture<'static, Emitted>),
-    /// It has no place yet among the emits to its room.
-    Waiting(BoxFuture<'static, Emitted>),
-}
-
 impl Commands {
     /// Sends an event.
     pub async fn emit(&self, caller: &Caller, request: EmitRequest) -> Result<Receipt, Error> {
-        let emitted = match self.begin_emit(caller, request) {
-            Begun::Done(emitted) => emitted,
-            Begun::InLane(emitting) | Begun::Waiting(emitting) => emitting.await,
-        };
-        completed(emitted).await
+        completed(self.begin_emit(caller, request).done().await).await
     }
 
-    /// Begins to send an event: most are published by this call.
-    pub(super) fn begin_emit(&self, caller: &Caller, mut request: EmitRequest) -> Begun {
+    /// Begins to send an event: most are published by this call. The others run to completion even if the future is dropped.
+    pub(super) fn begin_emit(&self, caller: &Caller, mut request: EmitRequest) -> Publishing<Emitted> {
         self.wrap_as_configured(&mut request.emit);
         let key = idempotency_key(caller, &request);
         let counted = self.count_emits(caller, 1);
@@ -77,39 +62,30 @@ impl Commands {
         request: EmitRequest,
         key: Option<IdempotencyKey>,
         counted: Result<(), Error>,
-    ) -> Begun {
+    ) -> Publishing<Emitted> {
         let EmitRequest { emit, received, .. } = request;
         let audit =
             EmitAudit { api_key: caller.name.clone(), audience: emit.audience.clone(), event: emit.event.clone() };
         let checked = counted.and_then(|()| caller.may_emit_to(&emit.audience).map_err(Error::from));
         if let Err(error) = checked.and_then(|()| self.check(&emit)) {
-            return Begun::Done(audit.noted(Err(error)));
+            return Publishing::Done(audit.noted(Err(error)));
         }
-        match self.delivery.begin_publish(emit, key, received) {
-            Publishing::Done(published) => Begun::Done(audit.noted(published.map_err(refusal))),
-            Publishing::InLane(publishing) => Begun::InLane(self.finish(publishing, audit)),
-            Publishing::Waiting(publishing) => Begun::Waiting(self.finish(publishing, audit)),
+        match self.delivery.begin_publish(&caller.name, emit, key, received) {
+            Publishing::Done(published) => Publishing::Done(audit.noted(published.map_err(refusal))),
+            Publishing::Pending(place, publishing) => {
+                let finishing = async move { audit.noted(publishing.await.map_err(refusal)) };
+                Publishing::Pending(place, Box::pin(self.lifecycle.detach(finishing)))
+            }
         }
-    }
-
-    /// Runs to completion even if the caller disconnects.
-    fn finish(
-        &self,
-        publishing: impl Future<Output = Published> + Send + 'static,
-        audit: EmitAudit,
-    ) -> BoxFuture<'static, Emitted> {
-        let finishing = async move { audit.noted(publishing.await.map_err(refusal)) };
-        Box::pin(self.lifecycle.detach(finishing))
     }
 
     /// Sends an event of a device, which is neither counted nor refused.
     pub(in crate::command) async fn relay_emit(&self, emit: Emit) {
-        match self.delivery.begin_publish(emit, None, Instant::now()) {
-            Publishing::Done(_) => {}
-            Publishing::InLane(publishing) | Publishing::Waiting(publishing) => {
-                // Refused is only what is to be kept, collapsed or sent once.
-                let _ = self.lifecycle.detach(publishing).await;
-            }
+        if let Publishing::Pending(_, publishing) =
+            self.delivery.begin_publish(&self.devices, emit, None, Instant::now())
+        {
+            // Refused is only what is to be kept, collapsed or sent once.
+            let _ = self.lifecycle.detach(publishing).await;
         }
     }
 

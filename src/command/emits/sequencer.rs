@@ -1,9 +1,10 @@
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
+use crate::delivery::Place;
 use crate::message::RoomName;
 
-/// Orders the emits of one stream or batch: those to one room are published in the order in which they came, whatever becomes of those in
-/// between. Emits to different rooms do not wait for each other.
+/// Orders the emits of one stream or batch: those to one room are published in the order in which they came, also if some of them are refused,
+/// duplicates or wait. Emits to different rooms do not wait for each other.
 ///
 /// An emit begins when all earlier ones to its room are finished. Stored ones need not wait for each other: they keep their order in the
 /// room's log lane, and are written together.
@@ -26,15 +27,6 @@ pub(super) trait Sequenced {
 
     /// Whether it is to be stored.
     fn is_stored(&self) -> bool;
-}
-
-/// Where an emit is that has begun and is not finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In its room's log lane.
-    Lane,
-    /// Elsewhere.
-    Unplaced,
 }
 
 impl<E: Sequenced> Sequencer<E> {

@@ -9,10 +9,11 @@ use futures_util::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordere
 
 use super::{
     Commands, EmitRequest, Error,
-    emit::{Begun, Emitted, audit_refusal},
-    sequencer::{Place, Sequenced, Sequencer},
+    emit::{Emitted, audit_refusal},
+    sequencer::{Sequenced, Sequencer},
 };
 use crate::auth::Caller;
+use crate::delivery::{Place, Publishing};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
 
@@ -200,9 +201,8 @@ where
         let StreamEmit { tag, request } = emit;
         let room = request.emit.audience.room().clone();
         let (place, emitting) = match self.commands.begin_emit(&self.caller, request) {
-            Begun::Done(emitted) => return self.answer(tag, bytes, emitted),
-            Begun::InLane(emitting) => (Place::Lane, emitting),
-            Begun::Waiting(emitting) => (Place::Unplaced, emitting),
+            Publishing::Done(emitted) => return self.answer(tag, bytes, emitted),
+            Publishing::Pending(place, emitting) => (place, emitting),
         };
         self.sequencer.began(room.clone(), place);
         let unfinished = Unfinished { tag, room, place, bytes };

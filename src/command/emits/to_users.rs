@@ -1,8 +1,9 @@
 use super::{
     Commands, EmitRequest, Error,
-    emit::{Begun, audit_refusal, completed, idempotency_key, refusal},
+    emit::{audit_refusal, completed, idempotency_key, refusal},
 };
 use crate::auth::Caller;
+use crate::delivery::Publishing;
 use crate::message::{Audience, Receipt, UserId};
 use crate::telemetry;
 
@@ -48,19 +49,15 @@ impl Commands {
             let (mut request, key) = (request.clone(), key.clone());
             request.emit.audience = Audience::user(&user);
             match self.begin_counted(caller, request, key, Ok(())) {
-                Begun::Done(Err(error)) => return Err(error),
-                begun @ (Begun::Done(Ok(_)) | Begun::InLane(_) | Begun::Waiting(_)) => all.push((user, begun)),
+                Publishing::Done(Err(error)) => return Err(error),
+                emitting @ (Publishing::Done(Ok(_)) | Publishing::Pending(..)) => all.push((user, emitting)),
             }
             // Many users with large payloads take a while, in which others get a chance to run.
             tokio::task::yield_now().await;
         }
         let mut emitted = Vec::with_capacity(all.len());
-        for (user, begun) in all {
-            let done = match begun {
-                Begun::Done(done) => done,
-                Begun::InLane(emitting) | Begun::Waiting(emitting) => emitting.await,
-            };
-            emitted.push((user, done));
+        for (user, emitting) in all {
+            emitted.push((user, emitting.done().await));
         }
         let mut receipts = Vec::with_capacity(emitted.len());
         for (user, emitted) in emitted {

@@ -1,20 +1,20 @@
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::atomic::AtomicBool,
-};
+use std::sync::atomic::AtomicBool;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::*;
-use crate::message::{AckOutcome, CloseCode, ConnectionId, EventName, Exceptions, Page, Payload, Transport};
+use super::{
+    fake::{Behaviour, FakeConnection},
+    *,
+};
+use crate::message::{AckOutcome, CloseCode, EventName, Exceptions, Page, Payload};
 
 mod modes;
 
 /// A device whose queue holds so many frames.
-struct Fake {
-    id: ConnectionId,
+type Fake = FakeConnection<Device>;
+
+struct Device {
     room: usize,
     /// What the names of the events begin with that it listens for.
     listens_to: &'static str,
@@ -24,23 +24,17 @@ struct Fake {
     ended: AtomicBool,
 }
 
-impl Fake {
-    fn new(room: usize) -> Arc<Self> {
-        Arc::new(Self::any(room))
-    }
+fn fake(room: usize) -> Arc<Fake> {
+    fake_for(room, "")
+}
 
-    fn any(room: usize) -> Self {
-        Self {
-            id: ConnectionId::random(),
-            room,
-            listens_to: "",
-            got: Mutex::default(),
-            modes: Mutex::default(),
-            closed: Mutex::default(),
-            ended: AtomicBool::new(false),
-        }
-    }
+fn fake_for(room: usize, listens_to: &'static str) -> Arc<Fake> {
+    let ended = AtomicBool::new(false);
+    let (got, modes, closed) = (Mutex::default(), Mutex::default(), Mutex::default());
+    Arc::new(Fake::new(Device { room, listens_to, got, modes, closed, ended }))
+}
 
+impl Device {
     fn got(&self) -> Vec<String> {
         self.got.lock().clone()
     }
@@ -53,27 +47,7 @@ impl Fake {
     }
 }
 
-impl Connection for Fake {
-    fn id(&self) -> ConnectionId {
-        self.id
-    }
-
-    fn transport(&self) -> Transport {
-        Transport::SocketIoWebSocket
-    }
-
-    fn address(&self) -> IpAddr {
-        Ipv4Addr::LOCALHOST.into()
-    }
-
-    fn user_agent(&self) -> &'static str {
-        ""
-    }
-
-    fn connected_at(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-
+impl Behaviour for Device {
     fn listens_to(&self, event: &EventName) -> bool {
         event.as_str().starts_with(self.listens_to)
     }
@@ -150,7 +124,7 @@ async fn join(hub: &Hub, member: &Arc<Member>, name: &str) -> bool {
 
 async fn admit(hub: &Hub, id: &str, fake: Arc<Fake>, most: usize) -> Option<Arc<Member>> {
     let user = user(id);
-    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, false, most)?;
+    let member = hub.admit(&hub.lock_room(&RoomName::of_user(&user)).await, user, fake, None, most)?;
     join(hub, &member, "everyone").await;
     Some(member)
 }
@@ -162,7 +136,7 @@ async fn send(hub: &Hub, name: &str, frame: Frame) -> Counts {
 #[tokio::test]
 async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
     let hub = Hub::new(1000);
-    let (phone, tablet) = (Fake::new(9), Fake::new(9));
+    let (phone, tablet) = (fake(9), fake(9));
     let members = [live(&hub, "42", &phone).await, live(&hub, "42", &tablet).await];
     assert!(join(&hub, &members[0], "a").await);
     assert!(!join(&hub, &members[0], "a").await, "joined before");
@@ -184,7 +158,7 @@ async fn a_room_gets_what_is_sent_to_it_and_vanishes_with_its_last_member() {
 #[tokio::test]
 async fn who_does_not_listen_for_an_event_is_not_matched_live_or_not() {
     let hub = Hub::new(1000);
-    let narrow = Arc::new(Fake { listens_to: "balance", ..Fake::any(9) });
+    let narrow = fake_for(9, "balance");
     let member = admit(&hub, "42", narrow.clone(), usize::MAX).await.unwrap();
     assert_eq!(send(&hub, "user:42", frame("other")).await, Counts::default());
     assert!(!member.send(frame("bugle:own")));
@@ -200,7 +174,7 @@ async fn who_does_not_listen_for_an_event_is_not_matched_live_or_not() {
 #[tokio::test]
 async fn exceptions_are_not_matched() {
     let hub = Hub::new(1000);
-    let fakes = [Fake::new(9), Fake::new(9), Fake::new(9), Fake::new(9)];
+    let fakes = [fake(9), fake(9), fake(9), fake(9)];
     let members: Vec<_> =
         join_all(["1", "1", "2", "3"].into_iter().zip(&fakes).map(|(id, fake)| live(&hub, id, fake))).await;
     join(&hub, &members[3], "quiet").await;
@@ -217,7 +191,7 @@ async fn exceptions_are_not_matched() {
 #[tokio::test]
 async fn what_arrives_while_catching_up_waits_behind_the_greeting() {
     let hub = Hub::new(10_000);
-    let fake = Fake::new(9);
+    let fake = fake(9);
     let member = admit(&hub, "42", fake.clone(), usize::MAX).await.unwrap();
     assert_eq!(send(&hub, "user:42", frame("first")).await.enqueued, 1);
     assert_eq!(fake.got(), [""; 0]);
@@ -230,9 +204,9 @@ async fn what_arrives_while_catching_up_waits_behind_the_greeting() {
 async fn what_waits_asks_when_it_goes_out_and_not_at_all_if_the_connection_ends_before() {
     let hub = Hub::new(10_000);
     let members = [
-        admit(&hub, "1", Fake::new(9), usize::MAX).await.unwrap(),
-        admit(&hub, "2", Fake::new(9), usize::MAX).await.unwrap(),
-        admit(&hub, "3", Fake::new(0), usize::MAX).await.unwrap(),
+        admit(&hub, "1", fake(9), usize::MAX).await.unwrap(),
+        admit(&hub, "2", fake(9), usize::MAX).await.unwrap(),
+        admit(&hub, "3", fake(0), usize::MAX).await.unwrap(),
     ];
     let mut outcomes = Vec::new();
     for (user, member) in ["1", "2", "3"].into_iter().zip(&members) {
@@ -257,7 +231,7 @@ async fn what_waits_asks_when_it_goes_out_and_not_at_all_if_the_connection_ends_
 #[tokio::test]
 async fn what_waits_is_bounded() {
     let hub = Hub::new(1_000);
-    let fake = Fake::new(9);
+    let fake = fake(9);
     let member = admit(&hub, "42", fake.clone(), usize::MAX).await.unwrap();
     let mut taken = 0;
     while send(&hub, "user:42", frame("more")).await.enqueued == 1 {
@@ -271,7 +245,7 @@ async fn what_waits_is_bounded() {
 #[tokio::test]
 async fn a_full_queue_loses_the_connection_and_only_that() {
     let hub = Hub::new(1000);
-    let (slow, fast) = (Fake::new(1), Fake::new(9));
+    let (slow, fast) = (fake(1), fake(9));
     let _members = [live(&hub, "1", &slow).await, live(&hub, "2", &fast).await];
     assert_eq!(send(&hub, "everyone", frame("a")).await, Counts { matched: 2, enqueued: 2, dropped: 0, replaying: 0 });
     assert_eq!(send(&hub, "everyone", frame("b")).await, Counts { matched: 2, enqueued: 1, dropped: 1, replaying: 0 });
@@ -283,7 +257,7 @@ async fn a_full_queue_loses_the_connection_and_only_that() {
 #[tokio::test]
 async fn a_full_queue_loses_a_volatile_frame_and_nothing_else() {
     let hub = Hub::new(1000);
-    let slow = Fake::new(1);
+    let slow = fake(1);
     let _member = live(&hub, "1", &slow).await;
     let volatile = || Frame { volatile: true, ..frame("v") };
     assert_eq!(send(&hub, "user:1", volatile()).await.enqueued, 1);
@@ -294,7 +268,7 @@ async fn a_full_queue_loses_a_volatile_frame_and_nothing_else() {
 #[tokio::test]
 async fn going_live_fails_once_gone() {
     let hub = Hub::new(1000);
-    let member = admit(&hub, "42", Fake::new(9), usize::MAX).await.unwrap();
+    let member = admit(&hub, "42", fake(9), usize::MAX).await.unwrap();
     hub.ended(&member, "test");
     assert!(!member.go_live(None), "nothing that runs late revives it");
     assert_eq!(hub.rooms(), 0);
@@ -303,19 +277,19 @@ async fn going_live_fails_once_gone() {
 #[tokio::test]
 async fn a_user_has_no_more_connections_than_allowed() {
     let hub = Hub::new(1000);
-    let first = admit(&hub, "42", Fake::new(9), 1).await.unwrap();
-    assert!(admit(&hub, "42", Fake::new(9), 1).await.is_none());
-    assert!(admit(&hub, "43", Fake::new(9), 1).await.is_some());
+    let first = admit(&hub, "42", fake(9), 1).await.unwrap();
+    assert!(admit(&hub, "42", fake(9), 1).await.is_none());
+    assert!(admit(&hub, "43", fake(9), 1).await.is_some());
     assert_eq!(hub.connections(), 2);
     hub.ended(&first, "test");
-    assert!(admit(&hub, "42", Fake::new(9), 1).await.is_some());
+    assert!(admit(&hub, "42", fake(9), 1).await.is_some());
 }
 
 #[tokio::test]
 async fn lists_are_ordered_and_paged() {
     let hub = Hub::new(1000);
     let ids = ["d", "b", "a", "c", "b"];
-    let fakes = ids.map(|_| Fake::new(9));
+    let fakes = ids.map(|_| fake(9));
     let members = join_all(ids.iter().zip(&fakes).map(|(id, fake)| live(&hub, id, fake))).await;
     let page = hub.list_users("", 2);
     assert_eq!(page, Page { items: vec![(user("a"), 1), (user("b"), 2)], more: true });
@@ -360,7 +334,7 @@ async fn storm(hub: &Hub, seed: u64) -> (u64, u64) {
     for _ in 0..2_500 {
         match random(5) {
             0 => {
-                let fake = Fake::new(usize::MAX);
+                let fake = fake(usize::MAX);
                 live_ones.push(live(hub, &random(20).to_string(), &fake).await);
                 fakes.push(fake);
             }

@@ -4,7 +4,7 @@ use super::*;
 async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
     let hub = Hub::new(1000);
     let hasty = || Frame { mode: WriteMode::Inline, ..frame("e") };
-    let devices: Vec<_> = (0..9).map(|_| Fake::new(9)).collect();
+    let devices: Vec<_> = (0..9).map(|_| fake(9)).collect();
     for (number, device) in devices.iter().enumerate() {
         let member = live(&hub, &number.to_string(), device).await;
         join(&hub, &member, "r").await;
@@ -13,7 +13,7 @@ async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
         }
     }
     assert_eq!(*devices[0].modes.lock(), [WriteMode::Inline, WriteMode::Batched]);
-    let late = Fake::new(9);
+    let late = fake(9);
     let member = admit(&hub, "late", late.clone(), usize::MAX).await.unwrap();
     join(&hub, &member, "other").await;
     send(&hub, "other", hasty()).await;
@@ -25,7 +25,7 @@ async fn who_sends_writes_to_few_who_are_live_and_to_nobody_who_has_waited() {
 #[tokio::test]
 async fn frames_for_many_are_gathered_while_another_emit_waits_for_the_room() {
     let (hub, name) = (Hub::new(1000), room("r"));
-    let devices: Vec<_> = (0..9).map(|_| Fake::new(9)).collect();
+    let devices: Vec<_> = (0..9).map(|_| fake(9)).collect();
     for (number, device) in devices.iter().enumerate() {
         let member = live(&hub, &number.to_string(), device).await;
         join(&hub, &member, "r").await;

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
-use crate::command::emits::sequencer::{Place, Sequenced, Sequencer};
+use crate::command::emits::sequencer::{Sequenced, Sequencer};
+use crate::delivery::Place;
 use crate::message::RoomName;
 
 /// What becomes of an emit when it begins.

@@ -7,13 +7,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -22,13 +20,13 @@ use crate::auth::{ApiKeyConfig, ApiKeys, Caller, KeyConfig, Tokens};
 use crate::clock::Clock;
 use crate::command::{Commands, Deps, EmitRequest, Error, Rules};
 use crate::config::Config;
-use crate::delivery::{self, Admission, CollapseConfig, Connection, Delivery};
-use crate::hub::{Frame, QueueError, WriteMode};
-use crate::lifecycle::Lifecycle;
-use crate::message::{
-    AckMode, AckRequest, Audience, CloseReason, ConnectionId, Emit, EventName, Exceptions, Payload, Receipt, RoomName,
-    Transport, UserId,
+use crate::delivery::{self, Admission, CollapseConfig, Delivery};
+use crate::hub::{
+    Frame, QueueError, WriteMode,
+    fake::{Behaviour, FakeConnection},
 };
+use crate::lifecycle::Lifecycle;
+use crate::message::{AckMode, AckRequest, Audience, Emit, EventName, Exceptions, Payload, Receipt, RoomName, UserId};
 use crate::store::Store;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,59 +56,29 @@ const KINDS: [Kind; 8] = [
 ];
 const ROOMS: [&str; 3] = ["user:0", "user:1", "r"];
 
-/// A device that notes the payloads that it gets.
-struct Device {
-    id: ConnectionId,
-    got: Mutex<Vec<(String, String)>>,
-}
+type Device = FakeConnection<Received>;
 
-impl Device {
+/// The events that a device got, and their payloads.
+#[derive(Default)]
+struct Received(Mutex<Vec<(String, String)>>);
+
+impl Received {
     /// What it got of a room.
     fn of_room(&self, room: usize) -> Vec<(String, String)> {
         let is_of_room = |payload: &str| {
             payload == format!("\"{room}\"") || payload.parse::<usize>().is_ok_and(|number| number / 1_000 == room)
         };
-        self.got.lock().iter().filter(|(_, payload)| is_of_room(payload)).cloned().collect()
+        self.0.lock().iter().filter(|(_, payload)| is_of_room(payload)).cloned().collect()
     }
 }
 
-impl Connection for Device {
-    fn id(&self) -> ConnectionId {
-        self.id
-    }
-
-    fn transport(&self) -> Transport {
-        Transport::WebSocket
-    }
-
-    fn address(&self) -> IpAddr {
-        Ipv4Addr::LOCALHOST.into()
-    }
-
-    fn user_agent(&self) -> &'static str {
-        ""
-    }
-
-    fn connected_at(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn backlog(&self) -> u64 {
-        0
-    }
-
+impl Behaviour for Received {
     fn enqueue(&self, frame: &Frame, _: WriteMode) -> Result<(), QueueError> {
         if let Payload::Json(raw) = &frame.payload {
-            self.got.lock().push((frame.event.to_string(), raw.get().to_owned()));
+            self.0.lock().push((frame.event.to_string(), raw.get().to_owned()));
         }
         Ok(())
     }
-
-    fn close(&self, _: &CloseReason) {}
 }
 
 struct World {
@@ -152,7 +120,7 @@ impl World {
     }
 
     async fn connect(&mut self, user: &str) {
-        let device = Arc::new(Device { id: ConnectionId::random(), got: Mutex::default() });
+        let device = Arc::new(Device::new(Received::default()));
         let (user, room) = (UserId::new(user).unwrap(), RoomName::new("r").unwrap());
         let admission = self.delivery.admit(user, &[room], device.clone(), None).await.unwrap();
         assert!(admission.go_live(None));
