@@ -16,6 +16,8 @@ mod encode;
 
 mod acks;
 
+mod emit_stream;
+
 mod notify;
 
 mod presence;

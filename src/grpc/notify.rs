@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     acks::AckRoom,
     decode::{self, EmitParts, Fields, MAX_LISTED},
+    emit_stream::Responses,
     encode,
     guard::{Audited, Received, caller},
     payload::Raw,
@@ -15,14 +16,12 @@ use super::{
 use crate::command::{Commands, DisconnectUser, EmitRequest, EmitToUsers, Error};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Audience, ConnectionId, RoomName, UserId};
-use crate::proto::code_name;
 use crate::proto::v1::{
     BroadcastRequest, BroadcastResponse, DisconnectUserRequest, DisconnectUserResponse, EmitBatchRequest,
     EmitBatchResponse, EmitStreamRequest, EmitStreamResponse, EmitToRoomRequest, EmitToRoomResponse, EmitToUserRequest,
     EmitToUserResponse, EmitToUsersRequest, EmitToUsersResponse, Receipt, emit_to_users_response::UserReceipt,
     notify_server::Notify,
 };
-use crate::telemetry;
 
 const MAX_REASON: usize = 256;
 const MAX_CORRELATION_ID: usize = 256;
@@ -135,19 +134,12 @@ impl Notify for Service {
         let emits = request.into_inner().map(decode_stream_item);
         let api_key = caller.name.clone();
         let answers = self.commands.emit_stream(caller, emits, self.lifecycle.clone());
-        let responses = answers.map(move |answer| match answer {
-            Ok((correlation_id, result)) => Ok(EmitStreamResponse {
-                correlation_id,
-                result: Some(encode::emit_result(result, &mut AckRoom::new())),
-            }),
-            Err(status) => {
-                let code = code_name(status.code());
-                telemetry::grpc_stream_ended(code);
-                tracing::warn!(api_key.name = %api_key, grpc.code = code, reason = status.message(), "an EmitStream broke");
-                Err(status)
-            }
+        let responses = answers.map(|answer| {
+            let (correlation_id, result) = answer?;
+            let result = Some(encode::emit_result(result, &mut AckRoom::new()));
+            Ok(EmitStreamResponse { correlation_id, result })
         });
-        Ok(Response::new(Box::pin(responses)))
+        Ok(Response::new(Box::pin(Responses::new(responses, api_key))))
     }
 
     async fn disconnect_user(

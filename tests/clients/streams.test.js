@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { after, describe, test } from 'node:test';
 
 import { Arrivals } from './harness/deadline.js';
@@ -39,4 +40,19 @@ describe('small emits that a backend writes to a stream at once', () => {
       assert.equal((await answers.next()).done, true);
     });
   }
+});
+
+test('a stream that its caller cancels is logged and counted', async () => {
+  const broken = server.log.find((line) => line.message === 'an EmitStream broke');
+  const stream = server.backend.emitStream();
+  const cancelled = once(stream, 'error');
+  const answers = stream[Symbol.asyncIterator]();
+  stream.write({ correlation_id: 'first', emit: { user_id: '42', event: 'n', json: '1' } });
+  assert.equal((await answers.next()).value.correlation_id, 'first');
+  stream.cancel();
+  await cancelled;
+  const { api_key, grpc } = await broken;
+  assert.deepEqual([api_key?.name, grpc?.code], ['test', 'CANCELLED']);
+  const metrics = await (await fetch(`${server.adminUrl}/metrics`)).text();
+  assert.match(metrics, /^bugle_grpc_streams_broken_total\{code="CANCELLED"\} 1$/m);
 });

@@ -1,0 +1,56 @@
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{Stream, StreamExt};
+use tonic::{Code, Status};
+
+use crate::proto::code_name;
+use crate::telemetry;
+
+/// The responses of an `EmitStream`. That it ended otherwise than with OK is counted and logged.
+pub(super) struct Responses<S> {
+    stream: S,
+    api_key: Arc<str>,
+    has_ended: bool,
+}
+
+impl<S> Responses<S> {
+    pub(super) fn new(stream: S, api_key: Arc<str>) -> Self {
+        Self { stream, api_key, has_ended: false }
+    }
+
+    fn broke(&self, code: Code, reason: &str) {
+        let code = code_name(code);
+        telemetry::grpc_stream_ended(code);
+        tracing::warn!(api_key.name = %self.api_key, grpc.code = code, reason, "an EmitStream broke");
+    }
+}
+
+impl<T, S: Stream<Item = Result<T, Status>> + Unpin> Stream for Responses<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let response = ready!(self.stream.poll_next_unpin(cx));
+        match &response {
+            Some(Ok(_)) => {}
+            Some(Err(status)) => {
+                self.has_ended = true;
+                self.broke(status.code(), status.message());
+            }
+            None => self.has_ended = true,
+        }
+        Poll::Ready(response)
+    }
+}
+
+impl<S> Drop for Responses<S> {
+    fn drop(&mut self) {
+        // HTTP/2 drops the responses, and asks for no more, when the other side is gone.
+        if !self.has_ended {
+            self.broke(Code::Cancelled, "the caller cancelled it, or its connection ended");
+        }
+    }
+}
