@@ -35,7 +35,12 @@ impl Commands {
             }
         };
         let resume = resume.map(|resume| (resume, &*event_rooms));
-        self.delivery.admit(identity.user.clone(), &identity.rooms, connection, resume).await
+        let admission = self.delivery.admit(identity.user.clone(), &identity.rooms, connection, resume).await?;
+        // A ForbidRoom in between took the right away, but did not see this connection in the room.
+        for room in event_rooms.iter().filter(|room| !self.may_stay(identity, room)) {
+            admission.leave(room);
+        }
+        Ok(admission)
     }
 }
 

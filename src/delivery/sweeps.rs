@@ -50,6 +50,10 @@ impl Delivery {
                 return;
             }
             for (user, room) in ended {
+                // A JoinRoom since has renewed it.
+                if self.inner.memberships.has(&user, &room) {
+                    continue;
+                }
                 self.leave_now(&user, &room, Reason::Backend);
                 // A JoinRoom in between saw its connections in the room still.
                 if self.inner.memberships.has(&user, &room) {

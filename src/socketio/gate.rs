@@ -54,7 +54,7 @@ impl Gate {
 pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(query)| query);
-    let query = Deps(query.unwrap_or_default());
+    let query = QueryParams(query.unwrap_or_default());
     let edge = &gate.edge;
     let Some(ClientAddress(address)) = edge.deps.pages.client_address(&parts) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -102,9 +102,9 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request) -> Response
     gate.answer(request).await
 }
 
-struct Deps(Vec<(String, String)>);
+struct QueryParams(Vec<(String, String)>);
 
-impl Deps {
+impl QueryParams {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -157,7 +157,7 @@ fn engine_error(code: u8, message: &str) -> impl IntoResponse {
 
 /// Returns the request as the engine is to read it: without anything secret, and with the parameters as they were read here, so that a
 /// session's request is one to the engine too, whatever the escapes.
-fn bare(parts: &Parts, query: &Deps, body: Body) -> Request {
+fn bare(parts: &Parts, query: &QueryParams, body: Body) -> Request {
     const ENGINE_PARAMETERS: [&str; 4] = ["EIO", "transport", "b64", "sid"];
     const ENGINE_HEADERS: [HeaderName; 5] = [
         header::CONNECTION,

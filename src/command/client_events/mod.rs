@@ -132,10 +132,9 @@ impl Commands {
             return Err(EventRefused::TooManyRooms(max));
         }
         for room in names {
-            // A ForbidRoom in between took the right away, but did not see this connection in the room.
-            if admission.join(&room).await
-                && let Err(refused) = self.allow(admission, values.identity, &room, rooms.allowed)
-            {
+            admission.join(&room).await;
+            // A ForbidRoom in between took the right away, but did not see that this connection joined by an event.
+            if let Err(refused) = self.allow(admission, values.identity, &room, rooms.allowed) {
                 admission.leave(&room);
                 return Err(refused);
             }
