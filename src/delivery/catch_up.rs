@@ -98,13 +98,15 @@ impl CatchUp {
             }
         }
         let Some(mut told) = told else { return };
+        let mut unreadable = Vec::new();
         for room in unknown {
             // What was published since the connection joined was sent to it.
-            if let Some(position) = delivery.log_position(&room).await {
-                told.insert(
-                    room.to_string(),
-                    Resumed { recovered: true, count: 0, position: Some(position.to_string()) },
-                );
+            match delivery.log_position(&room).await {
+                Some(position) => {
+                    let fresh = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
+                    told.insert(room.to_string(), fresh);
+                }
+                None => unreadable.push(room),
             }
         }
         delivery.hub().send_resumed(member, |sent| {
@@ -113,6 +115,9 @@ impl CatchUp {
             }
             frame_of(&told)
         });
+        for room in unreadable {
+            delivery.send_position_later(member, &room).await;
+        }
     }
 }
 

@@ -69,6 +69,21 @@ enum Replayability {
     Gap,
 }
 
+impl Delivery {
+    /// Waits before the store is read again that could not be read. `None`: the connection has gone.
+    pub(super) async fn wait_for_store(&self, member: &Member) -> Option<()> {
+        // Whatever the reason was, it is given time to pass.
+        sleep(STILL_THERE).await;
+        let mut reachable = self.store()?.reachable();
+        while timeout(STILL_THERE, reachable.wait_for(|reachable| *reachable)).await.is_err() {
+            if member.is_gone() {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
 impl<'a> Replay<'a> {
     pub(super) fn new(
         delivery: &'a Delivery,
@@ -111,15 +126,8 @@ impl<'a> Replay<'a> {
     async fn wait_for_store(&self) -> Option<()> {
         let hub = self.delivery.hub();
         hub.log_unreadable(self.member, self.room);
-        // Whatever the reason was, it is given time to pass.
-        sleep(STILL_THERE).await;
-        let mut reachable = self.delivery.store()?.reachable();
-        while timeout(STILL_THERE, reachable.wait_for(|reachable| *reachable)).await.is_err() {
-            if self.member.is_gone() {
-                return None;
-            }
-        }
-        hub.log_readable(self.member, self.room);
+        self.delivery.wait_for_store(self.member).await?;
+        hub.let_plain_wait(self.member, self.room);
         Some(())
     }
 
@@ -312,6 +320,9 @@ impl<'a> Replay<'a> {
         loop {
             let mut head = self.head().await?.ok_or(Stopped::Gone)?;
             let guard = self.delivery.hub().lock_room(self.room).await;
+            if !self.member.is_replaying(self.room) {
+                return Err(Stopped::Gone);
+            }
             let Some(number) = self.published_head(&guard) else { continue };
             head.number = number;
             guard.begin_buffering(self.member);

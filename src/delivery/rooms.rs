@@ -61,10 +61,13 @@ impl Delivery {
         }
     }
 
-    async fn send_position_later(&self, member: &Arc<Member>, room: &RoomName) {
+    /// The same once the position can be read. Ends when the connection does.
+    pub(super) async fn send_position_later(&self, member: &Arc<Member>, room: &RoomName) {
         let read = async {
-            if self.log_position(room).await.is_none() {
-                return;
+            while self.log_position(room).await.is_none() {
+                if self.wait_for_store(member).await.is_none() {
+                    return;
+                }
             }
             let guard = self.hub().lock_room(room).await;
             if let Standing::At(position) = self.standing(&guard)

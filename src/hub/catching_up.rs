@@ -37,6 +37,8 @@ struct ReplayingRoom {
     /// Acknowledgements of messages that are still to be replayed, by number.
     acks: HashMap<u64, AckSink>,
     plain_frames: PlainFrames,
+    /// Plain frames have waited for what was kept before the connection joined, and do not again.
+    has_waited: bool,
     /// A message was kept since the connection joined: later plain frames wait for it.
     has_new_entry: bool,
     /// Kept frames wait here in their order, as replaying ends before them.
@@ -111,6 +113,7 @@ impl CatchingUp {
             waiting: Vec::new(),
             acks: HashMap::new(),
             plain_frames,
+            has_waited: false,
             has_new_entry: false,
             is_buffering: false,
         };
@@ -180,10 +183,10 @@ impl CatchingUp {
         self.given(waiting)
     }
 
-    /// There is something to replay in a room: plain frames wait for it.
+    /// There is something to replay in a room, and it can be read: plain frames wait for it, unless they have waited before.
     pub(super) fn let_plain_wait(&mut self, room: &RoomName) {
         if let Some(replaying) = self.replaying.get_mut(room) {
-            replaying.plain_frames = PlainFrames::Wait;
+            replaying.plain_frames = if replaying.has_waited { PlainFrames::PassOlder } else { PlainFrames::Wait };
         }
     }
 
@@ -193,18 +196,12 @@ impl CatchingUp {
         let Some(replaying) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
+        replaying.has_waited = true;
         if replaying.plain_frames == PlainFrames::Wait {
             replaying.plain_frames = PlainFrames::PassOlder;
         }
         let waiting = if replaying.has_new_entry { Vec::new() } else { std::mem::take(&mut replaying.waiting) };
         self.given(waiting)
-    }
-
-    /// What is kept in a room can be read again.
-    pub(super) fn log_readable(&mut self, room: &RoomName) {
-        if let Some(replaying) = self.replaying.get_mut(room) {
-            replaying.plain_frames = PlainFrames::Wait;
-        }
     }
 
     /// Whether nothing is missing any more.

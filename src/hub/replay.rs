@@ -62,11 +62,6 @@ impl Hub {
         }
     }
 
-    /// It can be read again.
-    pub fn log_readable(&self, member: &Member, room: &RoomName) {
-        member.catching_up(|missing| missing.log_readable(room));
-    }
-
     fn give_up(&self, member: &Arc<Member>, error: QueueError) {
         match error {
             QueueError::Full => self.close(member, &CloseCode::Slow.into()),

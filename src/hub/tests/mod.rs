@@ -9,6 +9,7 @@ use super::{
 };
 use crate::message::{AckOutcome, CloseCode, EventName, Exceptions, Page, Payload};
 
+mod catching_up;
 mod modes;
 
 /// A device whose queue holds so many frames.
