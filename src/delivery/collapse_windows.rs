@@ -20,7 +20,12 @@ pub(super) struct Collapse {
     topics: Mutex<Topics>,
     /// Windows that are open, so that all others need not look here.
     open: AtomicUsize,
+    /// Bytes of the emits that wait. Changed with `topics` locked.
+    waiting_bytes: AtomicUsize,
 }
+
+/// What waits has at most so many bytes.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 
 type Topics = HashMap<Topic, Windows>;
 
@@ -47,15 +52,19 @@ impl Topic {
 
 impl Collapse {
     pub(super) fn new(config: CollapseConfig) -> Self {
-        Self { config, topics: Mutex::default(), open: AtomicUsize::new(0) }
+        Self { config, topics: Mutex::default(), open: AtomicUsize::new(0), waiting_bytes: AtomicUsize::new(0) }
     }
 
     /// Whether as many windows more can be opened.
     pub(super) fn has_room_for(&self, windows: usize) -> Result<(), EmitError> {
         if self.open.load(Ordering::Relaxed).saturating_add(windows) > self.config.max_keys {
-            return Err(EmitError::CollapseFull { retry_after: self.config.window });
+            return Err(self.full());
         }
         Ok(())
+    }
+
+    fn full(&self) -> EmitError {
+        EmitError::CollapseFull { retry_after: self.config.window }
     }
 
     /// Gives the emit back if it opens a window, and so goes at once; else it waits for the window's end.
@@ -67,6 +76,12 @@ impl Collapse {
     ) -> Result<Option<Accepted>, EmitError> {
         let mut topics = self.topics.lock();
         if let Some(waiting) = topics.get_mut(topic).and_then(|windows| windows.waiting.get_mut(key)) {
+            let before = waiting.as_ref().map_or(0, |before| before.emit.bytes());
+            let bytes = self.waiting_bytes.load(Ordering::Relaxed) - before + accepted.emit.bytes();
+            if bytes > MAX_WAITING_BYTES {
+                return Err(self.full());
+            }
+            self.waiting_bytes.store(bytes, Ordering::Relaxed);
             *waiting = Some(accepted);
             return Ok(None);
         }
@@ -94,8 +109,9 @@ impl Collapse {
 
     fn close_locked(&self, topics: &mut Topics, topic: &Topic, key: &Arc<str>) {
         if let Some(windows) = topics.get_mut(topic)
-            && windows.waiting.remove(key).is_some()
+            && let Some(mut waiting) = windows.waiting.remove(key)
         {
+            self.taken(waiting.take());
             self.open.fetch_sub(1, Ordering::Relaxed);
             if windows.waiting.is_empty() {
                 topics.remove(topic);
@@ -104,7 +120,15 @@ impl Collapse {
     }
 
     pub(super) fn take(&self, topic: &Topic, key: &Arc<str>) -> Option<Accepted> {
-        self.topics.lock().get_mut(topic)?.waiting.get_mut(key)?.take()
+        let mut topics = self.topics.lock();
+        self.taken(topics.get_mut(topic)?.waiting.get_mut(key)?.take())
+    }
+
+    /// Takes note that an emit waits no more.
+    fn taken(&self, accepted: Option<Accepted>) -> Option<Accepted> {
+        let bytes = accepted.as_ref().map_or(0, |accepted| accepted.emit.bytes());
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        accepted
     }
 
     /// Whether anything waits, for whatever key.
@@ -120,7 +144,7 @@ impl Collapse {
     pub(super) fn take_earlier(&self, topic: &Topic, number: u64) -> Vec<Accepted> {
         let mut topics = self.topics.lock();
         let windows = topics.get_mut(topic).into_iter().flat_map(|windows| windows.waiting.values_mut());
-        let earlier = |waiting: &mut Option<Accepted>| waiting.take_if(|accepted| accepted.number < number);
+        let earlier = |waiting: &mut Option<Accepted>| self.taken(waiting.take_if(|accepted| accepted.number < number));
         let mut waiting: Vec<_> = windows.filter_map(earlier).collect();
         waiting.sort_by_key(|accepted| accepted.number);
         waiting

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{
     Delivery, IdempotencyKey,
     accepted::{Accepted, EmitError, Place, Published, Publishing, settled},
-    log_lanes::{Batch, Job, PendingAppend},
+    log_lanes::{Batch, Job, PendingAppend, TASK_BYTES},
     proof::UnprovenFanOut,
 };
 use crate::hub::{EntryMeta, Frame, RoomGuard};
@@ -30,7 +30,7 @@ impl Delivery {
 
     /// Appends an emit to its room's mailbox and publishes it then. Its place among the emits to the room is that of this call.
     pub(super) fn append(&self, accepted: Accepted, claimed: Option<(IdempotencyKey, Claim)>) -> Publishing {
-        // Before the message is on disk: it would be there, and the caller told that it is not.
+        // Checked before the message is on disk: a refusal says that it is not.
         if accepted.emit.retain
             && let Err(refused) = self.can_retain([accepted.room()], &accepted.emit)
         {
@@ -48,7 +48,8 @@ impl Delivery {
         Publishing::Pending(Place::Lane, Box::pin(publishing))
     }
 
-    /// Runs work on a room's mailbox when all that came before it is done. `None`: it was given up.
+    /// Runs work on a room's mailbox when all that came before it is done. `None`: it was given up. It is not begun if nobody waits for it any
+    /// more.
     pub(super) async fn in_lane<T: Send + 'static>(
         &self,
         room: &RoomName,
@@ -56,8 +57,10 @@ impl Delivery {
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let task = async move {
-            // Who asked may be gone.
-            let _ = answer.send(work.await);
+            if !answer.is_closed() {
+                // Who asked may be gone by then.
+                let _ = answer.send(work.await);
+            }
         };
         self.enter_lane(room, Job::Task(Box::pin(task))).ok()?;
         answered.await.ok()
@@ -75,7 +78,10 @@ impl Delivery {
         let _guard = guard_on_unwind((), |()| self.inner.lanes.abandon(room));
         while let Some(batch) = self.inner.lanes.take(room) {
             match batch {
-                Batch::Task(task) => task.await,
+                Batch::Task(task) => {
+                    task.await;
+                    self.inner.lanes.release(room, TASK_BYTES);
+                }
                 Batch::Appends(appends) => {
                     let bytes = appends.iter().map(PendingAppend::bytes).sum();
                     self.append_all(room, appends).await;
@@ -97,11 +103,14 @@ impl Delivery {
             }
             return;
         };
-        let guard = self.hub().lock_room_for_emit(room).await;
+        let ids: Vec<_> = appends.iter().map(|append| append.accepted.message_id).collect();
+        let _guard = guard_on_unwind(ids, |ids| self.inner.lanes.note_uncertain(room, ids.into_iter()));
         let is_one = appends.len() == 1;
         for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().zip(appended) {
             accepted.emit.alone &= is_one;
-            let _ = answer.send(self.publish_appended(&guard, accepted, appended).await);
+            let published = self.inner.bus.publish(|| self.publish_appended(accepted, appended)).await;
+            // Who asked may be gone.
+            let _ = answer.send(published);
         }
     }
 
@@ -121,30 +130,34 @@ impl Delivery {
             }
         })?;
         self.publish_uncertain(room, store).await.inspect_err(|_| note())?;
+        self.inner.lanes.forget_all_uncertain(room);
         Ok(appended)
     }
 
     /// Publishes the messages that were refused and are in the mailbox all the same, in order. They come before what was appended later: a device
-    /// that has got that would not be given them any more. If they cannot be looked up, what was appended is refused and uncertain too.
-    async fn publish_uncertain(&self, room: &RoomName, store: &Store) -> Result<(), store::Error> {
+    /// that has got that would not be given them any more. If they cannot be looked up, what was appended is refused and uncertain too. Returns
+    /// the last one's number; 0: there is none.
+    async fn publish_uncertain(&self, room: &RoomName, store: &Store) -> Result<u64, store::Error> {
         let Some(ids) = self.inner.lanes.uncertain(room) else {
-            return Ok(());
+            return Ok(0);
         };
         let messages = store.messages_by_id(room, &ids).await?;
         let begin = store.position(0).await?;
-        let guard = self.hub().lock_room_for_emit(room).await;
+        let mut last = 0;
         for message in messages {
-            let position = Position { number: message.number, ..begin.clone() };
-            self.publish_late(&guard, position, message).await;
+            let (id, position) = (message.id, Position { number: message.number, ..begin.clone() });
+            last = position.number;
+            self.inner.bus.publish(|| self.publish_late(room, position, message)).await;
+            self.inner.lanes.forget_uncertain(room, &[id]);
         }
-        self.inner.lanes.settle_uncertain(room);
-        Ok(())
+        Ok(last)
     }
 
-    async fn publish_appended(&self, guard: &RoomGuard<'_>, accepted: Accepted, appended: Appended) -> Published {
+    async fn publish_appended(&self, accepted: Accepted, appended: Appended) -> Published {
         match appended {
             Appended::New { position } => {
-                let published = self.publish_locked(guard, accepted, Some(&position)).await;
+                let guard = self.hub().lock_room_for_emit(&accepted.room().clone()).await;
+                let published = self.publish_locked(&guard, accepted, Some(&position)).await;
                 guard.raise_log_head(position.number);
                 let (receipt, acks) = published?;
                 Ok((Receipt { stored: true, position: Some(position), ..receipt }, acks))
@@ -157,10 +170,11 @@ impl Delivery {
         }
     }
 
-    async fn publish_late(&self, guard: &RoomGuard<'_>, position: Position, message: LogEntry) {
-        let unproven = self.begin_unproven(guard, position.number, true);
+    async fn publish_late(&self, room: &RoomName, position: Position, message: LogEntry) {
+        let guard = self.hub().lock_room_for_emit(room).await;
+        let unproven = self.begin_unproven(&guard, position.number, true);
         let frame = Frame {
-            entry: Some(EntryMeta::new(message.id, guard.room(), &position)),
+            entry: Some(EntryMeta::new(message.id, room, &position)),
             unproven: unproven.as_ref().map(UnprovenFanOut::message),
             ..Frame::new(message.event, message.payload)
         };
@@ -182,12 +196,13 @@ impl Delivery {
             return Ok(head);
         }
         let (delivery, store, name) = (self.clone(), store.clone(), room.clone());
-        // In the lane nothing that is committed is still to be published.
+        // In the lane nothing that is committed is still to be published, but for what is uncertain.
         let read = self.in_lane(room, async move {
             if let Some(head) = delivery.hub().log_head(&name) {
                 return Ok(head);
             }
             let head = store.mailbox(&name).await?.unwrap_or_default().last;
+            let head = head.max(delivery.publish_uncertain(&name, &store).await?);
             delivery.hub().set_log_head(&name, head);
             Ok(head)
         });

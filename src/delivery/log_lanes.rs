@@ -57,6 +57,8 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Bytes that wait in the lane of one room, and in all lanes. The store's writer holds a part of them.
 const MAX_LANE_BYTES: usize = 16 << 20;
 const MAX_BYTES: usize = 64 << 20;
+/// A task counts as so many bytes: about what the largest one takes up.
+pub(super) const TASK_BYTES: usize = 16 << 10;
 
 impl LogLanes {
     /// Puts work behind that of its room. True if no task takes care of the lane yet.
@@ -64,7 +66,7 @@ impl LogLanes {
         let (mut lanes, bytes) = (self.lanes.lock(), job.bytes());
         let lane_bytes = lanes.rooms.get(room).map_or(0, |lane| lane.bytes);
         // One that is larger than the bound comes alone.
-        if bytes > 0 && ((lane_bytes > 0 && lane_bytes + bytes > MAX_LANE_BYTES) || lanes.bytes + bytes > MAX_BYTES) {
+        if (lane_bytes > 0 && lane_bytes + bytes > MAX_LANE_BYTES) || lanes.bytes + bytes > MAX_BYTES {
             return Err(EmitError::StoreBusy);
         }
         lanes.bytes += bytes;
@@ -77,7 +79,7 @@ impl LogLanes {
         Ok(is_first)
     }
 
-    /// Takes the first work: a task, or as many appends as are good to write at one time. `None`: there is none, and the lane is gone.
+    /// Takes the first work: a task, or a batch of appends. `None`: there is none, and the lane is gone.
     pub(super) fn take(&self, room: &RoomName) -> Option<Batch> {
         let mut lanes = self.lanes.lock();
         let jobs = &mut lanes.rooms.get_mut(room)?.jobs;
@@ -137,8 +139,18 @@ impl LogLanes {
         self.uncertain.lock().get(room).cloned()
     }
 
-    /// Forgets them, as they are published or were not stored.
-    pub(super) fn settle_uncertain(&self, room: &RoomName) {
+    /// Forgets those that were published.
+    pub(super) fn forget_uncertain(&self, room: &RoomName, published: &[MessageId]) {
+        if let Entry::Occupied(mut known) = self.uncertain.lock().entry(room.clone()) {
+            known.get_mut().retain(|id| !published.contains(id));
+            if known.get().is_empty() {
+                known.remove();
+            }
+        }
+    }
+
+    /// Forgets all: those that were not published were not stored.
+    pub(super) fn forget_all_uncertain(&self, room: &RoomName) {
         self.uncertain.lock().remove(room);
     }
 }
@@ -147,7 +159,7 @@ impl Job {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Append(append) => append.bytes(),
-            Self::Task(_) => 0,
+            Self::Task(_) => TASK_BYTES,
         }
     }
 }
@@ -155,7 +167,7 @@ impl Job {
 impl PendingAppend {
     /// What it takes up while it waits.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.accepted.emit.payload.len()
+        size_of::<Self>() + self.accepted.emit.bytes()
     }
 
     pub(super) fn message(&self) -> NewMessage {
@@ -169,5 +181,79 @@ impl PendingAppend {
             ttl: emit.ttl,
             idempotency: self.idempotency.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::delivery::tests::example;
+    use crate::message::{Audience, Emit, Exceptions, Payload, UserId};
+
+    const MIB: usize = 1 << 20;
+
+    fn room(number: usize) -> RoomName {
+        RoomName::new(&format!("r:{number}")).unwrap()
+    }
+
+    fn append(room: &RoomName, emit: Emit) -> Job {
+        let emit = Emit { audience: Audience::of_room(room.clone()), store: true, ..emit };
+        let (message_id, time) = (MessageId::at(Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+        let accepted =
+            Accepted { caller: Arc::from("test"), emit, message_id, number: 1, time, received: Instant::now() };
+        Job::Append(Box::new(PendingAppend { accepted, idempotency: None, answer: oneshot::channel().0 }))
+    }
+
+    fn large(room: &RoomName) -> Job {
+        append(room, Emit { payload: Payload::json(&format!("\"{}\"", "x".repeat(4 * MIB))).unwrap(), ..example("1") })
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_for_each_room_and_for_all() {
+        let lanes = LogLanes::default();
+        for number in 0..5 {
+            for _ in 0..3 {
+                let before = lanes.lanes.lock().bytes;
+                let full = lanes.push(&room(number), large(&room(number))).is_err();
+                assert_eq!(full, before + 4 * MIB > MAX_BYTES, "with {before} bytes");
+            }
+        }
+        assert!(matches!(lanes.push(&room(0), large(&room(0))), Err(EmitError::StoreBusy)));
+        while let Some(Batch::Appends(appends)) = lanes.take(&room(0)) {
+            lanes.release(&room(0), appends.iter().map(PendingAppend::bytes).sum());
+        }
+        assert!(lanes.push(&room(0), large(&room(0))).is_ok(), "there is room again");
+    }
+
+    #[test]
+    fn names_that_are_left_out_count_and_so_do_tasks() {
+        let users: Vec<_> = (0..1_000).map(|number| UserId::new(&format!("{number:0>250}")).unwrap()).collect();
+        let lanes = LogLanes::default();
+        let crowded = || {
+            append(
+                &room(1),
+                Emit { except: Exceptions { users: users.clone(), ..Exceptions::default() }, ..example("1") },
+            )
+        };
+        let count = (0..1_000).take_while(|_| lanes.push(&room(1), crowded()).is_ok()).count();
+        assert!(count > 10 && count < 80, "{count} emits of 250 kB each");
+        let tasks = (0..10_000).take_while(|_| lanes.push(&room(2), Job::Task(Box::pin(async {}))).is_ok()).count();
+        assert!(tasks > 100 && tasks < 2_000, "{tasks}");
+    }
+
+    #[test]
+    fn what_is_uncertain_is_known_until_it_is_published_or_was_not_stored() {
+        let (lanes, ids) =
+            (LogLanes::default(), [1, 2].map(|second| MessageId::at(Timestamp::from_second(second).unwrap())));
+        lanes.note_uncertain(&room(1), ids.into_iter());
+        lanes.forget_uncertain(&room(1), &ids[..1]);
+        assert_eq!(lanes.uncertain(&room(1)), Some(ids[1..].to_vec()));
+        lanes.forget_all_uncertain(&room(1));
+        assert_eq!(lanes.uncertain(&room(1)), None);
     }
 }

@@ -162,7 +162,7 @@ impl Delivery {
         rooms: impl IntoIterator<Item = &'a RoomName>,
         emit: &Emit,
     ) -> Result<(), EmitError> {
-        Ok(self.inner.retained.has_room_for(rooms, &emit.event, &emit.payload)?)
+        Ok(self.inner.retained.has_room_for(rooms, &emit.event, &emit.payload, &emit.except.users)?)
     }
 }
 

@@ -87,6 +87,12 @@ impl Exceptions {
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.users.is_empty() && self.rooms.is_empty()
     }
+
+    /// What they take up, in bytes.
+    pub fn bytes(&self) -> usize {
+        let rooms = self.rooms.iter().map(|room| size_of::<RoomName>() + room.as_str().len());
+        size_of_val(&*self.connections) + bytes_of_users(&self.users) + rooms.sum::<usize>()
+    }
 }
 
 /// One instruction to send an event to an audience.
@@ -117,6 +123,21 @@ pub struct Emit {
     pub ack: Option<Box<AckRequest>>,
     /// No others come along with it, in whose company it could be written.
     pub alone: bool,
+}
+
+impl Emit {
+    /// About what it takes up while it waits, in bytes.
+    pub fn bytes(&self) -> usize {
+        let texts =
+            [self.audience.room().as_str(), self.event.as_str(), self.collapse_key.as_deref().unwrap_or_default()];
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        size_of::<Self>() + texts + self.payload.len() + self.except.bytes()
+    }
+}
+
+/// What users' ids take up, in bytes.
+pub fn bytes_of_users(users: &[UserId]) -> usize {
+    users.iter().map(|user| size_of::<UserId>() + user.as_str().len()).sum()
 }
 
 #[cfg(test)]

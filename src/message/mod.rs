@@ -22,7 +22,7 @@ mod payload;
 pub use payload::Payload;
 
 mod emit;
-pub use emit::{Audience, AudienceKind, Emit, Exceptions};
+pub use emit::{Audience, AudienceKind, Emit, Exceptions, bytes_of_users};
 
 mod ack;
 pub use ack::{Ack, AckMode, AckOutcome, AckRequest, Acks};

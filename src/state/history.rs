@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::shares::Shares;
-use crate::message::{EventName, LogEntry, MessageId, Payload, Position, RoomName, RoomPattern, UserId};
+use crate::message::{
+    EventName, LogEntry, MessageId, Payload, Position, RoomName, RoomPattern, UserId, bytes_of_users,
+};
 
 /// How long the history of a room is.
 #[derive(Clone, Debug)]
@@ -266,7 +268,7 @@ impl Sequence {
 }
 
 fn size(message: &LogEntry) -> usize {
-    message.event.as_str().len() + message.payload.len() + ENTRY_BYTES
+    message.event.as_str().len() + message.payload.len() + bytes_of_users(&message.except_users) + ENTRY_BYTES
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::shares::Shares;
-use crate::message::{EventName, Payload, RoomName, UserId};
+use crate::message::{EventName, Payload, RoomName, UserId, bytes_of_users};
 
 /// The last payload of each event in each room that was to be retained. Values in memory: it ends with the process.
 pub struct Retained {
@@ -69,12 +69,12 @@ impl Retained {
             values.take(room, event);
             return Ok(());
         }
-        self.check(&values, [room], event, &value.payload)?;
+        self.check(&values, [room], event, &value.payload, &value.except_users)?;
         values.take(room, event);
         values.by_end.extend(value.expires_at.map(|end| (end, room.clone(), event.clone())));
         values.count += 1;
         let events = values.by_room.entry(room.clone()).or_default();
-        events.bytes += size(event, &value.payload);
+        events.bytes += value.bytes(event);
         events.values.insert(event.clone(), (value, caller.clone()));
         values.shares.add(caller, 1);
         Ok(())
@@ -91,8 +91,9 @@ impl Retained {
         rooms: impl IntoIterator<Item = &'a RoomName>,
         event: &EventName,
         payload: &Payload,
+        except_users: &[UserId],
     ) -> Result<(), RetainedFull> {
-        self.check(&self.values.lock(), rooms, event, payload)
+        self.check(&self.values.lock(), rooms, event, payload, except_users)
     }
 
     fn check<'a>(
@@ -101,6 +102,7 @@ impl Retained {
         rooms: impl IntoIterator<Item = &'a RoomName>,
         event: &EventName,
         payload: &Payload,
+        except_users: &[UserId],
     ) -> Result<(), RetainedFull> {
         if matches!(payload, Payload::None) {
             return Ok(());
@@ -113,9 +115,8 @@ impl Retained {
             if count > self.max_entries {
                 return Err(RetainedFull::Entries);
             }
-            let others =
-                events.map_or(0, |events| events.bytes) - before.map_or(0, |(before, _)| size(event, &before.payload));
-            if others + size(event, payload) > self.max_room_bytes {
+            let others = events.map_or(0, |events| events.bytes) - before.map_or(0, |(before, _)| before.bytes(event));
+            if others + bytes(event, payload, except_users) > self.max_room_bytes {
                 return Err(RetainedFull::RoomBytes);
             }
         }
@@ -171,7 +172,7 @@ impl Values {
         };
         if let Some((before, caller)) = events.values.remove(event) {
             self.shares.remove(&caller, 1);
-            events.bytes -= size(event, &before.payload);
+            events.bytes -= before.bytes(event);
             self.count -= 1;
             if let Some(end) = before.expires_at {
                 self.by_end.remove(&(end, room.clone(), event.clone()));
@@ -183,8 +184,14 @@ impl Values {
     }
 }
 
-fn size(event: &EventName, payload: &Payload) -> usize {
-    event.as_str().len() + payload.len() + ENTRY_BYTES
+impl Value {
+    fn bytes(&self, event: &EventName) -> usize {
+        bytes(event, &self.payload, &self.except_users)
+    }
+}
+
+fn bytes(event: &EventName, payload: &Payload, except_users: &[UserId]) -> usize {
+    event.as_str().len() + payload.len() + bytes_of_users(except_users) + ENTRY_BYTES
 }
 
 #[cfg(test)]
@@ -228,8 +235,8 @@ mod tests {
         retained.put(&caller(), &room("a"), &event("x"), value("2")).expect("it takes the place of the other");
         assert_eq!(retained.put(&caller(), &room("b"), &event("x"), value("1")), Err(RetainedFull::Entries));
         let one = value("1").payload;
-        assert_eq!(retained.has_room_for([&room("b")], &event("x"), &one), Err(RetainedFull::Entries));
-        assert_eq!(retained.has_room_for([&room("a")], &event("x"), &one), Ok(()));
+        assert_eq!(retained.has_room_for([&room("b")], &event("x"), &one, &[]), Err(RetainedFull::Entries));
+        assert_eq!(retained.has_room_for([&room("a")], &event("x"), &one, &[]), Ok(()));
         retained
             .put(
                 &caller(),
@@ -266,7 +273,7 @@ mod tests {
     fn room_for_several_is_counted_together() {
         let retained = Retained::new(2, 1_000);
         let (rooms, one) = ([room("a"), room("b"), room("c")], value("1").payload);
-        assert_eq!(retained.has_room_for(&rooms[..2], &event("x"), &one), Ok(()));
-        assert_eq!(retained.has_room_for(&rooms, &event("x"), &one), Err(RetainedFull::Entries));
+        assert_eq!(retained.has_room_for(&rooms[..2], &event("x"), &one, &[]), Ok(()));
+        assert_eq!(retained.has_room_for(&rooms, &event("x"), &one, &[]), Err(RetainedFull::Entries));
     }
 }

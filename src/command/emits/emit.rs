@@ -262,7 +262,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
             retry_after: STORE_RETRY,
         },
         EmitError::CollapseFull { retry_after } => Error::ResourceExhausted {
-            message: "collapse.max_keys is met: too many collapse keys at one time".into(),
+            message: "collapse.max_keys, or the 64 MiB of what waits, is met: too much is collapsed at one time".into(),
             retry_after,
         },
     }

@@ -17,8 +17,7 @@ use crate::delivery::{Place, Publishing};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Receipt, RoomName};
 
-/// Nothing is read while this many emits of a stream, or this many bytes of their payloads, are unanswered. The last one may exceed the
-/// bytes.
+/// Nothing is read while this many emits of a stream, or this many bytes of them, are unanswered. The last one may exceed the bytes.
 const MAX_IN_FLIGHT: usize = 1_024;
 const MAX_IN_FLIGHT_BYTES: usize = 4 << 20;
 
@@ -69,7 +68,7 @@ impl<T> Sequenced for StreamEmit<T> {
 
 impl<T> StreamEmit<T> {
     fn bytes(&self) -> usize {
-        self.request.emit.payload.len()
+        self.request.emit.bytes()
     }
 }
 

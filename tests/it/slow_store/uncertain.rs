@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bugle::proto::v1::EmitToUserRequest;
 use futures_util::future::join_all;
+use serde_json::json;
 use tonic::Code;
 
 use super::{
-    FarStore,
+    FarStore, STORE_PATIENCE,
     hangs::{begin_stored, expect_refusal},
     of_store,
 };
@@ -54,6 +55,41 @@ async fn a_committed_message_comes_in_its_place_though_the_connection_that_reads
     for json in ["\"second\"", "\"third\"", "\"fourth\""] {
         assert_eq!(device.expect_event("stored").await.json(), json);
     }
+}
+
+/// Who comes back is given it by catching up, and not again when something else is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_message_comes_once_to_a_device_that_was_away() {
+    let far = FarStore::start(Duration::ZERO).await;
+    let first = far.store("user:42", "1").await.position;
+    commit_and_refuse(&far).await;
+    let mut device = resuming_at(&far, "user:42", &first).await;
+    for name in ["stored", "bugle:resumed"] {
+        let event = device.try_next(STORE_PATIENCE).await.expect("an event comes");
+        assert_eq!(event.name, name, "{}", event.raw);
+    }
+    far.store("user:42", "\"third\"").await;
+    assert_eq!(device.expect_event("stored").await.values()[0], json!("third"));
+}
+
+/// A room that ends while its gap is looked at has nothing to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_is_told_where_it_stands_though_it_leaves_a_room_that_is_being_looked_up() {
+    let far = FarStore::start(Duration::ZERO).await;
+    far.backend.join_room("listing:7", "42").await;
+    far.store("listing:7", "1").await;
+    let lookup = far.proxy.hang_connection_at(&["listing:7"]);
+    let mut device = resuming_at(&far, "listing:7", "another-epoch.1").await;
+    of_store("the lookup", lookup).await;
+    far.backend.leave_room("listing:7", "42").await;
+    far.proxy.go_on();
+    let event = device.try_next(STORE_PATIENCE).await.expect("the device is told");
+    assert_eq!(event.name, "bugle:resumed", "{}", event.raw);
+}
+
+async fn resuming_at(far: &FarStore, room: &str, position: &str) -> Device {
+    let device = far.server.device("42").resume(json!({ room: position })).connect().await;
+    device.expect("the device connects")
 }
 
 /// A device of user 42, who was sent a first message.

@@ -1,7 +1,7 @@
 //! A stream of emits of every kind to several rooms against a list: each device gets what was published to each of its rooms, once and in
 //! the order in which it was sent, and each emit has one answer.
 //!
-//! Each of these mutations fails here: `sequencer.rs` without the condition `running == 0` in `may_begin`; `stream.rs` that calls `next` once
+//! Each of these mutations fails here: `sequencer.rs` with a `may_begin` that is always true; `stream.rs` that calls `next` once
 //! after `finished`; `log_lane.rs` that publishes what is appended in reverse; `publish.rs` without `publish_earlier`; `idempotency.rs` that
 //! never answers `Published`.
 
