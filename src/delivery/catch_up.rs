@@ -18,7 +18,7 @@ pub(super) struct CatchUp {
     /// The rooms of which it is to be told where they stand, which is not known yet.
     unknown: Vec<RoomName>,
     /// What it will be told of its rooms; none: it does not resume.
-    told: Option<BTreeMap<String, Resumed>>,
+    resumed: Option<BTreeMap<String, Resumed>>,
 }
 
 #[derive(Serialize)]
@@ -33,18 +33,18 @@ impl CatchUp {
         Self {
             replaying: Vec::new(),
             unknown: Vec::new(),
-            told: resume.map(|resume| resume.names().map(unknown).collect()),
+            resumed: resume.map(|resume| resume.names().map(unknown).collect()),
         }
     }
 
-    /// Whether the device is to be told how it went.
-    pub(super) fn tells(&self) -> bool {
-        self.told.is_some()
+    /// Whether the device resumes, and is told how that went.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.resumed.is_some()
     }
 
     /// Whether there is nothing to give and nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.replaying.is_empty() && self.told.is_none()
+        self.replaying.is_empty() && self.resumed.is_none()
     }
 
     /// Whether the connection may have missed something in a room that it is about to join. It is replayed then.
@@ -61,7 +61,7 @@ impl CatchUp {
 
     /// Notes where a room stood when the connection joined it.
     pub(super) fn joined(&mut self, room: &RoomName, standing: Standing) {
-        let Some(told) = &mut self.told else { return };
+        let Some(rooms) = &mut self.resumed else { return };
         if self.replaying.iter().any(|(replaying, _)| replaying == room) {
             return;
         }
@@ -74,7 +74,7 @@ impl CatchUp {
             Standing::At(position) => position,
         };
         let fresh = Resumed { recovered: true, count: 0, position: None };
-        told.entry(room.to_string()).or_insert(fresh).position = Some(position.to_string());
+        rooms.entry(room.to_string()).or_insert(fresh).position = Some(position.to_string());
     }
 
     /// Replays what the connection has missed, and tells the device how that went. Ends when the connection does.
@@ -90,30 +90,30 @@ impl CatchUp {
     }
 
     async fn replay_all(self, delivery: &Delivery, member: &Arc<Member>) {
-        let Self { replaying, unknown, mut told } = self;
+        let Self { replaying, unknown, resumed: mut rooms } = self;
         for (room, from) in replaying {
             let resumed = Replay::new(delivery, member, &room, &from).run().await;
-            if let (Some(told), Some(resumed)) = (&mut told, resumed) {
-                told.insert(room.to_string(), resumed);
+            if let (Some(rooms), Some(resumed)) = (&mut rooms, resumed) {
+                rooms.insert(room.to_string(), resumed);
             }
         }
-        let Some(mut told) = told else { return };
+        let Some(mut rooms) = rooms else { return };
         let mut unreadable = Vec::new();
         for room in unknown {
             // What was published since the connection joined was sent to it.
             match delivery.log_position(&room).await {
                 Some(position) => {
                     let fresh = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
-                    told.insert(room.to_string(), fresh);
+                    rooms.insert(room.to_string(), fresh);
                 }
                 None => unreadable.push(room),
             }
         }
         delivery.hub().send_resumed(member, |sent| {
-            for (room, resumed) in &mut told {
+            for (room, resumed) in &mut rooms {
                 resumed.move_on(sent.get(room.as_str()).copied());
             }
-            frame_of(&told)
+            frame_of(&rooms)
         });
         for room in unreadable {
             delivery.send_position_later(member, &room).await;
@@ -121,8 +121,8 @@ impl CatchUp {
     }
 }
 
-fn frame_of(told: &BTreeMap<String, Resumed>) -> Frame {
-    let payload = serde_json::value::to_raw_value(&AllResumed { rooms: told });
+fn frame_of(rooms: &BTreeMap<String, Resumed>) -> Frame {
+    let payload = serde_json::value::to_raw_value(&AllResumed { rooms });
     let payload = payload.map_or(Payload::None, |raw| Payload::Json(raw.into()));
     Frame::new(EventName::own("bugle:resumed"), payload)
 }

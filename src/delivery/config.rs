@@ -11,7 +11,7 @@ use crate::state::{History, HistoryRule};
 pub struct RetainConfig {
     /// Payloads kept at one time.
     pub max_entries: usize,
-    /// Bytes of one room's payloads, each with its event's name and 64 more: whoever joins is sent all of them.
+    /// Bytes of one room's payloads, each with its event's name and 64 more: a connection that joins is sent all of them.
     pub max_room_bytes: usize,
 }
 

@@ -130,7 +130,7 @@ impl Delivery {
         let (admission, standing) = self.enter(&own, user, connection, (&mut catch_up, resume)).await?;
         let member = &admission.member;
         catch_up.joined(&own, standing);
-        if catch_up.tells() {
+        if catch_up.is_resuming() {
             member.expect_resumed();
         }
         for (room, reason) in rooms {

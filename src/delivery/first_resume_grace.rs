@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_comes_back_soon_begins_where_it_began() {
+    async fn a_user_who_comes_back_soon_begins_at_the_same_place() {
         let (first_resume_grace, user) = (FirstResumeGrace::default(), UserId::new("42").unwrap());
         assert_eq!(first_resume_grace.begin(&user, 3), 3);
         assert_eq!(first_resume_grace.begin(&user, 9), 3);

@@ -49,7 +49,7 @@ pub(super) struct AckTicket {
 
 type Lifeline = oneshot::Sender<Infallible>;
 
-/// Goes with a connection: whoever waits for an acknowledgement of its device learns of the end by that.
+/// Dropped with a connection: tasks that wait for an acknowledgement of its device see its end by that.
 #[derive(Default)]
 pub(super) struct Lifelines(Vec<Lifeline>);
 

@@ -15,7 +15,7 @@ pub(super) struct CatchingUp {
     /// What waits takes up so much.
     bytes: usize,
     /// The device is to be told how catching up went.
-    is_to_be_told: bool,
+    awaits_resumed: bool,
     /// The last kept message that went out live meanwhile, by room.
     sent: HashMap<RoomName, u64>,
 }
@@ -206,17 +206,17 @@ impl CatchingUp {
 
     /// Whether nothing is missing any more.
     pub(super) fn is_done(&self) -> bool {
-        self.is_open && self.replaying.is_empty() && !self.is_to_be_told
+        self.is_open && self.replaying.is_empty() && !self.awaits_resumed
     }
 
     /// Notes that the device is to be told how catching up went.
     pub(super) fn expect_resumed(&mut self) {
-        self.is_to_be_told = true;
+        self.awaits_resumed = true;
     }
 
     /// Notes that the device is told now. Returns what was sent live since it caught up, by room.
     pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, u64> {
-        self.is_to_be_told = false;
+        self.awaits_resumed = false;
         std::mem::take(&mut self.sent)
     }
 

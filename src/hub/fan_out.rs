@@ -3,7 +3,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     AckWaiter, Frame, Hub, Member, RoomGuard, WriteMode,
     ack::AckTicket,
-    member::{Delivery, Target, is_fatal},
+    member::{DeliveryOutcome, Target, is_fatal},
     room::Snapshot,
 };
 use crate::message::{CloseCode, ConnectionId, Exceptions, UserId};
@@ -98,9 +98,9 @@ impl<'a> FanOut<'a> {
         let (ticket, waiter) = AckWaiter::new(member);
         let delivery = hub.deliver(member, &self.frame, target, self.mode, Some(ticket));
         match delivery {
-            Delivery::Enqueued | Delivery::Replayed => waiters.push(waiter),
-            Delivery::Dropped(_) => waiters.push(waiter.dropped()),
-            Delivery::Gone | Delivery::Ended | Delivery::NotListening => {}
+            DeliveryOutcome::Enqueued | DeliveryOutcome::Replayed => waiters.push(waiter),
+            DeliveryOutcome::Dropped(_) => waiters.push(waiter.dropped()),
+            DeliveryOutcome::Gone | DeliveryOutcome::Ended | DeliveryOutcome::NotListening => {}
         }
         self.counts.add(delivery);
     }
@@ -137,20 +137,20 @@ impl Hub {
         target: Target<'_>,
         mode: WriteMode,
         ticket: Option<AckTicket>,
-    ) -> Delivery {
+    ) -> DeliveryOutcome {
         let delivery = member.deliver(frame, target, mode, ticket);
         match delivery {
-            Delivery::Dropped(error) if is_fatal(Err(error), frame) => {
+            DeliveryOutcome::Dropped(error) if is_fatal(Err(error), frame) => {
                 self.close(member, &CloseCode::Slow.into());
             }
-            Delivery::Ended => {
+            DeliveryOutcome::Ended => {
                 self.ended(member, "transport_close");
             }
-            Delivery::Enqueued
-            | Delivery::Replayed
-            | Delivery::Dropped(_)
-            | Delivery::Gone
-            | Delivery::NotListening => {}
+            DeliveryOutcome::Enqueued
+            | DeliveryOutcome::Replayed
+            | DeliveryOutcome::Dropped(_)
+            | DeliveryOutcome::Gone
+            | DeliveryOutcome::NotListening => {}
         }
         delivery
     }
@@ -191,15 +191,15 @@ fn stretch(asks: bool) -> usize {
 }
 
 impl Counts {
-    fn add(&mut self, delivery: Delivery) {
+    fn add(&mut self, delivery: DeliveryOutcome) {
         match delivery {
-            Delivery::Gone | Delivery::Ended | Delivery::NotListening => return,
-            Delivery::Enqueued => self.enqueued += 1,
-            Delivery::Replayed => {
+            DeliveryOutcome::Gone | DeliveryOutcome::Ended | DeliveryOutcome::NotListening => return,
+            DeliveryOutcome::Enqueued => self.enqueued += 1,
+            DeliveryOutcome::Replayed => {
                 self.enqueued += 1;
                 self.replaying += 1;
             }
-            Delivery::Dropped(_) => self.dropped += 1,
+            DeliveryOutcome::Dropped(_) => self.dropped += 1,
         }
         self.matched += 1;
     }

@@ -99,7 +99,7 @@ impl Frame {
         }
     }
 
-    /// A frame for whoever has just joined.
+    /// A frame for a connection that has just joined.
     pub fn on_join(event: EventName, payload: Payload) -> Self {
         Self { on_join: true, ..Self::new(event, payload) }
     }

@@ -41,7 +41,7 @@ pub(super) enum Phase {
 
 /// What became of a frame at one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(super) enum DeliveryOutcome {
     Enqueued,
     /// The connection has not come so far yet: it will be replayed.
     Replayed,
@@ -65,7 +65,7 @@ pub(super) enum Target<'a> {
     Members(&'a RoomName),
 }
 
-impl Delivery {
+impl DeliveryOutcome {
     fn of(answer: Result<(), QueueError>) -> Self {
         match answer {
             Ok(()) => Self::Enqueued,
@@ -182,7 +182,7 @@ impl Member {
     /// Sends a frame that is for this connection alone.
     pub fn send(&self, frame: Frame) -> bool {
         let mode = frame.mode;
-        self.deliver(&Arc::new(frame), Target::Connection, mode, None) == Delivery::Enqueued
+        self.deliver(&Arc::new(frame), Target::Connection, mode, None) == DeliveryOutcome::Enqueued
     }
 
     /// `ticket`: the device is asked for an acknowledgement.
@@ -192,32 +192,32 @@ impl Member {
         target: Target<'_>,
         mode: WriteMode,
         ticket: Option<AckTicket>,
-    ) -> Delivery {
+    ) -> DeliveryOutcome {
         if !self.connection.listens_to(&frame.event) {
-            return Delivery::NotListening;
+            return DeliveryOutcome::NotListening;
         }
         let may_skip_lock = ticket.is_none() && !matches!(target, Target::Members(_));
         if may_skip_lock && self.is_live.load(Ordering::Acquire) {
-            return Delivery::of(self.connection.enqueue(frame, mode));
+            return DeliveryOutcome::of(self.connection.enqueue(frame, mode));
         }
         let mut state = self.state.lock();
         if let Target::Members(room) = target
             && !state.rooms.contains(room)
         {
-            return Delivery::Gone;
+            return DeliveryOutcome::Gone;
         }
         let State { phase, lifelines, .. } = &mut *state;
         let ack = ticket.map(|ticket| lifelines.tie(ticket));
         let fate = match phase {
             Phase::Live => Fate::Send(ack),
             Phase::CatchingUp(missing) => missing.take(frame, target.room(), ack, self.max_waiting_bytes),
-            Phase::Gone => return Delivery::Gone,
+            Phase::Gone => return DeliveryOutcome::Gone,
         };
         match fate {
-            Fate::Send(ack) => Delivery::of(self.enqueue(frame, mode, ack)),
-            Fate::Waits => Delivery::Enqueued,
-            Fate::Replayed => Delivery::Replayed,
-            Fate::Full => Delivery::Dropped(QueueError::Full),
+            Fate::Send(ack) => DeliveryOutcome::of(self.enqueue(frame, mode, ack)),
+            Fate::Waits => DeliveryOutcome::Enqueued,
+            Fate::Replayed => DeliveryOutcome::Replayed,
+            Fate::Full => DeliveryOutcome::Dropped(QueueError::Full),
         }
     }
 

@@ -195,7 +195,7 @@ impl Hub {
 }
 
 /// Forgets an empty room, unless a task holds or awaits its lock: all tasks must use one lock.
-/// Whoever holds on to it comes here too when done.
+/// A task that held the room comes here too when it is done.
 fn vacate(room: dashmap::OccupiedEntry<'_, RoomName, Arc<Room>>) {
     if room.get().is_empty() && room.get().holders.load(Ordering::Acquire) == 0 {
         room.remove();

@@ -178,8 +178,8 @@ impl Database {
         self.reachable.subscribe()
     }
 
-    /// Whether messages can be kept: looked for by whoever writes them, and now and then when nobody does. A read that
-    /// fails says nothing of writes.
+    /// Whether messages can be kept: noted by each write, and by a probe while there are none. A read that fails says nothing
+    /// of writes.
     pub(super) fn note(&self, is_reachable: bool) {
         self.reachable.send_if_modified(|before| std::mem::replace(before, is_reachable) != is_reachable);
     }

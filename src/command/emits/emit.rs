@@ -262,7 +262,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
             retry_after: STORE_RETRY,
         },
         EmitError::CollapseFull { retry_after } => Error::ResourceExhausted {
-            message: "collapse.max_keys, or the 64 MiB of what waits, is met: too much is collapsed at one time".into(),
+            message: "more keys than collapse.max_keys, or more than 64 MiB of emits, are collapsed at one time".into(),
             retry_after,
         },
     }

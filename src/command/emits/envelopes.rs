@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::Commands;
 use crate::message::{Emit, EventName, EventPattern};
 
-/// An entry of `[[envelopes]]`: events that are wrapped as `options.envelope` asks for, whoever sends them.
+/// An entry of `[[envelopes]]`: events that are wrapped as `options.envelope` asks for, no matter which backend sends them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeConfig {
