@@ -24,13 +24,31 @@ struct Execution<'a> {
     unproven: Option<UnprovenFanOut>,
 }
 
+/// Where a stored message is.
+#[derive(Clone, Copy)]
+pub(super) struct InLog<'a> {
+    position: &'a Position,
+    /// A connection may have come to it before, by replaying.
+    is_late: bool,
+}
+
+impl<'a> InLog<'a> {
+    pub(super) fn new(position: &'a Position) -> Self {
+        Self { position, is_late: false }
+    }
+
+    pub(super) fn late(position: &'a Position) -> Self {
+        Self { position, is_late: true }
+    }
+}
+
 impl Delivery {
-    /// Publishes to a locked room. `stored`: the message's position in the room's mailbox.
+    /// Publishes to a locked room. `stored`: where the message is in the room's mailbox.
     pub(super) async fn publish_locked(
         &self,
         guard: &RoomGuard<'_>,
         accepted: Accepted,
-        stored: Option<&Position>,
+        stored: Option<InLog<'_>>,
     ) -> Published {
         let mut execution = self.execute(guard, accepted, stored)?;
         execution.fan_out.run().await;
@@ -49,7 +67,7 @@ impl Delivery {
         &self,
         guard: &'a RoomGuard<'a>,
         accepted: Accepted,
-        stored: Option<&Position>,
+        stored: Option<InLog<'_>>,
     ) -> Result<Execution<'a>, EmitError> {
         let payload = accepted.payload();
         if accepted.emit.retain {
@@ -68,8 +86,8 @@ impl Delivery {
         } else {
             None
         };
-        let position = stored.or(in_history.as_ref());
-        let unproven = stored.and_then(|position| self.begin_unproven(guard, position.number, false));
+        let position = stored.map(|stored| stored.position).or(in_history.as_ref());
+        let unproven = stored.and_then(|stored| self.begin_unproven(guard, stored.position.number, stored.is_late));
         let Accepted { emit, message_id, received, .. } = accepted;
         let frame = Frame {
             volatile: emit.volatile,

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use super::{
     Delivery, IdempotencyKey,
     accepted::{Accepted, EmitError, Place, Published, Publishing, settled},
-    log_lanes::{Batch, Job, PendingAppend, TASK_BYTES},
-    proof::UnprovenFanOut,
+    execute::InLog,
+    late::{Late, repeated},
+    log_lanes::{Batch, HeadAnswer, Job, PendingAppend},
 };
-use crate::hub::{EntryMeta, Frame, RoomGuard};
-use crate::message::{Exceptions, LogEntry, Position, Receipt, RoomName};
+use crate::hub::RoomGuard;
+use crate::message::{Receipt, RoomName};
 use crate::state::Claim;
 use crate::store::{self, Appended, Store};
 
@@ -58,7 +59,7 @@ impl Delivery {
         let (answer, answered) = oneshot::channel();
         let task = async move {
             if !answer.is_closed() {
-                // Who asked may be gone by then.
+                // The caller may be gone by then.
                 let _ = answer.send(work.await);
             }
         };
@@ -78,10 +79,8 @@ impl Delivery {
         let _guard = guard_on_unwind((), |()| self.inner.lanes.abandon(room));
         while let Some(batch) = self.inner.lanes.take(room) {
             match batch {
-                Batch::Task(task) => {
-                    task.await;
-                    self.inner.lanes.release(room, TASK_BYTES);
-                }
+                Batch::Task(task) => task.await,
+                Batch::ReadHead(answers) => self.answer_head(room, answers).await,
                 Batch::Appends(appends) => {
                     let bytes = appends.iter().map(PendingAppend::bytes).sum();
                     self.append_all(room, appends).await;
@@ -96,9 +95,9 @@ impl Delivery {
         let Some(store) = self.store() else {
             return;
         };
-        let Ok(appended) = self.append_after_uncertain(room, store, &appends).await else {
+        let Ok((appended, late)) = self.append_and_look_up_late(room, store, &appends).await else {
             for PendingAppend { answer, .. } in appends {
-                // Who asked may be gone.
+                // The caller may be gone.
                 let _ = answer.send(Err(EmitError::StoreUnavailable));
             }
             return;
@@ -106,22 +105,26 @@ impl Delivery {
         let ids: Vec<_> = appends.iter().map(|append| append.accepted.message_id).collect();
         let _guard = guard_on_unwind(ids, |ids| self.inner.lanes.note_uncertain(room, ids.into_iter()));
         let is_one = appends.len() == 1;
-        for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().zip(appended) {
+        let mut appends: Vec<_> = appends.into_iter().zip(appended).map(Some).collect();
+        self.publish_late(room, late, &mut appends).await;
+        for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().flatten() {
             accepted.emit.alone &= is_one;
-            let published = self.inner.bus.publish(|| self.publish_appended(accepted, appended)).await;
-            // Who asked may be gone.
+            let published = self.inner.bus.publish(|| self.publish_appended(room, accepted, appended)).await;
+            // The caller may be gone.
             let _ = answer.send(published);
         }
+        self.inner.lanes.forget_uncertain(room);
     }
 
-    /// Appends emits, and then publishes the messages that were refused before and are in the mailbox all the same: they are certain only now, as
-    /// a transaction that was still committing held the room's row.
-    async fn append_after_uncertain(
+    /// Appends emits, and then looks up the messages before them that are not published: those that were refused before and are in the mailbox
+    /// all the same. They are certain only now, as a transaction that was still committing held the room's row. If they cannot be looked up, what
+    /// was appended is uncertain too: a device that has got that would not be given the earlier ones any more.
+    async fn append_and_look_up_late(
         &self,
         room: &RoomName,
         store: &Store,
         appends: &[PendingAppend],
-    ) -> Result<Vec<Appended>, store::Error> {
+    ) -> Result<(Vec<Appended>, Vec<Late>), store::Error> {
         let note = || self.inner.lanes.note_uncertain(room, appends.iter().map(|append| append.accepted.message_id));
         let appended = store.append(appends.iter().map(PendingAppend::message).collect()).await;
         let appended = appended.inspect_err(|error| {
@@ -129,84 +132,62 @@ impl Delivery {
                 note();
             }
         })?;
-        self.publish_uncertain(room, store).await.inspect_err(|_| note())?;
-        self.inner.lanes.forget_all_uncertain(room);
-        Ok(appended)
+        let late = self.look_up_late(room, store, &appended).await.inspect_err(|_| note())?;
+        Ok((appended, late))
     }
 
-    /// Publishes the messages that were refused and are in the mailbox all the same, in order. They come before what was appended later: a device
-    /// that has got that would not be given them any more. If they cannot be looked up, what was appended is refused and uncertain too. Returns
-    /// the last one's number; 0: there is none.
-    async fn publish_uncertain(&self, room: &RoomName, store: &Store) -> Result<u64, store::Error> {
-        let Some(ids) = self.inner.lanes.uncertain(room) else {
-            return Ok(0);
-        };
-        let messages = store.messages_by_id(room, &ids).await?;
-        let begin = store.position(0).await?;
-        let mut last = 0;
-        for message in messages {
-            let (id, position) = (message.id, Position { number: message.number, ..begin.clone() });
-            last = position.number;
-            self.inner.bus.publish(|| self.publish_late(room, position, message)).await;
-            self.inner.lanes.forget_uncertain(room, &[id]);
-        }
-        Ok(last)
-    }
-
-    async fn publish_appended(&self, accepted: Accepted, appended: Appended) -> Published {
+    async fn publish_appended(&self, room: &RoomName, accepted: Accepted, appended: Appended) -> Published {
         match appended {
             Appended::New { position } => {
-                let guard = self.hub().lock_room_for_emit(&accepted.room().clone()).await;
-                let published = self.publish_locked(&guard, accepted, Some(&position)).await;
+                let guard = self.hub().lock_room_for_emit(room).await;
+                let published = self.publish_locked(&guard, accepted, Some(InLog::new(&position))).await;
                 guard.raise_log_head(position.number);
                 let (receipt, acks) = published?;
                 Ok((Receipt { stored: true, position: Some(position), ..receipt }, acks))
             }
-            Appended::Known { position, id } => {
-                let first = Receipt { stored: true, position: Some(position), duplicate: true, ..Receipt::new(id) };
-                Ok((first, None))
-            }
+            Appended::Known { position, id } => Ok((repeated(position, id), None)),
             Appended::KeyReused => Err(EmitError::KeyReused),
         }
     }
 
-    async fn publish_late(&self, room: &RoomName, position: Position, message: LogEntry) {
-        let guard = self.hub().lock_room_for_emit(room).await;
-        let unproven = self.begin_unproven(&guard, position.number, true);
-        let frame = Frame {
-            entry: Some(EntryMeta::new(message.id, room, &position)),
-            unproven: unproven.as_ref().map(UnprovenFanOut::message),
-            ..Frame::new(message.event, message.payload)
-        };
-        let except = Exceptions { users: message.except_users, ..Exceptions::default() };
-        let mut fan_out = guard.fan_out(frame, except, false);
-        fan_out.run().await;
-        if let Some(unproven) = unproven {
-            unproven.done(&fan_out.finish().0);
-        }
-        guard.raise_log_head(position.number);
-    }
-
     /// The position of the last message of a room's mailbox that was published here. It is read from the store if it is not known.
-    pub(super) async fn log_head(&self, room: &RoomName, store: &Store) -> Result<u64, store::Error> {
+    pub(super) async fn log_head(&self, room: &RoomName) -> Result<u64, store::Error> {
         if room.is_everyone() {
             return Ok(0);
         }
         if let Some(head) = self.hub().log_head(room) {
             return Ok(head);
         }
-        let (delivery, store, name) = (self.clone(), store.clone(), room.clone());
-        // In the lane nothing that is committed is still to be published, but for what is uncertain.
-        let read = self.in_lane(room, async move {
-            if let Some(head) = delivery.hub().log_head(&name) {
-                return Ok(head);
-            }
-            let head = store.mailbox(&name).await?.unwrap_or_default().last;
-            let head = head.max(delivery.publish_uncertain(&name, &store).await?);
-            delivery.hub().set_log_head(&name, head);
-            Ok(head)
-        });
-        read.await.unwrap_or(Err(store::Error::Closed))
+        let (answer, answered) = oneshot::channel();
+        // One read answers all who ask at one time.
+        self.enter_lane(room, Job::ReadHead(vec![answer])).map_err(|_| store::Error::Closed)?;
+        answered.await.unwrap_or(Err(store::Error::Closed))
+    }
+
+    async fn answer_head(&self, room: &RoomName, mut answers: Vec<HeadAnswer>) {
+        answers.retain(|answer| !answer.is_closed());
+        if answers.is_empty() {
+            return;
+        }
+        let head = self.read_head(room).await;
+        for answer in answers {
+            // The caller may be gone.
+            let _ = answer.send(head.clone());
+        }
+    }
+
+    /// In the lane nothing that is committed is still to be published, but for what is uncertain.
+    async fn read_head(&self, room: &RoomName) -> Result<u64, store::Error> {
+        if let Some(head) = self.hub().log_head(room) {
+            return Ok(head);
+        }
+        let store = self.store().ok_or(store::Error::Closed)?;
+        let head = store.mailbox(room).await?.unwrap_or_default().last;
+        let late = self.look_up_uncertain(room, store).await?;
+        let head = late.last().map_or(head, |last| head.max(last.position.number));
+        self.publish_late(room, late, &mut []).await;
+        self.hub().set_log_head(room, head);
+        Ok(head)
     }
 }
 

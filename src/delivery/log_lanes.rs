@@ -22,6 +22,7 @@ pub(super) struct LogLanes {
 struct Lanes {
     rooms: HashMap<RoomName, Lane>,
     bytes: usize,
+    tasks: usize,
 }
 
 /// A room's work. A task runs as long as there is a lane.
@@ -31,13 +32,18 @@ struct Lane {
     bytes: usize,
 }
 
+pub(super) type HeadAnswer = oneshot::Sender<Result<u64, store::Error>>;
+
 pub(super) enum Job {
     Append(Box<PendingAppend>),
+    /// To read where the room stands, for all who ask.
+    ReadHead(Vec<HeadAnswer>),
     Task(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 pub(super) enum Batch {
     Appends(Vec<PendingAppend>),
+    ReadHead(Vec<HeadAnswer>),
     Task(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
@@ -57,31 +63,49 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Bytes that wait in the lane of one room, and in all lanes. The store's writer holds a part of them.
 const MAX_LANE_BYTES: usize = 16 << 20;
 const MAX_BYTES: usize = 64 << 20;
-/// A task counts as so many bytes: about what the largest one takes up.
-pub(super) const TASK_BYTES: usize = 16 << 10;
+/// Deletions and counts that wait in all lanes.
+const MAX_TASKS: usize = 4_096;
 
 impl LogLanes {
     /// Puts work behind that of its room. True if no task takes care of the lane yet.
     pub(super) fn push(&self, room: &RoomName, job: Job) -> Result<bool, EmitError> {
         let (mut lanes, bytes) = (self.lanes.lock(), job.bytes());
         let lane_bytes = lanes.rooms.get(room).map_or(0, |lane| lane.bytes);
-        // One that is larger than the bound comes alone.
-        if (lane_bytes > 0 && lane_bytes + bytes > MAX_LANE_BYTES) || lanes.bytes + bytes > MAX_BYTES {
+        let is_full = match job {
+            // One that is larger than the bound comes alone.
+            Job::Append(_) => {
+                (lane_bytes > 0 && lane_bytes + bytes > MAX_LANE_BYTES) || lanes.bytes + bytes > MAX_BYTES
+            }
+            // Each connection asks once, and all of a room share one.
+            Job::ReadHead(_) => false,
+            Job::Task(_) => lanes.tasks == MAX_TASKS,
+        };
+        if is_full {
             return Err(EmitError::StoreBusy);
         }
         lanes.bytes += bytes;
+        lanes.tasks += usize::from(matches!(job, Job::Task(_)));
         let (lane, is_first) = match lanes.rooms.entry(room.clone()) {
             Entry::Occupied(lane) => (lane.into_mut(), false),
             Entry::Vacant(lane) => (lane.insert(Lane::default()), true),
         };
         lane.bytes += bytes;
-        lane.jobs.push_back(job);
+        match (lane.jobs.back_mut(), job) {
+            (Some(Job::ReadHead(waiting)), Job::ReadHead(more)) => {
+                if waiting.len() == waiting.capacity() {
+                    waiting.retain(|answer| !answer.is_closed());
+                }
+                waiting.extend(more);
+            }
+            (_, job) => lane.jobs.push_back(job),
+        }
         Ok(is_first)
     }
 
     /// Takes the first work: a task, or a batch of appends. `None`: there is none, and the lane is gone.
     pub(super) fn take(&self, room: &RoomName) -> Option<Batch> {
         let mut lanes = self.lanes.lock();
+        let lanes = &mut *lanes;
         let jobs = &mut lanes.rooms.get_mut(room)?.jobs;
         let (mut appends, mut bytes) = (Vec::new(), 0);
         while let Some(Job::Append(append)) = jobs.front() {
@@ -96,11 +120,17 @@ impl LogLanes {
         if !appends.is_empty() {
             return Some(Batch::Appends(appends));
         }
-        if let Some(Job::Task(task)) = jobs.pop_front() {
-            return Some(Batch::Task(task));
+        match jobs.pop_front() {
+            Some(Job::Task(task)) => {
+                lanes.tasks -= 1;
+                Some(Batch::Task(task))
+            }
+            Some(Job::ReadHead(answers)) => Some(Batch::ReadHead(answers)),
+            Some(Job::Append(_)) | None => {
+                lanes.rooms.remove(room);
+                None
+            }
         }
-        lanes.rooms.remove(room);
-        None
     }
 
     /// Gives the bytes of work back that is done.
@@ -117,6 +147,8 @@ impl LogLanes {
         let mut lanes = self.lanes.lock();
         let lane = lanes.rooms.remove(room);
         lanes.bytes -= lane.as_ref().map_or(0, |lane| lane.bytes);
+        let tasks = lane.iter().flat_map(|lane| &lane.jobs).filter(|job| matches!(job, Job::Task(_))).count();
+        lanes.tasks -= tasks;
         // The answers that wait are dropped without the lock.
         drop(lanes);
     }
@@ -139,10 +171,10 @@ impl LogLanes {
         self.uncertain.lock().get(room).cloned()
     }
 
-    /// Forgets those that were published.
-    pub(super) fn forget_uncertain(&self, room: &RoomName, published: &[MessageId]) {
+    /// Forgets one that was published.
+    pub(super) fn settle_uncertain(&self, room: &RoomName, published: MessageId) {
         if let Entry::Occupied(mut known) = self.uncertain.lock().entry(room.clone()) {
-            known.get_mut().retain(|id| !published.contains(id));
+            known.get_mut().retain(|id| *id != published);
             if known.get().is_empty() {
                 known.remove();
             }
@@ -150,7 +182,7 @@ impl LogLanes {
     }
 
     /// Forgets all: those that were not published were not stored.
-    pub(super) fn forget_all_uncertain(&self, room: &RoomName) {
+    pub(super) fn forget_uncertain(&self, room: &RoomName) {
         self.uncertain.lock().remove(room);
     }
 }
@@ -159,7 +191,7 @@ impl Job {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Append(append) => append.bytes(),
-            Self::Task(_) => TASK_BYTES,
+            Self::ReadHead(_) | Self::Task(_) => 0,
         }
     }
 }
@@ -231,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_left_out_count_and_so_do_tasks() {
+    fn names_that_are_left_out_count() {
         let users: Vec<_> = (0..1_000).map(|number| UserId::new(&format!("{number:0>250}")).unwrap()).collect();
         let lanes = LogLanes::default();
         let crowded = || {
@@ -242,8 +274,27 @@ mod tests {
         };
         let count = (0..1_000).take_while(|_| lanes.push(&room(1), crowded()).is_ok()).count();
         assert!(count > 10 && count < 80, "{count} emits of 250 kB each");
-        let tasks = (0..10_000).take_while(|_| lanes.push(&room(2), Job::Task(Box::pin(async {}))).is_ok()).count();
-        assert!(tasks > 100 && tasks < 2_000, "{tasks}");
+    }
+
+    #[test]
+    fn tasks_and_questions_take_no_room_from_emits() {
+        let lanes = LogLanes::default();
+        let task = || Job::Task(Box::pin(async {}));
+        let tasks = (0..10_000).take_while(|_| lanes.push(&room(1), task()).is_ok()).count();
+        assert_eq!(tasks, MAX_TASKS);
+        let mut kept = Vec::new();
+        for _ in 0..10_000 {
+            let (answer, answered) = oneshot::channel();
+            assert!(lanes.push(&room(2), Job::ReadHead(vec![answer])).is_ok());
+            kept.push(answered);
+            kept.truncate(10);
+        }
+        assert_eq!(lanes.lanes.lock().rooms[&room(2)].jobs.len(), 1, "they share one read");
+        let Some(Batch::ReadHead(answers)) = lanes.take(&room(2)) else { panic!("there is a read") };
+        assert!(answers.len() < 100, "{} of those that are gone are kept", answers.len());
+        assert!(lanes.push(&room(1), large(&room(1))).is_ok());
+        lanes.abandon(&room(1));
+        assert!(lanes.push(&room(1), task()).is_ok());
     }
 
     #[test]
@@ -251,9 +302,9 @@ mod tests {
         let (lanes, ids) =
             (LogLanes::default(), [1, 2].map(|second| MessageId::at(Timestamp::from_second(second).unwrap())));
         lanes.note_uncertain(&room(1), ids.into_iter());
-        lanes.forget_uncertain(&room(1), &ids[..1]);
+        lanes.settle_uncertain(&room(1), ids[0]);
         assert_eq!(lanes.uncertain(&room(1)), Some(ids[1..].to_vec()));
-        lanes.forget_all_uncertain(&room(1));
+        lanes.forget_uncertain(&room(1));
         assert_eq!(lanes.uncertain(&room(1)), None);
     }
 }

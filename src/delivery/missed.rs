@@ -32,7 +32,7 @@ impl Delivery {
     }
 
     async fn missed(&self, own: &RoomName, user: &UserId, store: &Store) -> Result<Missed, Error> {
-        let head = self.log_head(own, store).await?;
+        let head = self.log_head(own).await?;
         if head == 0 {
             return Ok(Missed::NothingUpTo(head));
         }

@@ -33,6 +33,8 @@ mod collapse;
 
 mod retained;
 
+mod late;
+
 mod log_lanes;
 
 mod log_lane;

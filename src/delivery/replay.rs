@@ -173,7 +173,7 @@ impl<'a> Replay<'a> {
         let Some(store) = self.delivery.store() else {
             return Ok(None);
         };
-        let number = self.delivery.log_head(self.room, store).await?;
+        let number = self.delivery.log_head(self.room).await?;
         Ok(Some(store.position(number).await?))
     }
 

@@ -97,7 +97,7 @@ impl Delivery {
     /// Where a room stands, from the store if need be. `None`: it cannot be read.
     pub(super) async fn log_position(&self, room: &RoomName) -> Option<Position> {
         let store = self.store()?;
-        let head = self.log_head(room, store).await.ok()?;
+        let head = self.log_head(room).await.ok()?;
         store.position(head).await.ok()
     }
 
@@ -137,7 +137,12 @@ impl Delivery {
     /// for another reason stay.
     pub async fn leave_user(&self, user: &UserId, room: &RoomName) -> Result<usize, BusError> {
         self.inner.memberships.take(user, room);
-        self.inner.bus.ask(|| self.leave_now(user, room, Reason::Backend)).await
+        let left = self.inner.bus.ask(|| self.leave_now(user, room, Reason::Backend)).await?;
+        // A JoinRoom in between saw its connections in the room still.
+        if self.inner.memberships.has(user, room) {
+            self.join_again(user, room).await;
+        }
+        Ok(left)
     }
 
     /// Gives a user the right to join a room, for an API key and for `ttl`.
@@ -154,7 +159,14 @@ impl Delivery {
     /// there. Says how many connections left.
     pub async fn forbid_user(&self, user: &UserId, room: &RoomName) -> Result<usize, BusError> {
         self.inner.grants.take(user, room);
-        self.inner.bus.ask(|| self.leave_now(user, room, Reason::Device)).await
+        self.inner.bus.ask(|| self.forbid_now(user, room)).await
+    }
+
+    fn forbid_now(&self, user: &UserId, room: &RoomName) -> usize {
+        let members = self.hub().of_user(user);
+        // Who has joined by an AllowRoom in between stays.
+        let members = members.iter().take_while(|_| !self.is_allowed(user, room));
+        members.filter(|member| self.hub().leave(member, room, Reason::Device)).count()
     }
 
     pub(super) fn leave_now(&self, user: &UserId, room: &RoomName, reason: Reason) -> usize {

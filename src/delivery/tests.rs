@@ -24,12 +24,15 @@ pub(crate) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
     }
 }
 
-/// Holds a room's lock while other tasks run.
-pub(crate) async fn hold_room(delivery: &Delivery, room: &RoomName) {
+/// Holds a room's lock while something is done.
+pub(crate) async fn while_locked<T>(delivery: &Delivery, room: &RoomName, doing: impl Future<Output = T>) -> T {
     let _guard = delivery.hub().lock_room(room).await;
-    for _ in 0..3 {
-        tokio::task::yield_now().await;
-    }
+    doing.await
+}
+
+/// Reads where a room's mailbox stands.
+pub(crate) async fn read_head(delivery: &Delivery, room: &RoomName) {
+    delivery.log_head(room).await.expect("the store can be read");
 }
 
 /// An emit to everyone, with this payload.

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use crate::message::{EventName, MessageId, Payload, RoomName, UserId};
+use crate::message::{EventName, MessageId, Payload, RoomName, UserId, bytes_of_users};
 
 /// A message that is to be kept.
 #[derive(Clone, Debug)]
@@ -39,4 +39,11 @@ pub struct Mailbox {
     pub last: u64,
     /// Up to here messages may have been trimmed by age or count.
     pub trimmed: u64,
+}
+
+impl NewMessage {
+    /// What it adds to a transaction, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.room.as_str().len() + self.event.as_str().len() + self.payload.len() + bytes_of_users(&self.except_users)
+    }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(database: Database, mut requests: mpsc::Receiver<Request
         let mut next = Some(first);
         while let Some(Request { messages: more, now_ms, answer }) = next {
             answers.push((answer, more.len()));
-            bytes += more.iter().map(|message| message.payload.len()).sum::<usize>();
+            bytes += more.iter().map(NewMessage::bytes).sum::<usize>();
             messages.extend(more.into_iter().map(|message| (message, now_ms)));
             let has_room = messages.len() < BATCH && bytes < BATCH_BYTES;
             next = if has_room { requests.try_recv().ok() } else { None };
@@ -79,7 +79,7 @@ fn answer_all(answers: Vec<(Answer, usize)>, written: Result<Vec<Appended>, Erro
             Ok(appended) => Ok(appended.by_ref().take(count).collect()),
             Err(error) => Err(error.clone()),
         };
-        // Whoever asked may be gone.
+        // The caller may be gone.
         let _ = answer.send(own);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bugle::proto::v1::EmitToUserRequest;
+use bugle::proto::v1::{EmitOptions, EmitToRoomRequest, EmitToUserRequest};
 use futures_util::future::join_all;
 use serde_json::json;
 use tonic::Code;
@@ -10,10 +10,11 @@ use tonic::Code;
 use super::{
     FarStore, STORE_PATIENCE,
     hangs::{begin_stored, expect_refusal},
-    of_store,
+    of_store, staff,
 };
 use crate::{
-    harness::{Device, to_user},
+    acks::in_background,
+    harness::{Device, to_room, to_user},
     stored::store,
 };
 
@@ -70,6 +71,31 @@ async fn a_committed_message_comes_once_to_a_device_that_was_away() {
     }
     far.store("user:42", "\"third\"").await;
     assert_eq!(device.expect_event("stored").await.values()[0], json!("third"));
+}
+
+/// The repetition is published itself: the mailbox keeps no more than the message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_emit_whose_message_was_committed_before_is_published_with_its_options() {
+    let far = FarStore::start(Duration::ZERO).await;
+    let mut device = staff(&far.server, "42").connect().await.expect("the device connects");
+    let options = Some(EmitOptions { idempotency_key: "second".into(), retain: true, ..store() });
+    let request = EmitToRoomRequest { options, ..to_room("role:staff", "stored", "\"second\"") };
+    let commits = far.proxy.hang_after(&["\"second\"", "COMMIT"]);
+    let (mut notify, first) = (far.backend.notify(), request.clone());
+    let refused = in_background(async move { Ok(notify.emit_to_room(first).await?.into_inner().receipt.unwrap()) });
+    of_store("the commit", commits).await;
+    expect_refusal(refused).await;
+    far.proxy.go_on();
+    far.is_back().await;
+
+    let answer = of_store("the repetition", far.backend.notify().emit_to_room(request)).await.expect("it is accepted");
+    let receipt = answer.into_inner().receipt.expect("a receipt");
+    assert_eq!((receipt.stored, receipt.duplicate, receipt.enqueued), (true, true, 1));
+    assert_eq!(device.expect_event("stored").await.json(), "\"second\"");
+    let mut later = staff(&far.server, "43").connect().await.expect("the device connects");
+    assert_eq!(later.expect_event("stored").await.json(), "\"second\"", "it is retained");
+    far.store("role:staff", "3").await;
+    assert_eq!(device.expect_event("stored").await.json(), "3", "the second one came once");
 }
 
 /// A room that ends while its gap is looked at has nothing to be told.

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,8 +29,10 @@ use crate::hub::{
     fake::{Behaviour, FakeConnection},
 };
 use crate::lifecycle::Lifecycle;
-use crate::message::{AckMode, AckRequest, Audience, Emit, EventName, Exceptions, Payload, Receipt, RoomName, UserId};
-use crate::store::Store;
+use crate::message::{
+    AckMode, AckRequest, Audience, Emit, EventName, Exceptions, MessageId, Payload, Receipt, RoomName, UserId,
+};
+use crate::store::{NewMessage, Store};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -84,6 +89,7 @@ impl Behaviour for Received {
 struct World {
     commands: Commands,
     delivery: Delivery,
+    store: Store,
     caller: Arc<Caller>,
     devices: Vec<(Arc<Admission>, Arc<Device>)>,
     lifecycle: Lifecycle,
@@ -101,7 +107,7 @@ impl World {
         let delivery = Delivery::new(delivery::Deps { store: Some(store.clone()), ..deps });
         let commands = Commands::new(Deps {
             delivery: delivery.clone(),
-            store: Some(store),
+            store: Some(store.clone()),
             tokens: Arc::new(Tokens::new(&config.auth, Vec::new(), Clock::system()).unwrap()),
             rules: Rules::new(&[], &[]).unwrap(),
             limits: &config.limits,
@@ -112,7 +118,7 @@ impl World {
         let key = ApiKeyConfig { name: "test".into(), key, key_sha256: None, scopes: vec!["emit".into()] };
         let keys = ApiKeys::new(&[key]).unwrap();
         let caller = keys.authenticate(Some(b"Bearer a-key-for-the-tests-of-36-bytes-----")).unwrap();
-        let mut world = Self { commands, delivery, caller, devices: Vec::new(), lifecycle };
+        let mut world = Self { commands, delivery, store, caller, devices: Vec::new(), lifecycle };
         for user in ["0", "1"] {
             world.connect(user).await;
         }
@@ -131,7 +137,12 @@ impl World {
     async fn disturb(&self) {
         loop {
             for name in ROOMS {
-                delivery::tests::hold_room(&self.delivery, &RoomName::new(name).unwrap()).await;
+                let others_run = async {
+                    for _ in 0..3 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                delivery::tests::while_locked(&self.delivery, &RoomName::new(name).unwrap(), others_run).await;
                 tokio::task::yield_now().await;
             }
         }
@@ -267,4 +278,52 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(run(emits, is_disturbed));
     }
+}
+
+#[tokio::test]
+async fn a_stream_reads_no_further_while_too_many_bytes_are_unanswered() {
+    let world = World::new().await;
+    let payload = Payload::json(&format!("\"{}\"", "x".repeat(60_000))).unwrap();
+    let large = || {
+        let EmitRequest { emit, received, .. } = request(0, 0, Kind::Plain);
+        EmitRequest { emit: Emit { payload: payload.clone(), ..emit }, idempotency_key: None, received }
+    };
+    let read = AtomicUsize::new(0);
+    let emits = futures_util::stream::iter(0..200).map(|index| {
+        read.fetch_add(1, Ordering::SeqCst);
+        Ok::<_, Error>((index, Ok(large())))
+    });
+    let mut stream = world.commands.emit_stream(world.caller.clone(), emits, world.lifecycle.clone());
+    let reading = async { assert!(futures_util::poll!(stream.next()).is_pending(), "the room is locked") };
+    delivery::tests::while_locked(&world.delivery, &RoomName::new(ROOMS[0]).unwrap(), reading).await;
+    assert_eq!(read.load(Ordering::SeqCst), (4_usize << 20).div_ceil(large().emit.bytes()));
+    world.lifecycle.stop_hard();
+}
+
+/// As if its emit had been refused by a process that was killed then: positions have no gaps.
+#[tokio::test]
+async fn a_stored_message_that_nobody_published_comes_before_the_next_one() {
+    let world = World::new().await;
+    let room = RoomName::new("user:0").unwrap();
+    let stored = |json: &str| {
+        let EmitRequest { emit, received, .. } = request(0, 0, Kind::Stored);
+        let emit = Emit { audience: Audience::of_room(room.clone()), payload: Payload::json(json).unwrap(), ..emit };
+        EmitRequest { emit, idempotency_key: None, received }
+    };
+    delivery::tests::read_head(&world.delivery, &room).await;
+    world.commands.emit(&world.caller, stored("1")).await.unwrap();
+    let message = NewMessage {
+        room: room.clone(),
+        id: MessageId::at(jiff::Timestamp::UNIX_EPOCH),
+        event: EventName::new("event").unwrap(),
+        payload: Payload::json("2").unwrap(),
+        except_users: Vec::new(),
+        ttl: None,
+        idempotency: None,
+    };
+    world.store.append(vec![message]).await.unwrap();
+    world.commands.emit(&world.caller, stored("3")).await.unwrap();
+    let got: Vec<_> = world.devices[0].1.0.lock().iter().map(|(_, payload)| payload.clone()).collect();
+    assert_eq!(got, ["1", "2", "3"]);
+    world.lifecycle.stop_hard();
 }

@@ -1,0 +1,136 @@
+//! Messages that come late: their emits were refused, and they are in the mailbox all the same. They are published in their places, before what
+//! was appended after them.
+
+use std::mem;
+
+use super::{Delivery, accepted::Published, execute::InLog, log_lanes::PendingAppend, proof::UnprovenFanOut};
+use crate::hub::{EntryMeta, Frame};
+use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName};
+use crate::store::{self, Appended, Store, Window};
+
+/// Late messages of one room that are looked up at one time; those before them are given up.
+const MAX_LATE: u64 = 1_000;
+const PAGE: u32 = 100;
+
+/// A message of a mailbox that was not published yet.
+pub(super) struct Late {
+    pub(super) position: Position,
+    message: LogEntry,
+}
+
+impl Delivery {
+    /// The messages before these that were not published yet, in order. Positions have no gaps: if it is known where the room stands, what is
+    /// between there and the first new message is late, even if it was another process that was told nothing of it.
+    pub(super) async fn look_up_late(
+        &self,
+        room: &RoomName,
+        store: &Store,
+        appended: &[Appended],
+    ) -> Result<Vec<Late>, store::Error> {
+        let Some(head) = self.hub().log_head(room) else {
+            return self.look_up_uncertain(room, store).await;
+        };
+        let until = last_before_new(appended);
+        let mut after = head.max(until.saturating_sub(MAX_LATE));
+        if after > head {
+            tracing::error!(room.name = %room, messages.count = after - head, "too many stored messages are late: gave some up");
+        }
+        let mut messages = Vec::new();
+        while after < until {
+            let (listed, has_more) = store.list(room, Window { after, max: PAGE }, None).await?;
+            after = listed.last().filter(|_| has_more).map_or(until, |last| last.message.number);
+            messages.extend(listed.into_iter().map(|listed| listed.message).filter(|message| message.number <= until));
+        }
+        with_positions(store, messages).await
+    }
+
+    /// The messages that were refused and are in the mailbox all the same, in order.
+    pub(super) async fn look_up_uncertain(&self, room: &RoomName, store: &Store) -> Result<Vec<Late>, store::Error> {
+        match self.inner.lanes.uncertain(room) {
+            Some(ids) => with_positions(store, store.messages_by_id(room, &ids).await?).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Publishes late messages in order. If one of the emits repeats one of them, that emit is what is published: it may ask for more than the
+    /// mailbox keeps, such as acknowledgements.
+    pub(super) async fn publish_late(
+        &self,
+        room: &RoomName,
+        late: Vec<Late>,
+        emits: &mut [Option<(PendingAppend, Appended)>],
+    ) {
+        for Late { position, message } in late {
+            let id = message.id;
+            let repeats = |emit: &&mut Option<_>| {
+                emit.as_ref().is_some_and(|(_, known)| known_number(known) == Some(position.number))
+            };
+            match emits.iter_mut().find(repeats).and_then(mem::take) {
+                Some((append, _)) => self.inner.bus.publish(|| self.publish_repeated(room, append, position, id)).await,
+                None => self.inner.bus.publish(|| self.publish_entry(room, position, message)).await,
+            }
+            self.inner.lanes.settle_uncertain(room, id);
+        }
+    }
+
+    async fn publish_repeated(&self, room: &RoomName, append: PendingAppend, position: Position, id: MessageId) {
+        let PendingAppend { mut accepted, answer, .. } = append;
+        accepted.message_id = id;
+        let guard = self.hub().lock_room_for_emit(room).await;
+        let published = self.publish_locked(&guard, accepted, Some(InLog::late(&position))).await;
+        guard.raise_log_head(position.number);
+        let published: Published = published.map(|(receipt, acks)| {
+            let Receipt { matched, enqueued, dropped, .. } = receipt;
+            (Receipt { matched, enqueued, dropped, ..repeated(position, id) }, acks)
+        });
+        // The caller may be gone.
+        let _ = answer.send(published);
+    }
+
+    async fn publish_entry(&self, room: &RoomName, position: Position, message: LogEntry) {
+        let guard = self.hub().lock_room_for_emit(room).await;
+        let unproven = self.begin_unproven(&guard, position.number, true);
+        let frame = Frame {
+            entry: Some(EntryMeta::new(message.id, room, &position)),
+            unproven: unproven.as_ref().map(UnprovenFanOut::message),
+            ..Frame::new(message.event, message.payload)
+        };
+        let except = Exceptions { users: message.except_users, ..Exceptions::default() };
+        let mut fan_out = guard.fan_out(frame, except, false);
+        fan_out.run().await;
+        if let Some(unproven) = unproven {
+            unproven.done(&fan_out.finish().0);
+        }
+        guard.raise_log_head(position.number);
+    }
+}
+
+/// The receipt of an emit whose message was stored before, under the same idempotency key.
+pub(super) fn repeated(position: Position, id: MessageId) -> Receipt {
+    Receipt { stored: true, position: Some(position), duplicate: true, ..Receipt::new(id) }
+}
+
+/// The last position before the first new message; without a new one, the last of those that were known.
+fn last_before_new(appended: &[Appended]) -> u64 {
+    let first_new = appended.iter().find_map(|appended| match appended {
+        Appended::New { position } => Some(position.number),
+        Appended::Known { .. } | Appended::KeyReused => None,
+    });
+    match first_new {
+        Some(first) => first - 1,
+        None => appended.iter().filter_map(known_number).max().unwrap_or_default(),
+    }
+}
+
+fn known_number(appended: &Appended) -> Option<u64> {
+    match appended {
+        Appended::Known { position, .. } => Some(position.number),
+        Appended::New { .. } | Appended::KeyReused => None,
+    }
+}
+
+async fn with_positions(store: &Store, messages: Vec<LogEntry>) -> Result<Vec<Late>, store::Error> {
+    let begin = store.position(0).await?;
+    let late = |message: LogEntry| Late { position: Position { number: message.number, ..begin.clone() }, message };
+    Ok(messages.into_iter().map(late).collect())
+}
