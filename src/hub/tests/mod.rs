@@ -364,3 +364,15 @@ async fn storm(hub: &Hub, seed: u64) -> (u64, u64) {
     let got = fakes.iter().map(|fake| fake.end()).sum();
     (enqueued, got)
 }
+
+#[tokio::test]
+async fn a_connection_has_left_a_room_when_its_last_reason_is_taken_away() {
+    let (hub, device) = (Hub::new(1000), fake(9));
+    let member = live(&hub, "42", &device).await;
+    assert!(join(&hub, &member, "r").await);
+    assert!(!hub.lock_room(&room("r")).await.join(&member, Reason::Backend), "it was there");
+    assert!(!hub.leave(&member, &room("r"), Reason::Token), "it has another reason");
+    assert!(!hub.leave(&member, &room("r"), Reason::Token), "that was taken away already");
+    assert!(hub.leave(&member, &room("r"), Reason::Backend));
+    assert!(!member.is_in(&room("r")));
+}
