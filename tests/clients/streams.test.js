@@ -42,17 +42,19 @@ describe('small emits that a backend writes to a stream at once', () => {
   }
 });
 
-test('a stream that its caller cancels is logged and counted', async () => {
+test('a stream whose caller cancels it while an emit is unanswered is logged and counted', async (t) => {
+  const device = await Device.connect(t, server.url, { token: server.token('42') });
+  const arrived = once(device.socket, 'asked');
   const broken = server.log.find((line) => line.message === 'an EmitStream broke');
   const stream = server.backend.emitStream();
   const cancelled = once(stream, 'error');
-  const answers = stream[Symbol.asyncIterator]();
-  stream.write({ correlation_id: 'first', emit: { user_id: '42', event: 'n', json: '1' } });
-  assert.equal((await answers.next()).value.correlation_id, 'first');
+  const ack = { mode: 'MODE_ALL', timeout: { seconds: 30 } };
+  stream.write({ emit: { user_id: '42', event: 'asked', json: '1', options: { ack } } });
+  await arrived;
   stream.cancel();
   await cancelled;
-  const { api_key, grpc } = await broken;
-  assert.deepEqual([api_key?.name, grpc?.code], ['test', 'CANCELLED']);
+  const line = await broken;
+  assert.deepEqual([line['api_key.name'], line['grpc.code']], ['tests', 'CANCELLED']);
   const metrics = await (await fetch(`${server.adminUrl}/metrics`)).text();
   assert.match(metrics, /^bugle_grpc_streams_broken_total\{code="CANCELLED"\} 1$/m);
 });
