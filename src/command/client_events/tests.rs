@@ -1,6 +1,15 @@
+use std::{pin::pin, sync::Arc, time::Duration};
+
 use serde_json::json;
 
 use super::*;
+use crate::auth::{KeyConfig, Tokens, mint};
+use crate::clock::Clock;
+use crate::command::Deps;
+use crate::config::Config;
+use crate::delivery::{self, Delivery};
+use crate::hub::fake::{Behaviour, FakeConnection};
+use crate::lifecycle::Lifecycle;
 
 fn faults(rules: serde_json::Value, on_connect: &[&str]) -> Vec<String> {
     let configs: Vec<ClientEventConfig> = serde_json::from_value(rules).expect("the rules have the right types");
@@ -84,4 +93,50 @@ fn the_claims_that_rules_name_are_known() {
     let mut claims = Rules::new(&configs, &[]).ok().unwrap().claims();
     claims.sort();
     assert_eq!(claims, ["name", "org.id"]);
+}
+
+/// A device that accepts every frame.
+struct Silent;
+
+impl Behaviour for Silent {}
+
+#[tokio::test]
+async fn a_right_that_is_taken_back_during_a_join_is_no_reason_to_stay() {
+    let (mut config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
+    let secret = Some("a secret for the tests of 36 bytes..".into());
+    let key = KeyConfig { kid: None, algorithm: "HS256".into(), secret, public_key_file: None };
+    let claims = json!({ "sub": "42", "exp": 4_102_444_800_u64 });
+    let token = mint(&key, claims.as_object().unwrap()).unwrap();
+    config.auth.jwt.keys = vec![key];
+    let rules = json!([{ "event": "subscribe", "join": "listing:{arg}", "rooms": "granted" }]);
+    let rules: Vec<ClientEventConfig> = serde_json::from_value(rules).unwrap();
+    let delivery = Delivery::new(delivery::tests::deps(&config, &lifecycle));
+    let commands = Commands::new(Deps {
+        delivery: delivery.clone(),
+        store: None,
+        tokens: Arc::new(Tokens::new(&config.auth, Vec::new(), Clock::system()).unwrap()),
+        rules: Rules::new(&rules, &[]).unwrap(),
+        limits: &config.limits,
+        envelopes: &[],
+        lifecycle: lifecycle.clone(),
+    });
+    let identity = commands.identify_device(Some(&token)).unwrap();
+    let admission = commands.connect_device(&identity, Arc::new(FakeConnection::new(Silent)), None).await.unwrap();
+    assert!(admission.go_live(None));
+
+    let (caller, room, ttl) = (Arc::from("test"), RoomName::new("listing:7").unwrap(), Duration::from_mins(1));
+    assert_eq!(delivery.join_user(&caller, &identity.user, &room, ttl).await, Ok(1));
+    delivery.allow_user(&caller, &identity.user, &room, ttl).unwrap();
+    let argument = serde_json::value::to_raw_value("7").unwrap();
+    let mut joining = pin!(commands.client_event(&admission, &identity, "subscribe", Some(&argument)));
+    let forbidding = async {
+        assert!(futures_util::poll!(joining.as_mut()).is_pending(), "the room is locked");
+        delivery.forbid_user(&identity.user, &room).await.unwrap();
+    };
+    delivery::tests::while_locked(&delivery, &room, forbidding).await;
+    assert!(matches!(joining.await, Err(EventRefused::Forbidden(_))));
+    assert!(admission.is_in(&room), "JoinRoom keeps it there");
+    delivery.leave_user(&identity.user, &room).await.unwrap();
+    assert!(!admission.is_in(&room));
+    lifecycle.stop_hard();
 }
