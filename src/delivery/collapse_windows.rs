@@ -24,7 +24,7 @@ pub(super) struct Collapse {
     waiting_bytes: AtomicUsize,
 }
 
-/// What waits has at most so many bytes.
+/// Bound of `waiting_bytes`.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
 type Topics = HashMap<Topic, Windows>;
@@ -124,7 +124,7 @@ impl Collapse {
         self.taken(topics.get_mut(topic)?.waiting.get_mut(key)?.take())
     }
 
-    /// Takes note that an emit waits no more.
+    /// Subtracts an emit that was taken out of its window from `waiting_bytes`.
     fn taken(&self, accepted: Option<Accepted>) -> Option<Accepted> {
         let bytes = accepted.as_ref().map_or(0, |accepted| accepted.emit.bytes());
         self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);

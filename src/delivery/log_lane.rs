@@ -49,8 +49,8 @@ impl Delivery {
         Publishing::Pending(Place::Lane, Box::pin(publishing))
     }
 
-    /// Runs work on a room's mailbox when all that came before it is done. `None`: it was given up. It is not begun if nobody waits for it any
-    /// more.
+    /// Runs work on a room's mailbox after all earlier work on it. Returns `None` if too many tasks wait, or if earlier work panicked. If the
+    /// caller drops the future, work that has not begun is skipped.
     pub(super) async fn in_lane<T: Send + 'static>(
         &self,
         room: &RoomName,

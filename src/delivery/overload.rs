@@ -97,7 +97,7 @@ mod tests {
     use crate::hub::fake::{Behaviour, FakeConnection};
     use crate::lifecycle::Lifecycle;
 
-    /// A device whose queue holds so many bytes until it is closed.
+    /// A device with a queue of `bytes` until it is closed.
     struct Backlog {
         bytes: u64,
         queued: Arc<QueuedBytes>,

@@ -14,25 +14,9 @@ use crate::message::{Emit, MessageId, Receipt, RoomName, UserId};
 use crate::state::{Claim, Claimed, KeyReused};
 
 impl Delivery {
-    /// Publishes an event of this API key to its audience; `received` is when it was asked for.
-    pub async fn publish(
-        &self,
-        caller: &Arc<str>,
-        emit: Emit,
-        key: Option<IdempotencyKey>,
-        received: Instant,
-    ) -> Published {
-        self.begin_publish(caller, emit, key, received).done().await
-    }
-
-    /// The same, without waiting: an emit that keeps nothing to a small room that nobody has locked is published by this call.
-    pub fn begin_publish(
-        &self,
-        caller: &Arc<str>,
-        emit: Emit,
-        key: Option<IdempotencyKey>,
-        received: Instant,
-    ) -> Publishing {
+    /// Publishes an event of this API key to its audience; `received` is when the request arrived. An emit that keeps nothing, to a small room
+    /// that is not locked, is published by this call.
+    pub fn publish(&self, caller: &Arc<str>, emit: Emit, key: Option<IdempotencyKey>, received: Instant) -> Publishing {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let caller = caller.clone();

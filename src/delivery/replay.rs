@@ -72,7 +72,7 @@ enum Replayability {
 impl Delivery {
     /// Waits before the store is read again that could not be read. `None`: the connection has gone.
     pub(super) async fn wait_for_store(&self, member: &Member) -> Option<()> {
-        // Whatever the reason was, it is given time to pass.
+        // A read may fail while the store is reachable: this bounds how often it is repeated.
         sleep(STILL_THERE).await;
         let mut reachable = self.store()?.reachable();
         while timeout(STILL_THERE, reachable.wait_for(|reachable| *reachable)).await.is_err() {

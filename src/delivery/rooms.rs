@@ -164,7 +164,7 @@ impl Delivery {
 
     fn forbid_now(&self, user: &UserId, room: &RoomName) -> usize {
         let members = self.hub().of_user(user);
-        // Who has joined by an AllowRoom in between stays.
+        // Stops when a concurrent AllowRoom grants the right again: connections that have joined since stay.
         let members = members.iter().take_while(|_| !self.is_allowed(user, room));
         members.filter(|member| self.hub().leave(member, room, Reason::Device)).count()
     }

@@ -69,7 +69,7 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
             collapse_key: key.map(Into::into),
             ..example(json)
         };
-        delivery.publish(&caller, emit, None, tokio::time::Instant::now())
+        delivery.publish(&caller, emit, None, tokio::time::Instant::now()).done()
     };
     let room = RoomName::of_user(&user);
     let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {

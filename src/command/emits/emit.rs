@@ -33,7 +33,7 @@ impl EmitRequest {
     }
 }
 
-/// A store that works has written what waits by then.
+/// A working store writes its queue in less time.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Values are retained until they are taken away, so there is no better time to name.
 const RETAINED_RETRY: Duration = Duration::from_mins(1);
@@ -70,7 +70,7 @@ impl Commands {
         if let Err(error) = checked.and_then(|()| self.check(&emit)) {
             return Publishing::Done(audit.noted(Err(error)));
         }
-        match self.delivery.begin_publish(&caller.name, emit, key, received) {
+        match self.delivery.publish(&caller.name, emit, key, received) {
             Publishing::Done(published) => Publishing::Done(audit.noted(published.map_err(refusal))),
             Publishing::Pending(place, publishing) => {
                 let finishing = async move { audit.noted(publishing.await.map_err(refusal)) };
@@ -81,9 +81,7 @@ impl Commands {
 
     /// Sends an event of a device, which is neither counted nor refused.
     pub(in crate::command) async fn relay_emit(&self, emit: Emit) {
-        if let Publishing::Pending(_, publishing) =
-            self.delivery.begin_publish(&self.devices, emit, None, Instant::now())
-        {
+        if let Publishing::Pending(_, publishing) = self.delivery.publish(&self.devices, emit, None, Instant::now()) {
             // Refused is only what is to be kept, collapsed or sent once.
             let _ = self.lifecycle.detach(publishing).await;
         }

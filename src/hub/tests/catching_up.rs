@@ -90,5 +90,5 @@ fn plain_frames_that_are_too_much_are_refused() {
     assert!(matches!(take(&mut catching_up, &plain()), Fate::Full));
     catching_up.leave(&room("r"));
     catching_up.begin_replay(&room("r"), PlainFrames::Wait);
-    assert!(matches!(take(&mut catching_up, &plain()), Fate::Waits), "who leaves takes along what waits");
+    assert!(matches!(take(&mut catching_up, &plain()), Fate::Waits), "leaving drops the frames that wait");
 }
