@@ -59,6 +59,9 @@ pub enum Error {
     /// The store cannot be opened.
     #[error("store.url")]
     Store(#[from] store::Error),
+    /// The store is used, or there is none.
+    #[error("store.url: {0}")]
+    StoreNotFree(&'static str),
     /// Signals cannot be watched.
     #[error("cannot watch signals")]
     Signals(#[source] io::Error),
@@ -196,6 +199,17 @@ impl App {
         );
         Ok(listening)
     }
+}
+
+/// Has the store begin a new epoch, as `bugle store new-epoch` does.
+pub async fn begin_new_epoch(config: &Config) -> Result<(), Error> {
+    if !config.store.is_enabled() {
+        return Err(Error::StoreNotFree("is empty, so there is no store"));
+    }
+    if store::begin_new_epoch(&config.store, &Clock::system()).await? {
+        return Ok(());
+    }
+    Err(Error::StoreNotFree("a process uses the store: stop it first (if it was killed, its lease ends within 4 s)"))
 }
 
 fn commands(

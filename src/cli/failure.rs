@@ -79,6 +79,9 @@ pub enum Failure {
     /// Logs cannot be written as configured.
     #[error("logging did not start")]
     Logs(#[from] LogError),
+    /// The store was not changed.
+    #[error("the store was not changed")]
+    Store(#[source] app::Error),
     /// The server did not start, or a part of it died.
     #[error("the server failed")]
     App(#[from] app::Error),
@@ -114,6 +117,7 @@ impl Failure {
             | Self::Incomplete(_)
             | Self::Input(_)
             | Self::Output(_)
+            | Self::Store(_)
             | Self::App(_)
             | Self::Runtime(_) => FAILED,
         }

@@ -16,6 +16,8 @@ mod emit;
 mod presence;
 mod printed;
 
+mod store;
+
 mod bench;
 mod figures;
 mod progress;
@@ -54,6 +56,9 @@ enum Command {
     Emit(emit::Emit),
     /// Tell who is connected, as lines of JSON: all counts; one user with each connection; several users in short.
     Presence(presence::Presence),
+    /// Operate the store.
+    #[command(subcommand)]
+    Store(store::Store),
     /// Measure what a server keeps up and what that costs, with many devices: one of its own on this machine, or a given one.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -106,6 +111,7 @@ impl Cli {
             Command::CheckConfig(check) => check.execute(),
             Command::Emit(emit) => block_on(emit.execute()),
             Command::Presence(presence) => block_on(presence.execute()),
+            Command::Store(store) => block_on(store.execute()),
             Command::Bench(bench) => bench.execute(),
         }
     }

@@ -47,6 +47,8 @@ pub(super) struct Inner {
     emits: mpsc::Sender<Append>,
     changes: mpsc::Sender<Change>,
     deadlines: Deadlines,
+    /// Nothing is written any more.
+    closed: CancellationToken,
 }
 
 impl Database {
@@ -55,7 +57,6 @@ impl Database {
         config: &Config,
         clock: Clock,
         lifecycle: &Lifecycle,
-        closed: CancellationToken,
     ) -> Result<Self, Error> {
         let source = Arc::new(Source::new(config)?);
         let (emits, emit_queue) = mpsc::channel(QUEUE);
@@ -71,8 +72,10 @@ impl Database {
             emits,
             changes,
             deadlines: Deadlines::new(),
+            closed: CancellationToken::new(),
         });
         let database = Self { inner };
+        let closed = database.inner.closed.clone();
         let writer = Writer::new(database.clone(), Queues::new(emit_queue, change_queue), closed);
         lifecycle.spawn_vital("store writer", writer.run());
         let (stopping, watched) = (lifecycle.clone(), database.clone());
@@ -180,6 +183,11 @@ impl Database {
     ) -> Result<T, Error> {
         let done = self.inner.deadlines.within(allowance, work).await;
         done.unwrap_or_else(|| Err(sqlx::Error::PoolTimedOut.into()))
+    }
+
+    /// Has the writer end once it has written what waits, and give the lease back.
+    pub(super) fn close(&self) {
+        self.inner.closed.cancel();
     }
 
     pub(super) fn deadlines(&self) -> &Deadlines {

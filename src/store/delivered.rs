@@ -51,6 +51,8 @@ pub(super) async fn run(store: Store) {
         // What could not be written is tried again the next time.
         let _ = store.write_watermarks().await;
         if closed {
+            // Nobody else has anything to write.
+            store.inner.database.close();
             return;
         }
     }

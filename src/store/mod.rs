@@ -40,6 +40,9 @@ mod session;
 
 mod writer;
 
+mod new_epoch;
+pub use new_epoch::begin_new_epoch;
+
 mod read;
 
 mod lookups;
@@ -58,6 +61,8 @@ mod watermark;
 
 mod delivered;
 pub use delivered::Undelivered;
+
+mod steady_clock;
 
 mod retention;
 
@@ -92,7 +97,7 @@ impl Store {
     /// Opens the store. A database that cannot be reached now is tried again until it can: meanwhile all is refused as unavailable.
     pub fn open(config: &Config, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
         let closed = CancellationToken::new();
-        let database = Database::start(config, clock, lifecycle, closed.clone())?;
+        let database = Database::start(config, clock, lifecycle)?;
         let lookups = Lookups::start(database.clone(), lifecycle, closed.clone());
         let store = Self {
             inner: Arc::new(Inner {

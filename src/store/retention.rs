@@ -1,24 +1,34 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{Row, any::AnyRow};
+use tokio::time::Instant;
 
-use super::{Error, Store, append::statement};
+use super::{
+    Error, Store,
+    append::statement,
+    steady_clock::{ROWS_BY_JUMP, SteadyClock},
+};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.
 const ROWS: i64 = 200;
+/// Messages that are too old, and are looked for at one time.
+const OLDEST: i64 = 1_000;
 
 /// Takes away what is of no use any more, again and again.
 pub(super) async fn run(store: Store) {
-    let mut tick = tokio::time::interval(INTERVAL);
+    let (mut tick, mut clock) = (tokio::time::interval(INTERVAL), SteadyClock::default());
     loop {
         tokio::select! {
             () = store.inner.closed.cancelled() => return,
             _ = tick.tick() => {}
         }
+        if !store.status().can_write() {
+            continue;
+        }
         tokio::select! {
             () = store.inner.closed.cancelled() => return,
-            swept = store.sweep() => if let Err(error) = swept {
+            swept = store.sweep_steadily(&mut clock) => if let Err(error) = swept {
                 tracing::warn!(%error, error.cause = error.cause(), "the store cannot be swept: trying again");
             },
         }
@@ -29,28 +39,70 @@ impl Store {
     /// Takes away what has expired, is too old, or is too much for its mailbox. It is looked for by readers, for whom no writer waits, and
     /// taken away little by little. This happens by itself now and then.
     pub async fn sweep(&self) -> Result<(), Error> {
-        let config = &self.inner.config;
-        let now = self.now_ms();
-        let too_old = now.saturating_sub(i64::try_from(config.max_age.as_millis()).unwrap_or(i64::MAX));
-        self.delete_in_steps("emits", "caller, room, key", "expires_at <= $1", now).await?;
-        self.delete_in_steps("messages", "room, position", "expires_at <= $1", now).await?;
-        self.trim_old(too_old).await?;
-        self.trim_many(i64::from(config.max_messages)).await?;
+        self.sweep_expired(self.now_ms(), &mut i64::MAX.clone()).await?;
+        self.trim_many(i64::from(self.inner.config.max_messages)).await?;
         self.forget_orphans().await
     }
 
-    async fn delete_in_steps(&self, table: &str, keys: &str, condition: &str, bound: i64) -> Result<(), Error> {
-        let sql = format!(
-            "DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE {condition} LIMIT {ROWS})"
-        );
-        while self.change(sql.clone(), bound).await? == ROWS.cast_unsigned() {}
+    /// The same, but what has expired only because the time of day has jumped ahead goes slowly: the clock may be wrong.
+    async fn sweep_steadily(&self, clock: &mut SteadyClock) -> Result<(), Error> {
+        if !clock.has_begun() {
+            clock.begin(self.newest().await?.unwrap_or_else(|| self.now_ms()));
+        }
+        let (now_ms, now) = (self.now_ms(), Instant::now());
+        let jumped_ms = clock.observe(now_ms, now);
+        if jumped_ms > 0 {
+            tracing::warn!(
+                clock.jumped_s = jumped_ms / 1_000,
+                rows.per_hour = ROWS_BY_JUMP,
+                "the time of day has jumped ahead: messages that have expired only by that are deleted slowly"
+            );
+        }
+        self.sweep_expired(clock.steady(now_ms), &mut i64::MAX.clone()).await?;
+        if clock.is_behind() {
+            let allowance = clock.allowance(now);
+            let mut left = allowance;
+            self.sweep_expired(now_ms, &mut left).await?;
+            clock.spend(allowance - left, left > 0);
+        }
+        self.trim_many(i64::from(self.inner.config.max_messages)).await?;
+        self.forget_orphans().await
+    }
+
+    /// Takes away what has expired by then, or is too old, as many rows as are `left`.
+    async fn sweep_expired(&self, now_ms: i64, left: &mut i64) -> Result<(), Error> {
+        let max_age = i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX);
+        self.delete_in_steps("emits", "caller, room, key", now_ms, left).await?;
+        self.delete_in_steps("messages", "room, position", now_ms, left).await?;
+        self.trim_old(now_ms.saturating_sub(max_age), left).await
+    }
+
+    /// When the last message was stored.
+    async fn newest(&self) -> Result<Option<i64>, Error> {
+        let newest = self.look("SELECT MAX(stored_at) FROM messages WHERE stored_at > $1", 0).await?;
+        newest.first().map_or(Ok(None), |row| Ok(row.try_get(0)?))
+    }
+
+    async fn delete_in_steps(&self, table: &str, keys: &str, now_ms: i64, left: &mut i64) -> Result<(), Error> {
+        while *left > 0 {
+            let rows = ROWS.min(*left);
+            let sql = format!(
+                "DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE expires_at <= $1 LIMIT $2)"
+            );
+            let deleted = self.change(sql, now_ms, rows).await?;
+            *left -= deleted;
+            if deleted < rows {
+                return Ok(());
+            }
+        }
         Ok(())
     }
 
-    async fn trim_old(&self, before: i64) -> Result<(), Error> {
-        loop {
+    async fn trim_old(&self, before: i64, left: &mut i64) -> Result<(), Error> {
+        while *left > 0 {
+            let rows = OLDEST.min(*left);
             // By the index of ages, however many messages there are.
-            let sql = "SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT 1000";
+            let sql = format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");
             let oldest = self.look(sql, before).await?;
             let mut floors = BTreeMap::<String, i64>::new();
             for row in &oldest {
@@ -61,10 +113,13 @@ impl Store {
             for (room, floor) in floors {
                 self.trim(room, floor).await?;
             }
-            if oldest.len() < 1_000 {
+            let count = i64::try_from(oldest.len()).unwrap_or(i64::MAX);
+            *left -= count;
+            if count < rows {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Of each mailbox the last positions stay. What was deleted or has expired counts, so that nothing need be counted.
@@ -134,17 +189,21 @@ impl Store {
         write.await
     }
 
-    async fn look(&self, sql: &'static str, bound: i64) -> Result<Vec<AnyRow>, Error> {
+    async fn look(&self, sql: impl Into<String>, bound: i64) -> Result<Vec<AnyRow>, Error> {
+        let sql = sql.into();
         let read = self
             .inner
             .database
-            .read(move |connection| Box::pin(async move { sqlx::query(sql).bind(bound).fetch_all(connection).await }));
+            .read(move |connection| Box::pin(async move { statement(sql).bind(bound).fetch_all(connection).await }));
         read.await
     }
 
-    async fn change(&self, sql: String, bound: i64) -> Result<u64, Error> {
+    async fn change(&self, sql: String, bound: i64, rows: i64) -> Result<i64, Error> {
         let write = self.inner.database.write(move |connection| {
-            Box::pin(async move { Ok(statement(sql).bind(bound).execute(connection).await?.rows_affected()) })
+            Box::pin(async move {
+                let changed = statement(sql).bind(bound).bind(rows).execute(connection).await?;
+                Ok(changed.rows_affected().cast_signed())
+            })
         });
         write.await
     }

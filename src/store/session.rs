@@ -35,8 +35,6 @@ pub(super) struct Session {
     /// The file that the connection writes to.
     file: Option<FileId>,
     has_log: bool,
-    /// The file was there before, and is not made anew.
-    is_known: bool,
     /// The connection has not written since it was opened, or the last write failed.
     is_doubtful: bool,
     /// What there was no room for, in bytes.
@@ -84,7 +82,6 @@ impl Session {
             held: None,
             file: None,
             has_log: false,
-            is_known: false,
             is_doubtful: true,
             unwritten: None,
         }
@@ -125,7 +122,7 @@ impl Session {
     pub(super) async fn reach(&mut self) -> Result<(), Failure> {
         self.lock()?;
         if self.connection.is_none() {
-            let connection = self.database.parts().source.connect(self.is_known).await?;
+            let connection = self.database.parts().source.connect(self.file.is_some()).await?;
             self.connection = Some(connection);
             self.is_migrated = false;
             self.is_doubtful = true;
@@ -148,10 +145,9 @@ impl Session {
             return Ok(());
         }
         let file = source.file();
-        if self.is_known && file.is_none() {
-            return Err(Failure::FileGone);
-        }
-        if self.held.is_some() && file != self.file {
+        // Another file may be used once it stands in its place: it holds another generation.
+        let is_gone = if self.held.is_some() { file != self.file } else { self.file.is_some() && file.is_none() };
+        if is_gone {
             return Err(Failure::FileGone);
         }
         if self.lock.is_none() {
@@ -178,7 +174,6 @@ impl Session {
         transaction.commit().await?;
         self.file = source.file();
         self.has_log = source.has_log();
-        self.is_known = true;
         self.held = Some(held);
         if parts.epochs.current().is_some() {
             tracing::error!(
@@ -303,7 +298,7 @@ impl Begun<'_> {
 }
 
 /// The statement that begins a transaction. SQLite locks the file at once: a transaction that reads first could not write after another one has.
-fn begin(kind: Kind) -> &'static str {
+pub(super) fn begin(kind: Kind) -> &'static str {
     match kind {
         Kind::SqliteInMemory | Kind::Sqlite => "BEGIN IMMEDIATE",
         Kind::Postgres => "BEGIN",

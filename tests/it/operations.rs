@@ -41,6 +41,14 @@ async fn increases<const N: usize>(
 #[tokio::test]
 async fn livez_and_readyz_answer_and_the_root_says_what_is_there() {
     let server = TestServer::start().await;
+    let ready = async {
+        while let (head, body) = get(&server, "/readyz").await
+            && !head.starts_with("HTTP/1.1 200 ")
+        {
+            assert_eq!(body, "the store was not reached yet (store.url)\n");
+        }
+    };
+    deadline("the store to be reached", ready).await;
     for path in ["/livez", "/readyz"] {
         let (head, body) = get(&server, path).await;
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");

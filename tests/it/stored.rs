@@ -221,7 +221,8 @@ async fn a_repetition_is_a_duplicate_even_after_a_restart() {
     let backend = second.backend().await;
     let again = emit(&backend, request()).await;
     assert!(again.duplicate && again.stored, "{receipt:?} {again:?}");
-    assert_eq!((again.position, again.message_id), (receipt.position, receipt.message_id));
+    let number = |position: &str| position.rsplit('.').next().map(str::to_owned);
+    assert_eq!((number(&again.position), again.message_id), (number(&receipt.position), receipt.message_id));
     let other = EmitToUserRequest { options: options.clone(), ..stored("42", "2") };
     let status = refused(Code::InvalidArgument, backend.notify().emit_to_user(other)).await;
     assert_eq!(named(&status), ["options.idempotency_key"]);
