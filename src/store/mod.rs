@@ -33,20 +33,17 @@ mod count;
 
 mod delete;
 
-mod watermark;
-
-mod delivered;
-pub use delivered::Undelivered;
+mod watermarks;
+pub use watermarks::{Incarnation, Undelivered, WatermarkReports};
 
 mod retention;
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{database::Database, delivered::Delivered, lookups::Lookups, writer::Request};
+use self::{database::Database, lookups::Lookups, watermarks::Watermarks, writer::Request};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::message::Position;
@@ -61,9 +58,7 @@ struct Inner {
     database: Database,
     writer: mpsc::Sender<Request>,
     lookups: Lookups,
-    delivered: Mutex<Delivered>,
-    /// Held while watermarks or skipped messages are written.
-    writing_watermarks: tokio::sync::Mutex<()>,
+    watermarks: Watermarks,
     clock: Clock,
     config: Config,
     closed: CancellationToken,
@@ -89,15 +84,14 @@ impl Store {
                 database,
                 writer,
                 lookups,
-                delivered: Mutex::default(),
-                writing_watermarks: tokio::sync::Mutex::default(),
+                watermarks: Watermarks::default(),
                 clock,
                 config: config.clone(),
                 closed,
             }),
         };
         lifecycle.spawn_vital("store retention", retention::run(store.clone()));
-        lifecycle.spawn_vital("store watermarks", delivered::run(store.clone()));
+        lifecycle.spawn_vital("store watermarks", watermarks::run(store.clone()));
         lifecycle.spawn_vital("store probe", store.clone().probe_loop());
         Ok(store)
     }
