@@ -47,6 +47,11 @@ impl Clock {
         now.checked_add(ahead).unwrap_or(Timestamp::MAX)
     }
 
+    /// How far a movable clock is ahead of the system's, in milliseconds.
+    pub fn ahead_ms(&self) -> i64 {
+        self.ahead_ms.as_ref().map_or(0, |ahead| ahead.load(Ordering::SeqCst))
+    }
+
     /// How long it is until then; nothing if that has passed.
     pub fn until(&self, time: Timestamp) -> Duration {
         Duration::try_from(time.duration_since(self.now())).unwrap_or_default()

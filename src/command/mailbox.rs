@@ -28,14 +28,18 @@ impl From<store::Error> for Error {
 }
 
 /// The number of a position, which must be one of this store's.
-pub(super) async fn number(store: &Store, field: &'static str, position: &Position) -> Result<u64, Error> {
-    let begin = store.position(0).await?;
-    if begin.epoch == position.epoch {
+pub(super) async fn number(
+    store: &Store,
+    field: &'static str,
+    room: &RoomName,
+    position: &Position,
+) -> Result<u64, Error> {
+    if store.stands(room, position).await? {
         return Ok(position.number);
     }
     Err(Error::invalid(
         field,
-        "is a position of another store, or of a room's history: positions begin anew with the store",
+        "is no position of this mailbox: it is of another store, of a room's history, or of before a backup was restored",
     ))
 }
 
@@ -131,7 +135,7 @@ impl Commands {
         let mut after = 0;
         for (field, position) in [("since", since), ("page_token", page_token)] {
             if let Some(position) = position {
-                after = after.max(number(store, field, position).await?);
+                after = after.max(number(store, field, room, position).await?);
             }
         }
         let window = Window { after, max: u32::try_from(*page_size).unwrap_or(u32::MAX) };
@@ -214,7 +218,7 @@ impl Commands {
         let store = self.mailboxes()?;
         let which = match command {
             MarkRead::Message(id) => Which::Message(id),
-            MarkRead::UpTo { field, position } => Which::UpTo(number(store, field, &position).await?),
+            MarkRead::UpTo { field, position } => Which::UpTo(number(store, field, room, &position).await?),
             MarkRead::All => Which::ALL,
         };
         let left = self.delivery.mark_read(room, user, which).await?;
@@ -245,7 +249,7 @@ impl Commands {
         let store = self.mailboxes()?;
         let deletion = match command {
             DeleteMessages::Messages(ids) => Deletion::Messages(ids),
-            DeleteMessages::UpTo(position) => Deletion::UpTo(number(store, "up_to", &position).await?),
+            DeleteMessages::UpTo(position) => Deletion::UpTo(number(store, "up_to", room, &position).await?),
             DeleteMessages::All => Deletion::All,
         };
         Ok(self.delivery.delete_messages(room, deletion).await?)

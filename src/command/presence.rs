@@ -1,12 +1,12 @@
 use super::{Commands, ConnectionInfo, Error, Stats};
 use crate::auth::{Caller, Right};
 use crate::message::{Page, UserId};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 impl Commands {
-    /// Whether what is to be stored can be, or nothing is.
-    pub fn is_store_reachable(&self) -> bool {
-        self.store.as_ref().is_none_or(Store::is_reachable)
+    /// How the store stands; none: there is none.
+    pub fn store_status(&self) -> Option<store::Status> {
+        self.store.as_ref().map(Store::status)
     }
 
     /// A user's connections, ordered by id; none if the user is offline.

@@ -191,11 +191,17 @@ impl Delivery {
             return Ok(head);
         }
         let store = self.store().ok_or(store::Error::Closed)?;
+        let epoch = store.epoch();
         let head = store.mailbox(room).await?.unwrap_or_default().last;
         let late = self.look_up_uncertain(room, store).await?;
         let head = late.last().map_or(head, |last| head.max(last.position.number));
         self.publish_late(room, late, &mut []).await;
         self.hub().set_log_head(room, head);
+        if store.epoch() != epoch {
+            // It is that of a database that has lost something since.
+            self.hub().forget_log_head(room);
+            return Err(store::Error::Unreachable);
+        }
         Ok(head)
     }
 }

@@ -93,6 +93,14 @@ impl Delivery {
             connections_per_user: limits.connections_per_user as usize,
         };
         let delivery = Self { inner: Arc::new(inner) };
+        if let Some(store) = delivery.store() {
+            let inner = Arc::downgrade(&delivery.inner);
+            store.on_new_epoch(move || {
+                if let Some(inner) = inner.upgrade() {
+                    inner.hub.forget_log_heads();
+                }
+            });
+        }
         lifecycle.spawn_vital("queue bound", delivery.clone().bound_queues(queued));
         lifecycle.spawn_vital("sweeper", delivery.clone().sweep_loop());
         delivery

@@ -176,8 +176,9 @@ impl<'a> Replay<'a> {
         let Some(store) = self.delivery.store() else {
             return Ok(None);
         };
-        let number = self.delivery.log_head(self.room).await?;
-        Ok(Some(store.position(number).await?))
+        // The epoch first: heads are forgotten before a new one begins.
+        let begin = store.position(0).await?;
+        Ok(Some(Position { number: self.delivery.log_head(self.room).await?, ..begin }))
     }
 
     /// The same with the room locked. `None`: it is not known.
@@ -253,7 +254,7 @@ impl<'a> Replay<'a> {
             }
             (None, ReplayFrom::Position(seen)) => {
                 // Past all that there can be: it is no place in this sequence.
-                if head.epoch == seen.epoch { seen.number } else { u64::MAX }
+                if store.stands(self.room, seen).await? { seen.number } else { u64::MAX }
             }
         };
         self.cursor = Some(cursor);

@@ -90,15 +90,17 @@ impl Delivery {
         let Some(store) = self.store() else {
             return Standing::NoLog;
         };
-        let position = published_head(guard).and_then(|head| store.known_position(head));
+        // The epoch first: heads are forgotten before a new one begins.
+        let epoch = store.epoch();
+        let position = epoch.zip(published_head(guard)).map(|(epoch, head)| Position::new(epoch, head));
         position.map_or(Standing::Unknown, Standing::At)
     }
 
     /// Where a room stands, from the store if need be. `None`: it cannot be read.
     pub(super) async fn log_position(&self, room: &RoomName) -> Option<Position> {
         let store = self.store()?;
-        let head = self.log_head(room).await.ok()?;
-        store.position(head).await.ok()
+        let begin = store.position(0).await.ok()?;
+        Some(Position { number: self.log_head(room).await.ok()?, ..begin })
     }
 
     /// Puts a user into a room, for an API key: the connections of now, and for `ttl` those to come. Says how many joined.

@@ -47,15 +47,13 @@ pub fn admin_routes(deps: Deps) -> Router {
         .with_state(deps)
 }
 
-async fn readyz(State(deps): State<Deps>) -> (StatusCode, &'static str) {
-    if deps.lifecycle.is_ready() && !deps.commands.is_store_reachable() {
-        (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be reached: what is to be stored is refused\n")
-    } else if deps.lifecycle.is_ready() {
-        (StatusCode::OK, "ok\n")
-    } else if deps.lifecycle.is_stopping() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+async fn readyz(State(deps): State<Deps>) -> (StatusCode, String) {
+    let unavailable = |why: &dyn std::fmt::Display| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    match deps.commands.store_status() {
+        _ if deps.lifecycle.is_stopping() => unavailable(&"stopping"),
+        _ if !deps.lifecycle.is_ready() => unavailable(&"starting"),
+        Some(status) if !status.can_write() => unavailable(&status),
+        Some(_) | None => (StatusCode::OK, "ok\n".into()),
     }
 }
 

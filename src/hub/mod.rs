@@ -143,6 +143,18 @@ impl Hub {
         }
     }
 
+    /// Forgets the position up to which a room's mailbox was published.
+    pub fn forget_log_head(&self, name: &RoomName) {
+        if let Some(room) = self.rooms.get(name) {
+            room.forget_log_head();
+        }
+    }
+
+    /// The same of all rooms.
+    pub fn forget_log_heads(&self) {
+        self.rooms.iter().for_each(|room| room.forget_log_head());
+    }
+
     /// The connections in a room, in no order.
     pub fn members(&self, name: &RoomName) -> Vec<Arc<Member>> {
         self.rooms.get(name).map(|room| room.members().to_vec()).unwrap_or_default()

@@ -119,6 +119,10 @@ impl Room {
         self.log_head.store(position, Ordering::Release);
     }
 
+    pub(super) fn forget_log_head(&self) {
+        self.set_log_head(UNKNOWN);
+    }
+
     /// How many connections have left since the room was made.
     pub(super) fn departures(&self) -> u64 {
         self.departures.load(Ordering::Acquire)

@@ -1,12 +1,12 @@
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fmt::Write,
     sync::Arc,
 };
 
 use sqlx::{Any, AnyConnection, Row, any::AnyArguments, query::Query};
 
-use super::{Error, IdempotencyKey, NewMessage, Store, unread::quoted, writer::Request};
+use super::{Error, IdempotencyKey, NewMessage, Store, unread::quoted};
 use crate::message::{MessageId, Payload, Position, RoomName};
 
 /// Rows of one statement: a few sizes, so that the database meets the same statements again.
@@ -37,9 +37,7 @@ impl Store {
     /// Keeps messages, all or none, and says of each what became of it. Those of one room get their positions in this order. They are
     /// on disk when this is done.
     pub async fn append(&self, messages: Vec<NewMessage>) -> Result<Vec<Appended>, Error> {
-        let (request, answer) = Request::new(messages, self.now_ms());
-        self.inner.writer.send(request).await.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.inner.database.append(messages).await
     }
 }
 
@@ -54,15 +52,15 @@ struct Earlier {
 /// Keeps these messages in one transaction, and says what became of each.
 pub(super) async fn append_all(
     connection: &mut AnyConnection,
-    epoch: &Arc<str>,
-    messages: &[(NewMessage, i64)],
+    (epoch, generation): (&Arc<str>, i64),
+    now_ms: i64,
+    messages: &[NewMessage],
 ) -> sqlx::Result<Vec<Appended>> {
-    lock_mailboxes(connection, messages).await?;
-    let mut known = earlier(connection, messages).await?;
+    let mut known = earlier(connection, now_ms, messages).await?;
     let (mut news, mut counts) = (Vec::new(), BTreeMap::<&RoomName, i64>::new());
     // Of two in one batch the second is a repetition of the first.
     let mut first_of = HashMap::<Scope, usize>::new();
-    for (index, (message, _)) in messages.iter().enumerate() {
+    for (index, message) in messages.iter().enumerate() {
         let scope = message.idempotency.as_ref().map(|key| scope(key, &message.room));
         let is_new = match scope {
             None => true,
@@ -78,20 +76,20 @@ pub(super) async fn append_all(
     let mut next_in = advance(connection, &counts).await?;
     let mut positions = HashMap::new();
     for &index in &news {
-        let next = next_in.get_mut(&messages[index].0.room).ok_or(sqlx::Error::RowNotFound)?;
+        let next = next_in.get_mut(&messages[index].room).ok_or(sqlx::Error::RowNotFound)?;
         positions.insert(index, *next);
         *next += 1;
     }
-    insert_messages(connection, messages, &news, &positions).await?;
-    insert_emits(connection, messages, &news, &positions).await?;
+    insert_messages(connection, (generation, now_ms), messages, &news, &positions).await?;
+    insert_emits(connection, now_ms, messages, &news, &positions).await?;
     for (scope, index) in first_of {
-        let (message, _) = &messages[index];
+        let message = &messages[index];
         let request_hash = message.idempotency.as_ref().map(|key| key.request_hash.to_vec()).unwrap_or_default();
         if let Some(&position) = positions.get(&index) {
             known.insert(scope, Earlier { request_hash, position, id: message.id });
         }
     }
-    let answer = |(index, (message, _)): (usize, &(NewMessage, i64))| {
+    let answer = |(index, message): (usize, &NewMessage)| {
         let place = |position: i64| Position::new(epoch.clone(), position.cast_unsigned());
         if let Some(&position) = positions.get(&index) {
             return Appended::New { position: place(position) };
@@ -111,45 +109,26 @@ fn scope(key: &IdempotencyKey, room: &RoomName) -> Scope {
     (key.caller.clone(), room.clone(), key.key.clone())
 }
 
-/// Locks the mailboxes of messages with idempotency keys before the keys are looked up: a transaction whose connection was lost may still be
-/// open, and commit the first message under a key afterwards.
-async fn lock_mailboxes(connection: &mut AnyConnection, messages: &[(NewMessage, i64)]) -> sqlx::Result<()> {
-    let keyed = messages.iter().filter(|(message, _)| message.idempotency.is_some());
-    // In the order of their names, as in `advance`.
-    let rooms: BTreeSet<&RoomName> = keyed.map(|(message, _)| &message.room).collect();
-    for chunk in chunks(&rooms.into_iter().collect::<Vec<_>>()) {
-        let sql = format!(
-            "INSERT INTO mailboxes (room, last) VALUES {} ON CONFLICT (room) DO UPDATE SET last = mailboxes.last",
-            rows(connection, 1, chunk.len(), 2)
-        );
-        let mut query = statement(sql);
-        for room in chunk {
-            query = query.bind(room.as_str()).bind(0_i64);
-        }
-        query.execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
+/// What was stored under the idempotency keys of these messages. The lease is locked, so that no other transaction can store anything under them.
 async fn earlier(
     connection: &mut AnyConnection,
-    messages: &[(NewMessage, i64)],
+    now_ms: i64,
+    messages: &[NewMessage],
 ) -> sqlx::Result<HashMap<Scope, Earlier>> {
     let keyed: Vec<_> = messages
         .iter()
-        .filter_map(|(message, now)| Some((message.idempotency.as_ref()?, &message.room, *now)))
+        .filter_map(|message| Some((message.idempotency.as_ref()?, &message.room)))
         .collect();
     let mut known = HashMap::new();
     for chunk in chunks(&keyed) {
         let sql = format!(
             "SELECT caller, room, key, asked, message_id, position FROM emits \
              WHERE expires_at > {} AND (caller, room, key) IN (VALUES {})",
-            if connection.backend_name() == "SQLite" { "?" } else { "$1" },
+            place(connection, 1),
             rows(connection, 2, chunk.len(), 3)
         );
-        let now = chunk.first().map_or(0, |(_, _, now)| *now);
-        let mut query = statement(sql).bind(now);
-        for (key, room, _) in chunk {
+        let mut query = statement(sql).bind(now_ms);
+        for (key, room) in chunk {
             query = query.bind(&*key.caller).bind(room.as_str()).bind(key.key.as_bytes());
         }
         for row in query.fetch_all(&mut *connection).await? {
@@ -172,7 +151,6 @@ async fn advance(
 ) -> sqlx::Result<HashMap<RoomName, i64>> {
     let counts: Vec<_> = counts.iter().map(|(room, count)| (*room, *count)).collect();
     let mut next_in = HashMap::new();
-    // In the order of their names: two nodes that wrote to the same ones in another order would wait for each other.
     for chunk in chunks(&counts) {
         let sql = format!(
             "INSERT INTO mailboxes (room, last) VALUES {} \
@@ -197,19 +175,20 @@ async fn advance(
 
 async fn insert_messages(
     connection: &mut AnyConnection,
-    messages: &[(NewMessage, i64)],
+    (generation, now_ms): (i64, i64),
+    messages: &[NewMessage],
     news: &[usize],
     positions: &HashMap<usize, i64>,
 ) -> sqlx::Result<()> {
     for chunk in chunks(news) {
         let sql = format!(
-            "INSERT INTO messages (room, position, message_id, event, kind, payload, except_users, stored_at, expires_at) \
+            "INSERT INTO messages (room, position, message_id, event, kind, payload, except_users, stored_at, expires_at, generation) \
              VALUES {}",
-            rows(connection, 1, chunk.len(), 9)
+            rows(connection, 1, chunk.len(), 10)
         );
         let mut query = statement(sql);
         for index in chunk {
-            let (message, now) = &messages[*index];
+            let message = &messages[*index];
             let (kind, payload) = match &message.payload {
                 Payload::None => ("none", Vec::new()),
                 Payload::Json(raw) => ("json", raw.get().as_bytes().to_vec()),
@@ -225,8 +204,9 @@ async fn insert_messages(
                 .bind(kind)
                 .bind(payload)
                 .bind(format!("[{}]", except.join(",")))
-                .bind(*now)
-                .bind(now.saturating_add(ttl));
+                .bind(now_ms)
+                .bind(now_ms.saturating_add(ttl))
+                .bind(generation);
         }
         query.execute(&mut *connection).await?;
     }
@@ -235,12 +215,13 @@ async fn insert_messages(
 
 async fn insert_emits(
     connection: &mut AnyConnection,
-    messages: &[(NewMessage, i64)],
+    now_ms: i64,
+    messages: &[NewMessage],
     news: &[usize],
     positions: &HashMap<usize, i64>,
 ) -> sqlx::Result<()> {
     let keyed: Vec<_> =
-        news.iter().filter_map(|index| Some((*index, messages[*index].0.idempotency.as_ref()?))).collect();
+        news.iter().filter_map(|index| Some((*index, messages[*index].idempotency.as_ref()?))).collect();
     for chunk in chunks(&keyed) {
         let sql = format!(
             "INSERT INTO emits (caller, room, key, asked, message_id, position, expires_at) VALUES {} \
@@ -250,7 +231,7 @@ async fn insert_emits(
         );
         let mut query = statement(sql);
         for (index, key) in chunk {
-            let (message, now) = &messages[*index];
+            let message = &messages[*index];
             query = query
                 .bind(&*key.caller)
                 .bind(message.room.as_str())
@@ -258,7 +239,7 @@ async fn insert_emits(
                 .bind(key.request_hash.as_slice())
                 .bind(message.id.to_string())
                 .bind(positions.get(index).copied().unwrap_or_default())
-                .bind(now.saturating_add(ONCE_KEPT_MS));
+                .bind(now_ms.saturating_add(ONCE_KEPT_MS));
         }
         query.execute(&mut *connection).await?;
     }
@@ -276,6 +257,21 @@ pub(super) fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
         all = rest;
         Some(chunk)
     })
+}
+
+pub(super) fn chunks_mut<T>(mut all: &mut [T]) -> impl Iterator<Item = &mut [T]> {
+    std::iter::from_fn(move || {
+        let size = CHUNKS.into_iter().find(|size| *size <= all.len())?;
+        let (chunk, rest) = std::mem::take(&mut all).split_at_mut(size);
+        all = rest;
+        Some(chunk)
+    })
+}
+
+/// The statement's parameter with this number. They are to be bound in the order in which they stand in it.
+pub(super) fn place(connection: &AnyConnection, number: usize) -> String {
+    // To SQLite `$1` is a name, which the library looks for anew among all of them.
+    if connection.backend_name() == "SQLite" { "?".into() } else { format!("${number}") }
 }
 
 /// So many rows of parameters, the first of which is the statement's parameter with this number. They are to be bound in this order, and

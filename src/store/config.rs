@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -28,6 +28,18 @@ impl Config {
         !self.url().is_empty()
     }
 
+    /// The file of a SQLite database, unless that is in memory.
+    pub(super) fn sqlite_path(&self) -> Option<PathBuf> {
+        let rest = self.url().strip_prefix("sqlite:").filter(|rest| !rest.contains(":memory:"))?;
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        Some(rest.split('?').next().unwrap_or_default().into())
+    }
+
+    /// `url` without its password.
+    pub(super) fn masked_url(&self) -> String {
+        masked(self.url())
+    }
+
     /// What is wrong with the address.
     pub fn url_problem(&self) -> Option<&'static str> {
         let names_something = |rest: &str| !rest.is_empty();
@@ -40,12 +52,15 @@ impl Config {
 }
 
 fn without_password<S: Serializer>(url: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
-    let url = url.expose_secret();
+    masked(url.expose_secret()).serialize(serializer)
+}
+
+fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return url.serialize(serializer);
+        return url.to_owned();
     };
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     // A password may stand among the parameters, too.
     let host = host.split_once('?').map_or(host, |(host, _)| host);
-    format!("{scheme}://***@{host}").serialize(serializer)
+    format!("{scheme}://***@{host}")
 }

@@ -1,121 +1,143 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use futures_util::future::BoxFuture;
-use sqlx::{
-    AnyConnection, AnyPool, Connection, Executor, Row,
-    any::{AnyPoolOptions, install_default_drivers},
-    migrate::Migrator,
+use parking_lot::Mutex;
+use sqlx::AnyConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Appended, Config, Error, NewMessage, Status,
+    deadlines::{Allowance, Deadlines},
+    epochs::Epochs,
+    marks::Mark,
+    readers::Readers,
+    source::{Kind, Source},
+    status::Statuses,
+    writer::{Append, Change, Closure, Queues, Writer},
 };
-use tokio::{
-    sync::{OnceCell, watch},
-    time::timeout,
-};
-use uuid::Uuid;
+use crate::clock::Clock;
+use crate::lifecycle::Lifecycle;
 
-use super::{Config, Error};
+/// Requests that wait for the writer in each lane.
+const QUEUE: usize = 4_096;
 
-static FOR_SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
-static FOR_POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
-
-/// The deadline of each operation, and of getting a connection for it. A database that pauses for 5 s, as for a checkpoint or a fail-over of its
-/// disk, delays what is stored and refuses nothing.
-const PATIENCE: Duration = Duration::from_secs(8);
-const READERS: u32 = 4;
-/// A connection that was idle for so long is tested before it is used.
-const TESTED_AFTER: Duration = Duration::from_secs(1);
-
-/// Connections to a database whose tables are there.
+/// The database. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(super) struct Database {
-    kind: Kind,
-    writers: AnyPool,
-    readers: AnyPool,
-    /// Nobody else's questions are in the way there.
-    probes: AnyPool,
-    epoch: Arc<OnceCell<Arc<str>>>,
-    /// Whether messages can be kept, as far as is known.
-    reachable: Arc<watch::Sender<bool>>,
+    inner: Arc<Inner>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    SqliteInMemory,
-    Sqlite,
-    Postgres,
+pub(super) struct Inner {
+    pub(super) source: Arc<Source>,
+    pub(super) readers: Readers,
+    pub(super) statuses: Statuses,
+    pub(super) epochs: Epochs,
+    pub(super) clock: Clock,
+    /// Called before a new generation begins in a process that had one before.
+    pub(super) on_new_epoch: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    /// How far the database's clock is ahead of this process's, in milliseconds.
+    pub(super) skew_ms: AtomicI64,
+    emits: mpsc::Sender<Append>,
+    changes: mpsc::Sender<Change>,
+    deadlines: Deadlines,
 }
 
 impl Database {
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
-        install_default_drivers();
-        let url = config.url();
-        let kind = match url.split(':').next() {
-            Some("sqlite") if url.contains(":memory:") => Kind::SqliteInMemory,
-            Some("sqlite") => Kind::Sqlite,
-            Some("postgres" | "postgresql") => Kind::Postgres,
-            Some(_) | None => return Err(Error::Url),
-        };
-        let url = match kind {
-            // A file that is not there is made.
-            Kind::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
-            Kind::SqliteInMemory | Kind::Sqlite | Kind::Postgres => url.to_owned(),
-        };
-        let pool = |max| {
-            let options = AnyPoolOptions::new().max_connections(max).acquire_timeout(PATIENCE);
-            // A connection that was used lately is not tested: that would cost each statement a second round trip.
-            let options = options.test_before_acquire(false).before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for < TESTED_AFTER {
-                        return Ok(true);
-                    }
-                    connection.ping().await.map(|()| true)
-                })
-            });
-            let options = match kind {
-                // What is in memory ends with its one connection.
-                Kind::SqliteInMemory => options.idle_timeout(None).max_lifetime(None),
-                Kind::Sqlite | Kind::Postgres => options,
-            };
-            let options = options.after_connect(move |connection, _| Box::pin(prepare(kind, connection)));
-            options.connect_lazy(&url).map_err(|_| Error::Url)
-        };
-        let writers = pool(1)?;
-        let (readers, probes) = match kind {
-            Kind::SqliteInMemory => (writers.clone(), writers.clone()),
-            Kind::Sqlite | Kind::Postgres => (pool(READERS)?, pool(1)?),
-        };
-        Ok(Self {
-            kind,
-            writers,
-            readers,
-            probes,
-            epoch: Arc::default(),
-            reachable: Arc::new(watch::Sender::new(true)),
-        })
+    /// Starts the writer. The database is reached as soon as it can be.
+    pub(super) fn start(
+        config: &Config,
+        clock: Clock,
+        lifecycle: &Lifecycle,
+        closed: CancellationToken,
+    ) -> Result<Self, Error> {
+        let source = Arc::new(Source::new(config)?);
+        let (emits, emit_queue) = mpsc::channel(QUEUE);
+        let (changes, change_queue) = mpsc::channel(QUEUE);
+        let inner = Arc::new(Inner {
+            readers: Readers::new(source.clone()),
+            source,
+            statuses: Statuses::new(),
+            epochs: Epochs::default(),
+            clock,
+            on_new_epoch: Mutex::default(),
+            skew_ms: AtomicI64::new(0),
+            emits,
+            changes,
+            deadlines: Deadlines::new(),
+        });
+        let database = Self { inner };
+        let writer = Writer::new(database.clone(), Queues::new(emit_queue, change_queue), closed);
+        lifecycle.spawn_vital("store writer", writer.run());
+        let (stopping, watched) = (lifecycle.clone(), database.clone());
+        lifecycle.spawn(async move {
+            stopping.stopping().await;
+            watched.deadlines().stop();
+        });
+        Ok(database)
     }
 
-    /// Changes something, in one transaction. One at a time.
+    pub(super) fn parts(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.inner.statuses.get()
+    }
+
+    /// The time of day by the database's clock, in milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> i64 {
+        let skew = self.inner.skew_ms.load(Ordering::Relaxed);
+        self.inner.clock.now().as_millisecond().saturating_add(skew)
+    }
+
+    /// The epoch of what is stored now.
+    pub(super) async fn epoch(&self) -> Result<Arc<str>, Error> {
+        if let Some(epoch) = self.inner.epochs.current() {
+            return Ok(epoch);
+        }
+        self.check(Status::can_read).await?;
+        self.inner.epochs.current().ok_or(Error::Unreachable)
+    }
+
+    /// Appends messages, all or none.
+    pub(super) async fn append(&self, messages: Vec<NewMessage>) -> Result<Vec<Appended>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.check(Status::can_write).await?;
+        self.within(Allowance::Append, async {
+            self.inner.emits.send(Append { messages, answer }).await.map_err(|_| Error::Closed)?;
+            answered.await.map_err(|_| Error::Closed)?
+        })
+        .await
+    }
+
+    /// Notes that users have read messages.
+    pub(super) async fn mark(&self, mark: impl FnOnce(oneshot::Sender<Result<Option<bool>, Error>>) -> Mark) -> Result<Option<bool>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.change(Change::Mark(mark(answer)), answered).await
+    }
+
+    /// Changes something, after the emits that wait. What is done is committed with other changes at one time.
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.check()?;
-        self.write_regardless(work).await
+        let (answer, answered) = oneshot::channel();
+        self.change(Change::Other(Box::new(Closure::new(work, answer))), answered).await
     }
 
-    /// The same, though the database did not answer the last time.
-    async fn write_regardless<T, F>(&self, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
-    {
-        self.run(&self.writers, |connection| {
-            Box::pin(async move {
-                let mut transaction = connection.begin().await?;
-                let done = work(&mut transaction).await?;
-                transaction.commit().await?;
-                Ok(done)
-            })
+    async fn change<T>(&self, change: Change, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        self.check(Status::can_write).await?;
+        self.within(Allowance::Other, async {
+            self.inner.changes.send(change).await.map_err(|_| Error::Closed)?;
+            answered.await.map_err(|_| Error::Closed)?
         })
         .await
     }
@@ -123,99 +145,71 @@ impl Database {
     /// Reads something.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, Error>
     where
+        T: Send + 'static,
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
-        self.check()?;
-        self.run(&self.readers, work).await
-    }
-
-    async fn run<T, F>(&self, pool: &AnyPool, work: F) -> Result<T, Error>
-    where
-        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
-    {
-        let asked = async {
-            self.epoch().await?;
-            let mut connection = pool.acquire().await?;
-            let done = timeout(PATIENCE, work(&mut connection)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-            if done.is_err() && self.kind == Kind::Postgres {
-                // Whatever it still waits for is of no interest any more.
-                connection.close_on_drop();
-            }
-            done
+        // What is in memory ends with its one connection.
+        if self.inner.source.kind == Kind::SqliteInMemory {
+            return self.write(work).await;
+        }
+        self.check(Status::can_read).await?;
+        let mut reader = match self.within(Allowance::Other, async { Ok(self.inner.readers.acquire().await?) }).await {
+            // There is a connection, but the writer has it.
+            Err(Error::Unavailable(error)) if is_limit(&error) => return self.write(work).await,
+            reader => reader?,
         };
-        // Longer than each step of it may take.
-        let done = timeout(PATIENCE * 2, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        Ok(done?)
+        let read = self.within(Allowance::Other, async {
+            let connection = reader.connection().ok_or(sqlx::Error::PoolClosed)?;
+            Ok(work(connection).await?)
+        });
+        let read = read.await?;
+        reader.give_back();
+        Ok(read)
     }
 
-    /// Whose numbers positions are: made once for a database, so that one that was made anew continues no sequence.
-    pub(super) async fn epoch(&self) -> sqlx::Result<Arc<str>> {
-        self.epoch.get_or_try_init(|| self.migrate()).await.cloned()
+    /// Waits for the first attempt to reach the database, and refuses at once what it cannot do then.
+    async fn check(&self, can: impl Fn(Status) -> bool) -> Result<(), Error> {
+        let status = self.within(Allowance::Other, async { Ok(self.inner.statuses.settled().await) }).await?;
+        if can(status) { Ok(()) } else { Err(Error::Unreachable) }
     }
 
-    pub(super) fn known_epoch(&self) -> Option<Arc<str>> {
-        self.epoch.get().cloned()
+    async fn within<T>(
+        &self,
+        allowance: Allowance,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let done = self.inner.deadlines.within(allowance, work).await;
+        done.unwrap_or_else(|| Err(sqlx::Error::PoolTimedOut.into()))
     }
 
-    async fn migrate(&self) -> sqlx::Result<Arc<str>> {
-        let migrator = match self.kind {
-            Kind::SqliteInMemory | Kind::Sqlite => &FOR_SQLITE,
-            Kind::Postgres => &FOR_POSTGRES,
-        };
-        migrator.run(&self.writers).await.map_err(|error| sqlx::Error::Migrate(error.into()))?;
-        let epoch = Uuid::new_v4().simple().to_string();
-        let sql = "INSERT INTO store (id, epoch) VALUES (1, $1) ON CONFLICT (id) DO NOTHING";
-        sqlx::query(sql).bind(&epoch[..16]).execute(&self.writers).await?;
-        let row = sqlx::query("SELECT epoch FROM store WHERE id = 1").fetch_one(&self.writers).await?;
-        Ok(row.try_get::<String, _>(0)?.into())
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if *self.reachable.borrow() { Ok(()) } else { Err(Error::Unreachable) }
-    }
-
-    pub(super) fn reachable(&self) -> watch::Receiver<bool> {
-        self.reachable.subscribe()
-    }
-
-    /// Whether messages can be kept: noted by each write, and by a probe while there are none. A read that fails says nothing
-    /// of writes.
-    pub(super) fn note(&self, is_reachable: bool) {
-        self.reachable.send_if_modified(|before| std::mem::replace(before, is_reachable) != is_reachable);
-    }
-
-    /// Asks for something small, and takes note whether that was done: something to be written, if the last time it was not.
-    pub(super) async fn probe(&self) -> Result<(), Error> {
-        let done = if *self.reachable.borrow() {
-            self.run(&self.probes, |connection| {
-                Box::pin(async move { connection.execute("SELECT 1").await.map(|_| ()) })
-            })
-            .await
-        } else {
-            self.write_regardless(|connection| {
-                Box::pin(
-                    async move { connection.execute("UPDATE store SET epoch = epoch WHERE id = 1").await.map(|_| ()) },
-                )
-            })
-            .await
-        };
-        self.note(done.is_ok());
-        done
+    pub(super) fn deadlines(&self) -> &Deadlines {
+        &self.inner.deadlines
     }
 }
 
-async fn prepare(kind: Kind, connection: &mut AnyConnection) -> sqlx::Result<()> {
-    match kind {
-        Kind::SqliteInMemory | Kind::Sqlite => {
-            connection.execute("PRAGMA journal_mode = WAL").await?;
-            connection.execute("PRAGMA synchronous = FULL").await?;
-            connection.execute("PRAGMA busy_timeout = 3000").await?;
-        }
-        // It gives up before we do, and then nothing of it happens later.
-        Kind::Postgres => {
-            connection.execute("SET statement_timeout = '7s'").await?;
-            connection.execute("SET idle_in_transaction_session_timeout = '8s'").await?;
-        }
-    }
-    Ok(())
+/// Whether the database has as many connections as it gives.
+fn is_limit(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "53300")
+}
+
+/// Whether nothing can be written, though it can be read: the disk is full, or the database is read-only.
+pub(super) fn is_unwritable(error: &sqlx::Error) -> bool {
+    let Some(code) = code(error) else {
+        return false;
+    };
+    // Extended result codes of SQLite have the primary one in their last byte: READONLY and FULL.
+    let of_sqlite = code.parse::<i64>().is_ok_and(|code| code < 20_000 && matches!(code & 0xff, 8 | 13));
+    of_sqlite || matches!(&*code, "25006" | "53100")
+}
+
+/// Whether the tables are of a newer version.
+pub(super) fn is_newer_schema(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Migrate(error) = error else {
+        return false;
+    };
+    matches!(**error, sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionMismatch(_))
+}
+
+fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    error.as_database_error()?.code()
 }

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Mailbox, Store,
-    append::{chunks, statement},
+    append::{chunks, rows, statement},
     database::Database,
 };
 use crate::lifecycle::Lifecycle;
-use crate::message::{RoomName, UserId};
+use crate::message::{Position, RoomName, UserId};
 
 /// Lookups that are read at one time.
 const MAX_BATCH: usize = 128;
@@ -51,6 +51,8 @@ impl Lookups {
 pub(super) enum Lookup {
     Mailbox(RoomName, oneshot::Sender<Result<Option<Mailbox>, Error>>),
     Watermark(UserId, oneshot::Sender<Result<Written, Error>>),
+    /// The generation that stored the last message of a room up to a position; 0: there is none.
+    Generation((RoomName, u64), oneshot::Sender<Result<i64, Error>>),
 }
 
 /// What the database knows of the messages that a user's devices have proven.
@@ -73,6 +75,20 @@ impl Store {
         self.inner.lookups.reading_since.lock().is_some_and(|since| since.elapsed() > than)
     }
 
+    /// Whether a position is one of this store, and what stood there when it was given stands there still: not so after a restore of an older
+    /// backup. A number past the last one that was given is not looked at.
+    pub async fn stands(&self, room: &RoomName, position: &Position) -> Result<bool, Error> {
+        let current = self.inner.database.epoch().await?;
+        if current == position.epoch {
+            return Ok(true);
+        }
+        let Some(generation) = self.inner.database.parts().epochs.number(&position.epoch) else {
+            return Ok(false);
+        };
+        let stored = self.look_up(|answer| Lookup::Generation((room.clone(), position.number), answer)).await?;
+        Ok(stored <= generation)
+    }
+
     pub(super) async fn written_watermark(&self, user: &UserId) -> Result<Written, Error> {
         self.look_up(|answer| Lookup::Watermark(user.clone(), answer)).await
     }
@@ -90,6 +106,7 @@ impl Lookup {
         match self {
             Self::Mailbox(_, answer) => answer.is_closed(),
             Self::Watermark(_, answer) => answer.is_closed(),
+            Self::Generation(_, answer) => answer.is_closed(),
         }
     }
 }
@@ -123,33 +140,64 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
     if batch.is_empty() {
         return;
     }
-    let (mut rooms, mut users) = (Vec::new(), Vec::new());
+    let (mut rooms, mut users, mut positions) = (Vec::new(), Vec::new(), Vec::new());
     for lookup in &batch {
         match lookup {
             Lookup::Mailbox(room, _) => rooms.push(room.clone()),
             Lookup::Watermark(user, _) => users.push(user.clone()),
+            Lookup::Generation(position, _) => positions.push(position.clone()),
         }
     }
     let read = database.read(move |connection| {
         Box::pin(async move {
             let mailboxes = mailboxes(connection, &rooms).await?;
-            Ok((mailboxes, watermarks(connection, &users).await?))
+            let watermarks = watermarks(connection, &users).await?;
+            Ok((mailboxes, watermarks, generations(connection, &positions).await?))
         })
     });
     let read = read.await;
     // Who asked may be gone.
     for lookup in batch {
-        match (lookup, &read) {
-            (Lookup::Mailbox(room, answer), Ok((mailboxes, _))) => {
-                drop(answer.send(Ok(mailboxes.get(room.as_str()).copied())));
+        match lookup {
+            Lookup::Mailbox(room, answer) => {
+                drop(answer.send(found(&read, |(mailboxes, ..)| mailboxes.get(room.as_str()).copied())));
             }
-            (Lookup::Watermark(user, answer), Ok((_, watermarks))) => {
-                drop(answer.send(Ok(watermarks.get(user.as_str()).copied().unwrap_or_default())));
-            }
-            (Lookup::Mailbox(_, answer), Err(error)) => drop(answer.send(Err(error.clone()))),
-            (Lookup::Watermark(_, answer), Err(error)) => drop(answer.send(Err(error.clone()))),
+            Lookup::Watermark(user, answer) => drop(
+                answer.send(found(&read, |(_, watermarks, _)| watermarks.get(user.as_str()).copied().unwrap_or_default())),
+            ),
+            Lookup::Generation((room, number), answer) => drop(answer.send(found(&read, |(.., generations)| {
+                generations.get(&(room.to_string(), number)).copied().unwrap_or_default()
+            }))),
         }
     }
+}
+
+fn found<R, T>(read: &Result<R, Error>, find: impl FnOnce(&R) -> T) -> Result<T, Error> {
+    read.as_ref().map(find).map_err(Clone::clone)
+}
+
+async fn generations(
+    connection: &mut AnyConnection,
+    positions: &[(RoomName, u64)],
+) -> sqlx::Result<HashMap<(String, u64), i64>> {
+    let mut generations = HashMap::new();
+    for chunk in chunks(positions) {
+        let sql = format!(
+            "WITH seen (room, position) AS (VALUES {}) SELECT seen.room, seen.position, \
+             (SELECT messages.generation FROM messages WHERE messages.room = seen.room \
+             AND messages.position <= seen.position ORDER BY messages.position DESC LIMIT 1) FROM seen",
+            rows(connection, 1, chunk.len(), 2)
+        );
+        let mut query = statement(sql);
+        for (room, number) in chunk {
+            query = query.bind(room.as_str()).bind(number.cast_signed());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            let (room, number, generation): (String, i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            generations.insert((room, number.cast_unsigned()), generation.unwrap_or_default());
+        }
+    }
+    Ok(generations)
 }
 
 async fn mailboxes(connection: &mut AnyConnection, rooms: &[RoomName]) -> sqlx::Result<HashMap<String, Mailbox>> {

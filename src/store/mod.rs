@@ -12,10 +12,31 @@ pub use error::Error;
 mod message;
 pub use message::{IdempotencyKey, Mailbox, NewMessage};
 
+mod status;
+pub use status::Status;
+
+mod source;
+
+mod deadlines;
+
+mod readers;
+
+mod epochs;
+
+mod lease;
+
+mod schema;
+
 mod database;
 
 mod append;
 pub use append::Appended;
+
+mod marks;
+
+mod batch;
+
+mod session;
 
 mod writer;
 
@@ -38,12 +59,12 @@ pub use watermarks::{Incarnation, Undelivered, WatermarkReports};
 
 mod retention;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{database::Database, lookups::Lookups, watermarks::Watermarks, writer::Request};
+use self::{database::Database, lookups::Lookups, watermarks::Watermarks};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::message::Position;
@@ -56,60 +77,59 @@ pub struct Store {
 
 struct Inner {
     database: Database,
-    writer: mpsc::Sender<Request>,
     lookups: Lookups,
     watermarks: Watermarks,
-    clock: Clock,
     config: Config,
     closed: CancellationToken,
 }
 
-/// How many rooms' messages wait for the writer before those who bring more must wait, too.
-const QUEUE: usize = 4_096;
-/// How often a database that does not answer is asked again.
-const PROBE_AGAIN: Duration = Duration::from_millis(500);
-/// How often one is that does.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-
 impl Store {
     /// Opens the store. A database that cannot be reached now is tried again until it can: meanwhile all is refused as unavailable.
     pub fn open(config: &Config, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
-        let database = Database::new(config)?;
         let closed = CancellationToken::new();
-        let (writer, requests) = mpsc::channel(QUEUE);
-        lifecycle.spawn_vital("store writer", writer::run(database.clone(), requests, closed.clone()));
+        let database = Database::start(config, clock, lifecycle, closed.clone())?;
         let lookups = Lookups::start(database.clone(), lifecycle, closed.clone());
         let store = Self {
             inner: Arc::new(Inner {
                 database,
-                writer,
                 lookups,
                 watermarks: Watermarks::default(),
-                clock,
                 config: config.clone(),
                 closed,
             }),
         };
+        let inner = Arc::downgrade(&store.inner);
+        store.on_new_epoch(move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.watermarks.forget_all();
+            }
+        });
         lifecycle.spawn_vital("store retention", retention::run(store.clone()));
         lifecycle.spawn_vital("store watermarks", watermarks::run(store.clone()));
-        lifecycle.spawn_vital("store probe", store.clone().probe_loop());
         Ok(store)
     }
 
-    /// Ends its tasks once they have written what they hold.
+    /// Ends its tasks once they have written what they hold, and lets another process use the database.
     pub fn close(&self) {
+        self.inner.database.deadlines().close();
         self.inner.closed.cancel();
     }
 
-    /// Whether messages can be kept, as far as is known. While they cannot, all is refused at once, and the database is asked again every
-    /// half second.
-    pub fn is_reachable(&self) -> bool {
-        *self.reachable().borrow()
+    /// How the store stands, as far as is known. While messages cannot be stored, all is refused at once, and the database is asked again every
+    /// 400 ms.
+    pub fn status(&self) -> Status {
+        self.inner.database.status()
     }
 
-    /// Tells when the database can be reached again.
+    /// Tells whether the database can be read.
     pub fn reachable(&self) -> watch::Receiver<bool> {
-        self.inner.database.reachable()
+        self.inner.database.parts().statuses.readable()
+    }
+
+    /// Has `forget` called whenever the database turns out to have lost what was committed, before anything else is stored: what was known
+    /// of it is wrong then. `forget` must not wait.
+    pub fn on_new_epoch(&self, forget: impl Fn() + Send + 'static) {
+        self.inner.database.parts().on_new_epoch.lock().push(Box::new(forget));
     }
 
     /// The place with this number.
@@ -117,32 +137,12 @@ impl Store {
         Ok(Position::new(self.inner.database.epoch().await?, number))
     }
 
-    /// The place with this number. `None`: the database has not been reached yet.
-    pub fn known_position(&self, number: u64) -> Option<Position> {
-        Some(Position::new(self.inner.database.known_epoch()?, number))
-    }
-
-    async fn probe_loop(self) {
-        let probing = async {
-            loop {
-                let was_reachable = self.is_reachable();
-                tokio::time::sleep(if was_reachable { PROBE_INTERVAL } else { PROBE_AGAIN }).await;
-                match self.inner.database.probe().await {
-                    Ok(()) if !was_reachable => tracing::info!("the store can be reached again"),
-                    Err(error) if was_reachable => {
-                        tracing::warn!(%error, error.cause = error.cause(), "the store is out of reach");
-                    }
-                    Ok(()) | Err(_) => {}
-                }
-            }
-        };
-        tokio::select! {
-            () = probing => {}
-            () = self.inner.closed.cancelled() => {}
-        }
+    /// The epoch of what is stored now. `None`: the database has not been reached yet.
+    pub fn epoch(&self) -> Option<Arc<str>> {
+        self.inner.database.parts().epochs.current()
     }
 
     fn now_ms(&self) -> i64 {
-        self.inner.clock.now().as_millisecond()
+        self.inner.database.now_ms()
     }
 }

@@ -1,90 +1,249 @@
-use std::{sync::Arc, time::Instant};
+//! The one writer, with two lanes: emits, and after them marks, watermarks and deletions. What waits is written in one transaction: while that runs,
+//! the next one gathers.
 
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::AnyConnection;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Appended, Error, NewMessage, append::append_all, database::Database};
+use super::{
+    Appended, Error, NewMessage, Status,
+    batch::{Batch, Changes},
+    database::Database,
+    deadlines::Allowance,
+    marks::Mark,
+    session::{Failure, Session},
+};
 use crate::telemetry;
 
-/// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last.
-const BATCH: usize = 128;
-const BATCH_BYTES: usize = 4 << 20;
+/// Marks of one transaction.
+const MARKS: usize = 128;
+/// How often a database that does not serve is asked again.
+pub(super) const RETRY: Duration = Duration::from_millis(400);
+/// How often the lease is renewed, or the file looked at, while nothing is written.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Messages for the writer, in order, and where its answer goes.
-pub(super) struct Request {
-    messages: Vec<NewMessage>,
-    now_ms: i64,
-    answer: Answer,
+/// Messages that are to be appended, and where the answer goes.
+pub(super) struct Append {
+    pub(super) messages: Vec<NewMessage>,
+    pub(super) answer: Answer,
 }
 
-type Answer = oneshot::Sender<Result<Vec<Appended>, Error>>;
+pub(super) type Answer = oneshot::Sender<Result<Vec<Appended>, Error>>;
 
-impl Request {
-    pub(super) fn new(
-        messages: Vec<NewMessage>,
-        now_ms: i64,
-    ) -> (Self, oneshot::Receiver<Result<Vec<Appended>, Error>>) {
-        let (answer, answered) = oneshot::channel();
-        (Self { messages, now_ms, answer }, answered)
+/// What is written after emits.
+pub(super) enum Change {
+    /// Marks that wait are written by the same statements.
+    Mark(Mark),
+    Other(Box<dyn Work>),
+}
+
+/// A change by a closure.
+pub(super) trait Work: Send {
+    /// Does it, within a transaction.
+    fn run<'c>(&'c mut self, connection: &'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<()>>;
+    /// Answers: the transaction was committed, or failed.
+    fn answer(self: Box<Self>, committed: Result<(), Error>);
+}
+
+pub(super) struct Closure<T, F> {
+    work: Option<F>,
+    done: Option<T>,
+    answer: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> Closure<T, F> {
+    pub(super) fn new(work: F, answer: oneshot::Sender<Result<T, Error>>) -> Self {
+        Self { work: Some(work), done: None, answer }
     }
 }
 
-/// Writes what comes, all that waits at once: while one transaction runs, the next one gathers.
-pub(super) async fn run(database: Database, mut requests: mpsc::Receiver<Request>, closed: CancellationToken) {
-    loop {
-        let first = tokio::select! {
-            first = requests.recv() => first,
-            () = closed.cancelled(), if !requests.is_closed() => {
-                requests.close();
+impl<T, F> Work for Closure<T, F>
+where
+    T: Send,
+    F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send,
+{
+    fn run<'c>(&'c mut self, connection: &'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<()>> {
+        Box::pin(async move {
+            // The caller may be gone.
+            if let Some(work) = self.work.take().filter(|_| !self.answer.is_closed()) {
+                self.done = Some(work(connection).await?);
+            }
+            Ok(())
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Error>) {
+        let Self { done, answer, .. } = *self;
+        // The caller may be gone.
+        let _ = answer.send(committed.and_then(|()| done.ok_or(Error::Closed)));
+    }
+}
+
+/// What waits for the writer.
+pub(super) struct Queues {
+    emits: mpsc::Receiver<Append>,
+    changes: mpsc::Receiver<Change>,
+    /// A change that was received and not taken yet.
+    next_change: Option<Change>,
+}
+
+impl Queues {
+    pub(super) fn new(emits: mpsc::Receiver<Append>, changes: mpsc::Receiver<Change>) -> Self {
+        Self { emits, changes, next_change: None }
+    }
+
+    /// Waits until something is to be written, and takes the emits that wait, as many as one transaction takes.
+    async fn next(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        tokio::select! {
+            biased;
+            Some(first) = self.emits.recv() => batch.append(first),
+            Some(change) = self.changes.recv(), if self.next_change.is_none() => self.next_change = Some(change),
+            else => {}
+        }
+        while batch.has_room()
+            && let Ok(append) = self.emits.try_recv()
+        {
+            batch.append(append);
+        }
+        batch
+    }
+
+    /// Whether changes wait.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || self.next_change.is_some()
+    }
+
+    /// Whether emits wait.
+    pub(super) fn has_emits(&self) -> bool {
+        !self.emits.is_empty()
+    }
+
+    /// The next change; with a mark all marks that wait.
+    pub(super) fn take_change(&mut self) -> Option<Changes> {
+        let mut next = || self.next_change.take().or_else(|| self.changes.try_recv().ok());
+        let mut marks = match next()? {
+            Change::Other(work) => return Some(Changes::Other(work)),
+            Change::Mark(mark) => vec![mark],
+        };
+        while marks.len() < MARKS {
+            match next() {
+                Some(Change::Mark(mark)) => marks.push(mark),
+                other => {
+                    self.next_change = other;
+                    break;
+                }
+            }
+        }
+        Some(Changes::Marks(marks))
+    }
+
+    fn refuse_all(&mut self) {
+        while let Ok(Append { answer, .. }) = self.emits.try_recv() {
+            // The caller may be gone.
+            let _ = answer.send(Err(Error::Unreachable));
+        }
+        while let Some(changes) = self.take_change() {
+            changes.answer(&Err(Error::Unreachable));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.has_emits() && !self.has_changes()
+    }
+}
+
+/// Writes, as long as the store is open.
+pub(super) struct Writer {
+    database: Database,
+    queues: Queues,
+    session: Session,
+    closed: CancellationToken,
+}
+
+impl Writer {
+    pub(super) fn new(database: Database, queues: Queues, closed: CancellationToken) -> Self {
+        let session = Session::new(database.clone());
+        Self { database, queues, session, closed }
+    }
+
+    pub(super) async fn run(mut self) {
+        let closed = self.closed.clone();
+        loop {
+            let is_reached = self.reach().await;
+            if closed.is_cancelled() && (!is_reached || self.queues.is_empty()) {
+                break;
+            }
+            if is_reached {
+                self.serve().await;
                 continue;
             }
+            self.queues.refuse_all();
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                () = closed.cancelled() => {}
+            }
+        }
+        self.queues.refuse_all();
+        self.database.deadlines().within(Allowance::Transaction, self.session.close()).await;
+    }
+
+    /// Sees to it that the session can write, and says whether it can.
+    async fn reach(&mut self) -> bool {
+        let reached = self.database.deadlines().within(Allowance::Transaction, self.session.reach()).await;
+        let reached = reached.unwrap_or(Err(Failure::TimedOut));
+        if let Err(failure) = &reached {
+            self.session.failed(failure, 0);
+        }
+        self.note(reached.as_ref().err());
+        reached.is_ok()
+    }
+
+    /// Writes what waits, in one transaction.
+    async fn serve(&mut self) {
+        let closed = self.closed.clone();
+        let mut batch = tokio::select! {
+            biased;
+            batch = self.queues.next() => batch,
+            () = sleep(HEARTBEAT) => Batch::default(),
+            () = closed.cancelled() => return,
         };
-        let Some(first) = first else {
+        let begun = Instant::now();
+        let (database, session, queues) = (&self.database, &mut self.session, &mut self.queues);
+        let written = database.deadlines().within(Allowance::Transaction, session.write(&mut batch, queues)).await;
+        let written = written.unwrap_or(Err(Failure::TimedOut));
+        match &written {
+            Ok(appended) if !appended.is_empty() => telemetry::stored(appended.len(), begun.elapsed()),
+            Ok(_) => {}
+            Err(failure) => {
+                self.session.failed(failure, batch.bytes());
+                self.note(Some(failure));
+            }
+        }
+        batch.answer(written.map_err(Failure::into_error));
+    }
+
+    /// Tells others how the store stands, and the log when that has changed.
+    fn note(&self, failure: Option<&Failure>) {
+        let parts = self.database.parts();
+        let status = failure.map_or(Status::Serving, |failure| self.session.status(failure));
+        let before = parts.statuses.set(status);
+        if before == status {
             return;
-        };
-        let (mut messages, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut next = Some(first);
-        while let Some(Request { messages: more, now_ms, answer }) = next {
-            answers.push((answer, more.len()));
-            bytes += more.iter().map(NewMessage::bytes).sum::<usize>();
-            messages.extend(more.into_iter().map(|message| (message, now_ms)));
-            let has_room = messages.len() < BATCH && bytes < BATCH_BYTES;
-            next = if has_room { requests.try_recv().ok() } else { None };
         }
-        answer_all(answers, write_all(&database, messages).await);
-    }
-}
-
-async fn write_all(database: &Database, messages: Vec<(NewMessage, i64)>) -> Result<Vec<Appended>, Error> {
-    let (begun, count) = (Instant::now(), messages.len());
-    let written = write(database, messages).await;
-    match &written {
-        Ok(_) => {
-            database.note(true);
-            telemetry::stored(count, begun.elapsed());
-        }
-        Err(Error::Unreachable) => {}
-        Err(error) => {
-            tracing::warn!(%error, error.cause = error.cause(), messages.count = count, "the store does not write");
-            database.note(false);
+        let url = &*parts.source;
+        match failure {
+            None if before == Status::Opening => tracing::info!(store.url = %url, "the store is open"),
+            None => tracing::info!(store.url = %url, "the store can be written again"),
+            Some(failure) => {
+                tracing::warn!(store.url = %url, error = failure as &dyn std::error::Error, "{status}");
+            }
         }
     }
-    written
-}
-
-fn answer_all(answers: Vec<(Answer, usize)>, written: Result<Vec<Appended>, Error>) {
-    let mut written = written.map(Vec::into_iter);
-    for (answer, count) in answers {
-        let own = match &mut written {
-            Ok(appended) => Ok(appended.by_ref().take(count).collect()),
-            Err(error) => Err(error.clone()),
-        };
-        // The caller may be gone.
-        let _ = answer.send(own);
-    }
-}
-
-async fn write(database: &Database, messages: Vec<(NewMessage, i64)>) -> Result<Vec<Appended>, Error> {
-    let epoch: Arc<str> = database.epoch().await?;
-    database.write(move |connection| Box::pin(async move { append_all(connection, &epoch, &messages).await })).await
 }

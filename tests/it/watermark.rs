@@ -187,26 +187,3 @@ async fn all_that_a_gap_passes_is_skipped_and_a_frozen_watermark_is_not_written(
         }
     }
 }
-
-#[tokio::test]
-async fn a_proof_of_a_message_that_the_database_has_lost_moves_no_watermark() {
-    for kind in kinds() {
-        let (store, lifecycle) = filled(&kind, 10).await;
-        let before = reports(&store);
-        before.note_in_flight(10, false);
-        // As if the database held 6 messages again, and 7 to 10 were stored since.
-        store.forget_watermarks();
-        let now = reports(&store);
-        now.note_in_flight(7, false);
-        before.note_proven(10);
-        before.note_settled(0, 9);
-        before.note_skipped(8);
-        before.skip_to(9).await.unwrap();
-        assert_eq!(before.begin_first_resume(10), 10);
-        assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(0, &[]), "{}", kind.url);
-        now.note_proven(7);
-        assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(7, &[]), "{}", kind.url);
-        let (store, _) = restarted(&kind, (store, lifecycle)).await;
-        assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(7, &[]), "{}", kind.url);
-    }
-}

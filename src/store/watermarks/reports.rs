@@ -24,12 +24,6 @@ impl Store {
     pub fn watermark_reports(&self, user: &UserId, incarnation: Incarnation) -> WatermarkReports {
         WatermarkReports { store: self.clone(), user: user.clone(), incarnation }
     }
-
-    /// Begins another incarnation, as the database has lost messages: forgets all watermarks that are in memory, and ignores reports about
-    /// messages that were sent before.
-    pub fn forget_watermarks(&self) {
-        self.inner.watermarks.forget_all();
-    }
 }
 
 impl WatermarkReports {
@@ -85,5 +79,37 @@ impl WatermarkReports {
 
     fn change(&self, change: impl FnOnce(&mut Watermark)) {
         self.store.inner.watermarks.users.lock().change(self.incarnation, &self.user, change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::lifecycle::Lifecycle;
+    use crate::store::{Config, Undelivered};
+
+    #[tokio::test]
+    async fn a_proof_of_a_message_that_the_database_has_lost_moves_no_watermark() {
+        let config = Config { url: "sqlite::memory:".into(), max_age: Duration::from_hours(1), max_messages: 100 };
+        let store = Store::open(&config, Clock::system(), &Lifecycle::new()).unwrap();
+        let user = UserId::new("42").unwrap();
+        let reports = || store.watermark_reports(&user, store.incarnation());
+        let before = reports();
+        before.note_in_flight(10, false);
+        // As if the database held 6 messages again, and 7 to 10 were stored since.
+        store.inner.watermarks.forget_all();
+        let now = reports();
+        now.note_in_flight(7, false);
+        before.note_proven(10);
+        before.note_settled(0, 9);
+        before.note_skipped(8);
+        before.skip_to(9).await.unwrap();
+        assert_eq!(before.begin_first_resume(10), 10);
+        assert_eq!(store.undelivered(&user).await.unwrap(), Undelivered::default());
+        now.note_proven(7);
+        assert_eq!(store.undelivered(&user).await.unwrap(), Undelivered { after: 7, skipped: vec![] });
     }
 }

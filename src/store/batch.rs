@@ -1,0 +1,85 @@
+use sqlx::AnyConnection;
+
+use super::{
+    Appended, Error, NewMessage,
+    marks::{self, Mark},
+    writer::{Answer, Append, Work},
+};
+
+/// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last.
+const MESSAGES: usize = 128;
+const BYTES: usize = 4 << 20;
+
+/// What one transaction writes.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<NewMessage>,
+    answers: Vec<(Answer, usize)>,
+    bytes: usize,
+    /// Changes that were made, or failed without harm to the others.
+    changes: Vec<(Changes, sqlx::Result<()>)>,
+}
+
+/// Changes that are made by the same statements.
+pub(super) enum Changes {
+    Marks(Vec<Mark>),
+    Other(Box<dyn Work>),
+}
+
+impl Batch {
+    pub(super) fn append(&mut self, Append { messages, answer }: Append) {
+        // Its caller has been answered that it may not be stored.
+        if answer.is_closed() {
+            return;
+        }
+        self.answers.push((answer, messages.len()));
+        self.bytes += messages.iter().map(NewMessage::bytes).sum::<usize>();
+        self.messages.extend(messages);
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.messages.len() < MESSAGES && self.bytes < BYTES
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn changed(&mut self, changes: Changes, done: sqlx::Result<()>) {
+        self.changes.push((changes, done));
+    }
+
+    /// Answers all: the transaction was committed, or failed.
+    pub(super) fn answer(self, written: Result<Vec<Appended>, Error>) {
+        for (changes, done) in self.changes {
+            let committed = written.as_ref().map(|_| ()).map_err(Clone::clone);
+            changes.answer(&committed.and_then(|()| Ok(done?)));
+        }
+        let mut written = written.map(Vec::into_iter);
+        for (answer, count) in self.answers {
+            let own = match &mut written {
+                Ok(appended) => Ok(appended.by_ref().take(count).collect()),
+                Err(error) => Err(error.clone()),
+            };
+            // The caller may be gone.
+            let _ = answer.send(own);
+        }
+    }
+}
+
+impl Changes {
+    /// Makes them, within a transaction.
+    pub(super) async fn make(&mut self, connection: &mut AnyConnection, now_ms: i64) -> sqlx::Result<()> {
+        match self {
+            Self::Marks(marks) => marks::write(connection, marks, now_ms).await,
+            Self::Other(work) => work.run(connection).await,
+        }
+    }
+
+    pub(super) fn answer(self, committed: &Result<(), Error>) {
+        match self {
+            Self::Marks(marks) => marks.into_iter().for_each(|mark| mark.answer(committed.clone())),
+            Self::Other(work) => work.answer(committed.clone()),
+        }
+    }
+}

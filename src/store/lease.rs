@@ -1,0 +1,138 @@
+//! The lease: one process holds the store at a time. Its generation is a row in the database, and each of its transactions begins with that row:
+//! it checks the generation, counts the write, and locks the row, so that a transaction whose connection was lost ends before the next one begins.
+//!
+//! A database that has fewer writes of the generation than the holder has committed was restored, or is a standby that lagged: the holder takes a
+//! new generation, whose epoch no device has seen. A SQLite file is locked besides; whoever has that lock takes the lease at once. Over
+//! PostgreSQL the lease of a process that was killed ends after [`LEASE`].
+
+use sqlx::{AnyConnection, Row};
+use uuid::Uuid;
+
+use super::{epochs::Generation, source::Kind};
+
+/// How long a lease lasts after the last write, in milliseconds. With [`super::writer::RETRY`] it is less than five seconds.
+const LEASE_MS: i64 = 4_000;
+/// Generations that are remembered: positions of older ones are told not to be recovered.
+const MAX_GENERATIONS: i64 = 10_000;
+const EPOCH_LENGTH: usize = 16;
+
+/// What this process holds.
+pub(super) struct Held {
+    pub(super) generation: i64,
+    /// Transactions of the generation that have surely been committed.
+    writes: i64,
+}
+
+/// Whether a lease could be taken.
+pub(super) enum Taken {
+    Held(Held),
+    /// Another process has it.
+    ByAnother,
+}
+
+/// Whether a transaction may go on.
+pub(super) enum Renewed {
+    /// So many transactions of the generation there are with it; the time of day by the database's clock.
+    Yes { writes: i64, now_ms: i64 },
+    /// Another process has taken the lease, or the database has lost transactions.
+    Lost,
+}
+
+impl Held {
+    /// Renews the lease, as the first statement of a transaction. `clock_ms`: this process's clock, which is SQLite's, too.
+    pub(super) async fn renew(&self, connection: &mut AnyConnection, kind: Kind, clock_ms: i64) -> sqlx::Result<Renewed> {
+        let row = match kind {
+            Kind::Sqlite | Kind::SqliteInMemory => {
+                let sql = "UPDATE lease SET writes = writes + 1 WHERE id = 1 AND generation = ? AND writes >= ? RETURNING writes";
+                sqlx::query(sql).bind(self.generation).bind(self.writes).fetch_optional(connection).await?
+            }
+            Kind::Postgres => {
+                let sql = "UPDATE lease SET writes = writes + 1, ends_at = $3 + (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT \
+                           WHERE id = 1 AND generation = $1 AND writes >= $2 \
+                           RETURNING writes, (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT";
+                let query = sqlx::query(sql).bind(self.generation).bind(self.writes).bind(LEASE_MS);
+                query.fetch_optional(connection).await?
+            }
+        };
+        let Some(row) = row else {
+            return Ok(Renewed::Lost);
+        };
+        let now_ms = if kind == Kind::Postgres { row.try_get(1)? } else { clock_ms };
+        Ok(Renewed::Yes { writes: row.try_get(0)?, now_ms })
+    }
+
+    /// The transaction that made it so many was committed.
+    pub(super) fn committed(&mut self, writes: i64) {
+        self.writes = writes;
+    }
+}
+
+/// Takes the lease if it is free, or this process's. Within a transaction.
+pub(super) async fn take(
+    connection: &mut AnyConnection,
+    kind: Kind,
+    holder: &str,
+    clock_ms: i64,
+) -> sqlx::Result<Taken> {
+    let row = match kind {
+        Kind::Sqlite | Kind::SqliteInMemory => {
+            let sql = "SELECT lease.generation, COALESCE((SELECT MAX(number) FROM generations), 0), 1 FROM lease WHERE id = 1";
+            sqlx::query(sql).fetch_one(&mut *connection).await?
+        }
+        Kind::Postgres => {
+            let sql = "SELECT generation, (SELECT COALESCE(MAX(number), 0) FROM generations), \
+                       CASE WHEN holder IN ('', $1) OR ends_at <= (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT THEN 1::BIGINT ELSE 0::BIGINT END \
+                       FROM lease WHERE id = 1 FOR UPDATE";
+            sqlx::query(sql).bind(holder).fetch_one(&mut *connection).await?
+        }
+    };
+    let (generation, last, is_free): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if is_free == 0 {
+        return Ok(Taken::ByAnother);
+    }
+    let generation = generation.max(last) + 1;
+    let now_ms = now(connection, kind, clock_ms).await?;
+    let sql = "UPDATE lease SET generation = $1, holder = $2, writes = 0, ends_at = $3 WHERE id = 1";
+    let query = sqlx::query(sql).bind(generation).bind(holder).bind(now_ms + LEASE_MS);
+    query.execute(&mut *connection).await?;
+    let epoch = Uuid::new_v4().simple().to_string();
+    let sql = "INSERT INTO generations (number, epoch, began_at) VALUES ($1, $2, $3)";
+    let query = sqlx::query(sql).bind(generation).bind(&epoch[..EPOCH_LENGTH]).bind(now_ms);
+    query.execute(&mut *connection).await?;
+    let sql = "DELETE FROM generations WHERE number <= $1";
+    sqlx::query(sql).bind(generation - MAX_GENERATIONS).execute(connection).await?;
+    Ok(Taken::Held(Held { generation, writes: 0 }))
+}
+
+/// Gives the lease back, so that the next process need not wait for its end.
+pub(super) async fn give_back(connection: &mut AnyConnection, held: &Held) -> sqlx::Result<()> {
+    let sql = "UPDATE lease SET holder = '', ends_at = 0 WHERE id = 1 AND generation = $1";
+    sqlx::query(sql).bind(held.generation).execute(connection).await.map(|_| ())
+}
+
+/// All generations that are known, the last one last.
+pub(super) async fn generations(connection: &mut AnyConnection) -> sqlx::Result<Vec<Generation>> {
+    let sql = "SELECT 0, epoch FROM store WHERE id = 1";
+    let mut rows = sqlx::query(sql).fetch_all(&mut *connection).await?;
+    rows.extend(sqlx::query("SELECT number, epoch FROM generations ORDER BY number").fetch_all(connection).await?);
+    let generation = |row: &sqlx::any::AnyRow| {
+        Ok(Generation { number: row.try_get(0)?, epoch: row.try_get::<String, _>(1)?.into() })
+    };
+    rows.iter().map(generation).collect()
+}
+
+/// Forgets all epochs that were ever given out: devices that come back are told that they may have missed something.
+pub(super) async fn forget_generations(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM generations").execute(&mut *connection).await?;
+    let epoch = Uuid::new_v4().simple().to_string();
+    let sql = "UPDATE store SET epoch = $1 WHERE id = 1";
+    sqlx::query(sql).bind(&epoch[..EPOCH_LENGTH]).execute(connection).await.map(|_| ())
+}
+
+async fn now(connection: &mut AnyConnection, kind: Kind, clock_ms: i64) -> sqlx::Result<i64> {
+    if kind != Kind::Postgres {
+        return Ok(clock_ms);
+    }
+    let sql = "SELECT (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT";
+    sqlx::query(sql).fetch_one(connection).await?.try_get(0)
+}

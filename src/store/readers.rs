@@ -1,0 +1,146 @@
+use std::{
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use sqlx::{AnyConnection, Connection};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+use super::source::Source;
+
+/// Connections for reads.
+const MAX: usize = 4;
+/// A connection that was idle for so long is tested before it is used.
+const TESTED_AFTER: Duration = Duration::from_secs(1);
+/// How long reads share the connections that there are after the database has refused another one.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// A pool of connections for reads. Unlike the library's, it does not insist on more connections than the database gives: reads share those.
+pub(super) struct Readers {
+    source: Arc<Source>,
+    pool: Mutex<Pool>,
+    /// As many as there are idle connections.
+    idle: Semaphore,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<(AnyConnection, Instant)>,
+    /// Connections that are open, or are being opened.
+    open: usize,
+    refused_at: Option<Instant>,
+    /// Connections of before [`Readers::clear`] are not used again.
+    age: u64,
+}
+
+/// A connection that is closed when it is dropped, as it may be in the middle of a read, unless it was given back.
+pub(super) struct Reader<'a> {
+    readers: &'a Readers,
+    connection: Option<AnyConnection>,
+    age: u64,
+    is_done: bool,
+}
+
+impl Readers {
+    pub(super) fn new(source: Arc<Source>) -> Self {
+        Self { source, pool: Mutex::default(), idle: Semaphore::new(0) }
+    }
+
+    /// Opens no more connections than there are, for a while, and closes those that are idle: the database reached its limit.
+    pub(super) fn note_refused(&self) {
+        self.pool.lock().refused_at = Some(Instant::now());
+    }
+
+    /// Closes all connections: those that read now, when they are done.
+    pub(super) fn clear(&self) {
+        let mut pool = self.pool.lock();
+        pool.age += 1;
+        pool.refused_at = None;
+        while let Ok(permit) = self.idle.try_acquire() {
+            permit.forget();
+        }
+        pool.open -= pool.idle.len();
+        let closed = std::mem::take(&mut pool.idle);
+        drop(pool);
+        drop(closed);
+    }
+
+    /// A connection. An error says that none could be opened, and that there is none.
+    pub(super) async fn acquire(&self) -> sqlx::Result<Reader<'_>> {
+        loop {
+            let permit = match self.idle.try_acquire() {
+                Ok(permit) => permit,
+                Err(_) if self.may_open() => match self.open().await {
+                    Ok(reader) => return Ok(reader),
+                    Err(error) if self.pool.lock().open == 0 => return Err(error),
+                    Err(_) => continue,
+                },
+                // It is never closed.
+                Err(_) => self.idle.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?,
+            };
+            if let Some(reader) = self.take(permit).await {
+                return Ok(reader);
+            }
+        }
+    }
+
+    async fn take(&self, permit: SemaphorePermit<'_>) -> Option<Reader<'_>> {
+        permit.forget();
+        let (connection, used_at, age) = {
+            let mut pool = self.pool.lock();
+            let (connection, used_at) = pool.idle.pop()?;
+            (connection, used_at, pool.age)
+        };
+        let mut reader = Reader { readers: self, connection: Some(connection), age, is_done: false };
+        let is_dead = used_at.elapsed() >= TESTED_AFTER && reader.connection()?.ping().await.is_err();
+        (!is_dead).then_some(reader)
+    }
+
+    /// Counts one more connection if there may be one.
+    fn may_open(&self) -> bool {
+        let mut pool = self.pool.lock();
+        let is_refused = pool.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) && pool.open > 0;
+        let may = pool.open < MAX && !is_refused;
+        pool.open += usize::from(may);
+        may
+    }
+
+    /// Opens the connection that was counted.
+    async fn open(&self) -> sqlx::Result<Reader<'_>> {
+        let mut reader = Reader { readers: self, connection: None, age: self.pool.lock().age, is_done: false };
+        let opened = self.source.connect(true).await;
+        if opened.is_err() {
+            self.note_refused();
+        }
+        reader.connection = Some(opened?);
+        Ok(reader)
+    }
+}
+
+impl Reader<'_> {
+    /// There is one until the reader is dropped.
+    pub(super) fn connection(&mut self) -> Option<&mut AnyConnection> {
+        self.connection.as_mut()
+    }
+
+    /// Gives the connection back, for the next read.
+    pub(super) fn give_back(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut pool = self.readers.pool.lock();
+        match self.connection.take().filter(|_| self.is_done && self.age == pool.age) {
+            Some(connection) => pool.idle.push((connection, Instant::now())),
+            None => pool.open -= 1,
+        }
+        // Also without a connection: a read that waits may open one now.
+        self.readers.idle.add_permits(1);
+    }
+}

@@ -1,0 +1,121 @@
+use std::{
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use sqlx::{
+    AnyConnection, ConnectOptions, Executor,
+    any::{AnyConnectOptions, install_default_drivers},
+};
+
+use super::{Config, Error};
+
+/// Where the store is: what `store.url` names.
+pub(super) struct Source {
+    pub(super) kind: Kind,
+    options: AnyConnectOptions,
+    /// The same for a file that must be there.
+    existing: AnyConnectOptions,
+    /// Of SQLite.
+    path: Option<PathBuf>,
+    masked: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    SqliteInMemory,
+    Sqlite,
+    Postgres,
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl Source {
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        install_default_drivers();
+        let url = config.url();
+        let kind = match url.split(':').next() {
+            Some("sqlite") if url.contains(":memory:") => Kind::SqliteInMemory,
+            Some("sqlite") => Kind::Sqlite,
+            Some("postgres" | "postgresql") => Kind::Postgres,
+            Some(_) | None => return Err(Error::Url),
+        };
+        // A file that is not there is made.
+        let created = if kind == Kind::Sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
+        let existing = created.replace("mode=rwc", "mode=rw");
+        let options = |url: &str| Ok::<_, Error>(url.parse::<AnyConnectOptions>().map_err(|_| Error::Url)?.disable_statement_logging());
+        Ok(Self {
+            kind,
+            options: options(&created)?,
+            existing: options(&existing)?,
+            path: config.sqlite_path(),
+            masked: config.masked_url(),
+        })
+    }
+
+    /// Connects. `is_known`: the file was there before, and is not made anew.
+    pub(super) async fn connect(&self, is_known: bool) -> sqlx::Result<AnyConnection> {
+        let options = if is_known { &self.existing } else { &self.options };
+        let mut connection = options.connect().await?;
+        match self.kind {
+            Kind::SqliteInMemory | Kind::Sqlite => {
+                connection.execute("PRAGMA journal_mode = WAL").await?;
+                connection.execute("PRAGMA synchronous = FULL").await?;
+                connection.execute("PRAGMA busy_timeout = 3000").await?;
+            }
+            // It gives up before we do, and then nothing of it happens later.
+            Kind::Postgres => {
+                connection.execute("SET statement_timeout = '7s'").await?;
+                connection.execute("SET idle_in_transaction_session_timeout = '8s'").await?;
+            }
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Which file stands at the path. `None`: none, or the store is not in a file.
+    pub(super) fn file(&self) -> Option<FileId> {
+        let metadata = fs::metadata(self.path()?).ok()?;
+        Some(FileId { device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Whether the write-ahead log is there. What is committed is in it first.
+    pub(super) fn has_log(&self) -> bool {
+        self.path().is_some_and(|path| beside(path, "-wal").exists())
+    }
+
+    /// The file that the process which uses the store locks. `None`: another process has locked it.
+    pub(super) fn lock(&self) -> io::Result<Option<fs::File>> {
+        let Some(path) = self.path() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+impl fmt::Display for Source {
+    /// `store.url` without its password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked)
+    }
+}
