@@ -10,6 +10,7 @@ use super::{
 use crate::hub::{Counts, EntryMeta, FanOut, Frame, RoomGuard, WriteMode};
 use crate::message::{AckRequest, MessageId, Payload, Position, Receipt, RoomName};
 use crate::state::{NewEntry, RetainedValue};
+use crate::store::Incarnation;
 use crate::telemetry;
 
 /// An emit on its way to the connections of a locked room.
@@ -28,17 +29,19 @@ struct Execution<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct InLog<'a> {
     position: &'a Position,
+    /// That of the position's number.
+    incarnation: Incarnation,
     /// A connection may have come to it before, by replaying.
     is_late: bool,
 }
 
 impl<'a> InLog<'a> {
-    pub(super) fn new(position: &'a Position) -> Self {
-        Self { position, is_late: false }
+    pub(super) fn new(position: &'a Position, incarnation: Incarnation) -> Self {
+        Self { position, incarnation, is_late: false }
     }
 
-    pub(super) fn late(position: &'a Position) -> Self {
-        Self { position, is_late: true }
+    pub(super) fn late(position: &'a Position, incarnation: Incarnation) -> Self {
+        Self { position, incarnation, is_late: true }
     }
 }
 
@@ -87,7 +90,9 @@ impl Delivery {
             None
         };
         let position = stored.map(|stored| stored.position).or(in_history.as_ref());
-        let unproven = stored.and_then(|stored| self.begin_unproven(guard, stored.position.number, stored.is_late));
+        let unproven = stored.and_then(|InLog { position, incarnation, is_late }| {
+            self.begin_unproven(guard, (position.number, incarnation), is_late)
+        });
         let Accepted { emit, message_id, received, .. } = accepted;
         let frame = Frame {
             volatile: emit.volatile,

@@ -6,7 +6,7 @@ use std::mem;
 use super::{Delivery, accepted::Published, execute::InLog, log_lanes::PendingAppend, proof::UnprovenFanOut};
 use crate::hub::{EntryMeta, Frame};
 use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName};
-use crate::store::{self, Appended, Store, Window};
+use crate::store::{self, Appended, Incarnation, Store, Window};
 
 /// Late messages of one room that are looked up at one time; those before them are given up.
 const MAX_LATE: u64 = 1_000;
@@ -15,6 +15,8 @@ const PAGE: u32 = 100;
 /// A message of a mailbox that was not published yet.
 pub(super) struct Late {
     pub(super) position: Position,
+    /// That of the position's number.
+    incarnation: Incarnation,
     message: LogEntry,
 }
 
@@ -60,24 +62,33 @@ impl Delivery {
         late: Vec<Late>,
         emits: &mut [Option<(PendingAppend, Appended)>],
     ) {
-        for Late { position, message } in late {
+        for Late { position, incarnation, message } in late {
             let id = message.id;
             let repeats = |emit: &&mut Option<_>| {
                 emit.as_ref().is_some_and(|(_, known)| known_number(known) == Some(position.number))
             };
             match emits.iter_mut().find(repeats).and_then(mem::take) {
-                Some((append, _)) => self.inner.bus.publish(|| self.publish_repeated(room, append, position, id)).await,
-                None => self.inner.bus.publish(|| self.publish_entry(room, position, message)).await,
+                Some((append, _)) => {
+                    let publish = || self.publish_repeated(room, append, (position, incarnation), id);
+                    self.inner.bus.publish(publish).await;
+                }
+                None => self.inner.bus.publish(|| self.publish_entry(room, (position, incarnation), message)).await,
             }
             self.inner.lanes.settle_uncertain(room, id);
         }
     }
 
-    async fn publish_repeated(&self, room: &RoomName, append: PendingAppend, position: Position, id: MessageId) {
+    async fn publish_repeated(
+        &self,
+        room: &RoomName,
+        append: PendingAppend,
+        (position, incarnation): (Position, Incarnation),
+        id: MessageId,
+    ) {
         let PendingAppend { mut accepted, answer, .. } = append;
         accepted.message_id = id;
         let guard = self.hub().lock_room_for_emit(room).await;
-        let published = self.publish_locked(&guard, accepted, Some(InLog::late(&position))).await;
+        let published = self.publish_locked(&guard, accepted, Some(InLog::late(&position, incarnation))).await;
         guard.raise_log_head(position.number);
         let published: Published = published.map(|(receipt, acks)| {
             let Receipt { matched, enqueued, dropped, .. } = receipt;
@@ -87,9 +98,14 @@ impl Delivery {
         let _ = answer.send(published);
     }
 
-    async fn publish_entry(&self, room: &RoomName, position: Position, message: LogEntry) {
+    async fn publish_entry(
+        &self,
+        room: &RoomName,
+        (position, incarnation): (Position, Incarnation),
+        message: LogEntry,
+    ) {
         let guard = self.hub().lock_room_for_emit(room).await;
-        let unproven = self.begin_unproven(&guard, position.number, true);
+        let unproven = self.begin_unproven(&guard, (position.number, incarnation), true);
         let frame = Frame {
             entry: Some(EntryMeta::new(message.id, room, &position)),
             unproven: unproven.as_ref().map(UnprovenFanOut::message),
@@ -130,7 +146,10 @@ fn known_number(appended: &Appended) -> Option<u64> {
 }
 
 async fn with_positions(store: &Store, messages: Vec<LogEntry>) -> Result<Vec<Late>, store::Error> {
-    let begin = store.position(0).await?;
-    let late = |message: LogEntry| Late { position: Position { number: message.number, ..begin.clone() }, message };
+    let (begin, incarnation) = (store.position(0).await?, store.incarnation());
+    let late = |message: LogEntry| {
+        let position = Position { number: message.number, ..begin.clone() };
+        Late { position, incarnation, message }
+    };
     Ok(messages.into_iter().map(late).collect())
 }

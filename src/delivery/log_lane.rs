@@ -16,7 +16,7 @@ use super::{
 use crate::hub::RoomGuard;
 use crate::message::{Receipt, RoomName};
 use crate::state::Claim;
-use crate::store::{self, Appended, Store};
+use crate::store::{self, Appended, Incarnation, Store};
 
 impl Delivery {
     /// Whether emits can be stored at all.
@@ -102,6 +102,8 @@ impl Delivery {
             }
             return;
         };
+        // Read after the answer: the store begins another one before it answers an append to a database that has lost messages.
+        let incarnation = store.incarnation();
         let ids: Vec<_> = appends.iter().map(|append| append.accepted.message_id).collect();
         let _guard = guard_on_unwind(ids, |ids| self.inner.lanes.note_uncertain(room, ids.into_iter()));
         let is_one = appends.len() == 1;
@@ -109,7 +111,8 @@ impl Delivery {
         self.publish_late(room, late, &mut appends).await;
         for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().flatten() {
             accepted.emit.alone &= is_one;
-            let published = self.inner.bus.publish(|| self.publish_appended(room, accepted, appended)).await;
+            let published =
+                self.inner.bus.publish(|| self.publish_appended(room, accepted, appended, incarnation)).await;
             // The caller may be gone.
             let _ = answer.send(published);
         }
@@ -136,11 +139,17 @@ impl Delivery {
         Ok((appended, late))
     }
 
-    async fn publish_appended(&self, room: &RoomName, accepted: Accepted, appended: Appended) -> Published {
+    async fn publish_appended(
+        &self,
+        room: &RoomName,
+        accepted: Accepted,
+        appended: Appended,
+        incarnation: Incarnation,
+    ) -> Published {
         match appended {
             Appended::New { position } => {
                 let guard = self.hub().lock_room_for_emit(room).await;
-                let published = self.publish_locked(&guard, accepted, Some(InLog::new(&position))).await;
+                let published = self.publish_locked(&guard, accepted, Some(InLog::new(&position, incarnation))).await;
                 guard.raise_log_head(position.number);
                 let (receipt, acks) = published?;
                 Ok((Receipt { stored: true, position: Some(position), ..receipt }, acks))

@@ -60,8 +60,6 @@ mod missed;
 
 mod replay;
 
-mod first_resume_grace;
-
 mod overload;
 
 mod ready_deadlines;

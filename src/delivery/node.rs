@@ -5,7 +5,6 @@ use transport::QueuedBytes;
 use super::{
     collapse_windows::Collapse,
     config::{self, CollapseConfig, HistoryConfig, RetainConfig, RoomConfig},
-    first_resume_grace::FirstResumeGrace,
     log_lanes::LogLanes,
     ready_deadlines::ReadyDeadlines,
 };
@@ -63,7 +62,6 @@ pub(super) struct Inner {
     pub(super) history: History,
     pub(super) store: Option<Store>,
     pub(super) lanes: LogLanes,
-    pub(super) first_resume_grace: FirstResumeGrace,
     pub(super) ready_deadlines: ReadyDeadlines,
     /// Emits so far.
     pub(super) accepted: AtomicU64,
@@ -85,7 +83,6 @@ impl Delivery {
             history: config::history(rooms, history),
             store,
             lanes: LogLanes::default(),
-            first_resume_grace: FirstResumeGrace::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),

@@ -3,12 +3,11 @@ use std::sync::Arc;
 use super::Delivery;
 use crate::hub::{Counts, RoomGuard, Unproven};
 use crate::message::UserId;
-use crate::store::Store;
+use crate::store::{Incarnation, WatermarkReports};
 
 /// A message of a user's own mailbox: connections report to the store whether their devices have received it.
 pub(super) struct OwnMessage {
-    pub(super) store: Store,
-    pub(super) user: UserId,
+    pub(super) reports: WatermarkReports,
     pub(super) number: u64,
     /// It may be noted as skipped: it is not sent for the first time.
     pub(super) may_be_skipped: bool,
@@ -16,15 +15,15 @@ pub(super) struct OwnMessage {
 
 impl Unproven for OwnMessage {
     fn sent(&self) {
-        self.store.note_in_flight(&self.user, self.number, self.may_be_skipped);
+        self.reports.note_in_flight(self.number, self.may_be_skipped);
     }
 
     fn proven(&self) {
-        self.store.note_proven(&self.user, self.number);
+        self.reports.note_proven(self.number);
     }
 
     fn lost(&self) {
-        self.store.note_lost(&self.user, self.number);
+        self.reports.note_lost(self.number);
     }
 }
 
@@ -38,12 +37,17 @@ pub(super) struct UnprovenFanOut {
 
 impl Delivery {
     /// Begins to send a stored message to a locked room. `None`: the room is not a user's own mailbox, or the user has no connection.
-    /// `is_late`: a connection may have come to the message before, by replaying.
-    pub(super) fn begin_unproven(&self, guard: &RoomGuard<'_>, number: u64, is_late: bool) -> Option<UnprovenFanOut> {
+    /// `incarnation`: that of the number. `is_late`: a connection may have come to the message before, by replaying.
+    pub(super) fn begin_unproven(
+        &self,
+        guard: &RoomGuard<'_>,
+        (number, incarnation): (u64, Incarnation),
+        is_late: bool,
+    ) -> Option<UnprovenFanOut> {
         let (room, connections) = (guard.room(), guard.connections() as u64);
-        let store = self.store().filter(|_| connections > 0 && self.is_users_mailbox(room))?.clone();
-        let user = UserId::new(room.user()?).ok()?;
-        let message = Arc::new(OwnMessage { store, user, number, may_be_skipped: is_late });
+        let store = self.store().filter(|_| connections > 0 && self.is_users_mailbox(room))?;
+        let reports = store.watermark_reports(&UserId::new(room.user()?).ok()?, incarnation);
+        let message = Arc::new(OwnMessage { reports, number, may_be_skipped: is_late });
         message.sent();
         Some(UnprovenFanOut { message, connections, is_done: false })
     }
@@ -62,8 +66,8 @@ impl UnprovenFanOut {
     }
 
     fn note(&self, is_partial: bool) {
-        let OwnMessage { store, user, number, .. } = &*self.message;
-        store.note_published(user, *number, is_partial);
+        let OwnMessage { reports, number, .. } = &*self.message;
+        reports.note_published(*number, is_partial);
     }
 }
 

@@ -4,14 +4,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Delivery,
-    first_resume_grace::GRACE,
     log_lane::published_head,
     proof::OwnMessage,
     resumed::{ReplayFrom, Resumed},
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};
-use crate::store::{self, Store, Undelivered, Window};
+use crate::store::{self, Store, Undelivered, WatermarkReports, Window};
 
 /// Messages that are read at one time, fewer if they are large.
 const PAGE: usize = 200;
@@ -29,6 +28,8 @@ pub(super) struct Replay<'a> {
     member: &'a Arc<Member>,
     room: &'a RoomName,
     from: &'a ReplayFrom,
+    /// Set if the room is the user's own mailbox: what the user's devices have proven.
+    reports: Option<WatermarkReports>,
     /// Up to here all was given; none: nothing was looked at yet.
     cursor: Option<u64>,
     /// Up to the cursor these are still to be given: no device of the user has proven them.
@@ -91,7 +92,9 @@ impl<'a> Replay<'a> {
         room: &'a RoomName,
         from: &'a ReplayFrom,
     ) -> Self {
-        Self { delivery, member, room, from, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
+        let store = delivery.store().filter(|_| delivery.is_users_mailbox(room));
+        let reports = store.map(|store| store.watermark_reports(member.user(), store.incarnation()));
+        Self { delivery, member, room, from, reports, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
     }
 
     /// Waits for the store if need be. `None`: the connection has gone, or left the room.
@@ -243,13 +246,8 @@ impl<'a> Replay<'a> {
                 let user = self.member.user();
                 let Undelivered { after, skipped } =
                     if head.number == 0 { Undelivered::default() } else { store.undelivered(user).await? };
-                let begin = if self.member.connection().resumes() {
-                    // Until it knows where it stands, what it was given may not have arrived.
-                    store.freeze_watermark(user, GRACE);
-                    self.delivery.inner.first_resume_grace.begin(user, after)
-                } else {
-                    after
-                };
+                let reports = self.reports.as_ref().filter(|_| self.member.connection().resumes());
+                let begin = reports.map_or(after, |reports| reports.begin_first_resume(after));
                 // Those after it are replayed in order anyway.
                 self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect();
                 begin
@@ -328,8 +326,8 @@ impl<'a> Replay<'a> {
             head.number = number;
             guard.begin_buffering(self.member);
             drop(guard);
-            if let Some(store) = self.notes() {
-                store.skip_to(self.member.user(), head.number).await?;
+            if let Some(reports) = &self.reports {
+                reports.skip_to(head.number).await?;
             }
             let guard = self.delivery.hub().lock_room(self.room).await;
             if !self.member.is_replaying(self.room) {
@@ -342,27 +340,22 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The store, if this is the user's own mailbox: it notes what the user's devices have proven.
-    fn notes(&self) -> Option<&Store> {
-        self.delivery.store().filter(|_| self.delivery.is_users_mailbox(self.room))
-    }
-
     fn unproven(&self, number: u64) -> Option<Arc<dyn Unproven>> {
-        let (store, user) = (self.notes()?.clone(), self.member.user().clone());
-        Some(Arc::new(OwnMessage { store, user, number, may_be_skipped: true }))
+        let reports = self.reports.clone()?;
+        Some(Arc::new(OwnMessage { reports, number, may_be_skipped: true }))
     }
 
     /// Messages up to this one that were not given need no proof: the device has seen them, or they are not for the user.
     fn note_settled(&self, number: u64) {
-        if let Some(store) = self.notes().filter(|_| number > 0) {
-            store.note_settled(self.member.user(), self.last_given, number);
+        if let Some(reports) = self.reports.as_ref().filter(|_| number > 0) {
+            reports.note_settled(self.last_given, number);
         }
     }
 
     /// The device does not listen for a message, or cannot receive it: the next one may.
     fn note_not_for_it(&self, number: u64) {
-        if let Some(store) = self.notes() {
-            store.note_skipped(self.member.user(), number);
+        if let Some(reports) = &self.reports {
+            reports.note_skipped(number);
             self.note_settled(number);
         }
     }

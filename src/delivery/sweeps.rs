@@ -23,7 +23,6 @@ impl Delivery {
     /// Forgets what has ended, in steps that are short, since each has a lock: others get a chance to run in between.
     async fn sweep(&self) {
         self.close_late();
-        self.inner.first_resume_grace.sweep();
         while self.inner.idempotency.sweep() {
             yield_now().await;
         }

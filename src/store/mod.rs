@@ -57,10 +57,8 @@ mod count;
 
 mod delete;
 
-mod watermark;
-
-mod delivered;
-pub use delivered::Undelivered;
+mod watermarks;
+pub use watermarks::{Incarnation, Undelivered, WatermarkReports};
 
 mod steady_clock;
 
@@ -68,11 +66,10 @@ mod retention;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{database::Database, delivered::Delivered, lookups::Lookups};
+use self::{database::Database, lookups::Lookups, watermarks::Watermarks};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::message::Position;
@@ -86,9 +83,7 @@ pub struct Store {
 struct Inner {
     database: Database,
     lookups: Lookups,
-    delivered: Mutex<Delivered>,
-    /// Held while watermarks or skipped messages are written.
-    writing_watermarks: tokio::sync::Mutex<()>,
+    watermarks: Watermarks,
     config: Config,
     closed: CancellationToken,
 }
@@ -103,14 +98,19 @@ impl Store {
             inner: Arc::new(Inner {
                 database,
                 lookups,
-                delivered: Mutex::default(),
-                writing_watermarks: tokio::sync::Mutex::default(),
+                watermarks: Watermarks::default(),
                 config: config.clone(),
                 closed,
             }),
         };
+        let inner = Arc::downgrade(&store.inner);
+        store.on_new_epoch(move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.watermarks.forget_all();
+            }
+        });
         lifecycle.spawn_vital("store retention", retention::run(store.clone()));
-        lifecycle.spawn_vital("store watermarks", delivered::run(store.clone()));
+        lifecycle.spawn_vital("store watermarks", watermarks::run(store.clone()));
         Ok(store)
     }
 

@@ -3,7 +3,7 @@
 use bugle::proto::v1::{EmitOptions, EmitToUserRequest};
 use tonic::Code;
 
-use crate::harness::{Backend, TestServer, answer, raw_http, refused, to_everyone, to_room, to_user};
+use crate::harness::{Backend, TestServer, answer, deadline, raw_http, refused, to_everyone, to_room, to_user};
 
 async fn get(server: &TestServer, path: &str) -> (String, String) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");

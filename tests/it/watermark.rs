@@ -5,13 +5,17 @@ use std::time::Duration;
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::UserId;
-use bugle::store::{Store, Undelivered};
+use bugle::store::{Store, Undelivered, WatermarkReports};
 
 use super::store::{Kind, kinds, message, open_with, position};
 use crate::harness::deadline;
 
 fn user() -> UserId {
     UserId::new("42").expect("a name")
+}
+
+fn reports(store: &Store) -> WatermarkReports {
+    store.watermark_reports(&user(), store.incarnation())
 }
 
 fn undelivered(after: u64, skipped: &[u64]) -> Undelivered {
@@ -45,10 +49,10 @@ async fn restarted(kind: &Kind, (store, lifecycle): (Store, Lifecycle)) -> (Stor
 async fn the_watermark_moves_at_the_proof_and_not_before() {
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 3).await;
-        store.note_in_flight(&user(), 1, false);
-        store.note_in_flight(&user(), 2, false);
+        reports(&store).note_in_flight(1, false);
+        reports(&store).note_in_flight(2, false);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(0, &[]), "{}", kind.url);
-        store.note_proven(&user(), 1);
+        reports(&store).note_proven(1);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(1, &[]));
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(1, &[]), "2 was never proven");
@@ -60,19 +64,19 @@ async fn an_unproven_message_below_a_proven_one_is_skipped_until_it_is_proven() 
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 4).await;
         for number in 1..=4 {
-            store.note_in_flight(&user(), number, false);
+            reports(&store).note_in_flight(number, false);
         }
-        store.note_proven(&user(), 1);
-        store.note_proven(&user(), 4);
+        reports(&store).note_proven(1);
+        reports(&store).note_proven(4);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[2, 3]), "{}", kind.url);
-        store.note_proven(&user(), 2);
+        reports(&store).note_proven(2);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[3]));
         let (store, lifecycle) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[3]), "{}", kind.url);
         // The next device is given it.
-        store.note_in_flight(&user(), 3, true);
+        reports(&store).note_in_flight(3, true);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[3]));
-        store.note_proven(&user(), 3);
+        reports(&store).note_proven(3);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[]));
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[]), "{}", kind.url);
@@ -83,12 +87,12 @@ async fn an_unproven_message_below_a_proven_one_is_skipped_until_it_is_proven() 
 async fn a_proof_clears_a_skip_that_was_written_while_the_message_was_in_flight() {
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 2).await;
-        store.note_in_flight(&user(), 1, false);
-        store.note_in_flight(&user(), 2, false);
-        store.note_proven(&user(), 2);
+        reports(&store).note_in_flight(1, false);
+        reports(&store).note_in_flight(2, false);
+        reports(&store).note_proven(2);
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[1]), "{}", kind.url);
-        store.note_proven(&user(), 1);
+        reports(&store).note_proven(1);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[]));
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[]), "{}", kind.url);
@@ -100,14 +104,14 @@ async fn a_lost_message_stays_skipped_below_the_watermark_and_undelivered_above_
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 3).await;
         for number in 1..=3 {
-            store.note_in_flight(&user(), number, false);
+            reports(&store).note_in_flight(number, false);
         }
-        store.note_in_flight(&user(), 1, true);
-        store.note_proven(&user(), 2);
-        store.note_lost(&user(), 1);
-        store.note_lost(&user(), 3);
+        reports(&store).note_in_flight(1, true);
+        reports(&store).note_proven(2);
+        reports(&store).note_lost(1);
+        reports(&store).note_lost(3);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[1]), "{}", kind.url);
-        store.note_lost(&user(), 1);
+        reports(&store).note_lost(1);
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[1]), "{}", kind.url);
     }
@@ -118,13 +122,13 @@ async fn a_message_that_a_live_connection_was_not_sent_is_skipped_once_the_other
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 2).await;
         // The publisher, and one connection.
-        store.note_in_flight(&user(), 1, false);
-        store.note_in_flight(&user(), 1, false);
-        store.note_published(&user(), 1, true);
-        store.note_lost(&user(), 1);
+        reports(&store).note_in_flight(1, false);
+        reports(&store).note_in_flight(1, false);
+        reports(&store).note_published(1, true);
+        reports(&store).note_lost(1);
         // The other connection gets the next one.
-        store.note_in_flight(&user(), 2, false);
-        store.note_proven(&user(), 2);
+        reports(&store).note_in_flight(2, false);
+        reports(&store).note_proven(2);
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[1]), "{}", kind.url);
     }
@@ -134,12 +138,12 @@ async fn a_message_that_a_live_connection_was_not_sent_is_skipped_once_the_other
 async fn a_message_that_needs_no_proof_moves_the_watermark_past_nothing_in_flight() {
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 3).await;
-        store.note_in_flight(&user(), 1, false);
-        store.note_settled(&user(), 1, 2);
+        reports(&store).note_in_flight(1, false);
+        reports(&store).note_settled(1, 2);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(0, &[]), "{}", kind.url);
-        store.note_proven(&user(), 1);
+        reports(&store).note_proven(1);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(2, &[]), "it moves with the next proof");
-        store.note_settled(&user(), 0, 3);
+        reports(&store).note_settled(0, 3);
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(3, &[]), "{}", kind.url);
     }
@@ -149,12 +153,12 @@ async fn a_message_that_needs_no_proof_moves_the_watermark_past_nothing_in_fligh
 async fn what_was_proven_before_is_not_skipped_when_a_device_that_gets_it_again_loses_it() {
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 3).await;
-        store.note_settled(&user(), 0, 2);
+        reports(&store).note_settled(0, 2);
         let (store, lifecycle) = restarted(&kind, (store, lifecycle)).await;
-        store.note_in_flight(&user(), 1, true);
-        store.note_in_flight(&user(), 3, false);
-        store.note_proven(&user(), 3);
-        store.note_lost(&user(), 1);
+        reports(&store).note_in_flight(1, true);
+        reports(&store).note_in_flight(3, false);
+        reports(&store).note_proven(3);
+        reports(&store).note_lost(1);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(3, &[]), "{}", kind.url);
         let (store, _) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(3, &[]), "{}", kind.url);
@@ -165,17 +169,17 @@ async fn what_was_proven_before_is_not_skipped_when_a_device_that_gets_it_again_
 async fn all_that_a_gap_passes_is_skipped_and_a_frozen_watermark_is_not_written() {
     for kind in kinds() {
         let (store, lifecycle) = filled(&kind, 4).await;
-        store.note_in_flight(&user(), 1, false);
-        store.note_proven(&user(), 1);
-        store.note_in_flight(&user(), 2, false);
-        store.skip_to(&user(), 3).await.unwrap();
+        reports(&store).note_in_flight(1, false);
+        reports(&store).note_proven(1);
+        reports(&store).note_in_flight(2, false);
+        reports(&store).skip_to(3).await.unwrap();
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(3, &[2, 3]), "{}", kind.url);
-        store.note_proven(&user(), 2);
+        reports(&store).note_proven(2);
         let (store, lifecycle) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(3, &[3]), "{}", kind.url);
-        store.freeze_watermark(&user(), Duration::from_mins(1));
-        store.note_in_flight(&user(), 4, false);
-        store.note_proven(&user(), 4);
+        assert_eq!(reports(&store).begin_first_resume(3), 3);
+        reports(&store).note_in_flight(4, false);
+        reports(&store).note_proven(4);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[3]));
         if !kind.url.contains("memory") {
             let (store, _) = restarted(&kind, (store, lifecycle)).await;

@@ -5,23 +5,43 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How far the messages of one user's own mailbox were given to their devices: what is in flight now, and what the database does not
-/// hold yet.
+/// How soon a device that resumes for the first time comes back if its connection breaks before it is told a position.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
+/// The watermark of one user: what is in flight now, and what the database does not hold yet.
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
-    /// Each message up to here was proven by a connection, is skipped, or is not for the user. 0: only the database knows.
-    pub(super) position: u64,
+    /// Each message up to here is proven, settled, skipped or gone. 0: only the database knows.
+    position: u64,
     /// The position that the database holds, as far as is known.
     written: u64,
     /// Messages that connections were sent and that no connection has proven, by number. As many as `transport::InFlight` allows each.
     in_flight: BTreeMap<u64, Flight>,
     settling: Option<Settling>,
     /// Skipped messages that are not in the database yet.
-    pub(super) skipped: BTreeSet<u64>,
+    skipped: BTreeSet<u64>,
     /// Proven messages that the database may still hold as skipped.
-    pub(super) cleared: BTreeSet<u64>,
-    /// Until then the database keeps its position.
-    frozen_until: Option<Instant>,
+    cleared: BTreeSet<u64>,
+    first_resume: Option<FirstResume>,
+}
+
+/// The grace of devices that have resumed for the first time lately.
+#[derive(Clone, Copy, Debug)]
+struct FirstResume {
+    /// Where such a device begins.
+    begin: u64,
+    until: Instant,
+}
+
+/// What the database does not hold of one user.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unwritten {
+    pub(super) skipped: Vec<u64>,
+    /// All skipped messages up to it are in `skipped`, or in the database.
+    pub(super) position: Option<u64>,
+    pub(super) cleared: Vec<u64>,
+    /// There is more.
+    pub(super) has_more: bool,
 }
 
 #[derive(Debug, Default)]
@@ -133,29 +153,65 @@ impl Watermark {
         }
     }
 
-    /// Keeps the database's position as it is for a while.
-    pub(super) fn freeze(&mut self, how_long: Duration) {
-        self.frozen_until = Some(Instant::now() + how_long);
+    /// A device resumes for the first time: begins the grace, or prolongs it. `after`: the watermark. Returns the position after which the
+    /// device is given messages, which is the same for all such devices of the grace.
+    pub(super) fn begin_first_resume(&mut self, after: u64, now: Instant) -> u64 {
+        let begin = match self.first_resume {
+            Some(FirstResume { begin, until }) if now < until => begin.min(after),
+            Some(_) | None => after,
+        };
+        self.first_resume = Some(FirstResume { begin, until: now + GRACE });
+        begin
     }
 
-    /// The position that is to be written, if any.
-    pub(super) fn unwritten(&self, now: Instant) -> Option<u64> {
-        (self.position > self.written && !self.is_frozen(now)).then_some(self.position)
+    /// Ends the grace if its time has come.
+    pub(super) fn end_first_resume(&mut self, now: Instant) {
+        self.first_resume = self.first_resume.filter(|grace| now < grace.until);
     }
 
-    /// The database holds this position.
-    pub(super) fn written(&mut self, position: u64) {
-        self.written = self.written.max(position);
+    /// The position, the skipped messages and the cleared ones, as far as the database may not hold them.
+    pub(super) fn known(&self) -> (u64, BTreeSet<u64>, BTreeSet<u64>) {
+        (self.position, self.skipped.clone(), self.cleared.clone())
+    }
+
+    pub(super) fn cleared(&self) -> &BTreeSet<u64> {
+        &self.cleared
+    }
+
+    /// At most `max` rows of what is to be written, and one more for the position.
+    pub(super) fn unwritten(&self, max: usize) -> Unwritten {
+        let skipped: Vec<_> = self.skipped.iter().copied().take(max).collect();
+        let has_all_skipped = skipped.len() == self.skipped.len();
+        let position = self.has_unwritten_position().then_some(self.position).filter(|_| has_all_skipped);
+        let cleared: Vec<_> = self.cleared.iter().copied().take(max - skipped.len()).collect();
+        let has_more = !has_all_skipped || cleared.len() < self.cleared.len();
+        Unwritten { skipped, position, cleared, has_more }
+    }
+
+    /// The database holds this.
+    pub(super) fn written(&mut self, unwritten: &Unwritten) {
+        for number in &unwritten.skipped {
+            self.skipped.remove(number);
+        }
+        self.written = self.written.max(unwritten.position.unwrap_or_default());
+        for number in &unwritten.cleared {
+            self.cleared.remove(number);
+        }
+    }
+
+    /// Whether something is to be written now.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.has_unwritten_position() || !self.skipped.is_empty() || !self.cleared.is_empty()
     }
 
     /// Whether the database knows everything.
-    pub(super) fn is_idle(&self, now: Instant) -> bool {
-        let is_written = self.position <= self.written && self.skipped.is_empty() && self.cleared.is_empty();
-        is_written && self.in_flight.is_empty() && !self.is_frozen(now)
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_unwritten() && self.in_flight.is_empty() && self.first_resume.is_none()
     }
 
-    fn is_frozen(&self, now: Instant) -> bool {
-        self.frozen_until.is_some_and(|until| until > now)
+    /// During the grace the database keeps its position.
+    fn has_unwritten_position(&self) -> bool {
+        self.position > self.written && self.first_resume.is_none()
     }
 }
 
@@ -217,16 +273,42 @@ mod tests {
 
     #[test]
     fn it_is_idle_once_all_is_written_and_nothing_is_in_flight() {
-        let (mut watermark, now) = (Watermark::default(), Instant::now());
+        let mut watermark = Watermark::default();
         watermark.sent(1, false);
-        assert!(!watermark.is_idle(now));
+        assert!(!watermark.is_idle() && !watermark.is_unwritten());
         watermark.proven(1);
-        assert_eq!(watermark.unwritten(now), Some(1));
-        watermark.written(1);
-        assert!(watermark.is_idle(now));
-        watermark.freeze(Duration::from_secs(1));
-        assert!(!watermark.is_idle(now) && watermark.is_idle(now + Duration::from_mins(1)));
-        watermark.advance(2);
-        assert_eq!((watermark.unwritten(now), watermark.unwritten(now + Duration::from_mins(1))), (None, Some(2)));
+        let unwritten = watermark.unwritten(10);
+        assert_eq!(unwritten, Unwritten { position: Some(1), ..Unwritten::default() });
+        watermark.written(&unwritten);
+        assert!(watermark.is_idle());
+    }
+
+    #[test]
+    fn devices_that_resume_for_the_first_time_begin_at_one_place_and_freeze_the_written_position_for_the_grace() {
+        let (mut watermark, now) = (Watermark::default(), Instant::now());
+        watermark.advance(3);
+        assert_eq!(watermark.begin_first_resume(3, now), 3);
+        watermark.advance(9);
+        assert_eq!(watermark.begin_first_resume(9, now + GRACE / 2), 3);
+        assert!(!watermark.is_unwritten() && !watermark.is_idle());
+        watermark.end_first_resume(now + GRACE);
+        assert!(!watermark.is_unwritten(), "the second one has prolonged it");
+        assert_eq!(watermark.begin_first_resume(9, now + GRACE * 2), 9, "the grace is over");
+        watermark.end_first_resume(now + GRACE * 3);
+        assert_eq!(watermark.unwritten(1).position, Some(9));
+    }
+
+    #[test]
+    fn the_position_is_written_with_the_last_of_the_skipped_messages_that_it_has_passed() {
+        let mut watermark = Watermark::default();
+        (1..=5).for_each(|number| watermark.sent(number, false));
+        watermark.proven(5);
+        let first = watermark.unwritten(3);
+        assert_eq!((&*first.skipped, first.position, first.has_more), (&[1, 2, 3][..], None, true));
+        watermark.written(&first);
+        watermark.proven(2);
+        let second = watermark.unwritten(3);
+        assert_eq!((&*second.skipped, second.position, &*second.cleared), (&[4][..], Some(5), &[2][..]));
+        assert!(!second.has_more);
     }
 }

@@ -1,0 +1,87 @@
+use std::collections::BTreeSet;
+
+use sqlx::Row;
+
+use super::{
+    super::{Error, Store, lookups::Written},
+    users::Incarnation,
+    watermark::Watermark,
+};
+use crate::message::{RoomName, UserId};
+
+/// What no device of a user has proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// All messages after this position.
+    pub after: u64,
+    /// Of those up to it, the skipped ones, in order.
+    pub skipped: Vec<u64>,
+}
+
+impl Store {
+    /// What no device of a user has proven.
+    pub async fn undelivered(&self, user: &UserId) -> Result<Undelivered, Error> {
+        loop {
+            let incarnation = self.incarnation();
+            let undelivered = self.read_undelivered(user).await?;
+            // Otherwise what was in memory and what is in the database do not belong together.
+            if self.incarnation() == incarnation {
+                return Ok(undelivered);
+            }
+        }
+    }
+
+    async fn read_undelivered(&self, user: &UserId) -> Result<Undelivered, Error> {
+        // Before the database is read: what the writer moves there meanwhile is found in both places, not in none.
+        let known = self.inner.watermarks.users.lock().get(user).map(Watermark::known);
+        let (position, skipped, mut cleared) = known.unwrap_or_default();
+        let Written { watermark: written, has_skipped } = self.written_watermark(user).await?;
+        // Up to there the database knows best.
+        let mut all: BTreeSet<u64> = skipped.into_iter().filter(|number| *number > written).collect();
+        if has_skipped {
+            all.extend(self.skipped_of(user).await?);
+        }
+        if let Some(watermark) = self.inner.watermarks.users.lock().get(user) {
+            cleared.extend(watermark.cleared());
+        }
+        let after = position.max(written);
+        let skipped = all.into_iter().filter(|number| *number <= after && !cleared.contains(number)).collect();
+        Ok(Undelivered { after, skipped })
+    }
+
+    async fn skipped_of(&self, user: &UserId) -> Result<Vec<u64>, Error> {
+        let owner = user.clone();
+        let read = self.inner.database.read(move |connection| {
+            Box::pin(async move {
+                let sql = "SELECT position FROM passed_over WHERE user_id = $1 ORDER BY position LIMIT 10000";
+                sqlx::query(sql).bind(owner.as_str()).fetch_all(connection).await
+            })
+        });
+        let numbers = read.await?;
+        Ok(numbers.iter().map(|row| row.try_get::<i64, _>(0).map(i64::cast_unsigned)).collect::<sqlx::Result<_>>()?)
+    }
+}
+
+/// Notes all undelivered messages of a user up to a position as skipped. The caller holds [`super::Watermarks::writing`].
+pub(super) async fn skip_in_database(
+    store: &Store,
+    user: &UserId,
+    incarnation: Incarnation,
+    position: u64,
+) -> Result<(), Error> {
+    let Undelivered { after, .. } = store.undelivered(user).await?;
+    let (of_store, owner) = (store.clone(), user.clone());
+    let write = store.inner.database.write(move |connection| {
+        Box::pin(async move {
+            if of_store.incarnation() != incarnation {
+                return Ok(());
+            }
+            let sql = "INSERT INTO passed_over (user_id, position) SELECT $1, position FROM messages \
+                       WHERE room = $2 AND position > $3 AND position <= $4 ON CONFLICT (user_id, position) DO NOTHING";
+            let query = sqlx::query(sql).bind(owner.as_str()).bind(RoomName::of_user(&owner).to_string());
+            let query = query.bind(after.cast_signed()).bind(position.cast_signed());
+            query.execute(connection).await.map(|_| ())
+        })
+    });
+    write.await
+}

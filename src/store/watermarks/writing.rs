@@ -1,0 +1,126 @@
+use std::{sync::Arc, time::Duration};
+
+use sqlx::AnyConnection;
+use tokio::{task::yield_now, time::MissedTickBehavior};
+
+use super::{
+    super::{
+        Error, Store,
+        append::{chunks, rows, statement},
+    },
+    users::Chunk,
+};
+use crate::message::UserId;
+
+/// How often watermarks are written: after a crash, what devices have proven since comes again.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Rows of one transaction, and users that are looked at with the mutex held.
+const MAX_ROWS: usize = 512;
+
+/// Writes the watermarks now and then, and at the end.
+pub(in crate::store) async fn run(store: Store) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let closed = tokio::select! {
+            _ = tick.tick() => false,
+            () = store.inner.closed.cancelled() => true,
+        };
+        while store.inner.watermarks.users.lock().end_graces(MAX_ROWS) {
+            yield_now().await;
+        }
+        // What could not be written is tried again the next time.
+        let _ = store.write_watermarks().await;
+        if closed {
+            // Nobody else has anything to write.
+            store.inner.database.close();
+            return;
+        }
+    }
+}
+
+impl Store {
+    /// Writes what is dirty now, in transactions that are small: messages are not to wait for all of it.
+    async fn write_watermarks(&self) -> Result<(), Error> {
+        let watermarks = &self.inner.watermarks;
+        let mut left = watermarks.users.lock().count_dirty();
+        while left > 0 {
+            let _writing = watermarks.writing.lock().await;
+            let chunk = Arc::new(watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
+            let written = self.write_chunk(chunk.clone()).await;
+            let mut users = watermarks.users.lock();
+            match &written {
+                Ok(()) => users.written(&chunk),
+                Err(_) => users.not_written(&chunk),
+            }
+            drop(users);
+            written?;
+        }
+        Ok(())
+    }
+
+    async fn write_chunk(&self, chunk: Arc<Chunk>) -> Result<(), Error> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let store = self.clone();
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                // The database has lost messages since the chunk was taken.
+                if store.incarnation() != chunk.incarnation {
+                    return Ok(());
+                }
+                // First, as it is compared with the position before.
+                insert_skipped(connection, &chunk.skipped()).await?;
+                upsert_positions(connection, &chunk.positions()).await?;
+                delete_skipped(connection, &chunk.cleared()).await
+            })
+        });
+        write.await
+    }
+}
+
+/// What the watermark in the database has passed is not skipped anew: it was proven, or is skipped already.
+async fn insert_skipped(connection: &mut AnyConnection, skipped: &[(UserId, u64)]) -> sqlx::Result<()> {
+    let sql = |rows: String| {
+        format!(
+            "WITH skipped (user_id, position) AS (VALUES {rows}) \
+             INSERT INTO passed_over (user_id, position) SELECT user_id, position FROM skipped \
+             WHERE NOT EXISTS (SELECT 1 FROM delivered_marks WHERE delivered_marks.user_id = skipped.user_id \
+             AND delivered_marks.position >= skipped.position) ON CONFLICT (user_id, position) DO NOTHING"
+        )
+    };
+    execute_with(connection, skipped, sql).await
+}
+
+async fn upsert_positions(connection: &mut AnyConnection, positions: &[(UserId, u64)]) -> sqlx::Result<()> {
+    let sql = |rows: String| {
+        format!(
+            "INSERT INTO delivered_marks (user_id, position) VALUES {rows} \
+             ON CONFLICT (user_id) DO UPDATE SET position = excluded.position \
+             WHERE excluded.position > delivered_marks.position"
+        )
+    };
+    execute_with(connection, positions, sql).await
+}
+
+async fn delete_skipped(connection: &mut AnyConnection, proven: &[(UserId, u64)]) -> sqlx::Result<()> {
+    let sql = |rows: String| format!("DELETE FROM passed_over WHERE (user_id, position) IN (VALUES {rows})");
+    execute_with(connection, proven, sql).await
+}
+
+/// Executes a statement that these rows are the parameters of, for some rows at a time.
+async fn execute_with(
+    connection: &mut AnyConnection,
+    values: &[(UserId, u64)],
+    sql: impl Fn(String) -> String,
+) -> sqlx::Result<()> {
+    for chunk in chunks(values) {
+        let mut query = statement(sql(rows(connection, 1, chunk.len(), 2)));
+        for (user, position) in chunk {
+            query = query.bind(user.as_str()).bind(position.cast_signed());
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
