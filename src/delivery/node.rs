@@ -8,6 +8,7 @@ use super::{
     first_resume_grace::FirstResumeGrace,
     log_lanes::LogLanes,
     ready_deadlines::ReadyDeadlines,
+    unreadable_logs::UnreadableLogs,
 };
 use crate::clock::Clock;
 use crate::cluster::Bus;
@@ -64,6 +65,7 @@ pub(super) struct Inner {
     pub(super) store: Option<Store>,
     pub(super) lanes: LogLanes,
     pub(super) first_resume_grace: FirstResumeGrace,
+    pub(super) unreadable_logs: UnreadableLogs,
     pub(super) ready_deadlines: ReadyDeadlines,
     /// Emits so far.
     pub(super) accepted: AtomicU64,
@@ -86,6 +88,7 @@ impl Delivery {
             store,
             lanes: LogLanes::default(),
             first_resume_grace: FirstResumeGrace::default(),
+            unreadable_logs: UnreadableLogs::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),

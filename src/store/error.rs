@@ -44,7 +44,11 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        if code.is_some_and(|code| is_damage(&code)) { Self::Damaged(error.into()) } else { Self::Unavailable(error.into()) }
+        if code.is_some_and(|code| is_damage(&code)) {
+            Self::Damaged(error.into())
+        } else {
+            Self::Unavailable(error.into())
+        }
     }
 }
 
@@ -73,7 +77,8 @@ mod tests {
         }
         // SQLITE_BUSY, SQLITE_READONLY, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_BUSY_SNAPSHOT, SQLITE_CONSTRAINT_UNIQUE;
         // admin_shutdown, too_many_connections, query_canceled, disk_full, read_only_sql_transaction, undefined_file.
-        for code in ["5", "8", "13", "14", "517", "2067", "57P01", "53300", "57014", "53100", "25006", "58P01", "", "x"] {
+        for code in ["5", "8", "13", "14", "517", "2067", "57P01", "53300", "57014", "53100", "25006", "58P01", "", "x"]
+        {
             assert!(!is_damage(code), "{code}");
         }
     }

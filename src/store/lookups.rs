@@ -123,6 +123,16 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
     if batch.is_empty() {
         return;
     }
+    if let Err(batch) = read_together(database, batch).await {
+        // One of them is of damaged data, and must not fail the others.
+        for lookup in batch {
+            let _ = read_together(database, vec![lookup]).await;
+        }
+    }
+}
+
+/// Reads lookups and answers them. Gives several back if the data of one is damaged.
+async fn read_together(database: &Database, batch: Vec<Lookup>) -> Result<(), Vec<Lookup>> {
     let (mut rooms, mut users) = (Vec::new(), Vec::new());
     for lookup in &batch {
         match lookup {
@@ -137,6 +147,9 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
         })
     });
     let read = read.await;
+    if batch.len() > 1 && read.as_ref().is_err_and(Error::is_damage) {
+        return Err(batch);
+    }
     // Who asked may be gone.
     for lookup in batch {
         match (lookup, &read) {
@@ -150,6 +163,7 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
             (Lookup::Watermark(_, answer), Err(error)) => drop(answer.send(Err(error.clone()))),
         }
     }
+    Ok(())
 }
 
 async fn mailboxes(connection: &mut AnyConnection, rooms: &[RoomName]) -> sqlx::Result<HashMap<String, Mailbox>> {
