@@ -43,12 +43,13 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        if code.is_some_and(|code| is_damage(&code)) {
-            Self::Damaged(error.into())
-        } else {
-            Self::Unavailable(error.into())
-        }
+        let is_damage = match &error {
+            sqlx::Error::Database(database) => database.code().is_some_and(|code| is_damage(&code)),
+            // A column holds what was never written there.
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+            _ => false,
+        };
+        if is_damage { Self::Damaged(error.into()) } else { Self::Unavailable(error.into()) }
     }
 }
 
@@ -84,7 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_is_not_the_databases_own_is_no_damage() {
+    fn what_cannot_be_decoded_is_damaged_and_what_did_not_come_is_not() {
+        let undecoded = sqlx::Error::ColumnDecode { index: "4".into(), source: "NULL".into() };
+        assert!(matches!(undecoded.into(), Error::Damaged(_)));
         assert!(matches!(sqlx::Error::PoolTimedOut.into(), Error::Unavailable(_)));
     }
 }

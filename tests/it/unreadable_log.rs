@@ -27,8 +27,11 @@ fn large(text: &str) -> String {
 }
 
 /// Damages each page of a stopped server's database that has this text.
-fn damage(directory: &Path, text: &str) {
+async fn damage(directory: &Path, text: &str) {
     let path = directory.join("bugle.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("it opens");
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.expect("all is in the file");
+    database.close().await.expect("it closes");
     let mut bytes = fs::read(&path).expect("the database can be read");
     let pages: Vec<_> = (1..bytes.len() / PAGE)
         .filter(|page| bytes[page * PAGE..][..PAGE].windows(text.len()).any(|window| window == text.as_bytes()))
@@ -61,7 +64,7 @@ async fn damaged(directory: &Path) -> (TestServer, Backend, String) {
     drop(backend);
     server.stop();
     server.stopped().await.expect("it stops in order");
-    damage(directory, "\"bad2");
+    damage(directory, "\"bad2").await;
     let (server, backend) = serve(directory).await;
     (server, backend, position)
 }
