@@ -102,11 +102,15 @@ impl CatchUp {
         for room in unknown {
             // What was published since the connection joined was sent to it.
             match delivery.log_position(&room).await {
-                Some(position) => {
+                Ok(position) => {
                     let fresh = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
                     rooms.insert(room.to_string(), fresh);
                 }
-                None => unreadable.push(room),
+                Err(error) if error.is_damage() => {
+                    delivery.note_unreadable(&room, &error);
+                    rooms.insert(room.to_string(), Resumed::unreadable());
+                }
+                Err(_) => unreadable.push(room),
             }
         }
         delivery.hub().send_resumed(member, |sent| {
@@ -130,7 +134,11 @@ fn frame_of(rooms: &BTreeMap<String, Resumed>) -> Frame {
 impl Delivery {
     /// What tells a connection that resumes where a room stands that it joins just now.
     pub(super) fn position_frame(room: &RoomName, position: &Position) -> Frame {
-        let resumed = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
+        Self::resumed_frame(room, Resumed { recovered: true, count: 0, position: Some(position.to_string()) })
+    }
+
+    /// What tells a connection that resumes of one room alone.
+    pub(super) fn resumed_frame(room: &RoomName, resumed: Resumed) -> Frame {
         frame_of(&BTreeMap::from([(room.to_string(), resumed)]))
     }
 }

@@ -1,11 +1,13 @@
 //! Messages that come late: their emits were refused, and they are in the mailbox all the same. They are published in their places, before what
 //! was appended after them.
 
-use std::mem;
+use std::{mem, ops::RangeInclusive};
 
-use super::{Delivery, accepted::Published, execute::InLog, log_lanes::PendingAppend, proof::UnprovenFanOut};
+use super::{
+    Delivery, accepted::Published, execute::InLog, log_lanes::PendingAppend, proof::UnprovenFanOut, resumed::Resumed,
+};
 use crate::hub::{EntryMeta, Frame};
-use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName};
+use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName, UserId};
 use crate::store::{self, Appended, Incarnation, Store, Window};
 
 /// Late messages of one room that are looked up at one time; those before them are given up.
@@ -39,18 +41,59 @@ impl Delivery {
         }
         let mut messages = Vec::new();
         while after < until {
-            let (listed, has_more) = store.list(room, Window { after, max: PAGE }, None).await?;
+            let (listed, has_more) = match store.list(room, Window { after, max: PAGE }, None).await {
+                Err(error) if error.is_damage() => {
+                    self.give_up_late(room, store, after..=until, &error).await?;
+                    break;
+                }
+                page => page?,
+            };
             after = listed.last().filter(|_| has_more).map_or(until, |last| last.message.number);
             messages.extend(listed.into_iter().map(|listed| listed.message).filter(|message| message.number <= until));
         }
         with_positions(store, messages).await
     }
 
-    /// The messages that were refused and are in the mailbox all the same, in order.
+    /// Late messages after the first of these positions, up to the last one, cannot be read, now or later. They are given up, so that the room's
+    /// emits go on: devices in the room that resume are told of the gap, and a user's next device comes to the messages as skipped ones.
+    async fn give_up_late(
+        &self,
+        room: &RoomName,
+        store: &Store,
+        unread: RangeInclusive<u64>,
+        error: &store::Error,
+    ) -> Result<(), store::Error> {
+        self.note_unreadable(room, error);
+        let (after, until) = unread.into_inner();
+        if let Some(user) = room.user().filter(|_| self.is_users_mailbox(room)).and_then(|user| UserId::new(user).ok())
+        {
+            let reports = store.watermark_reports(&user, store.incarnation());
+            (after + 1..=until).for_each(|number| reports.note_skipped(number));
+        }
+        let position = store.position(until).await?.to_string();
+        let guard = self.hub().lock_room_for_emit(room).await;
+        for member in self.hub().members(room) {
+            // One that catches up comes to the log by itself.
+            if member.connection().resumes() && !member.is_replaying(room) {
+                let gap = Resumed { recovered: false, count: 0, position: Some(position.clone()) };
+                guard.send(&member, Self::resumed_frame(room, gap));
+            }
+        }
+        Ok(())
+    }
+
+    /// The messages that were refused and are in the mailbox all the same, in order. Those that cannot be read as the data is damaged are given
+    /// up: no device is live in the room that would not come to them when it catches up.
     pub(super) async fn look_up_uncertain(&self, room: &RoomName, store: &Store) -> Result<Vec<Late>, store::Error> {
-        match self.inner.lanes.uncertain(room) {
-            Some(ids) => with_positions(store, store.messages_by_id(room, &ids).await?).await,
-            None => Ok(Vec::new()),
+        let Some(ids) = self.inner.lanes.uncertain(room) else {
+            return Ok(Vec::new());
+        };
+        match store.messages_by_id(room, &ids).await {
+            Err(error) if error.is_damage() => {
+                self.note_unreadable(room, &error);
+                Ok(Vec::new())
+            }
+            messages => with_positions(store, messages?).await,
         }
     }
 

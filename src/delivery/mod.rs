@@ -58,6 +58,8 @@ mod catch_up;
 
 mod missed;
 
+mod unreadable_logs;
+
 mod replay;
 
 mod overload;

@@ -7,6 +7,7 @@ use super::{
     config::{self, CollapseConfig, HistoryConfig, RetainConfig, RoomConfig},
     log_lanes::LogLanes,
     ready_deadlines::ReadyDeadlines,
+    unreadable_logs::UnreadableLogs,
 };
 use crate::clock::Clock;
 use crate::cluster::Bus;
@@ -62,6 +63,7 @@ pub(super) struct Inner {
     pub(super) history: History,
     pub(super) store: Option<Store>,
     pub(super) lanes: LogLanes,
+    pub(super) unreadable_logs: UnreadableLogs,
     pub(super) ready_deadlines: ReadyDeadlines,
     /// Emits so far.
     pub(super) accepted: AtomicU64,
@@ -83,6 +85,7 @@ impl Delivery {
             history: config::history(rooms, history),
             store,
             lanes: LogLanes::default(),
+            unreadable_logs: UnreadableLogs::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),

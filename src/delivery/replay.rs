@@ -1,12 +1,13 @@
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
 
-use tokio::time::{sleep, timeout};
+use tokio::{task::yield_now, time::timeout};
 
 use super::{
     Delivery,
     log_lane::published_head,
     proof::OwnMessage,
     resumed::{ReplayFrom, Resumed},
+    unreadable_logs::FailedReads,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};
@@ -14,10 +15,10 @@ use crate::store::{self, Store, Undelivered, WatermarkReports, Window};
 
 /// Messages that are read at one time, fewer if they are large.
 const PAGE: usize = 200;
-/// How often is looked whether a device has taken what it was given.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// How often is looked whether a connection is still there while the store cannot be reached.
-const STILL_THERE: Duration = Duration::from_secs(1);
+/// Messages that are sent before other tasks get a chance to run: many devices catch up at one time.
+const STRETCH: u64 = 16;
+/// Messages of an unreadable log that are noted as skipped, the newest ones: as many as a mailbox keeps by default.
+const MAX_NOTED: u64 = 10_000;
 
 /// Plain frames to a device that does not resume wait so long for what it has missed.
 const PLAIN_WAITS: Duration = Duration::from_millis(250);
@@ -33,7 +34,7 @@ pub(super) struct Replay<'a> {
     /// Up to here all was given; none: nothing was looked at yet.
     cursor: Option<u64>,
     /// Up to the cursor these are still to be given: no device of the user has proven them.
-    skipped: Vec<u64>,
+    skipped: vec::IntoIter<u64>,
     /// The last message that was given; 0: none.
     last_given: u64,
     count: u64,
@@ -43,23 +44,13 @@ pub(super) struct Replay<'a> {
 enum Stopped {
     /// The connection has gone, or left the room.
     Gone,
-    /// The store cannot be read for now.
-    Unreadable,
-    /// It holds something that nobody understands.
-    Broken,
+    /// The room's log could not be read.
+    Failed(store::Error),
 }
 
 impl From<store::Error> for Stopped {
     fn from(error: store::Error) -> Self {
-        match error {
-            store::Error::Broken(_) => {
-                tracing::error!(%error, "a mailbox cannot be replayed");
-                Self::Broken
-            }
-            store::Error::Unavailable(_) | store::Error::Unreachable | store::Error::Url | store::Error::Closed => {
-                Self::Unreadable
-            }
-        }
+        Self::Failed(error)
     }
 }
 
@@ -68,21 +59,6 @@ enum Replayability {
     Whole,
     /// What comes next is not there any more, or never was.
     Gap,
-}
-
-impl Delivery {
-    /// Waits before the store is read again that could not be read. `None`: the connection has gone.
-    pub(super) async fn wait_for_store(&self, member: &Member) -> Option<()> {
-        // A read may fail while the store is reachable: this bounds how often it is repeated.
-        sleep(STILL_THERE).await;
-        let mut reachable = self.store()?.reachable();
-        while timeout(STILL_THERE, reachable.wait_for(|reachable| *reachable)).await.is_err() {
-            if member.is_gone() {
-                return None;
-            }
-        }
-        Some(())
-    }
 }
 
 impl<'a> Replay<'a> {
@@ -94,7 +70,17 @@ impl<'a> Replay<'a> {
     ) -> Self {
         let store = delivery.store().filter(|_| delivery.is_users_mailbox(room));
         let reports = store.map(|store| store.watermark_reports(member.user(), store.incarnation()));
-        Self { delivery, member, room, from, reports, cursor: None, skipped: Vec::new(), last_given: 0, count: 0 }
+        Self {
+            delivery,
+            member,
+            room,
+            from,
+            reports,
+            cursor: None,
+            skipped: Vec::new().into_iter(),
+            last_given: 0,
+            count: 0,
+        }
     }
 
     /// Waits for the store if need be. `None`: the connection has gone, or left the room.
@@ -111,27 +97,23 @@ impl<'a> Replay<'a> {
         replaying.await
     }
 
+    /// While the log cannot be read, plain frames are sent.
     async fn replay(mut self) -> Option<Resumed> {
+        let (hub, mut failed) = (self.delivery.hub(), FailedReads::default());
         loop {
-            match self.all_that_is_there().await {
+            let error = match self.all_that_is_there().await {
                 Ok(resumed) => return Some(resumed),
                 Err(Stopped::Gone) => return None,
-                Err(Stopped::Unreadable) => self.wait_for_store().await?,
-                Err(Stopped::Broken) => {
-                    self.delivery.hub().lock_room(self.room).await.end_replay(self.member);
-                    return Some(Resumed { recovered: false, count: 0, position: None });
-                }
+                Err(Stopped::Failed(error)) => error,
+            };
+            hub.log_unreadable(self.member, self.room);
+            if failed.is_final(&error) {
+                self.delivery.note_unreadable(self.room, &error);
+                return self.give_up_unread().await;
             }
+            failed.wait(self.delivery.store()?).await;
+            hub.let_plain_wait(self.member, self.room);
         }
-    }
-
-    /// Plain frames are sent meanwhile.
-    async fn wait_for_store(&self) -> Option<()> {
-        let hub = self.delivery.hub();
-        hub.log_unreadable(self.member, self.room);
-        self.delivery.wait_for_store(self.member).await?;
-        hub.let_plain_wait(self.member, self.room);
-        Some(())
     }
 
     /// Replays what was published up to now without the lock, and takes it only to see whether more was published meanwhile. If so, kept
@@ -143,7 +125,7 @@ impl<'a> Replay<'a> {
         };
         loop {
             if let Replayability::Gap = self.replay_to(&head).await? {
-                return self.give_up().await;
+                return self.give_up(false).await;
             }
             let guard = self.delivery.hub().lock_room(self.room).await;
             if !self.member.is_replaying(self.room) {
@@ -196,7 +178,7 @@ impl<'a> Replay<'a> {
         if cursor > head.number {
             return Ok(Replayability::Gap);
         }
-        if cursor < head.number || !self.skipped.is_empty() {
+        if cursor < head.number || !self.skipped.as_slice().is_empty() {
             self.delivery.hub().let_plain_wait(self.member, self.room);
         }
         self.give_skipped(head).await?;
@@ -249,7 +231,7 @@ impl<'a> Replay<'a> {
                 let reports = self.reports.as_ref().filter(|_| self.member.connection().resumes());
                 let begin = reports.map_or(after, |reports| reports.begin_first_resume(after));
                 // Those after it are replayed in order anyway.
-                self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect();
+                self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect::<Vec<_>>().into_iter();
                 begin
             }
             (None, ReplayFrom::Position(seen)) => {
@@ -286,14 +268,12 @@ impl<'a> Replay<'a> {
         let Some(store) = self.delivery.store() else {
             return Ok(());
         };
-        while let Some(number) = self.skipped.first().copied() {
-            let window = Window { after: number - 1, max: 1 };
-            let (listed, _) = store.list(self.room, window, None).await?;
-            let message = listed.into_iter().map(|listed| listed.message).find(|message| message.number == number);
-            if let Some(message) = message.filter(|message| !message.except_users.contains(self.member.user())) {
+        while !self.skipped.as_slice().is_empty() {
+            let (messages, looked_at) = store.messages_at(self.room, self.skipped.as_slice()).await?;
+            for message in messages.into_iter().filter(|message| !message.except_users.contains(self.member.user())) {
                 self.give_one(message, head).await?;
             }
-            self.skipped.remove(0);
+            self.skipped.by_ref().take(looked_at).for_each(drop);
         }
         Ok(())
     }
@@ -308,14 +288,17 @@ impl<'a> Replay<'a> {
             let replayed = self.delivery.hub().replay(self.member, self.room, &frame).ok_or(Stopped::Gone)?;
             if replayed != Replayed::Later {
                 self.count += u64::from(replayed == Replayed::Given);
+                if self.count.is_multiple_of(STRETCH) {
+                    yield_now().await;
+                }
                 return Ok(replayed);
             }
-            self.wait_for_room().await;
+            poll_fn(|cx| self.member.connection().poll_room(cx)).await;
         }
     }
 
     /// The gap cannot be filled: the device is told so, and goes on with what is live. Another one may still be given what it was not.
-    async fn give_up(&self) -> Result<Resumed, Stopped> {
+    async fn give_up(&self, is_unreadable: bool) -> Result<Resumed, Stopped> {
         loop {
             let mut head = self.head().await?.ok_or(Stopped::Gone)?;
             let guard = self.delivery.hub().lock_room(self.room).await;
@@ -327,7 +310,10 @@ impl<'a> Replay<'a> {
             guard.begin_buffering(self.member);
             drop(guard);
             if let Some(reports) = &self.reports {
-                reports.skip_to(head.number).await?;
+                match reports.skip_to(head.number).await {
+                    Err(_) if is_unreadable => self.note_rest_skipped(head.number),
+                    skipped => skipped?,
+                }
             }
             let guard = self.delivery.hub().lock_room(self.room).await;
             if !self.member.is_replaying(self.room) {
@@ -335,8 +321,28 @@ impl<'a> Replay<'a> {
             }
             if guard.is_buffering(self.member) {
                 guard.end_replay(self.member);
-                return Ok(Resumed { recovered: false, count: 0, position: Some(head.to_string()) });
+                return Ok(Resumed { recovered: false, count: self.count, position: Some(head.to_string()) });
             }
+        }
+    }
+
+    /// The same for a log that cannot be read; perhaps not even where it stands can be.
+    async fn give_up_unread(&self) -> Option<Resumed> {
+        match self.give_up(true).await {
+            Ok(resumed) => Some(resumed),
+            Err(Stopped::Gone) => None,
+            Err(Stopped::Failed(_)) => {
+                self.delivery.hub().lock_room(self.room).await.end_replay(self.member);
+                Some(Resumed { recovered: false, count: self.count, position: None })
+            }
+        }
+    }
+
+    /// Notes what was not looked at as skipped, without reading it: the proof of a later message must not move the watermark past it.
+    fn note_rest_skipped(&self, head: u64) {
+        if let (Some(reports), Some(cursor)) = (&self.reports, self.cursor) {
+            let begin = cursor.max(head.saturating_sub(MAX_NOTED));
+            (begin + 1..=head).for_each(|number| reports.note_skipped(number));
         }
     }
 
@@ -357,15 +363,6 @@ impl<'a> Replay<'a> {
         if let Some(reports) = &self.reports {
             reports.note_skipped(number);
             self.note_settled(number);
-        }
-    }
-
-    async fn wait_for_room(&self) {
-        loop {
-            sleep(LOOK_AGAIN).await;
-            if self.member.is_gone() || self.member.connection().has_room() {
-                return;
-            }
         }
     }
 }

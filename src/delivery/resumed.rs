@@ -33,6 +33,11 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
+    /// The room's log cannot be read, nor where it stands.
+    pub(super) fn unreadable() -> Self {
+        Self { recovered: false, count: 0, position: None }
+    }
+
     /// The device has been given a later message already.
     pub(super) fn move_on(&mut self, number: Option<u64>) {
         if let (Some(number), Some(Ok(position))) =

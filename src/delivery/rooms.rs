@@ -1,10 +1,16 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Delivery, log_lane::published_head, resumed::Standing};
+use super::{
+    Delivery,
+    log_lane::published_head,
+    resumed::{Resumed, Standing},
+    unreadable_logs::FailedReads,
+};
 use crate::cluster::BusError;
 use crate::hub::{Member, Reason, RoomGuard};
 use crate::message::{Position, RoomName, UserId};
 use crate::state::TooMany;
+use crate::store;
 
 impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
@@ -61,13 +67,19 @@ impl Delivery {
         }
     }
 
-    /// The same once the position can be read. Ends when the connection does.
+    /// The same once the position can be read. If it cannot, the device is told that. Ends when the connection does.
     pub(super) async fn send_position_later(&self, member: &Arc<Member>, room: &RoomName) {
         let read = async {
-            while self.log_position(room).await.is_none() {
-                if self.wait_for_store(member).await.is_none() {
+            let mut failed = FailedReads::default();
+            while let Err(error) = self.log_position(room).await {
+                let Some(store) = self.store().filter(|_| !failed.is_final(&error)) else {
+                    self.note_unreadable(room, &error);
+                    if member.is_in(room) {
+                        self.hub().send(member, Self::resumed_frame(room, Resumed::unreadable()));
+                    }
                     return;
-                }
+                };
+                failed.wait(store).await;
             }
             let guard = self.hub().lock_room(room).await;
             if let Standing::At(position) = self.standing(&guard)
@@ -96,11 +108,12 @@ impl Delivery {
         position.map_or(Standing::Unknown, Standing::At)
     }
 
-    /// Where a room stands, from the store if need be. `None`: it cannot be read.
-    pub(super) async fn log_position(&self, room: &RoomName) -> Option<Position> {
-        let store = self.store()?;
-        let begin = store.position(0).await.ok()?;
-        Some(Position { number: self.log_head(room).await.ok()?, ..begin })
+    /// Where a room stands, from the store if need be.
+    pub(super) async fn log_position(&self, room: &RoomName) -> Result<Position, store::Error> {
+        let store = self.store().ok_or(store::Error::Closed)?;
+        // The epoch first: heads are forgotten before a new one begins.
+        let begin = store.position(0).await?;
+        Ok(Position { number: self.log_head(room).await?, ..begin })
     }
 
     /// Puts a user into a room, for an API key: the connections of now, and for `ttl` those to come. Says how many joined.

@@ -1,8 +1,12 @@
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use transport::{FRAME_COST, Ledger, Outgoing, QueuedBytes, Rejected};
+use transport::{Bounds, FRAME_COST, Ledger, Outgoing, QueuedBytes, Rejected};
 
 /// The queue of a session that polls.
 pub(crate) struct Polling {
@@ -62,6 +66,20 @@ impl Polling {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether so little waits that the device can be given what it has missed, and fewer than `max_packets`.
+    pub(crate) fn has_room(&self, bounds: Bounds, max_packets: usize) -> bool {
+        self.waiting.len() < max_packets && self.ledger.has_room(self.bytes, bounds)
+    }
+
+    /// Waits for that, or for the ledger's end.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>, bounds: Bounds, max_packets: usize) -> Poll<()> {
+        if self.ledger.is_sealed() || self.has_room(bounds, max_packets) {
+            return Poll::Ready(());
+        }
+        self.ledger.await_room(cx.waker(), bounds);
+        Poll::Pending
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -141,6 +159,7 @@ impl Polling {
         let bytes = frames.iter().map(Bytes::len).sum::<usize>();
         self.bytes -= bytes;
         self.total.remove(bytes + frames.len() * FRAME_COST);
+        self.ledger.drained(self.bytes);
     }
 
     pub(crate) fn wake_switching(&mut self) {

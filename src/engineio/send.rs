@@ -1,6 +1,9 @@
 //! What a session is sent.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -65,8 +68,20 @@ impl Session {
     /// Whether so little waits that the device can be given what it has missed.
     pub fn has_room(&self, bounds: Bounds) -> bool {
         match &self.lock().carrier {
-            Carrier::Polling(polling) => polling.ledger.has_room(polling.bytes(), bounds),
+            Carrier::Polling(polling) => polling.has_room(bounds, self.engine.config().max_buffer_size),
             Carrier::WebSocket(stream) => stream.has_room(bounds),
+        }
+    }
+
+    /// Waits until there is room, as [`Session::has_room`] defines it, on whatever transport, or the session has ended. For one task at a
+    /// time: if another polls, the earlier one is woken. Cancel safe.
+    pub fn poll_room(&self, cx: &mut Context<'_>, bounds: Bounds) -> Poll<()> {
+        match &mut *self.lock() {
+            State { closed: Some(_), .. } => Poll::Ready(()),
+            State { carrier: Carrier::Polling(polling), .. } => {
+                polling.poll_room(cx, bounds, self.engine.config().max_buffer_size)
+            }
+            State { carrier: Carrier::WebSocket(stream), .. } => stream.poll_room(cx, bounds),
         }
     }
 

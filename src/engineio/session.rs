@@ -12,7 +12,7 @@ use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 use http::Extensions;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
-use transport::{Entry, Handle, QueuedBytes, Wheel};
+use transport::{Entry, Handle, Ledger, QueuedBytes, Wheel};
 
 pub use crate::timers::Ending;
 use crate::{config::EngineIoConfig, polling::Polling, reason::DisconnectReason, timers::Timers};
@@ -276,6 +276,7 @@ impl Session {
         if let Some(probe) = state.probe.take() {
             probe.cut();
         }
+        state.ledger(Ledger::wake);
         match &mut state.carrier {
             // The poll that is held is answered with what waits.
             Carrier::Polling(polling) if polling.is_answering => polling.wake(),

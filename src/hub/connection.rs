@@ -1,4 +1,7 @@
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    task::{Context, Poll},
+};
 
 use jiff::Timestamp;
 
@@ -42,6 +45,10 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Whether so little waits for the device that it can be given what it has missed.
     fn has_room(&self) -> bool;
+
+    /// Waits until there is room, as `has_room` defines it, or the connection has ended. One task at a time waits; it is woken by the write
+    /// queue. Cancel safe.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// The bytes that wait for the device in its write queue.
     fn backlog(&self) -> u64;

@@ -1,6 +1,9 @@
 //! A connection for tests. What it does with frames is up to the test.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    task::{Context, Poll},
+};
 
 use jiff::Timestamp;
 
@@ -75,6 +78,15 @@ impl<B: Behaviour> Connection for FakeConnection<B> {
 
     fn has_room(&self) -> bool {
         self.behaviour.has_room()
+    }
+
+    /// A test that gives it room gives it at once.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_room() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn backlog(&self) -> u64 {

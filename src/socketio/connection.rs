@@ -1,6 +1,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
 };
 
 use engineioxide::{ProtocolVersion, session::Session};
@@ -116,6 +117,10 @@ impl Connection for SocketConnection {
 
     fn has_room(&self) -> bool {
         self.session.has_room(self.bounds)
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.session.poll_room(cx, self.bounds)
     }
 
     fn backlog(&self) -> u64 {

@@ -115,10 +115,8 @@ async fn earlier(
     now_ms: i64,
     messages: &[NewMessage],
 ) -> sqlx::Result<HashMap<Scope, Earlier>> {
-    let keyed: Vec<_> = messages
-        .iter()
-        .filter_map(|message| Some((message.idempotency.as_ref()?, &message.room)))
-        .collect();
+    let keyed: Vec<_> =
+        messages.iter().filter_map(|message| Some((message.idempotency.as_ref()?, &message.room))).collect();
     let mut known = HashMap::new();
     for chunk in chunks(&keyed) {
         let sql = format!(

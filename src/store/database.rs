@@ -53,11 +53,7 @@ pub(super) struct Inner {
 
 impl Database {
     /// Starts the writer. The database is reached as soon as it can be.
-    pub(super) fn start(
-        config: &Config,
-        clock: Clock,
-        lifecycle: &Lifecycle,
-    ) -> Result<Self, Error> {
+    pub(super) fn start(config: &Config, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
         let source = Arc::new(Source::new(config)?);
         let (emits, emit_queue) = mpsc::channel(QUEUE);
         let (changes, change_queue) = mpsc::channel(QUEUE);
@@ -121,7 +117,10 @@ impl Database {
     }
 
     /// Notes that users have read messages.
-    pub(super) async fn mark(&self, mark: impl FnOnce(oneshot::Sender<Result<Option<bool>, Error>>) -> Mark) -> Result<Option<bool>, Error> {
+    pub(super) async fn mark(
+        &self,
+        mark: impl FnOnce(oneshot::Sender<Result<Option<bool>, Error>>) -> Mark,
+    ) -> Result<Option<bool>, Error> {
         let (answer, answered) = oneshot::channel();
         self.change(Change::Mark(mark(answer)), answered).await
     }
@@ -176,11 +175,7 @@ impl Database {
         if can(status) { Ok(()) } else { Err(Error::Unreachable) }
     }
 
-    async fn within<T>(
-        &self,
-        allowance: Allowance,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+    async fn within<T>(&self, allowance: Allowance, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let done = self.inner.deadlines.within(allowance, work).await;
         done.unwrap_or_else(|| Err(sqlx::Error::PoolTimedOut.into()))
     }

@@ -82,7 +82,9 @@ impl Allowance {
         match (phase, self) {
             (Phase::Running, _) => end,
             (Phase::Stopping { since }, Self::Append) => end.min(since + STOPPING),
-            (Phase::Stopping { since }, Self::Other | Self::Transaction) => end.min((since + STOPPING).max(begun + STEP)),
+            (Phase::Stopping { since }, Self::Other | Self::Transaction) => {
+                end.min((since + STOPPING).max(begun + STEP))
+            }
             (Phase::Closed { since }, _) => end.min(since + CLOSING),
         }
     }

@@ -12,6 +12,9 @@ pub enum Error {
     /// The database did not answer the last time, and was not asked this time: nothing was kept.
     #[error("the store is known to be out of reach")]
     Unreachable,
+    /// The database answers, and says that its data is damaged, or that its disk fails. To ask again is of no use.
+    #[error("the store's data is damaged")]
+    Damaged(#[source] Arc<sqlx::Error>),
     /// What is kept cannot be understood.
     #[error("the store holds something that is broken: {0}")]
     Broken(&'static str),
@@ -24,14 +27,65 @@ impl Error {
     /// What the database said, for logs.
     pub fn cause(&self) -> Option<tracing::field::DisplayValue<&sqlx::Error>> {
         match self {
-            Self::Unavailable(cause) => Some(tracing::field::display(&**cause)),
+            Self::Unavailable(cause) | Self::Damaged(cause) => Some(tracing::field::display(&**cause)),
             Self::Url | Self::Unreachable | Self::Broken(_) | Self::Closed => None,
+        }
+    }
+
+    /// Whether what was asked for is there and cannot be read, so that the same read fails again.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Broken(_) => true,
+            Self::Url | Self::Unavailable(_) | Self::Unreachable | Self::Closed => false,
         }
     }
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(error.into())
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        // A column that cannot be decoded holds what was never written there.
+        let is_undecoded = matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_));
+        let is_damage = is_undecoded || code.is_some_and(|code| is_damage(&code));
+        if is_damage { Self::Damaged(error.into()) } else { Self::Unavailable(error.into()) }
+    }
+}
+
+/// Whether a database's code means damage. PostgreSQL's codes have five characters: class XX is "internal error", which `data_corrupted` and
+/// `index_corrupted` are of, and 58030 is `io_error`. SQLite's are numbers of at most four digits, whose low byte is the primary code.
+fn is_damage(code: &str) -> bool {
+    const SQLITE_IOERR: u32 = 10;
+    const SQLITE_CORRUPT: u32 = 11;
+    const SQLITE_NOTADB: u32 = 26;
+    if code.len() == 5 {
+        return code.starts_with("XX") || code == "58030";
+    }
+    code.parse().is_ok_and(|code: u32| matches!(code & 0xff, SQLITE_IOERR | SQLITE_CORRUPT | SQLITE_NOTADB))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_from_a_database_that_is_busy_full_or_away() {
+        // SQLITE_CORRUPT, SQLITE_CORRUPT_INDEX, SQLITE_NOTADB, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_DATA;
+        // internal_error, data_corrupted, index_corrupted, io_error.
+        for code in ["11", "779", "26", "266", "522", "8202", "XX000", "XX001", "XX002", "58030"] {
+            assert!(is_damage(code), "{code}");
+        }
+        // SQLITE_BUSY, SQLITE_READONLY, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_BUSY_SNAPSHOT, SQLITE_CONSTRAINT_UNIQUE;
+        // admin_shutdown, too_many_connections, query_canceled, disk_full, read_only_sql_transaction, undefined_file.
+        for code in ["5", "8", "13", "14", "517", "2067", "57P01", "53300", "57014", "53100", "25006", "58P01", "", "x"]
+        {
+            assert!(!is_damage(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_damaged_and_what_did_not_come_is_not() {
+        let undecoded = sqlx::Error::ColumnDecode { index: "4".into(), source: "NULL".into() };
+        assert!(matches!(undecoded.into(), Error::Damaged(_)));
+        assert!(matches!(sqlx::Error::PoolTimedOut.into(), Error::Unavailable(_)));
     }
 }

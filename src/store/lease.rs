@@ -40,7 +40,12 @@ pub(super) enum Renewed {
 
 impl Held {
     /// Renews the lease, as the first statement of a transaction. `clock_ms`: this process's clock, which is SQLite's, too.
-    pub(super) async fn renew(&self, connection: &mut AnyConnection, kind: Kind, clock_ms: i64) -> sqlx::Result<Renewed> {
+    pub(super) async fn renew(
+        &self,
+        connection: &mut AnyConnection,
+        kind: Kind,
+        clock_ms: i64,
+    ) -> sqlx::Result<Renewed> {
         let row = match kind {
             Kind::Sqlite | Kind::SqliteInMemory => {
                 let sql = "UPDATE lease SET writes = writes + 1 WHERE id = 1 AND generation = ? AND writes >= ? RETURNING writes";

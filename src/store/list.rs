@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
 
-use sqlx::{Row, any::AnyRow};
+use sqlx::{
+    Any, AnyConnection, Row,
+    any::{AnyArguments, AnyRow},
+    query::Query,
+};
 
 use super::{
     Error, Store,
-    append::statement,
+    append::{chunks, rows, statement},
     read::{COLUMNS, log_entry},
     unread::{IS_FOR_USER, IS_READ, IS_UNREAD, quoted},
 };
@@ -19,7 +23,7 @@ pub struct Window {
     pub max: u32,
 }
 
-/// Payloads of one page, in bytes; one that is larger comes alone.
+/// Payloads of one page of messages, in bytes; one that is larger comes alone.
 const PAGE_BYTES: i64 = 2 << 20;
 
 /// Whose state counts in a list.
@@ -81,6 +85,56 @@ impl Store {
         }
         Ok((listed, more))
     }
+
+    /// The messages of a mailbox at the first of these positions, which are in order, as many as one page holds: those of them that are
+    /// still of use, and the number of positions that were looked at, at least one.
+    pub async fn messages_at(&self, room: &RoomName, positions: &[u64]) -> Result<(Vec<LogEntry>, usize), Error> {
+        let Some(chunk) = chunks(positions).next() else {
+            return Ok((Vec::new(), 0));
+        };
+        let chunk: Vec<_> = chunk.iter().map(|position| position.cast_signed()).collect();
+        let (room, now, count) = (room.clone(), self.now_ms(), chunk.len());
+        let read = self.inner.database.read(move |connection| {
+            Box::pin(async move {
+                let sql = at_sql(connection, "position, CAST(LENGTH(payload) AS BIGINT), CAST(NULL AS BIGINT)", count);
+                let heads = at(sql, &room, now, &chunk).fetch_all(&mut *connection).await?;
+                let fitting = fitting(&heads, count)?;
+                let looked_at = match heads.get(fitting.len()) {
+                    None => count,
+                    Some(next) => {
+                        let next: i64 = next.try_get(0)?;
+                        chunk.partition_point(|position| *position < next)
+                    }
+                };
+                if fitting.is_empty() {
+                    return Ok((Vec::new(), looked_at));
+                }
+                let mut messages = Vec::with_capacity(fitting.len());
+                for chunk in chunks(&chunk[..looked_at]) {
+                    let sql = at_sql(connection, COLUMNS, chunk.len());
+                    messages.extend(at(sql, &room, now, chunk).fetch_all(&mut *connection).await?);
+                }
+                Ok((messages, looked_at))
+            })
+        });
+        let (messages, looked_at) = read.await?;
+        Ok((messages.iter().map(log_entry).collect::<Result<_, _>>()?, looked_at))
+    }
+}
+
+/// What reads these columns of the messages at `count` positions that are still of use.
+fn at_sql(connection: &AnyConnection, columns: &str, count: usize) -> String {
+    let (room, now) = if connection.backend_name() == "SQLite" { ("?", "?") } else { ("$1", "$2") };
+    let positions = rows(connection, 3, 1, count);
+    format!(
+        "SELECT {columns} FROM messages WHERE room = {room} AND expires_at > {now} AND position IN {positions} ORDER BY position"
+    )
+}
+
+/// A statement of `at_sql` with its parameters.
+fn at<'a>(sql: String, room: &RoomName, now: i64, positions: &[i64]) -> Query<'a, Any, AnyArguments> {
+    let query = statement(sql).bind(room.to_string()).bind(now);
+    positions.iter().fold(query, |query, position| query.bind(*position))
 }
 
 /// What tells which messages a page has: position, bytes, and whether it was read, if anybody reads.

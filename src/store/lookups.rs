@@ -140,6 +140,16 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
     if batch.is_empty() {
         return;
     }
+    if let Err(batch) = read_together(database, batch).await {
+        // One of them is of damaged data, and must not fail the others.
+        for lookup in batch {
+            let _ = read_together(database, vec![lookup]).await;
+        }
+    }
+}
+
+/// Reads lookups and answers them. Gives several back if the data of one is damaged.
+async fn read_together(database: &Database, batch: Vec<Lookup>) -> Result<(), Vec<Lookup>> {
     let (mut rooms, mut users, mut positions) = (Vec::new(), Vec::new(), Vec::new());
     for lookup in &batch {
         match lookup {
@@ -156,20 +166,26 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
         })
     });
     let read = read.await;
+    if batch.len() > 1 && read.as_ref().is_err_and(Error::is_damage) {
+        return Err(batch);
+    }
     // Who asked may be gone.
     for lookup in batch {
         match lookup {
             Lookup::Mailbox(room, answer) => {
                 drop(answer.send(found(&read, |(mailboxes, ..)| mailboxes.get(room.as_str()).copied())));
             }
-            Lookup::Watermark(user, answer) => drop(
-                answer.send(found(&read, |(_, watermarks, _)| watermarks.get(user.as_str()).copied().unwrap_or_default())),
-            ),
+            Lookup::Watermark(user, answer) => {
+                drop(answer.send(found(&read, |(_, watermarks, _)| {
+                    watermarks.get(user.as_str()).copied().unwrap_or_default()
+                })))
+            }
             Lookup::Generation((room, number), answer) => drop(answer.send(found(&read, |(.., generations)| {
                 generations.get(&(room.to_string(), number)).copied().unwrap_or_default()
             }))),
         }
     }
+    Ok(())
 }
 
 fn found<R, T>(read: &Result<R, Error>, find: impl FnOnce(&R) -> T) -> Result<T, Error> {
@@ -193,7 +209,8 @@ async fn generations(
             query = query.bind(room.as_str()).bind(number.cast_signed());
         }
         for row in query.fetch_all(&mut *connection).await? {
-            let (room, number, generation): (String, i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let (room, number, generation): (String, i64, Option<i64>) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             generations.insert((room, number.cast_unsigned()), generation.unwrap_or_default());
         }
     }

@@ -23,7 +23,8 @@ pub(super) struct Mark {
 }
 
 /// Whether the message that a mark is of is for the user: nearly none has exceptions.
-const IS_FOR_USER: &str = "(messages.except_users = '[]' OR REPLACE(messages.except_users, marks.quoted, '') = messages.except_users)";
+const IS_FOR_USER: &str =
+    "(messages.except_users = '[]' OR REPLACE(messages.except_users, marks.quoted, '') = messages.except_users)";
 /// The position up to which the user has read.
 const MARK: &str = "COALESCE((SELECT read_marks.position FROM read_marks WHERE read_marks.room = marks.room \
      AND read_marks.user_id = marks.user_id), 0)";
@@ -150,11 +151,7 @@ async fn advance(connection: &mut AnyConnection, marks: &mut [(&mut Mark, i64)],
 }
 
 /// The numbers of those marks that make a message fewer unread.
-async fn unread(
-    connection: &mut AnyConnection,
-    marks: &[(&mut Mark, i64)],
-    now_ms: i64,
-) -> sqlx::Result<HashSet<i64>> {
+async fn unread(connection: &mut AnyConnection, marks: &[(&mut Mark, i64)], now_ms: i64) -> sqlx::Result<HashSet<i64>> {
     let sql = format!(
         "WITH marks (n, room, user_id, quoted, position) AS (VALUES {}) \
          SELECT marks.n FROM marks WHERE EXISTS (SELECT 1 FROM messages WHERE messages.room = marks.room \

@@ -102,7 +102,8 @@ impl Store {
         while *left > 0 {
             let rows = OLDEST.min(*left);
             // By the index of ages, however many messages there are.
-            let sql = format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");
+            let sql =
+                format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");
             let oldest = self.look(sql, before).await?;
             let mut floors = BTreeMap::<String, i64>::new();
             for row in &oldest {

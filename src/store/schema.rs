@@ -20,8 +20,7 @@ const ADDITIONS: &str = "_bugle_additions";
 /// Brings the tables up to date. Refused if a newer version of Bugle has changed them in a way that this one does not know.
 pub(super) async fn migrate(connection: &mut AnyConnection) -> sqlx::Result<()> {
     let is_sqlite = connection.backend_name() == "SQLite";
-    let (base, additions) =
-        if is_sqlite { (&SQLITE, &SQLITE_ADDITIONS) } else { (&POSTGRES, &POSTGRES_ADDITIONS) };
+    let (base, additions) = if is_sqlite { (&SQLITE, &SQLITE_ADDITIONS) } else { (&POSTGRES, &POSTGRES_ADDITIONS) };
     let additions = Migrator {
         migrations: Cow::Borrowed(&additions.migrations),
         table_name: Cow::Borrowed(ADDITIONS),

@@ -48,7 +48,9 @@ pub(super) enum Failure {
     Sql(#[from] sqlx::Error),
     #[error("the database did not answer in time")]
     TimedOut,
-    #[error("another process has taken the lease, or the database has lost what was committed: it was restored, or is a standby that lagged")]
+    #[error(
+        "another process has taken the lease, or the database has lost what was committed: it was restored, or is a standby that lagged"
+    )]
     Lost,
     #[error("another process holds the lease")]
     HeldByAnother,
@@ -306,11 +308,7 @@ pub(super) fn begin(kind: Kind) -> &'static str {
 }
 
 /// Makes changes, or none of them. The outer error is that of the whole transaction.
-async fn make(
-    connection: &mut AnyConnection,
-    changes: &mut Changes,
-    now_ms: i64,
-) -> sqlx::Result<sqlx::Result<()>> {
+async fn make(connection: &mut AnyConnection, changes: &mut Changes, now_ms: i64) -> sqlx::Result<sqlx::Result<()>> {
     let mut savepoint = connection.begin().await?;
     match changes.make(&mut savepoint, now_ms).await {
         Ok(()) => savepoint.commit().await.map(Ok),

@@ -47,9 +47,12 @@ impl Source {
             Some(_) | None => return Err(Error::Url),
         };
         // A file that is not there is made.
-        let created = if kind == Kind::Sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
+        let created =
+            if kind == Kind::Sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
         let existing = created.replace("mode=rwc", "mode=rw");
-        let options = |url: &str| Ok::<_, Error>(url.parse::<AnyConnectOptions>().map_err(|_| Error::Url)?.disable_statement_logging());
+        let options = |url: &str| {
+            Ok::<_, Error>(url.parse::<AnyConnectOptions>().map_err(|_| Error::Url)?.disable_statement_logging())
+        };
         Ok(Self {
             kind,
             options: options(&created)?,

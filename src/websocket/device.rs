@@ -1,4 +1,9 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -241,6 +246,10 @@ impl Connection for Device {
 
     fn has_room(&self) -> bool {
         self.stream.has_room(self.endpoint.deps.bounds())
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_room(cx, self.endpoint.deps.bounds())
     }
 
     fn backlog(&self) -> u64 {

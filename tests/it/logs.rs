@@ -20,7 +20,7 @@ thread_local! {
 
 /// What was logged.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 /// Writes to the thread's log.
 struct ThreadLog;
@@ -43,7 +43,7 @@ impl Write for ThreadLog {
 impl Log {
     /// Takes all that is logged on this thread, at every level. One subscriber serves all tests: whether a line is wanted at all
     /// is cached for the whole process, and subscribers that come and go would race for that.
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let wanted = dynamic_filter_fn(|metadata, _| {
@@ -58,7 +58,7 @@ impl Log {
         log
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock()).into_owned()
     }
 

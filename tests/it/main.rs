@@ -80,6 +80,8 @@ mod store;
 
 mod stored;
 
+mod unreadable_log;
+
 mod resume;
 
 mod interleavings;

@@ -312,3 +312,32 @@ async fn a_database_that_is_not_there_refuses_until_it_is() {
     deadline("the store to be reached", store.reachable().wait_for(|reachable| *reachable)).await.unwrap();
     assert_eq!(position(&store, message("a", "1")).await, 1);
 }
+
+#[tokio::test]
+async fn messages_at_positions_come_in_pages_that_are_bounded_in_number_and_in_bytes() {
+    const MIB: usize = 1 << 20;
+    for kind in kinds() {
+        let store = open(&kind, &Clock::system());
+        let mut all = Vec::new();
+        for number in 1..=300_u64 {
+            let size = if (101..=105).contains(&number) { MIB } else { 1 };
+            all.push(message("user:42", &format!("\"{}\"", "x".repeat(size))));
+        }
+        store.append(all).await.expect("they are kept");
+        append(&store, message("user:43", "1")).await.expect("it is kept");
+        // Every third one is asked for, and some that were never there.
+        let wanted: Vec<_> = (1..=330).filter(|number| number % 3 != 0).collect();
+        let (mut rest, mut got, mut pages, mut largest) = (wanted.as_slice(), Vec::new(), 0, 0);
+        while !rest.is_empty() {
+            let (messages, looked_at) = store.messages_at(&room("user:42"), rest).await.expect("they can be read");
+            assert!(looked_at > 0, "{}", kind.url);
+            largest = largest.max(messages.iter().map(|message| message.payload.len()).sum());
+            got.extend(messages.into_iter().map(|message| message.number));
+            rest = &rest[looked_at..];
+            pages += 1;
+        }
+        assert_eq!(got, wanted.into_iter().filter(|number| *number <= 300).collect::<Vec<_>>(), "{}", kind.url);
+        assert!(pages < 12 && largest < 3 * MIB, "{pages} pages of up to {largest} bytes");
+        assert_eq!(store.messages_at(&room("user:42"), &[]).await.expect("it is nothing"), (Vec::new(), 0));
+    }
+}

@@ -290,3 +290,24 @@ async fn what_could_not_be_resumed_is_still_undelivered() {
     stale.expect_event("e").await;
     expect_all(&mut server.connect("42").await, [1]).await;
 }
+
+#[tokio::test]
+async fn all_that_was_skipped_comes_in_order_to_the_next_device_though_some_of_it_is_large() {
+    const COUNT: u32 = 300;
+    let server = TestServer::start().await;
+    let backend = server.backend().await;
+    for number in 0..COUNT {
+        let size = if number % 100 == 50 { 900_000 } else { 1 };
+        emit_stored(&backend, "42", &format!("[{number},\"{}\"]", "x".repeat(size))).await;
+    }
+    let mut stale = server.device("42").resume(json!({ "user:42": "other.1" })).connect().await.unwrap();
+    stale.expect_event("bugle:resumed").await;
+    stale.abort().await;
+    let mut next = server.connect("42").await;
+    for number in 0..COUNT {
+        assert_eq!(next.expect_event("e").await.value()[0], number);
+    }
+    settled(&backend, "42", &mut next).await;
+    backend.emit_to_user("42", "live", "1").await;
+    assert_eq!(next.next_event().await.name, "live");
+}

@@ -8,6 +8,7 @@ mod reports;
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -48,6 +49,8 @@ enum Step {
     Send(u8, WriteMode, bool),
     /// The server wants all that it has sent proven.
     Prove,
+    /// A task of the server begins to wait until little enough waits for the device.
+    AwaitRoom,
     /// The device answers a ping, if it has got one.
     Pong,
     /// The device polls, if it does not.
@@ -75,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..4_u8, mode, any::<bool>()).prop_map(|(count, mode, is_unproven)| Step::Send(count, mode, is_unproven)),
         1 => Just(Step::Prove),
+        2 => Just(Step::AwaitRoom),
         2 => Just(Step::Pong),
         3 => Just(Step::Poll),
         1 => Just(Step::Cancel),
@@ -105,6 +109,9 @@ impl EngineIoHandler for Handler {
     fn on_binary(self: &Arc<Self>, _: Bytes, _: Arc<Socket<()>>) {}
 }
 
+/// There is room while four bytes wait at most.
+const BOUNDS: Bounds = Bounds { queue_bytes: 16, exempt_bytes: 0 };
+
 /// A session, and its device with what that has received.
 struct World {
     engine: Engine,
@@ -112,6 +119,8 @@ struct World {
     sent: usize,
     received: Arc<AtomicUsize>,
     reports: Reports,
+    /// The task that waits for room.
+    waiting: Option<JoinHandle<()>>,
     owes_pong: bool,
     poll: Option<JoinHandle<Response<reply::Body>>>,
     upgrade: Option<Upgrade>,
@@ -144,6 +153,7 @@ impl World {
             sent: 0,
             received,
             reports,
+            waiting: None,
             owes_pong: false,
             poll: None,
             upgrade: None,
@@ -155,6 +165,7 @@ impl World {
         match step {
             Step::Send(count, mode, is_unproven) => (0..count).for_each(|_| self.send(mode, is_unproven)),
             Step::Prove => self.prove(),
+            Step::AwaitRoom => self.await_room(),
             Step::Pong => self.pong(),
             Step::Poll if self.poll.is_none() && !self.has_left => {
                 self.poll = Some(spawn(poll(self.session.clone(), true)));
@@ -173,6 +184,24 @@ impl World {
             Step::Poll | Step::Fail | Step::Leave => {}
         }
         settle().await;
+        self.check_waiting();
+    }
+
+    fn await_room(&mut self) {
+        let session = self.session.clone();
+        let waiting = spawn(async move { poll_fn(|cx| session.poll_room(cx, BOUNDS)).await });
+        // The one before it may wait no more.
+        if let Some(before) = self.waiting.replace(waiting) {
+            before.abort();
+        }
+    }
+
+    /// A task waits for room only while there is none.
+    fn check_waiting(&mut self) {
+        if let Some(waiting) = &self.waiting {
+            let is_over = self.session.is_closed() || self.session.has_room(BOUNDS);
+            assert!(waiting.is_finished() || !is_over, "there is room, or the end, and the task was not woken");
+        }
     }
 
     fn send(&mut self, mode: WriteMode, is_unproven: bool) {
@@ -302,6 +331,7 @@ impl World {
         self.session.close(DisconnectReason::ClosingServer);
         self.upgrade = None;
         settle().await;
+        self.check_waiting();
         self.answered(true).await;
         let Self { engine, session, reports, .. } = self;
         drop(session);

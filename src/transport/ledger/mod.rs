@@ -6,11 +6,13 @@ pub use in_flight::{InFlight, Unproven};
 
 mod proof;
 
-use std::sync::Arc;
+mod waiter;
+
+use std::{sync::Arc, task::Waker};
 
 use bytes::Bytes;
 
-use self::proof::Proof;
+use self::{proof::Proof, waiter::Waiter};
 
 /// What the server has missed to send may take up this part of a queue: the rest is for live events.
 const REPLAY_SHARE: usize = 4;
@@ -26,6 +28,8 @@ pub struct Ledger {
     generation: u32,
     /// No packet is accepted any more. Those that are counted without a check still go out.
     is_sealed: bool,
+    /// The task that waits for room: it is woken as soon as there is some.
+    waiter: Option<Box<Waiter>>,
 }
 
 /// How many bytes may wait for a connection.
@@ -84,7 +88,10 @@ impl Ledger {
     pub fn enter(&mut self, outgoing: &Outgoing<'_>, backlog: usize) -> Result<(), Rejected> {
         let bytes = outgoing.bytes();
         let checked = self.check(outgoing, bytes, backlog);
-        self.is_sealed |= outgoing.is_last && outgoing.generation == self.generation;
+        if outgoing.is_last && outgoing.generation == self.generation {
+            self.is_sealed = true;
+            self.wake();
+        }
         let is_exempt = checked?;
         self.exempt += if is_exempt { bytes } else { 0 };
         let number = self.count(outgoing.frames.len());
@@ -132,7 +139,16 @@ impl Ledger {
         self.in_flight.push(number, unproven);
         self.proof.want();
         // The device may have proven the packet before anybody asked.
-        self.in_flight.prove(self.proof.proven());
+        self.prove_in_flight(self.proof.proven());
+    }
+
+    fn prove_in_flight(&mut self, upto: u64) {
+        let had_room = self.in_flight.has_room();
+        self.in_flight.prove(upto);
+        if !had_room && self.in_flight.has_room() {
+            // Whether the backlog leaves room is for the task to look.
+            self.wake();
+        }
     }
 
     /// Whether so little waits that the device can be given what it has missed.
@@ -140,9 +156,36 @@ impl Ledger {
         self.in_flight.has_room() && backlog <= (bounds.queue_bytes / REPLAY_SHARE).saturating_add(self.exempt)
     }
 
+    /// Has a task woken once there is room, as [`Ledger::has_room`] defines it, or the ledger has ended. The caller has found no room under
+    /// the lock that it holds, and calls [`Ledger::drained`] whenever the backlog has become smaller. For one task: an earlier one is woken.
+    pub fn await_room(&mut self, waker: &Waker, bounds: Bounds) {
+        match &mut self.waiter {
+            Some(waiter) if waiter.is_of(waker) => waiter.bounds = bounds,
+            waiter => *waiter = Some(Box::new(Waiter::new(waker.clone(), bounds))),
+        }
+    }
+
+    /// The backlog has become smaller: wakes the task that waits for room if there is some.
+    pub fn drained(&mut self, backlog: usize) {
+        if self.waiter.as_ref().is_some_and(|waiter| self.has_room(backlog, waiter.bounds)) {
+            self.wake();
+        }
+    }
+
+    /// Wakes the task that waits for room, if there is one.
+    pub fn wake(&mut self) {
+        self.waiter = None;
+    }
+
+    /// Whether no packet is accepted any more.
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
     /// Accepts the packets of a new generation, which this returns, and no others. The first is 0.
     pub fn reopen(&mut self) -> u32 {
         self.is_sealed = false;
+        self.wake();
         self.generation += 1;
         self.generation
     }
@@ -151,6 +194,7 @@ impl Ledger {
     #[must_use]
     pub fn end(&mut self) -> InFlight {
         self.is_sealed = true;
+        self.wake();
         std::mem::take(&mut self.in_flight)
     }
 
@@ -183,7 +227,7 @@ impl Ledger {
     pub fn pong(&mut self, id: Option<u64>) -> Pong {
         let had_ping = self.proof.has_ping();
         if let Some(upto) = self.proof.pong(id) {
-            self.in_flight.prove(upto);
+            self.prove_in_flight(upto);
         }
         Pong { is_answer: had_ping && !self.proof.has_ping(), needs_ping: self.proof.needs_ping() }
     }
@@ -191,13 +235,18 @@ impl Ledger {
     /// The device has the packets up to this one.
     pub fn prove(&mut self, upto: u64) {
         if let Some(upto) = self.proof.prove(upto) {
-            self.in_flight.prove(upto);
+            self.prove_in_flight(upto);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
+
     use super::*;
 
     const BOUNDS: Bounds = Bounds { queue_bytes: 100, exempt_bytes: 1_000 };
@@ -250,6 +299,82 @@ mod tests {
         assert_eq!(ledger.want_proof(0, &unproven), Err(Rejected::Ended), "it is another's");
         assert_eq!(ledger.want_proof(generation + 1, &unproven), Err(Rejected::Ended));
         assert!(!ledger.needs_ping());
+    }
+
+    /// Counts how often a task is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Woken {
+        fn take(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_task_that_waits_for_room_is_woken_once_when_there_is_some() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut ledger = Ledger::default();
+        ledger.await_room(&waker, BOUNDS);
+        ledger.drained(26);
+        assert_eq!(woken.take(), 0, "more than a quarter of the bound waits");
+        ledger.await_room(&waker, BOUNDS);
+        assert_eq!(woken.take(), 0, "it is the same task");
+        ledger.drained(25);
+        ledger.drained(0);
+        assert_eq!(woken.take(), 1);
+    }
+
+    #[test]
+    fn a_task_that_waits_for_room_is_woken_when_the_ledger_ends_or_is_lost_or_another_task_waits() {
+        let frames = [Bytes::from_static(b"a")];
+        let last = Outgoing { is_last: true, ..outgoing(&frames, false) };
+        let ends: [fn(&mut Ledger, &Outgoing<'_>); 5] = [
+            |ledger, _| drop(ledger.end()),
+            |ledger, last| ledger.enter(last, 0).unwrap(),
+            |ledger, _| *ledger = Ledger::default(),
+            |ledger, _| _ = ledger.reopen(),
+            |ledger, _| ledger.await_room(Waker::noop(), BOUNDS),
+        ];
+        for end in ends {
+            let woken = Arc::new(Woken::default());
+            let mut ledger = Ledger::default();
+            ledger.await_room(&Waker::from(woken.clone()), BOUNDS);
+            end(&mut ledger, &last);
+            assert_eq!(woken.take(), 1);
+        }
+    }
+
+    #[test]
+    fn a_task_that_waits_for_proofs_is_woken_by_the_one_that_makes_room() {
+        let (woken, unproven): (_, Arc<dyn Unproven>) = (Arc::new(Woken::default()), Arc::new(Silent));
+        let (frames, mut ledger, mut sent) = ([Bytes::from_static(b"a")], Ledger::default(), 0);
+        while ledger.has_room(0, BOUNDS) {
+            ledger.enter(&Outgoing { unproven: Some(&unproven), ..outgoing(&frames, false) }, 0).unwrap();
+            sent += 1;
+        }
+        ledger.await_room(&Waker::from(woken.clone()), BOUNDS);
+        ledger.drained(0);
+        assert_eq!(woken.take(), 0, "as many as may be are in flight");
+        ledger.prove(1);
+        assert_eq!((woken.take(), ledger.has_room(0, BOUNDS)), (1, true), "after {sent}");
+    }
+
+    struct Silent;
+
+    impl Unproven for Silent {
+        fn sent(&self) {}
+
+        fn proven(&self) {}
+
+        fn lost(&self) {}
     }
 
     struct Never;

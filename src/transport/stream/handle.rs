@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 
@@ -73,6 +76,12 @@ impl Handle {
     pub fn has_room(&self, bounds: Bounds) -> bool {
         let queue = self.0.queue.lock();
         queue.ledger.has_room(queue.waiting(), bounds)
+    }
+
+    /// Waits until there is room, as [`Handle::has_room`] defines it, or the queue has ended: it looks and registers under the queue's lock, so
+    /// that no wakeup is lost. For one task at a time: if another polls, the earlier one is woken. Cancel safe.
+    pub fn poll_room(&self, cx: &mut Context<'_>, bounds: Bounds) -> Poll<()> {
+        self.0.queue.lock().poll_room(cx, bounds)
     }
 
     /// Notes how much has left for the peer, for a deadline that begins now. Returns whether a peer that has said nothing since this was

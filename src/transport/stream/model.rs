@@ -14,7 +14,7 @@ use shuttle::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::ledger::Rejected;
+use crate::ledger::{Bounds, Rejected};
 
 const SENDERS: u8 = 3;
 const PACKETS: u8 = 4;
@@ -230,6 +230,47 @@ fn a_stream_that_is_cut_at_any_moment_has_written_a_prefix_of_what_it_accepted_a
         let written = assert_in_order(&packets(&world.kernel.bytes()));
         assert!(written.iter().zip(&accepted).all(|(written, accepted)| written <= accepted));
         assert_eq!(handle.send(&packet(0, 0), WriteMode::Inline), Err(Rejected::Ended));
+        world.end();
+    });
+}
+
+/// A task that sends its packets one by one, each once there is room. Returns how many the queue accepted.
+fn replay_all(handle: &Handle, sender: u8) -> u8 {
+    // There is room while no more than two packets wait.
+    const BOUNDS: Bounds = Bounds { queue_bytes: 4 * 16, exempt_bytes: 0 };
+    let accepted = |number: &u8| {
+        block_on(std::future::poll_fn(|cx| handle.poll_room(cx, BOUNDS)));
+        handle.send(&packet(sender, *number), WriteMode::Batched) != Err(Rejected::Ended)
+    };
+    u8::try_from((0..PACKETS).take_while(accepted).count()).unwrap()
+}
+
+#[test]
+fn a_task_that_waits_for_room_goes_on_when_there_is_some_and_at_the_end_of_the_stream() {
+    check(|| {
+        let world = World::new();
+        let (handle, owner) = world.own();
+        let replayed = handle.clone();
+        let replaying = thread::spawn(move || replay_all(&replayed, 0));
+        let sending = handle.clone();
+        let sending = thread::spawn(move || send_all(&sending, 1));
+        let bytes: usize =
+            (0..2).flat_map(|sender| (0..PACKETS).flat_map(move |n| packet(sender, n))).map(|frame| frame.len()).sum();
+        let is_cut = thread_rng().gen_bool(0.3);
+        world.kernel.take_until(if is_cut { thread_rng().gen_range(0..bytes) } else { bytes });
+        if !is_cut {
+            assert_eq!((replaying.join().unwrap(), sending.join().unwrap()), (PACKETS, PACKETS));
+            handle.cut();
+        } else {
+            if thread_rng().gen_bool(0.5) {
+                handle.cut();
+            } else {
+                handle.abort();
+            }
+            assert!(replaying.join().unwrap() <= PACKETS && sending.join().unwrap() <= PACKETS);
+        }
+        owner.join().unwrap();
+        assert_in_order(&packets(&world.kernel.bytes()));
         world.end();
     });
 }

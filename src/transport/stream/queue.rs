@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::io::Io;
-use crate::ledger::{Ledger, Outgoing, Rejected, Unproven};
+use crate::ledger::{Bounds, Ledger, Outgoing, Rejected, Unproven};
 
 /// Frames that go into the kernel with one call.
 const MAX_SLICES: usize = 64;
@@ -145,6 +145,15 @@ impl Queue {
         self.waiting
     }
 
+    /// See [`Handle::poll_room`](super::Handle::poll_room).
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>, bounds: Bounds) -> Poll<()> {
+        if self.io.is_none() || self.ledger.is_sealed() || self.ledger.has_room(self.waiting, bounds) {
+            return Poll::Ready(());
+        }
+        self.ledger.await_room(cx.waker(), bounds);
+        Poll::Pending
+    }
+
     /// See [`Handle::note_progress`](super::Handle::note_progress).
     pub(super) fn note_progress(&mut self, was_unread: bool) -> bool {
         let (_, taken) = self.offsets();
@@ -234,6 +243,7 @@ impl Queue {
             self.others = VecDeque::new();
         }
         self.total.remove(count + frames * FRAME_COST);
+        self.ledger.drained(self.waiting);
     }
 
     /// Drops the frames of which the kernel has nothing.
@@ -248,6 +258,7 @@ impl Queue {
         self.waiting -= bytes;
         self.queued -= bytes as u64;
         self.total.remove(bytes + frames * FRAME_COST);
+        self.ledger.drained(self.waiting);
     }
 
     /// Drops what waits and lets go of the stream.
@@ -257,6 +268,7 @@ impl Queue {
         self.others = VecDeque::new();
         self.total.remove(self.waiting + frames * FRAME_COST);
         self.waiting = 0;
+        self.ledger.wake();
     }
 }
 

@@ -1,0 +1,158 @@
+//! Stored messages that cannot be read, as the database's pages or its rows are damaged: devices are told, and all else goes on.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor, SqliteConnection};
+
+use crate::{
+    harness::{Backend, Device, TestServer},
+    logs::Log,
+    stored::emit_stored,
+};
+
+/// A page of a SQLite file, in bytes.
+const PAGE: usize = 4096;
+
+async fn serve(directory: &Path) -> (TestServer, Backend) {
+    let url = format!("sqlite:{}", directory.join("bugle.db").display());
+    let server = TestServer::start_with(|config| config.store.url = url.into()).await;
+    let backend = server.backend().await;
+    (server, backend)
+}
+
+/// A payload that no other message has on its page of the database.
+fn large(text: &str) -> String {
+    format!("\"{text}-{}\"", "x".repeat(3_000))
+}
+
+/// Damages each page of a stopped server's database that has this text.
+async fn damage(directory: &Path, text: &str) {
+    let path = directory.join("bugle.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("it opens");
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.expect("all is in the file");
+    database.close().await.expect("it closes");
+    let mut bytes = fs::read(&path).expect("the database can be read");
+    let pages: Vec<_> = (1..bytes.len() / PAGE)
+        .filter(|page| bytes[page * PAGE..][..PAGE].windows(text.len()).any(|window| window == text.as_bytes()))
+        .collect();
+    assert!(!pages.is_empty(), "{text} is in no page");
+    for page in pages {
+        // The header of a page, which says of which kind it is.
+        bytes[page * PAGE..][..8].fill(0xff);
+    }
+    fs::write(&path, bytes).expect("the database can be written");
+}
+
+async fn resuming(server: &TestServer, user: &str, resume: Value) -> Device {
+    server.device(user).resume(resume).connect().await.expect("the device connects")
+}
+
+/// What `bugle:resumed` says of a user's own room.
+async fn resumed(device: &mut Device, user: &str) -> Value {
+    device.expect_event("bugle:resumed").await.value()["rooms"][format!("user:{user}")].clone()
+}
+
+/// A server on a database in which a message of user `bad` is damaged, whose others are whole, as are those of user `good`.
+async fn damaged(directory: &Path) -> (TestServer, Backend, String) {
+    let (mut server, backend) = serve(directory).await;
+    let mut position = String::new();
+    for n in 1..=3 {
+        position = emit_stored(&backend, "bad", &large(&format!("bad{n}"))).await.position;
+        emit_stored(&backend, "good", &large(&format!("good{n}"))).await;
+    }
+    drop(backend);
+    server.stop();
+    server.stopped().await.expect("it stops in order");
+    damage(directory, "\"bad2").await;
+    let (server, backend) = serve(directory).await;
+    (server, backend, position)
+}
+
+#[tokio::test]
+async fn a_device_is_told_of_a_damaged_log_once_logged_and_goes_on_with_what_is_live() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = Log::start();
+    let (server, backend, position) = damaged(directory.path()).await;
+    for _ in 0..3 {
+        let mut bad = resuming(&server, "bad", json!({})).await;
+        let told = resumed(&mut bad, "bad").await;
+        assert_eq!(told, json!({ "recovered": false, "count": 0, "position": position }));
+        bad.abort().await;
+    }
+    let mut bad = resuming(&server, "bad", json!({ "user:bad": position })).await;
+    assert_eq!(resumed(&mut bad, "bad").await["recovered"], true, "there is nothing to be read");
+    emit_stored(&backend, "bad", "4").await;
+    assert_eq!(bad.expect_event("e").await.values()[0], 4);
+    let mut good = resuming(&server, "good", json!({})).await;
+    for _ in 0..3 {
+        good.expect_event("e").await;
+    }
+    assert_eq!(resumed(&mut good, "good").await["recovered"], true);
+
+    let lines = log.text();
+    let errors: Vec<_> = lines.lines().filter(|line| line.contains("cannot be read")).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("room.name=user:bad") && errors[0].contains("ERROR"), "{}", errors[0]);
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_resume_goes_live_though_its_log_is_damaged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (server, backend, _) = damaged(directory.path()).await;
+    let mut device = server.connect("bad").await;
+    emit_stored(&backend, "bad", "4").await;
+    assert_eq!(device.expect_event("e").await.json(), "4", "it waits for no read");
+    backend.emit_to_user("bad", "plain", "5").await;
+    assert_eq!(device.expect_event("plain").await.json(), "5");
+    assert_eq!(backend.emit_to_user("bad", "plain", "6").await.enqueued, 1);
+}
+
+#[tokio::test]
+async fn devices_that_come_and_go_while_their_log_is_damaged_do_not_delay_a_stop() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut server, backend, _) = damaged(directory.path()).await;
+    for _ in 0..10 {
+        resuming(&server, "bad", json!({})).await.abort().await;
+    }
+    drop(backend);
+    server.stop();
+    let stopped = tokio::time::timeout(Duration::from_secs(3), server.stopped());
+    stopped.await.expect("nothing is left of the devices").expect("it stops in order");
+}
+
+/// Another process has stored a message that nobody can read.
+#[tokio::test]
+async fn an_unreadable_message_does_not_refuse_what_is_stored_after_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = Log::start();
+    let (server, backend) = serve(directory.path()).await;
+    let mut plain = server.connect("42").await;
+    let mut resumes = resuming(&server, "42", json!({})).await;
+    resumed(&mut resumes, "42").await;
+    let first = emit_stored(&backend, "42", "1").await.position;
+    assert_eq!(resumes.expect_event("e").await.values()[0], 1);
+    let url = format!("sqlite:{}", directory.path().join("bugle.db").display());
+    let mut database = SqliteConnection::connect(&url).await.expect("the database opens");
+    let insert = "INSERT INTO messages (room, position, message_id, event, kind, except_users, stored_at, expires_at, payload) \
+                  SELECT room, 2, 'x', event, kind, except_users, stored_at, expires_at, 'no JSON' FROM messages WHERE position = 1; \
+                  UPDATE mailboxes SET last = 2;";
+    database.execute(insert).await.expect("it is stored");
+
+    for number in 3..=4 {
+        assert!(emit_stored(&backend, "42", &number.to_string()).await.position.ends_with(&format!(".{number}")));
+    }
+    let epoch = first.strip_suffix(".1").expect("the first position");
+    let told = resumed(&mut resumes, "42").await;
+    assert_eq!(told, json!({ "recovered": false, "count": 0, "position": format!("{epoch}.2") }));
+    for number in 3..=4 {
+        assert_eq!(resumes.expect_event("e").await.values()[0], number);
+    }
+    for number in [1, 3, 4] {
+        assert_eq!(plain.expect_event("e").await.json(), number.to_string());
+    }
+    assert_eq!(
+        log.text().lines().filter(|line| line.contains("room.name=user:42") && line.contains("ERROR")).count(),
+        1
+    );
+}
