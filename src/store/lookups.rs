@@ -178,7 +178,7 @@ async fn read_together(database: &Database, batch: Vec<Lookup>) -> Result<(), Ve
             Lookup::Watermark(user, answer) => {
                 drop(answer.send(found(&read, |(_, watermarks, _)| {
                     watermarks.get(user.as_str()).copied().unwrap_or_default()
-                })))
+                })));
             }
             Lookup::Generation((room, number), answer) => drop(answer.send(found(&read, |(.., generations)| {
                 generations.get(&(room.to_string(), number)).copied().unwrap_or_default()

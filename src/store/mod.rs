@@ -126,9 +126,9 @@ impl Store {
         self.inner.database.status()
     }
 
-    /// Tells whether the database can be read.
-    pub fn reachable(&self) -> watch::Receiver<bool> {
-        self.inner.database.parts().statuses.readable()
+    /// Tells when the status changes.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.inner.database.parts().statuses.watch()
     }
 
     /// Has `forget` called whenever the database turns out to have lost what was committed, before anything else is stored: what was known

@@ -54,25 +54,21 @@ impl fmt::Display for Status {
 }
 
 /// The status, for those who wait for another one.
-pub(super) struct Statuses {
-    status: watch::Sender<Status>,
-    can_read: watch::Sender<bool>,
-}
+pub(super) struct Statuses(watch::Sender<Status>);
 
 impl Statuses {
     pub(super) fn new() -> Self {
-        Self { status: watch::Sender::new(Status::Opening), can_read: watch::Sender::new(false) }
+        Self(watch::Sender::new(Status::Opening))
     }
 
     pub(super) fn get(&self) -> Status {
-        *self.status.borrow()
+        *self.0.borrow()
     }
 
     /// Returns the status before.
     pub(super) fn set(&self, status: Status) -> Status {
-        self.can_read.send_if_modified(|before| std::mem::replace(before, status.can_read()) != status.can_read());
         let mut before = status;
-        self.status.send_if_modified(|known| {
+        self.0.send_if_modified(|known| {
             before = std::mem::replace(known, status);
             before != status
         });
@@ -81,12 +77,12 @@ impl Statuses {
 
     /// The status once the first attempt to reach the store has ended.
     pub(super) async fn settled(&self) -> Status {
-        let mut status = self.status.subscribe();
+        let mut status = self.watch();
         // The sender is kept here.
         status.wait_for(|status| *status != Status::Opening).await.map_or(Status::Unreachable, |status| *status)
     }
 
-    pub(super) fn readable(&self) -> watch::Receiver<bool> {
-        self.can_read.subscribe()
+    pub(super) fn watch(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
     }
 }

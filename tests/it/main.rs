@@ -77,6 +77,7 @@ mod console;
 mod processes;
 
 mod store;
+mod store_faults;
 
 mod stored;
 

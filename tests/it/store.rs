@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{EventName, MessageId, Payload, Position, RoomName, UserId};
-use bugle::store::{Appended, Config, IdempotencyKey, NewMessage, Reader, Store, Which, Window};
+use bugle::store::{Appended, Config, IdempotencyKey, NewMessage, Reader, Status, Store, Which, Window};
 
 use crate::harness::{deadline, new_database};
 
@@ -14,6 +14,16 @@ const DAY: Duration = Duration::from_hours(24);
 pub(crate) struct Kind {
     pub(crate) url: String,
     _directory: Option<Directory>,
+}
+
+impl Kind {
+    pub(crate) fn of(url: String) -> Self {
+        Self { url, _directory: None }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config { url: self.url.clone().into(), max_age: 30 * DAY, max_messages: 1_000 }
+    }
 }
 
 struct Directory(std::path::PathBuf);
@@ -34,7 +44,7 @@ pub(crate) fn kinds() -> [Kind; 3] {
     ]
 }
 
-fn open(kind: &Kind, clock: &Clock) -> Store {
+pub(crate) fn open(kind: &Kind, clock: &Clock) -> Store {
     open_for(kind, clock, 1_000)
 }
 
@@ -43,19 +53,24 @@ fn open_for(kind: &Kind, clock: &Clock, max_messages: u32) -> Store {
 }
 
 pub(crate) fn open_with(kind: &Kind, clock: &Clock, max_messages: u32, lifecycle: &Lifecycle) -> Store {
-    let config = Config { url: kind.url.clone().into(), max_age: 30 * DAY, max_messages };
+    let config = Config { max_messages, ..kind.config() };
     Store::open(&config, clock.clone(), lifecycle).expect("the store opens")
 }
 
+pub(crate) async fn wait_for(store: &Store, status: Status) {
+    let mut statuses = store.watch_status();
+    deadline("the store's status", statuses.wait_for(|now| *now == status)).await.expect("it is open");
+}
+
 /// The store as another process opens it once this one has stopped.
-async fn reopen(store: Store, kind: &Kind, clock: &Clock) -> Store {
+pub(crate) async fn reopen(store: Store, kind: &Kind, clock: &Clock) -> Store {
     store.close();
     let store = open(kind, clock);
-    deadline("the store to be reached", store.reachable().wait_for(|reachable| *reachable)).await.expect("it is open");
+    wait_for(&store, Status::Serving).await;
     store
 }
 
-fn room(name: &str) -> RoomName {
+pub(crate) fn room(name: &str) -> RoomName {
     RoomName::new(name).expect("a name")
 }
 
@@ -71,7 +86,7 @@ pub(crate) fn message(room_name: &str, json: &str) -> NewMessage {
     }
 }
 
-async fn append(store: &Store, message: NewMessage) -> Result<Appended, bugle::store::Error> {
+pub(crate) async fn append(store: &Store, message: NewMessage) -> Result<Appended, bugle::store::Error> {
     Ok(store.append(vec![message]).await?.remove(0))
 }
 
@@ -82,7 +97,7 @@ pub(crate) async fn position(store: &Store, message: NewMessage) -> u64 {
     }
 }
 
-async fn texts(store: &Store, name: &str, after: u64) -> Vec<(u64, String)> {
+pub(crate) async fn texts(store: &Store, name: &str, after: u64) -> Vec<(u64, String)> {
     let (listed, more) = store.list(&room(name), Window { after, max: 10_000 }, None).await.expect("they can be read");
     assert!(!more);
     let kept: Vec<_> = listed.into_iter().map(|listed| listed.message).collect();
@@ -309,7 +324,7 @@ async fn a_database_that_is_not_there_refuses_until_it_is() {
     let store = open(&late, &Clock::system());
     assert!(append(&store, message("a", "1")).await.is_err());
     std::fs::create_dir_all(&*directory).unwrap();
-    deadline("the store to be reached", store.reachable().wait_for(|reachable| *reachable)).await.unwrap();
+    wait_for(&store, Status::Serving).await;
     assert_eq!(position(&store, message("a", "1")).await, 1);
 }
 

@@ -30,7 +30,7 @@ mod plain_device;
 pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
 
 mod postgres;
-pub use postgres::new_database;
+pub use postgres::{execute, new_database};
 
 mod slow_proxy;
 pub use slow_proxy::SlowProxy;

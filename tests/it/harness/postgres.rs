@@ -25,6 +25,12 @@ pub fn new_database() -> String {
     format!("postgres://postgres@127.0.0.1:{}/{name}", server.port)
 }
 
+/// Executes statements in a database that [`new_database`] has made.
+pub fn execute(url: &str, sql: &str) {
+    let done = Command::new("psql").args([url, "-v", "ON_ERROR_STOP=1", "-qc", sql]).stdout(Stdio::null()).status();
+    assert!(done.expect("psql runs").success(), "{sql}");
+}
+
 impl Postgres {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();

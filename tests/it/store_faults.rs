@@ -1,0 +1,243 @@
+//! A store whose database is taken by another process, goes back in time, or cannot be written.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bugle::clock::Clock;
+use bugle::message::{Position, UserId};
+use bugle::store::{Error, Status, Store, Which, Window};
+
+use super::store::{Kind, append, kinds, message, open, position, reopen, room, texts, wait_for};
+use crate::harness::{execute, new_database};
+
+const MAILBOX: &str = "user:42";
+
+async fn store_some(store: &Store, count: u64) {
+    for _ in 0..count {
+        position(store, message(MAILBOX, "1")).await;
+    }
+}
+
+async fn stands(store: &Store, position: &Position) -> bool {
+    store.stands(&room(MAILBOX), position).await.expect("it can be looked up")
+}
+
+/// The path of a kind that is a SQLite file.
+fn path(kind: &Kind) -> String {
+    kind.url.strip_prefix("sqlite:").expect("a file").to_owned()
+}
+
+fn postgres() -> Kind {
+    Kind::of(new_database())
+}
+
+/// Counts the epochs that a store has begun after its first one.
+fn count_epochs(store: &Store) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    store.on_new_epoch(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    count
+}
+
+#[tokio::test]
+async fn a_second_process_waits_until_the_first_has_stopped() {
+    for kind in kinds().into_iter().skip(1) {
+        let (first, clock) = (open(&kind, &Clock::system()), Clock::system());
+        store_some(&first, 1).await;
+        let seen = first.position(1).await.unwrap();
+        let second = open(&kind, &clock);
+        assert!(matches!(append(&second, message(MAILBOX, "2")).await, Err(Error::Unreachable)), "{}", kind.url);
+        assert!(second.list(&room(MAILBOX), Window { after: 0, max: 1 }, None).await.is_err());
+        assert_eq!(second.status(), Status::HeldByAnother);
+        store_some(&first, 1).await;
+        first.close();
+        wait_for(&second, Status::Serving).await;
+        assert_eq!(position(&second, message(MAILBOX, "3")).await, 3);
+        assert!(stands(&second, &seen).await);
+        assert!(append(&first, message(MAILBOX, "4")).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_process_whose_lease_was_taken_refuses_until_that_lease_has_ended() {
+    let kind = postgres();
+    let store = open(&kind, &Clock::system());
+    let epochs = count_epochs(&store);
+    store_some(&store, 1).await;
+    let seen = store.position(1).await.unwrap();
+    execute(
+        &kind.url,
+        "UPDATE lease SET generation = generation + 1, holder = 'another', \
+         ends_at = (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT + 1500",
+    );
+    assert!(matches!(append(&store, message(MAILBOX, "2")).await, Err(Error::Unreachable)));
+    wait_for(&store, Status::HeldByAnother).await;
+    assert!(append(&store, message(MAILBOX, "2")).await.is_err());
+    wait_for(&store, Status::Serving).await;
+    assert_eq!(position(&store, message(MAILBOX, "2")).await, 2, "what was refused was not stored");
+    assert_eq!(epochs.load(Ordering::SeqCst), 1);
+    assert_ne!(store.position(1).await.unwrap().epoch, seen.epoch);
+    assert!(stands(&store, &seen).await, "nothing was lost");
+}
+
+#[tokio::test]
+async fn a_position_of_after_the_backup_does_not_stand_once_the_backup_is_restored() {
+    let [_, kind, _] = kinds();
+    let (path, clock) = (path(&kind), Clock::system());
+    let store = open(&kind, &clock);
+    store_some(&store, 5).await;
+    let (kept, begin) = (store.position(5).await.unwrap(), store.position(0).await.unwrap());
+    // Nothing is written meanwhile.
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{path}{suffix}"), format!("{path}.backup{suffix}")).unwrap();
+    }
+    store_some(&store, 5).await;
+    let lost = store.position(10).await.unwrap();
+    let store = reopen(store, &kind, &clock).await;
+    let lost_with_its_epoch = store.position(10).await.unwrap();
+    assert!(stands(&store, &lost).await, "before the restore");
+    store.close();
+    let _ = fs::remove_file(format!("{path}-shm"));
+    for suffix in ["-wal", ""] {
+        fs::rename(format!("{path}.backup{suffix}"), format!("{path}{suffix}")).unwrap();
+    }
+    let store = reopen(store, &kind, &clock).await;
+    assert_eq!(position(&store, message(MAILBOX, "6")).await, 6);
+    store_some(&store, 6).await;
+    assert!(!stands(&store, &lost).await, "6 to 10 are others now");
+    assert!(!stands(&store, &lost_with_its_epoch).await, "no such epoch is known");
+    assert!(stands(&store, &kept).await && stands(&store, &begin).await);
+}
+
+#[tokio::test]
+async fn a_database_that_has_lost_what_was_committed_begins_a_new_epoch_before_it_stores_more() {
+    let kind = postgres();
+    let store = open(&kind, &Clock::system());
+    let epochs = count_epochs(&store);
+    store_some(&store, 8).await;
+    let (kept, lost) = (store.position(5).await.unwrap(), store.position(8).await.unwrap());
+    // As a standby that lagged.
+    execute(
+        &kind.url,
+        "UPDATE lease SET writes = 1; DELETE FROM messages WHERE position > 5; UPDATE mailboxes SET last = 5",
+    );
+    assert!(append(&store, message(MAILBOX, "6")).await.is_err());
+    wait_for(&store, Status::Serving).await;
+    assert_eq!(epochs.load(Ordering::SeqCst), 1);
+    assert_eq!(position(&store, message(MAILBOX, "6")).await, 6);
+    assert!(stands(&store, &kept).await && !stands(&store, &lost).await);
+}
+
+#[tokio::test]
+async fn a_new_epoch_that_operators_begin_forgets_all_positions() {
+    for kind in kinds().into_iter().skip(1) {
+        let (store, clock) = (open(&kind, &Clock::system()), Clock::system());
+        store_some(&store, 1).await;
+        let seen = store.position(1).await.unwrap();
+        assert!(!bugle::store::begin_new_epoch(&kind.config(), &clock).await.unwrap(), "it is used");
+        store.close();
+        let begun = async { while !bugle::store::begin_new_epoch(&kind.config(), &clock).await.unwrap() {} };
+        crate::harness::deadline("the store to be free", begun).await;
+        let store = reopen(store, &kind, &clock).await;
+        assert!(!stands(&store, &seen).await, "{}", kind.url);
+        assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_file_refuses_until_a_file_stands_in_its_place() {
+    let [_, kind, _] = kinds();
+    let path = path(&kind);
+    let store = open(&kind, &Clock::system());
+    let epochs = count_epochs(&store);
+    store_some(&store, 2).await;
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{path}{suffix}"), format!("{path}.backup{suffix}")).unwrap();
+    }
+    store_some(&store, 1).await;
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        fs::remove_file(format!("{path}{suffix}")).unwrap();
+    }
+    assert!(append(&store, message(MAILBOX, "4")).await.is_err(), "it would not survive a restart");
+    wait_for(&store, Status::FileGone).await;
+    for suffix in ["-wal", ""] {
+        fs::rename(format!("{path}.backup{suffix}"), format!("{path}{suffix}")).unwrap();
+    }
+    wait_for(&store, Status::Serving).await;
+    assert_eq!(epochs.load(Ordering::SeqCst), 1);
+    assert_eq!(position(&store, message(MAILBOX, "3")).await, 3, "as in the backup");
+}
+
+#[tokio::test]
+async fn a_database_that_is_read_only_is_read_and_recovers() {
+    let kind = postgres();
+    let store = open(&kind, &Clock::system());
+    store_some(&store, 1).await;
+    let name = kind.url.rsplit('/').next().unwrap();
+    let set = |value: &str| {
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        execute(&kind.url, &format!("SET default_transaction_read_only = off; ALTER DATABASE {name} SET default_transaction_read_only = {value}"));
+        execute(&kind.url, others);
+    };
+    set("on");
+    assert!(append(&store, message(MAILBOX, "2")).await.is_err());
+    wait_for(&store, Status::Unwritable).await;
+    assert!(matches!(append(&store, message(MAILBOX, "2")).await, Err(Error::Unreachable)));
+    assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
+    set("off");
+    wait_for(&store, Status::Serving).await;
+    assert_eq!(position(&store, message(MAILBOX, "2")).await, 2);
+}
+
+#[tokio::test]
+async fn reads_share_the_connections_that_the_database_gives() {
+    for limit in [1, 2] {
+        let mut kind = postgres();
+        let role = format!("few_{}", kind.url.rsplit('/').next().unwrap());
+        execute(&kind.url, &format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT {limit}; GRANT ALL ON SCHEMA public TO {role}"));
+        kind.url = kind.url.replace("postgres@", &format!("{role}@"));
+        let store = open(&kind, &Clock::system());
+        store_some(&store, 1).await;
+        let reads = (0..100).map(|_| texts(&store, MAILBOX, 0));
+        let read = crate::harness::deadline("all reads", futures_util::future::join_all(reads)).await;
+        assert!(read.iter().all(|texts| texts.len() == 1));
+    }
+}
+
+#[tokio::test]
+async fn marks_that_are_written_together_count_as_they_would_alone() {
+    for kind in kinds() {
+        let store = open(&kind, &Clock::system());
+        let mut kept = Vec::new();
+        for number in 1..=3 {
+            let message = message("team", &number.to_string());
+            kept.push(message.id);
+            position(&store, message).await;
+        }
+        let team = room("team");
+        let users: Vec<_> = (100..300).map(|user| UserId::new(&user.to_string()).unwrap()).collect();
+        // Each user twice, and user 7, whom the messages leave out.
+        let marks = users.iter().enumerate().flat_map(|(index, user)| {
+            let which = if index % 2 == 0 { Which::UpTo(2) } else { Which::Message(kept[1]) };
+            [store.mark_read(&team, user, which), store.mark_read(&team, user, which)]
+        });
+        let outcomes = futures_util::future::join_all(marks).await;
+        for pair in outcomes.chunks(2) {
+            let pair: Vec<_> = pair.iter().map(|outcome| outcome.clone().unwrap()).collect();
+            assert_eq!(pair, [Some(true), Some(false)], "{}", kind.url);
+        }
+        let unread = store.count_unread_of(&team, &users).await.unwrap();
+        let expected: Vec<u64> = (0..users.len()).map(|index| if index % 2 == 0 { 1 } else { 2 }).collect();
+        assert_eq!(unread, expected);
+        let left_out = UserId::new("7").unwrap();
+        assert_eq!(store.mark_read(&team, &left_out, Which::Message(kept[0])).await.unwrap(), None);
+        assert_eq!(store.mark_read(&team, &left_out, Which::ALL).await.unwrap(), Some(false));
+    }
+}
