@@ -43,11 +43,10 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let is_damage = match &error {
-            sqlx::Error::Database(database) => database.code().is_some_and(|code| is_damage(&code)),
+        let is_damage = match error.as_database_error() {
+            Some(database) => database.code().is_some_and(|code| is_damage(&code)),
             // A column holds what was never written there.
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
-            _ => false,
+            None => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
         };
         if is_damage { Self::Damaged(error.into()) } else { Self::Unavailable(error.into()) }
     }
