@@ -107,7 +107,7 @@ impl CatchUp {
                     rooms.insert(room.to_string(), fresh);
                 }
                 Err(error) if error.is_damage() => {
-                    delivery.note_unreadable(&room, &error);
+                    delivery.inner.unreadable_logs.note(&room, &error);
                     rooms.insert(room.to_string(), Resumed::unreadable());
                 }
                 Err(_) => unreadable.push(room),

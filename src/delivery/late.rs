@@ -63,7 +63,7 @@ impl Delivery {
         unread: RangeInclusive<u64>,
         error: &store::Error,
     ) -> Result<(), store::Error> {
-        self.note_unreadable(room, error);
+        self.inner.unreadable_logs.note(room, error);
         let (after, until) = unread.into_inner();
         if let Some(user) = room.user().filter(|_| self.is_users_mailbox(room)).and_then(|user| UserId::new(user).ok())
         {
@@ -83,14 +83,14 @@ impl Delivery {
     }
 
     /// The messages that were refused and are in the mailbox all the same, in order. Those that cannot be read as the data is damaged are given
-    /// up: no device is live in the room that would not come to them when it catches up.
+    /// up: devices that catch up meet the same damage, and are told.
     pub(super) async fn look_up_uncertain(&self, room: &RoomName, store: &Store) -> Result<Vec<Late>, store::Error> {
         let Some(ids) = self.inner.lanes.uncertain(room) else {
             return Ok(Vec::new());
         };
         match store.messages_by_id(room, &ids).await {
             Err(error) if error.is_damage() => {
-                self.note_unreadable(room, &error);
+                self.inner.unreadable_logs.note(room, &error);
                 Ok(Vec::new())
             }
             messages => with_positions(store, messages?).await,

@@ -108,7 +108,7 @@ impl<'a> Replay<'a> {
             };
             hub.log_unreadable(self.member, self.room);
             if failed.is_final(&error) {
-                self.delivery.note_unreadable(self.room, &error);
+                self.delivery.inner.unreadable_logs.note(self.room, &error);
                 return self.give_up_unread().await;
             }
             failed.wait(self.delivery.store()?).await;

@@ -73,7 +73,7 @@ impl Delivery {
             let mut failed = FailedReads::default();
             while let Err(error) = self.log_position(room).await {
                 let Some(store) = self.store().filter(|_| !failed.is_final(&error)) else {
-                    self.note_unreadable(room, &error);
+                    self.inner.unreadable_logs.note(room, &error);
                     if member.is_in(room) {
                         self.hub().send(member, Self::resumed_frame(room, Resumed::unreadable()));
                     }

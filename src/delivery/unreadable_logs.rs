@@ -5,7 +5,6 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::Delivery;
 use crate::message::RoomName;
 use crate::store::{self, Store};
 
@@ -28,8 +27,19 @@ const MAX_FAILED_READS: u32 = 5;
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 impl UnreadableLogs {
-    /// Notes that a room's log is unreadable. True: it is to be logged.
-    fn note(&self, room: &RoomName) -> bool {
+    /// Logs that a room's log cannot be read, once.
+    pub(super) fn note(&self, room: &RoomName, error: &store::Error) {
+        if self.is_to_be_logged(room) {
+            tracing::error!(
+                %error,
+                error.cause = error.cause(),
+                room.name = %room,
+                "the stored messages of a room cannot be read: its devices are told that they have missed some (check the database)"
+            );
+        }
+    }
+
+    fn is_to_be_logged(&self, room: &RoomName) -> bool {
         let (mut rooms, now) = (self.0.lock(), Instant::now());
         let is_recent = |logged: &Instant| now.duration_since(*logged) < LOGGED_AGAIN_AFTER;
         if rooms.get(room).is_some_and(is_recent) {
@@ -71,20 +81,6 @@ impl FailedReads {
     }
 }
 
-impl Delivery {
-    /// Logs that a room's log cannot be read, once.
-    pub(super) fn note_unreadable(&self, room: &RoomName, error: &store::Error) {
-        if self.inner.unreadable_logs.note(room) {
-            tracing::error!(
-                %error,
-                error.cause = error.cause(),
-                room.name = %room,
-                "the stored messages of a room cannot be read: its devices are told that they have missed some (check the database)"
-            );
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,12 +92,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_room_is_logged_once_a_day_and_few_are_remembered() {
         let logs = UnreadableLogs::default();
-        assert!(logs.note(&room(1)) && logs.note(&room(2)));
-        assert!(!logs.note(&room(1)) && !logs.note(&room(2)));
+        assert!(logs.is_to_be_logged(&room(1)) && logs.is_to_be_logged(&room(2)));
+        assert!(!logs.is_to_be_logged(&room(1)) && !logs.is_to_be_logged(&room(2)));
         tokio::time::advance(LOGGED_AGAIN_AFTER).await;
-        assert!(logs.note(&room(1)) && !logs.note(&room(1)));
+        assert!(logs.is_to_be_logged(&room(1)) && !logs.is_to_be_logged(&room(1)));
         for number in 0..3 * MAX_ROOMS {
-            logs.note(&room(number));
+            logs.is_to_be_logged(&room(number));
             assert!(logs.0.lock().len() <= MAX_ROOMS);
         }
     }

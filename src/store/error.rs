@@ -43,10 +43,11 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        // A column that cannot be decoded holds what was never written there.
-        let is_undecoded = matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_));
-        let is_damage = is_undecoded || code.is_some_and(|code| is_damage(&code));
+        let is_damage = match error.as_database_error() {
+            Some(database) => database.code().is_some_and(|code| is_damage(&code)),
+            // A column holds what was never written there.
+            None => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
+        };
         if is_damage { Self::Damaged(error.into()) } else { Self::Unavailable(error.into()) }
     }
 }

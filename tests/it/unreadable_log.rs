@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 
@@ -155,4 +156,33 @@ async fn an_unreadable_message_does_not_refuse_what_is_stored_after_it() {
         log.text().lines().filter(|line| line.contains("room.name=user:42") && line.contains("ERROR")).count(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_harms_no_room_that_is_looked_up_at_the_same_time() {
+    const DEVICES: usize = 10;
+    let directory = tempfile::tempdir().expect("a directory");
+    let (server, backend) = serve(directory.path()).await;
+    for user in ["bad", "good"] {
+        emit_stored(&backend, user, "1").await;
+    }
+    let url = format!("sqlite:{}", directory.path().join("bugle.db").display());
+    let mut database = SqliteConnection::connect(&url).await.expect("the database opens");
+    database.execute("UPDATE mailboxes SET last = 'x' WHERE room = 'user:bad'").await.expect("it is written");
+    let told = join_all((0..DEVICES * 2).map(async |number| {
+        let user = if number % 2 == 0 { "bad" } else { "good" };
+        let mut device = resuming(&server, user, json!({})).await;
+        (
+            user,
+            device.expect_event("bugle:resumed").ignoring(&["e"]).await.value()["rooms"][format!("user:{user}")]
+                .clone(),
+        )
+    }));
+    for (user, told) in told.await {
+        if user == "good" {
+            assert_eq!((&told["recovered"], &told["count"]), (&json!(true), &json!(1)), "{told}");
+        } else {
+            assert_eq!(told, json!({ "recovered": false, "count": 0 }), "not even the position is known");
+        }
+    }
 }

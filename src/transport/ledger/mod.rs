@@ -1,6 +1,9 @@
 //! What one connection was given: how much of its backlog counts, and what its device has proven to have. It stands under the lock of
 //! the connection's queue, so that a packet's number is its place in that queue.
 
+mod bounds;
+pub use bounds::Bounds;
+
 mod in_flight;
 pub use in_flight::{InFlight, Unproven};
 
@@ -30,15 +33,6 @@ pub struct Ledger {
     is_sealed: bool,
     /// The task that waits for room: it is woken as soon as there is some.
     waiter: Option<Box<Waiter>>,
-}
-
-/// How many bytes may wait for a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// The backlog past which a connection is slow.
-    pub queue_bytes: usize,
-    /// Bytes of exempt packets that may wait besides.
-    pub exempt_bytes: usize,
 }
 
 /// One packet for one connection.

@@ -1,6 +1,6 @@
 use std::task::Waker;
 
-use super::Bounds;
+use super::bounds::Bounds;
 
 /// A task that waits until its connection has room. It is woken when this is dropped, for whatever reason: a ledger that moves to
 /// another queue, or is lost with one, leaves no task waiting.
