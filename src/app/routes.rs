@@ -66,6 +66,9 @@ pub(super) fn device_routes(
     let connections = Connections::new(config.limits);
     let rest = http::device_routes(&config.rest, commands.clone(), &pages, serving.answers.clone());
     let expiry = Expiry::new(&config.auth, clock.clone());
+    let (clock_jumps, looking) = clock.watch_jumps();
+    let done = serving.done.clone();
+    lifecycle.spawn_vital("clock", async move { _ = done.run_until_cancelled(looking).await });
     let websocket = websocket::routes(websocket::Deps {
         endpoints: config.websocket,
         ping_interval: config.socketio.ping_interval,
@@ -78,6 +81,7 @@ pub(super) fn device_routes(
         connections: connections.clone(),
         pages: pages.clone(),
         clock: clock.clone(),
+        clock_jumps: clock_jumps.clone(),
         lifecycle: lifecycle.clone(),
         flushers: serving.flushers.clone(),
         done: serving.done.clone(),
@@ -90,6 +94,7 @@ pub(super) fn device_routes(
         config: config.socketio,
         commands,
         clock,
+        clock_jumps,
         lifecycle: lifecycle.clone(),
         flushers: serving.flushers.clone(),
         unfinished: serving.incoming.clone(),

@@ -128,6 +128,11 @@ impl Engine {
         self.0.open.load(Ordering::Relaxed)
     }
 
+    /// All sessions that have not ended.
+    pub fn open_sessions(&self) -> Vec<Arc<Session>> {
+        self.0.sessions.iter().map(|session| session.clone()).collect()
+    }
+
     pub(crate) fn config(&self) -> &EngineIoConfig {
         &self.0.config
     }
@@ -178,8 +183,7 @@ impl Engine {
                 session.fire(tick, now);
             }
         }
-        let left: Vec<_> = self.0.sessions.iter().map(|session| session.clone()).collect();
-        for session in left {
+        for session in self.open_sessions() {
             session.close(DisconnectReason::ClosingServer);
         }
     }

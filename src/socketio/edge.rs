@@ -6,7 +6,7 @@ use transport::{Bounds, Flushers, Pages, Spawn, Unfinished};
 
 use super::Config;
 use crate::auth::Expiry;
-use crate::clock::Clock;
+use crate::clock::{Clock, Jumps};
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Connections;
@@ -27,6 +27,8 @@ pub struct Deps {
     pub pages: Pages,
     /// The time of day.
     pub clock: Clock,
+    /// Tells when that has jumped.
+    pub clock_jumps: Jumps,
     /// Runs tasks.
     pub lifecycle: Lifecycle,
     /// Write the queues of all WebSocket connections.

@@ -1,13 +1,35 @@
 use std::sync::Arc;
 
-use engineioxide::session::Session;
+use engineioxide::{engine::Engine, session::Session};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{closing::own_event, device::Device};
+use super::{closing::own_event, device::Device, edge::Edge};
 use crate::auth::ExpiryDue;
 use crate::command::Admission;
 use crate::message::{CloseCode, EventName};
+
+/// Sessions that are looked at in a row.
+const AT_ONCE: usize = 256;
+
+impl Edge {
+    /// Looks at all devices' tokens whenever the time of day has jumped: their alarms were set by the time before. It does not end.
+    pub(super) async fn follow_clock(self: Arc<Self>) {
+        let mut jumps = self.deps.clock_jumps.clone();
+        loop {
+            jumps.next().await;
+            let sessions = self.engine.get().map(Engine::open_sessions).unwrap_or_default();
+            for some in sessions.chunks(AT_ONCE) {
+                for session in some {
+                    if let Some(device) = session.context::<Device>() {
+                        device.watch_token(session);
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
 
 impl Device {
     /// Does what is due about the device's token, and sets the session's alarm for what comes next: the notice that the token is about to

@@ -67,6 +67,9 @@ pub fn routes(deps: Deps) -> Router {
     engine.attach(attachment(&edge));
     // The handlers hold the edge, and the edge the engine with its handlers: all of them live as long as the process.
     let _ = edge.engine.set(engine);
+    let (following, done) = (edge.clone(), edge.deps.done.clone());
+    let following = async move { _ = done.run_until_cancelled(following.follow_clock()).await };
+    edge.deps.lifecycle.spawn_vital("socketio clock", following);
     let (authenticating, going_live) = (edge.clone(), edge.clone());
     let authenticate = move |socket, auth| connect::authenticate(authenticating, socket, auth);
     let go_live = async move |socket| connect::go_live(&going_live, &socket);

@@ -217,6 +217,14 @@ impl Timed for Device {
         }
         Some(state.next())
     }
+
+    fn look_at_token(&self) {
+        let mut state = self.state.lock();
+        if state.token_due.is_some() {
+            state.token_due = Some(Instant::now());
+            self.arm(&state);
+        }
+    }
 }
 
 impl Connection for Device {

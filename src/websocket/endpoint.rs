@@ -5,7 +5,7 @@ use transport::{Bounds, Flushers, Pages, Stranger};
 
 use super::{EndpointConfig, timers::Timers};
 use crate::auth::Expiry;
-use crate::clock::Clock;
+use crate::clock::{Clock, Jumps};
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{AddressSlot, Connections};
@@ -34,6 +34,8 @@ pub struct Deps {
     pub pages: Pages,
     /// The time of day.
     pub clock: Clock,
+    /// Tells when that has jumped.
+    pub clock_jumps: Jumps,
     /// Runs tasks.
     pub lifecycle: Lifecycle,
     /// Write the queues of sockets.

@@ -47,6 +47,9 @@ pub fn routes(mut deps: Deps) -> Router {
     let (driven, done) = (timers.clone(), deps.done.clone());
     let driving = async move { _ = done.run_until_cancelled(driven.run()).await };
     deps.lifecycle.spawn_vital("websocket timers", driving);
+    let (following, done, jumps) = (timers.clone(), deps.done.clone(), deps.clock_jumps.clone());
+    let following = async move { _ = done.run_until_cancelled(following.follow_clock(jumps)).await };
+    deps.lifecycle.spawn_vital("websocket clock", following);
     endpoints.into_iter().fold(Router::new(), |routes, config| {
         let path = config.path.clone();
         let endpoint = Arc::new(Endpoint { config, deps: deps.clone(), timers: timers.clone() });

@@ -4,6 +4,7 @@ use dashmap::DashMap;
 use tokio::time::Instant;
 use transport::{Entry, Wheel};
 
+use crate::clock::Jumps;
 use crate::message::ConnectionId;
 
 /// A connection that has something to do at certain times.
@@ -13,7 +14,13 @@ pub(super) trait Timed: Send + Sync {
 
     /// Does what is due. Returns when it has something to do next; `None`: never.
     fn fire(&self, now: Instant) -> Option<Instant>;
+
+    /// Has the connection fired soon, since what it waits for may be due by the time of day.
+    fn look_at_token(&self);
 }
+
+/// Connections that are looked at in a row.
+const AT_ONCE: usize = 256;
 
 /// The timers of the edge's connections: heartbeats, and the expiry of tokens.
 #[derive(Default)]
@@ -48,6 +55,20 @@ impl Timers {
                 if let Some(connection) = connection.filter(|connection| connection.entry().take(tick)) {
                     self.fire(id, &*connection, Instant::now());
                 }
+            }
+        }
+    }
+
+    /// Has all connections look at their tokens whenever the time of day has jumped. It does not end.
+    pub(super) async fn follow_clock(&self, mut jumps: Jumps) {
+        loop {
+            jumps.next().await;
+            let connections: Vec<_> = self.connections.iter().map(|connection| connection.clone()).collect();
+            for some in connections.chunks(AT_ONCE) {
+                for connection in some {
+                    connection.look_at_token();
+                }
+                tokio::task::yield_now().await;
             }
         }
     }

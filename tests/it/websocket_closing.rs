@@ -77,6 +77,29 @@ fn short_lived(server: &TestServer, life: Duration) -> String {
 }
 
 #[tokio::test]
+async fn a_token_ends_by_the_time_of_day_after_that_has_jumped() {
+    let server = start_with(|_| ()).await;
+    let backend = server.backend().await;
+    let connect = async |user: &str, hours: u64| {
+        let mut player = device(&server).open().await.expect("the upgrade is agreed to");
+        let exp = (server.clock.now() + Duration::from_hours(hours)).as_second();
+        player.authenticate(&token_with(&json!({ "sub": user, "exp": exp }))).await;
+        player
+    };
+    let (mut short, mut long) = (connect("41", 1).await, connect("42", 4).await);
+    server.clock.advance(Duration::from_hours(3));
+    assert_eq!(short.receive().await, PlainFrame::closed(4401, "Invalid or expired token"));
+    backend.emit_to_user("42", "balance", "1").await;
+    assert_eq!(long.receive().await, PlainFrame::text("1"), "the other one stays");
+    server.clock.set_back(Duration::from_hours(3));
+    let mut brief = connect("43", 1).await;
+    server.clock.advance(Duration::from_hours(2));
+    assert_eq!(brief.receive().await, PlainFrame::closed(4401, "Invalid or expired token"));
+    backend.emit_to_user("42", "balance", "2").await;
+    assert_eq!(long.receive().await, PlainFrame::text("2"), "it has two hours left");
+}
+
+#[tokio::test]
 async fn an_expired_token_closes_with_4401() {
     let server = start_with(|_| ()).await;
     let token = short_lived(&server, Duration::from_millis(500));

@@ -162,3 +162,45 @@ async fn the_leeway_is_granted_to_live_connections_too() {
     let late = Device::builder(server.clients()).token(late);
     assert_eq!(refusal(late).await, super::INVALID);
 }
+
+#[tokio::test]
+async fn a_device_is_closed_when_the_time_of_day_jumps_past_its_tokens_end() {
+    for transport in [Transport::WebSocket, Transport::Polling] {
+        let server = server(|_| ()).await;
+        let connect = async |hours| {
+            let device = device(&server, Duration::from_hours(hours)).transport(transport);
+            device.connect().await.expect("it is let in")
+        };
+        let (mut short, mut long) = (connect(1).await, connect(3).await);
+        server.clock.advance(Duration::from_hours(2));
+        assert_eq!(short.expect_event("bugle:disconnect").await.value()["code"], "expired");
+        short.transport_closed().await;
+        assert_eq!(server.backend().await.emit_to_user("42", "news", "1").await.enqueued, 1, "the other one stays");
+        long.expect_event("news").await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_told_that_its_token_expires_when_the_time_of_day_jumps_to_just_before() {
+    let server = server(|config| config.auth.expiring_notice = Duration::from_mins(10)).await;
+    let mut device = device(&server, Duration::from_hours(1)).connect().await.expect("it is let in");
+    server.clock.advance(Duration::from_mins(55));
+    device.expect_event("bugle:token_expiring").await;
+    assert_eq!(server.backend().await.emit_to_user("42", "news", "1").await.enqueued, 1);
+    device.expect_event("news").await;
+}
+
+#[tokio::test]
+async fn a_device_stays_when_the_time_of_day_jumps_back_until_its_token_ends_by_that() {
+    let server = server(|config| config.auth.expiring_notice = Duration::ZERO).await;
+    let mut early = device(&server, Duration::from_secs(3)).connect().await.expect("it is let in");
+    server.clock.set_back(Duration::from_mins(30));
+    // It ends after the first one would have by the time before.
+    let late = json!({ "sub": "43", "exp": server.clock.now().as_second() + 5 });
+    let mut late = Device::builder(server.clients()).token(token_with(&late)).connect().await.expect("it is let in");
+    assert_eq!(late.expect_event("bugle:disconnect").await.value()["code"], "expired");
+    assert_eq!(server.backend().await.emit_to_user("42", "news", "1").await.enqueued, 1, "it is still there");
+    early.expect_event("news").await;
+    server.clock.advance(Duration::from_mins(30));
+    assert_eq!(early.expect_event("bugle:disconnect").await.value()["code"], "expired");
+}
