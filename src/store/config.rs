@@ -3,6 +3,8 @@ use std::{path::PathBuf, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::address::Address;
+
 /// `[store]`: what outlives the process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -41,14 +43,29 @@ impl Config {
     }
 
     /// What is wrong with the address.
-    pub fn url_problem(&self) -> Option<&'static str> {
-        let names_something = |rest: &str| !rest.is_empty();
-        let is_known = ["sqlite:", "postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| self.url().strip_prefix(scheme).is_some_and(names_something));
-        (self.is_enabled() && !is_known)
-            .then_some("is neither sqlite:FILE, sqlite::memory: nor postgres://USER@HOST/NAME")
+    pub fn url_problem(&self) -> Option<String> {
+        self.address().and_then(Result::err)
     }
+
+    /// What is wrong with the files that the address names: the database of SQLite, certificates for PostgreSQL. A database that exists and
+    /// cannot be written is no problem here: the store becomes ready when it can.
+    pub fn path_problem(&self) -> Option<String> {
+        self.address()?.ok()?.path_problem()
+    }
+
+    /// The files of the store, whether they exist or not, that none but Bugle should read.
+    pub fn private_files(&self) -> Vec<PathBuf> {
+        self.address().and_then(Result::ok).map(|address| address.private_files()).unwrap_or_default()
+    }
+
+    fn address(&self) -> Option<Result<Address, String>> {
+        self.is_enabled().then(|| Address::parse(self.url()))
+    }
+}
+
+/// Whether a `store.url` has a password or a key in it.
+pub fn is_secret_url(url: &str) -> bool {
+    Address::parse(url).is_ok_and(|address| address.is_secret())
 }
 
 fn without_password<S: Serializer>(url: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {

@@ -3,8 +3,10 @@
 //! A mailbox is a room's sequence of messages, numbered from 1 without gaps as they are kept. Writers do not write by themselves: what
 //! they ask for at one time goes into one transaction.
 
+mod address;
+
 mod config;
-pub use config::Config;
+pub use config::{Config, is_secret_url};
 
 mod error;
 pub use error::Error;

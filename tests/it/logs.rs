@@ -63,7 +63,7 @@ impl Log {
     }
 
     #[track_caller]
-    fn has_line(&self, parts: &[&str]) {
+    pub(crate) fn has_line(&self, parts: &[&str]) {
         let text = self.text();
         let found = text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
         assert!(found, "no line has {parts:?}:\n{text}");

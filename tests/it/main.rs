@@ -78,6 +78,7 @@ mod processes;
 
 mod store;
 mod store_faults;
+mod store_tls;
 
 mod stored;
 

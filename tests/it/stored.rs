@@ -178,8 +178,10 @@ async fn without_a_store_nothing_is_stored_and_the_key_is_named() {
 #[tokio::test]
 async fn an_unreachable_store_refuses_what_is_to_be_stored_and_nothing_else_until_it_is_back() {
     let directory = tempfile::tempdir().expect("a directory");
-    let missing = directory.path().join("later");
-    let url = format!("sqlite:{}/bugle.db", missing.display());
+    let (missing, file) = (directory.path().join("later"), directory.path().join("bugle.db"));
+    // The directory of the file itself has to be there at the start.
+    std::os::unix::fs::symlink(missing.join("bugle.db"), &file).expect("a link is made");
+    let url = format!("sqlite:{}", file.display());
     let server = TestServer::start_with(|config| config.store.url = url.into()).await;
     let backend = server.backend().await;
     let status = refused(Code::Unavailable, backend.notify().emit_to_user(stored("42", "1"))).await;

@@ -188,7 +188,7 @@ impl Found {
         const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
         const LONGEST_WINDOW: Duration = Duration::from_mins(1);
         const DAY: Duration = Duration::from_hours(24);
-        if let Some(problem) = config.store.url_problem() {
+        if let Some(problem) = config.store.url_problem().or_else(|| config.store.path_problem()) {
             self.add("store.url", problem);
         }
         self.duration("store.max_age", config.store.max_age, Duration::from_secs(1), 3_650 * DAY);

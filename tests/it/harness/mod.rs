@@ -32,6 +32,9 @@ pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message
 mod postgres;
 pub use postgres::{execute, new_database};
 
+mod tls_postgres;
+pub use tls_postgres::TlsDatabase;
+
 mod slow_proxy;
 pub use slow_proxy::SlowProxy;
 

@@ -4,25 +4,31 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 /// A server that ends with this process, even if it is killed: the shell that runs it waits for its input to end.
-struct Postgres {
-    port: u16,
+pub struct Postgres {
+    pub port: u16,
+    /// What its files are in.
+    pub directory: PathBuf,
     _shell: Child,
 }
 
 /// The address of a new, empty database. The server is started once, on a free port, in a directory of its own.
 pub fn new_database() -> String {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    let server = SERVER.get_or_init(Postgres::start);
-    let name = format!("test_{}", uuid());
-    server.ask(&format!("CREATE DATABASE {name}")).expect("the database is made");
-    format!("postgres://postgres@127.0.0.1:{}/{name}", server.port)
+    let server = SERVER.get_or_init(|| Postgres::start(&["-c", "ssl=off"], |_| ()));
+    format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database())
+}
+
+pub fn psql(port: u16) -> Command {
+    let mut psql = Command::new("psql");
+    psql.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
+    psql
 }
 
 /// Executes statements in a database that [`new_database`] has made.
@@ -32,7 +38,8 @@ pub fn execute(url: &str, sql: &str) {
 }
 
 impl Postgres {
-    fn start() -> Self {
+    /// With these further arguments, and the files that are made in its directory before it starts.
+    pub fn start(arguments: &[&str], make_files: impl FnOnce(&Path)) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();
         let directory = std::env::temp_dir().join(format!("bugle-postgres-{}-{port}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory can be made");
@@ -40,32 +47,45 @@ impl Postgres {
         let mut initialise = Command::new(program("initdb"));
         initialise.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]);
         initialise.arg(&data).stdout(Stdio::null());
+        make_files(&directory);
         // The server refuses to run as root.
         if let Some((user, group)) = other_user() {
-            chown(&directory, Some(user), Some(group)).expect("the directory can be given away");
+            let files = fs::read_dir(&directory).expect("it can be read").map(|entry| entry.expect("a file").path());
+            for path in files.chain([directory.clone()]) {
+                chown(path, Some(user), Some(group)).expect("files can be given away");
+            }
             initialise.uid(user).gid(group);
         }
         assert!(initialise.current_dir("/tmp").status().expect("initdb runs").success());
-        let script = r#""$1" -D "$2/data" -p "$3" -k "$2" -c listen_addresses=127.0.0.1 >"$2/log" 2>&1 & read -r _; kill -INT $!; wait; rm -rf "$2""#;
+        let script = r#"program=$1 directory=$2 port=$3; shift 3; "$program" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 "$@" >"$directory/log" 2>&1 & read -r _; kill -INT $!; wait; rm -rf "$directory""#;
         let mut shell = Command::new("sh");
-        shell.args(["-c", script, "sh"]).arg(program("postgres")).arg(&directory).arg(port.to_string());
+        shell.args(["-c", script, "sh"]).arg(program("postgres")).arg(&directory).arg(port.to_string()).args(arguments);
         if let Some((user, group)) = other_user() {
             shell.uid(user).gid(group);
         }
         let shell = shell.current_dir("/tmp").stdin(Stdio::piped()).spawn().expect("a shell runs");
-        let server = Self { port, _shell: shell };
+        let server = Self { port, directory, _shell: shell };
         let begun = Instant::now();
         while server.ask("SELECT 1").is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "PostgreSQL did not start: see {}", directory.display());
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "PostgreSQL did not start: see {}",
+                server.directory.display()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         server
     }
 
+    /// The name of a database that is made for it.
+    pub fn new_database(&self) -> String {
+        let name = format!("test_{}", uuid());
+        self.ask(&format!("CREATE DATABASE {name}")).expect("the database is made");
+        name
+    }
+
     fn ask(&self, sql: &str) -> Result<(), ()> {
-        let mut psql = Command::new("psql");
-        psql.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string(), "-qc", sql]);
-        let done = psql.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let done = psql(self.port).args(["-qc", sql]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         if done.is_ok_and(|done| done.success()) { Ok(()) } else { Err(()) }
     }
 }
