@@ -19,18 +19,22 @@ pub struct CheckConfig {
 impl CheckConfig {
     /// Looks at everything, whatever else is wrong.
     pub fn execute(self) -> Result<(), Failure> {
-        let config = checked(Config::read(self.file.path.as_deref())?, false)?;
+        let (config, warnings) = checked(Config::read(self.file.path.as_deref())?, false)?;
+        for warning in warnings {
+            eprintln!("bugle: warning: {warning}");
+        }
         if self.print { print(&config.to_toml()?) } else { print("The configuration is good.\n") }
     }
 }
 
-/// The configuration, if nothing at all is wrong with it.
-pub fn checked(mut reading: Reading, dev: bool) -> Result<Config, Failure> {
+/// The configuration, if nothing at all is wrong with it, and what is to be told of it all the same.
+pub fn checked(mut reading: Reading, dev: bool) -> Result<(Config, Vec<Fault>), Failure> {
     let of_values = reading.config.faults(dev);
     reading.add(of_values);
     let of_keys = key_faults(&reading.config);
     reading.add(of_keys);
-    Ok(reading.complete()?)
+    let warnings = reading.warnings();
+    Ok((reading.complete()?, warnings))
 }
 
 /// What only `auth` can tell: about the keys that sign tokens, the rooms, the API keys and their scopes.

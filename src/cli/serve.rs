@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use rustix::{fs::Mode, process::umask};
 
 use super::{
     ConfigFile, Failure,
@@ -11,7 +12,7 @@ use super::{
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, DevMode};
-use crate::message::UserId;
+use crate::message::{Fault, UserId};
 use crate::telemetry;
 
 /// `bugle serve`.
@@ -28,28 +29,47 @@ pub struct Serve {
 impl Serve {
     /// Runs the server until it is stopped.
     pub fn execute(self) -> Result<(), Failure> {
-        let (config, dev) = self.prepare()?;
+        keep_files_private();
+        let prepared = self.prepare()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
-        runtime.block_on(start(config, dev))
+        runtime.block_on(start(prepared))
     }
 
     /// The configuration, without fault, and with what `--dev` adds to it.
-    fn prepare(&self) -> Result<(Config, Option<DevMode>), Failure> {
+    fn prepare(&self) -> Result<Prepared, Failure> {
         let mut reading = Config::read(self.file.path.as_deref())?;
         let dev = self.dev.then(|| reading.config.complete_for_dev());
-        let config = checked(reading, self.dev)?;
+        let (config, warnings) = checked(reading, self.dev)?;
         let Some(mut dev) = dev else {
-            return Ok((config, None));
+            return Ok(Prepared { config, dev: None, warnings });
         };
         let user = UserId::new(DEV_USER).map_err(Failure::User)?;
         dev.token = token::for_dev(&config, &user, Duration::from_hours(24))?;
-        Ok((config, Some(dev)))
+        Ok(Prepared { config, dev: Some(dev), warnings })
     }
 }
 
-async fn start(config: Config, dev: Option<DevMode>) -> Result<(), Failure> {
+/// What a server is started with.
+struct Prepared {
+    config: Config,
+    dev: Option<DevMode>,
+    /// To be logged.
+    warnings: Vec<Fault>,
+}
+
+/// Makes files and directories that the process creates from now on its user's alone: modes 0600 and 0700. The store, the audit log and log
+/// files hold what users do.
+fn keep_files_private() {
+    umask(Mode::RWXG | Mode::RWXO);
+}
+
+async fn start(prepared: Prepared) -> Result<(), Failure> {
+    let Prepared { config, dev, warnings } = prepared;
     // Held until the end: what was logged is in the files once it is dropped.
     let _files = telemetry::start_logs(&config.log)?;
+    for Fault { key, problem } in warnings {
+        tracing::warn!(config.key = key, "{problem}");
+    }
     let any_loopback_origin = dev.as_ref().is_some_and(|dev| dev.any_loopback_origin);
     let app = App::new(config.clone(), Clock::system(), any_loopback_origin)?;
     let listening = app.listen().await?;
@@ -75,7 +95,7 @@ mod tests {
 
     #[test]
     fn dev_needs_no_configuration_and_its_token_is_good_for_a_day() {
-        let (config, dev) = serve(true).prepare().unwrap();
+        let Prepared { config, dev, .. } = serve(true).prepare().unwrap();
         let token = dev.unwrap().token.unwrap();
         let clock = Clock::system();
         let identity = Tokens::new(&config.auth, Vec::new(), clock.clone())

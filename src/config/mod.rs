@@ -10,6 +10,7 @@ mod sources;
 mod check;
 mod origin;
 mod paths;
+mod readable;
 
 mod dev;
 pub use dev::DevMode;
@@ -117,9 +118,16 @@ pub struct Reading {
     pub config: Config,
     /// What is wrong with it, so far.
     pub faults: Vec<Fault>,
+    /// The file, if it has a secret in it.
+    secret_file: Option<PathBuf>,
 }
 
 impl Reading {
+    /// What is not wrong and still to be told: files with secrets that other users can read.
+    pub fn warnings(&self) -> Vec<Fault> {
+        readable::warnings(&self.config, self.secret_file.as_deref())
+    }
+
     /// Adds what a closer look found, but for keys that already have a fault: what it saw there is not what was written.
     pub fn add(&mut self, more: Vec<Fault>) {
         let known = std::mem::take(&mut self.faults);
@@ -192,7 +200,8 @@ mod tests {
     fn a_closer_look_does_not_repeat_what_is_known() {
         let fault = |key: &str| Fault::new(key, "is wrong");
         let config = Config::defaults().unwrap();
-        let mut reading = Reading { config, faults: vec![fault("grpc.api_keys[1]"), fault("auth.jwt.leeway")] };
+        let faults = vec![fault("grpc.api_keys[1]"), fault("auth.jwt.leeway")];
+        let mut reading = Reading { config, faults, secret_file: None };
         reading.add(vec![fault("grpc.api_keys[1].name"), fault("auth.jwt.leeway"), fault("grpc.api_keys[10]")]);
         let keys: Vec<_> = reading.faults.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(keys, ["grpc.api_keys[1]", "auth.jwt.leeway", "grpc.api_keys[10]"]);

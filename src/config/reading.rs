@@ -9,6 +9,7 @@ use super::{
     environment::Environment,
     example::example,
     place::Place,
+    readable::holds_secret,
     sources::{self, Text},
 };
 use crate::message::Fault;
@@ -44,7 +45,11 @@ fn put_together(file: Option<&Text>, mut environment: Environment, example: &Jso
             *path = stripped.to_owned();
         }
     }
-    Ok(Reading { config, faults })
+    let secret_file = match file {
+        Some(file) if holds_secret(&json(&sources::alone(file)?)) => Some(file.path.clone()),
+        Some(_) | None => None,
+    };
+    Ok(Reading { config, faults, secret_file })
 }
 
 /// An address is a network of one.

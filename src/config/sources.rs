@@ -32,10 +32,19 @@ pub(super) fn merge(file: Option<&Text>, environment: Environment) -> Result<Val
     let mut sources = Sources::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
     if let Some(file) = file {
         // By itself first, so that an error is known to be the file's.
-        let own = Sources::builder().add_source(File::from_str(&file.text, FileFormat::Toml)).build();
-        sources = sources.add_source(own.map_err(|error| syntax(file, error))?);
+        sources = sources.add_source(of(file)?);
     }
     Ok(sources.add_source(environment).build()?.cache)
+}
+
+/// What the file says.
+pub(super) fn alone(file: &Text) -> Result<Value, ConfigError> {
+    Ok(of(file)?.cache)
+}
+
+fn of(file: &Text) -> Result<Sources, ConfigError> {
+    let sources = Sources::builder().add_source(File::from_str(&file.text, FileFormat::Toml));
+    sources.build().map_err(|error| syntax(file, error))
 }
 
 fn syntax(file: &Text, error: config::ConfigError) -> ConfigError {

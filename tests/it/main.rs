@@ -76,6 +76,8 @@ mod console;
 
 mod processes;
 
+mod private_files;
+
 mod store;
 mod store_faults;
 mod store_tls;

@@ -96,7 +96,7 @@ async fn connections_that_say_nothing_end_after_five_seconds_on_every_port() {
 #[tokio::test]
 async fn connections_that_say_nothing_do_not_fill_the_file_table() {
     const FILES: u32 = 200;
-    let server = ServerProcess::start_with_files("", Some(FILES));
+    let server = ServerProcess::start_with_files("", FILES);
     let mut silent = Vec::new();
     for port in [server.clients, server.grpc] {
         // Some may be cut at once.

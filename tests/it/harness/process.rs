@@ -33,17 +33,25 @@ pub struct ServerProcess {
     pub clients: SocketAddr,
     pub grpc: SocketAddr,
     pub admin: SocketAddr,
-    _directory: TempDir,
+    /// What it logged before it listened.
+    pub logged: String,
+    /// Where it runs.
+    pub directory: TempDir,
 }
 
 impl ServerProcess {
     /// With these further lines of the configuration, each a table of its own.
     pub fn start(config: &str) -> Self {
-        Self::start_with_files(config, None)
+        Self::start_after("", config, &[])
     }
 
     /// The same with so many file descriptors.
-    pub fn start_with_files(config: &str, files: Option<u32>) -> Self {
+    pub fn start_with_files(config: &str, files: u32) -> Self {
+        Self::start_after(&format!("ulimit -n {files}; "), config, &[])
+    }
+
+    /// The same after the shell has done this, with these variables.
+    pub fn start_after(commands: &str, config: &str, variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("bugle.toml");
         let keys = format!(
@@ -51,10 +59,9 @@ impl ServerProcess {
              [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
         );
         fs::write(&path, format!("{CONFIG}{keys}{config}")).expect("a file is written");
-        let limit = files.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{limit}exec \"$0\" serve --config \"$1\"")]);
-        command.arg(env!("CARGO_BIN_EXE_bugle")).arg(&path).env_clear();
+        command.args(["-c", &format!("{commands}exec \"$0\" serve --config \"$1\"")]);
+        command.arg(env!("CARGO_BIN_EXE_bugle")).arg(&path).env_clear().envs(variables.iter().copied());
         command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a shell runs");
         let mut lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
@@ -62,6 +69,7 @@ impl ServerProcess {
         let listening = loop {
             let Some(Ok(line)) = lines.next() else { panic!("the server ended before it listened:\n{logged}") };
             logged += &line;
+            logged.push('\n');
             let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
             if entry["message"] == "listening" {
                 break entry;
@@ -70,7 +78,7 @@ impl ServerProcess {
         std::thread::spawn(move || lines.for_each(drop));
         let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
         let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
-        Self { child, clients, grpc, admin, _directory: directory }
+        Self { child, clients, grpc, admin, logged, directory }
     }
 
     pub async fn backend(&self) -> Backend {

@@ -1,0 +1,105 @@
+//! Files of the binary that other users cannot read, and what is told of those that they can.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use bugle::proto::v1::EmitToUserRequest;
+
+use crate::{
+    harness::{API_KEY, SECRET, ServerProcess, deadline, to_user},
+    stored::store,
+};
+
+/// Everything that a server can keep in files.
+const FILES: [(&str, &str); 3] = [
+    ("BUGLE_STORE__URL", "sqlite:bugle.db"),
+    ("BUGLE_LOG__DIRECTORY", "logs/of-bugle"),
+    ("BUGLE_LOG__AUDIT", "audits/audit.log"),
+];
+
+/// The files and directories below one, with their modes.
+fn modes(directory: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let there = fs::metadata(&path).expect("it is there");
+        found.push((path.clone(), there.permissions().mode() & 0o777));
+        if there.is_dir() {
+            found.extend(modes(&path));
+        }
+    }
+    found
+}
+
+/// Runs `check-config` with an environment like that of a server.
+fn check(directory: &Path, variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
+    command.args(["check-config", "--config", "bugle.toml"]).current_dir(directory);
+    command.env_clear().envs(variables.iter().copied()).output().expect("the binary runs")
+}
+
+#[tokio::test]
+async fn what_the_server_makes_is_its_users_alone() {
+    let server = ServerProcess::start_after("umask 000; ", "", &FILES);
+    let request = EmitToUserRequest { options: Some(store()), ..to_user("42", "news", "1") };
+    deadline("a stored emit", server.backend().await.notify().emit_to_user(request)).await.expect("it is accepted");
+    let directory = server.directory.path();
+    let made = modes(directory);
+    let own: Vec<_> = made.iter().filter(|(path, _)| !path.ends_with("bugle.toml")).collect();
+    for (path, mode) in &own {
+        let wanted = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(*mode, wanted, "{} has {mode:o}", path.display());
+    }
+    for name in ["bugle.db", "bugle.db-wal", "bugle.db-shm", "logs/of-bugle", "audits/audit.log"] {
+        assert!(own.iter().any(|(path, _)| *path == directory.join(name)), "{name} is not there: {own:?}");
+    }
+    assert_eq!(own.iter().filter(|(path, _)| path.starts_with(directory.join("logs/of-bugle"))).count(), 3);
+}
+
+#[tokio::test]
+async fn a_configuration_that_others_can_read_is_warned_of_by_serve_and_check_config_and_is_no_fault() {
+    let server = ServerProcess::start_after("umask 022; ", "", &FILES);
+    let directory = server.directory.path();
+    let remedy = "run chmod 600 'bugle.toml'";
+    let path = directory.join("bugle.toml");
+    let warned = server.logged.lines().find(|line| line.contains(&format!("run chmod 600 '{}'", path.display())));
+    let warned = warned.unwrap_or_else(|| panic!("there is no warning:\n{}", server.logged));
+    assert!(warned.contains("WARN") && warned.contains("the configuration file"), "{warned}");
+    let checked = check(directory, &FILES);
+    let told = String::from_utf8(checked.stderr).expect("text");
+    assert!(checked.status.success() && told.contains(remedy), "{told}");
+    assert_eq!(told.lines().count(), 1, "the store's files are private: {told}");
+    for secret in [API_KEY, SECRET] {
+        assert!(!told.contains(secret) && !server.logged.contains(secret), "{told}");
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the mode is changed");
+    fs::set_permissions(directory.join("bugle.db"), fs::Permissions::from_mode(0o644)).expect("the mode is changed");
+    let checked = check(directory, &FILES);
+    let told = String::from_utf8(checked.stderr).expect("text");
+    assert!(checked.status.success() && told.contains("run chmod 600 'bugle.db'"), "{told}");
+    assert!(!told.contains("bugle.toml"), "{told}");
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_a_fault_of_serve_and_check_config() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = format!(
+        "[[grpc.api_keys]]\nname = 'test'\nkey = '{API_KEY}'\nscopes = ['emit']\n\
+         [[auth.jwt.keys]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'\n"
+    );
+    fs::write(directory.path().join("bugle.toml"), config).expect("a file is written");
+    for command in ["serve", "check-config"] {
+        let mut bugle = Command::new(env!("CARGO_BIN_EXE_bugle"));
+        bugle.args([command, "--config", "bugle.toml"]).current_dir(directory.path()).env_clear();
+        let done = bugle.env("BUGLE_STORE__URL", "sqlite:data/bugle.db").output().expect("the binary runs");
+        let told = String::from_utf8(done.stderr).expect("text");
+        assert_eq!(done.status.code(), Some(64), "{told}");
+        let parent = directory.path().join("data");
+        assert!(told.contains("store.url: names `") && told.contains(&parent.display().to_string()), "{told}");
+        assert!(told.contains("make it (mkdir -p)"), "{told}");
+    }
+}
