@@ -33,6 +33,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use rustix::{fs::Mode, process::umask};
 
 /// Delivers notifications from backends, over gRPC, to every device of a user, over Socket.IO.
 #[derive(Parser)]
@@ -115,6 +116,12 @@ impl Cli {
             Command::Bench(bench) => bench.execute(),
         }
     }
+}
+
+/// Makes files and directories that the process creates from now on its user's alone: modes 0600 and 0700. The store, the audit log and log
+/// files hold what users do.
+fn keep_files_private() {
+    umask(Mode::RWXG | Mode::RWXO);
 }
 
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

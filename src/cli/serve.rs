@@ -1,13 +1,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use rustix::{fs::Mode, process::umask};
 
 use super::{
     ConfigFile, Failure,
     banner::{DEV_USER, banner},
     check_config::checked,
-    print, token,
+    keep_files_private, print, token,
 };
 use crate::app::App;
 use crate::clock::Clock;
@@ -55,12 +54,6 @@ struct Prepared {
     dev: Option<DevMode>,
     /// To be logged.
     warnings: Vec<Fault>,
-}
-
-/// Makes files and directories that the process creates from now on its user's alone: modes 0600 and 0700. The store, the audit log and log
-/// files hold what users do.
-fn keep_files_private() {
-    umask(Mode::RWXG | Mode::RWXO);
 }
 
 async fn start(prepared: Prepared) -> Result<(), Failure> {

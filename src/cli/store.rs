@@ -1,6 +1,6 @@
 use clap::Subcommand;
 
-use super::{ConfigFile, Failure, check_config::checked, print};
+use super::{ConfigFile, Failure, check_config::checked, keep_files_private, print};
 use crate::app;
 use crate::config::Config;
 
@@ -19,7 +19,8 @@ impl Store {
     /// Changes the store that the configuration names.
     pub async fn execute(self) -> Result<(), Failure> {
         let Self::NewEpoch { file } = self;
-        let config = checked(Config::read(file.path.as_deref())?, false)?;
+        keep_files_private();
+        let (config, _) = checked(Config::read(file.path.as_deref())?, false)?;
         app::begin_new_epoch(&config).await.map_err(Failure::Store)?;
         print("the store begins a new epoch: devices that come back are told that they may have missed something\n")
     }

@@ -93,8 +93,11 @@ fn sqlite(url: &str) -> Result<Address, String> {
     let options: SqliteConnectOptions = url.parse().map_err(|error| format!("cannot be used: {error}"))?;
     let parameters = url.split_once('?').map(|(_, parameters)| parameters);
     let has = |wanted: &str| parameters.is_some_and(|parameters| parameters.split('&').any(|one| one == wanted));
-    if url.contains(":memory:") || has("mode=memory") {
+    if url.contains(":memory:") {
         return Ok(Address::Memory);
+    }
+    if has("mode=memory") {
+        return Err(String::from("has mode=memory: to keep the store in memory, name sqlite::memory:"));
     }
     let is_made = parameters.is_none() || has("mode=rwc");
     Ok(Address::File { path: options.get_filename().to_owned(), is_made })
@@ -216,7 +219,6 @@ mod tests {
         for url in [
             "sqlite::memory:",
             "sqlite://:memory:",
-            "sqlite:/nowhere/f.db?mode=memory",
             "sqlite:not-there.db",
             &format!("sqlite:{directory}/f.db"),
             &format!("sqlite://{directory}/f.db"),
@@ -246,6 +248,7 @@ mod tests {
         assert!(told.contains(&at("file")), "{told}");
         let told = problem(&format!("sqlite:{}?mode=rw", at("f.db")));
         assert!(told.ends_with("add mode=rwc to its parameters to have it made"), "{told}");
+        assert!(problem("sqlite:f.db?mode=memory").ends_with("name sqlite::memory:"));
         assert!(problem("sqlite:f.db?mode=wr").contains("unknown value \"wr\" for `mode`"));
     }
 

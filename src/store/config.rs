@@ -32,9 +32,10 @@ impl Config {
 
     /// The file of a SQLite database, unless that is in memory.
     pub(super) fn sqlite_path(&self) -> Option<PathBuf> {
-        let rest = self.url().strip_prefix("sqlite:").filter(|rest| !rest.contains(":memory:"))?;
-        let rest = rest.strip_prefix("//").unwrap_or(rest);
-        Some(rest.split('?').next().unwrap_or_default().into())
+        match self.address()?.ok()? {
+            Address::File { path, .. } => Some(path),
+            Address::Memory | Address::Postgres { .. } => None,
+        }
     }
 
     /// `url` without its password.
@@ -76,8 +77,43 @@ fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    // A password may stand among the parameters, too.
-    let host = host.split_once('?').map_or(host, |(host, _)| host);
+    // A password may stand among the parameters, too, and an `@` in either.
+    let (authority, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let host = match authority.rsplit_once('@') {
+        Some((_, host)) => host,
+        None if parameters.contains('@') => "***",
+        None => authority,
+    };
     format!("{scheme}://***@{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_passwords() {
+        for (url, shown) in [
+            ("sqlite:bugle.db", "sqlite:bugle.db"),
+            ("postgres://bugle:hidden@db:5432/bugle", "postgres://***@db:5432/bugle"),
+            ("postgres://bugle:hid@den@db/bugle?sslmode=require", "postgres://***@db/bugle"),
+            ("postgres://db/bugle?user=bugle&password=hidden", "postgres://***@db/bugle"),
+            ("postgres://bugle@db/bugle?password=a@hidden", "postgres://***@db/bugle"),
+            ("postgres://bugle:hid?den@db/bugle", "postgres://***@***"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
+
+    #[test]
+    fn the_file_is_the_one_that_the_driver_opens() {
+        let path = |url: &str| {
+            let config = Config { url: url.into(), max_age: Duration::ZERO, max_messages: 1 };
+            config.sqlite_path().map(|path| path.display().to_string())
+        };
+        assert_eq!(path("sqlite:a%3fb.db?mode=rwc").as_deref(), Some("a?b.db"));
+        assert_eq!(path("sqlite:///var/lib/bugle.db").as_deref(), Some("/var/lib/bugle.db"));
+        assert_eq!(path("sqlite::memory:"), None);
+        assert_eq!(path("postgres://db/bugle"), None);
+    }
 }

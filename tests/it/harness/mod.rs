@@ -30,7 +30,10 @@ mod plain_device;
 pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
 
 mod postgres;
-pub use postgres::{execute, new_database};
+pub use postgres::new_database;
+
+mod sql;
+pub use sql::execute;
 
 mod tls_postgres;
 pub use tls_postgres::TlsDatabase;

@@ -31,12 +31,6 @@ pub fn psql(port: u16) -> Command {
     psql
 }
 
-/// Executes statements in a database that [`new_database`] has made.
-pub fn execute(url: &str, sql: &str) {
-    let done = Command::new("psql").args([url, "-v", "ON_ERROR_STOP=1", "-qc", sql]).stdout(Stdio::null()).status();
-    assert!(done.expect("psql runs").success(), "{sql}");
-}
-
 impl Postgres {
     /// With these further arguments, and the files that are made in its directory before it starts.
     pub fn start(arguments: &[&str], make_files: impl FnOnce(&Path)) -> Self {
