@@ -49,6 +49,25 @@ impl Batch {
         self.changes.push((changes, done));
     }
 
+    /// Whether nothing can be left out.
+    pub(super) fn is_single(&self) -> bool {
+        self.answers.len() <= 1
+    }
+
+    /// The same appends, one by one. Changes are answered that they are not made, as they may have run.
+    pub(super) fn split(mut self) -> Vec<Self> {
+        for (changes, _) in self.changes.drain(..) {
+            changes.answer(&Err(Error::Unreachable));
+        }
+        let mut messages = self.messages.into_iter();
+        let single = |(answer, count)| {
+            let mut single = Self::default();
+            single.append(Append { messages: messages.by_ref().take(count).collect(), answer });
+            single
+        };
+        self.answers.into_iter().map(single).collect()
+    }
+
     /// Answers all: the transaction was committed, or failed.
     pub(super) fn answer(self, written: Result<Vec<Appended>, Error>) {
         for (changes, done) in self.changes {

@@ -43,12 +43,17 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let is_damage = match error.as_database_error() {
-            Some(database) => database.code().is_some_and(|code| is_damage(&code)),
-            // A column holds what was never written there.
-            None => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
-        };
+        let is_damage = is_damaged(&error);
         if is_damage { Self::Damaged(error.into()) } else { Self::Unavailable(error.into()) }
+    }
+}
+
+/// Whether the database answers, and says that its data is damaged.
+pub(super) fn is_damaged(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        Some(database) => database.code().is_some_and(|code| is_damage(&code)),
+        // A column holds what was never written there.
+        None => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     append::append_all,
     batch::{Batch, Changes},
     database::{Database, is_newer_schema, is_unwritable},
+    error::is_damaged,
     lease::{self, Held, Renewed, Taken},
     schema,
     source::{FileId, Kind},
@@ -61,6 +62,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether what was written met damaged data: other data may be whole.
+    pub(super) fn is_damage(&self) -> bool {
+        let Self::Sql(error) = self else {
+            return false;
+        };
+        is_damaged(error)
+    }
+
     /// What those are told who asked for something.
     pub(super) fn into_error(self) -> Error {
         match self {
@@ -87,6 +96,11 @@ impl Session {
             is_doubtful: true,
             unwritten: None,
         }
+    }
+
+    /// Whether it is to be seen whether something can be written.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
     }
 
     /// How the store stands after this.

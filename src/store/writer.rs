@@ -214,19 +214,38 @@ impl Writer {
             () = sleep(HEARTBEAT) => Batch::default(),
             () = closed.cancelled() => return,
         };
+        let written = self.write(&mut batch).await;
+        if !written.as_ref().is_err_and(Failure::is_damage) || batch.is_single() {
+            batch.answer(written.map_err(Failure::into_error));
+            return;
+        }
+        // What is damaged fails alone.
+        for mut single in batch.split() {
+            let written = self.write(&mut single).await;
+            single.answer(written.map_err(Failure::into_error));
+        }
+    }
+
+    async fn write(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
         let begun = Instant::now();
+        // The session may have been lost by what was written before.
+        if self.session.is_doubtful() && !self.reach().await {
+            return Err(Failure::Lost);
+        }
         let (database, session, queues) = (&self.database, &mut self.session, &mut self.queues);
-        let written = database.deadlines().within(Allowance::Transaction, session.write(&mut batch, queues)).await;
+        let written = database.deadlines().within(Allowance::Transaction, session.write(batch, queues)).await;
         let written = written.unwrap_or(Err(Failure::TimedOut));
         match &written {
             Ok(appended) if !appended.is_empty() => telemetry::stored(appended.len(), begun.elapsed()),
             Ok(_) => {}
             Err(failure) => {
                 self.session.failed(failure, batch.bytes());
-                self.note(Some(failure));
+                if !failure.is_damage() {
+                    self.note(Some(failure));
+                }
             }
         }
-        batch.answer(written.map_err(Failure::into_error));
+        written
     }
 
     /// Tells others how the store stands, and the log when that has changed.
