@@ -6,15 +6,13 @@
 //! PostgreSQL the lease of a process that was killed ends after [`LEASE`].
 
 use sqlx::{AnyConnection, Row};
-use uuid::Uuid;
 
-use super::{epochs::Generation, source::Kind};
+use super::{epochs::Generation, schema, source::Kind};
 
 /// How long a lease lasts after the last write, in milliseconds. With [`super::writer::RETRY`] it is less than five seconds.
 const LEASE_MS: i64 = 4_000;
 /// Generations that are remembered: positions of older ones are told not to be recovered.
-const MAX_GENERATIONS: i64 = 10_000;
-const EPOCH_LENGTH: usize = 16;
+const MAX_GENERATIONS: usize = 1_000;
 
 /// What this process holds.
 pub(super) struct Held {
@@ -48,11 +46,11 @@ impl Held {
     ) -> sqlx::Result<Renewed> {
         let row = match kind {
             Kind::Sqlite | Kind::SqliteInMemory => {
-                let sql = "UPDATE lease SET writes = writes + 1 WHERE id = 1 AND generation = ? AND writes >= ? RETURNING writes";
+                let sql = "UPDATE store SET writes = writes + 1 WHERE id = 1 AND generation = ? AND writes >= ? RETURNING writes";
                 sqlx::query(sql).bind(self.generation).bind(self.writes).fetch_optional(connection).await?
             }
             Kind::Postgres => {
-                let sql = "UPDATE lease SET writes = writes + 1, ends_at = $3 + (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT \
+                let sql = "UPDATE store SET writes = writes + 1, ends_at = $3 + (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT \
                            WHERE id = 1 AND generation = $1 AND writes >= $2 \
                            RETURNING writes, (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT";
                 let query = sqlx::query(sql).bind(self.generation).bind(self.writes).bind(LEASE_MS);
@@ -81,57 +79,65 @@ pub(super) async fn take(
 ) -> sqlx::Result<Taken> {
     let row = match kind {
         Kind::Sqlite | Kind::SqliteInMemory => {
-            let sql = "SELECT lease.generation, COALESCE((SELECT MAX(number) FROM generations), 0), 1 FROM lease WHERE id = 1";
-            sqlx::query(sql).fetch_one(&mut *connection).await?
+            sqlx::query("SELECT generation, 1 FROM store WHERE id = 1").fetch_one(&mut *connection).await?
         }
         Kind::Postgres => {
-            let sql = "SELECT generation, (SELECT COALESCE(MAX(number), 0) FROM generations), \
-                       CASE WHEN holder IN ('', $1) OR ends_at <= (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT THEN 1::BIGINT ELSE 0::BIGINT END \
-                       FROM lease WHERE id = 1 FOR UPDATE";
+            let sql = "SELECT generation, CASE WHEN holder IN ('', $1) \
+                       OR ends_at <= (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT THEN 1::BIGINT ELSE 0::BIGINT END \
+                       FROM store WHERE id = 1 FOR UPDATE";
             sqlx::query(sql).bind(holder).fetch_one(&mut *connection).await?
         }
     };
-    let (generation, last, is_free): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (generation, is_free): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     if is_free == 0 {
         return Ok(Taken::ByAnother);
     }
+    let mut generations = generations(connection).await?;
+    let last = generations.last().map_or(0, |last| last.number);
     let generation = generation.max(last) + 1;
-    let now_ms = now(connection, kind, clock_ms).await?;
-    let sql = "UPDATE lease SET generation = $1, holder = $2, writes = 0, ends_at = $3 WHERE id = 1";
-    let query = sqlx::query(sql).bind(generation).bind(holder).bind(now_ms + LEASE_MS);
-    query.execute(&mut *connection).await?;
-    let epoch = Uuid::new_v4().simple().to_string();
-    let sql = "INSERT INTO generations (number, epoch, began_at) VALUES ($1, $2, $3)";
-    let query = sqlx::query(sql).bind(generation).bind(&epoch[..EPOCH_LENGTH]).bind(now_ms);
-    query.execute(&mut *connection).await?;
-    let sql = "DELETE FROM generations WHERE number <= $1";
-    sqlx::query(sql).bind(generation - MAX_GENERATIONS).execute(connection).await?;
+    let ends_at = now(connection, kind, clock_ms).await? + LEASE_MS;
+    let sql = "UPDATE store SET generation = $1, holder = $2, writes = 0, ends_at = $3 WHERE id = 1";
+    sqlx::query(sql).bind(generation).bind(holder).bind(ends_at).execute(&mut *connection).await?;
+    generations.push(Generation { number: generation, epoch: schema::new_epoch().into() });
+    let forgotten = generations.len().saturating_sub(MAX_GENERATIONS);
+    generations.drain(..forgotten);
+    write_generations(connection, &generations).await?;
     Ok(Taken::Held(Held { generation, writes: 0 }))
 }
 
 /// Gives the lease back, so that the next process need not wait for its end.
 pub(super) async fn give_back(connection: &mut AnyConnection, held: &Held) -> sqlx::Result<()> {
-    let sql = "UPDATE lease SET holder = '', ends_at = 0 WHERE id = 1 AND generation = $1";
+    let sql = "UPDATE store SET holder = '', ends_at = 0 WHERE id = 1 AND generation = $1";
     sqlx::query(sql).bind(held.generation).execute(connection).await.map(|_| ())
 }
 
 /// All generations that are known, the last one last.
 pub(super) async fn generations(connection: &mut AnyConnection) -> sqlx::Result<Vec<Generation>> {
-    let sql = "SELECT 0, epoch FROM store WHERE id = 1";
-    let mut rows = sqlx::query(sql).fetch_all(&mut *connection).await?;
-    rows.extend(sqlx::query("SELECT number, epoch FROM generations ORDER BY number").fetch_all(connection).await?);
-    let generation = |row: &sqlx::any::AnyRow| {
-        Ok(Generation { number: row.try_get(0)?, epoch: row.try_get::<String, _>(1)?.into() })
+    let rows = sqlx::query("SELECT epoch FROM store WHERE id IN (1, 2) ORDER BY id").fetch_all(connection).await?;
+    let texts: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<_>>()?;
+    let mut texts = texts.into_iter();
+    let first = texts.next().map(|epoch| Generation { number: 0, epoch: epoch.into() });
+    let later = texts.next().unwrap_or_default();
+    let generation = |text: &str| {
+        let (number, epoch) = text.split_once(':')?;
+        Some(Generation { number: number.parse().ok()?, epoch: epoch.into() })
     };
-    rows.iter().map(generation).collect()
+    Ok(first.into_iter().chain(later.split(' ').filter_map(generation)).collect())
+}
+
+/// Keeps them as a text in a row of their own, but for the first one, which versions without generations know.
+async fn write_generations(connection: &mut AnyConnection, generations: &[Generation]) -> sqlx::Result<()> {
+    let text = |generation: &Generation| format!("{}:{}", generation.number, generation.epoch);
+    let texts: Vec<_> = generations.iter().filter(|generation| generation.number > 0).map(text).collect();
+    let sql = "INSERT INTO store (id, epoch) VALUES (2, $1) ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch";
+    sqlx::query(sql).bind(texts.join(" ")).execute(connection).await.map(|_| ())
 }
 
 /// Forgets all epochs that were ever given out: devices that come back are told that they may have missed something.
 pub(super) async fn forget_generations(connection: &mut AnyConnection) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM generations").execute(&mut *connection).await?;
-    let epoch = Uuid::new_v4().simple().to_string();
+    write_generations(connection, &[]).await?;
     let sql = "UPDATE store SET epoch = $1 WHERE id = 1";
-    sqlx::query(sql).bind(&epoch[..EPOCH_LENGTH]).execute(connection).await.map(|_| ())
+    sqlx::query(sql).bind(schema::new_epoch()).execute(connection).await.map(|_| ())
 }
 
 async fn now(connection: &mut AnyConnection, kind: Kind, clock_ms: i64) -> sqlx::Result<i64> {

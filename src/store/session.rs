@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Appended, Error, Status,
-    append::append_all,
+    append::{append_all, statement},
     batch::{Batch, Changes},
     database::{Database, is_newer_schema, is_unwritable},
     error::is_damaged,
@@ -214,7 +214,7 @@ impl Session {
         self.committed(writes)?;
         if bytes.is_some() {
             let mut transaction = self.begin().await?;
-            transaction.inner.execute("DELETE FROM probes").await?;
+            transaction.inner.execute("DROP TABLE probe").await?;
             let writes = transaction.commit().await?;
             self.committed(writes)?;
         }
@@ -331,14 +331,16 @@ async fn make(connection: &mut AnyConnection, changes: &mut Changes, now_ms: i64
     }
 }
 
+/// Writes so much into a table that is dropped then. What can be compressed would need no room.
 async fn insert_probe(connection: &mut AnyConnection, bytes: usize) -> sqlx::Result<()> {
-    // What can be compressed would need no room.
+    connection.execute("DROP TABLE IF EXISTS probe").await?;
     let sql = if connection.backend_name() == "SQLite" {
-        "INSERT OR REPLACE INTO probes (id, payload) VALUES (1, RANDOMBLOB($1))"
+        format!("CREATE TABLE probe AS SELECT RANDOMBLOB({bytes}) AS payload")
     } else {
-        "INSERT INTO probes (id, payload) SELECT 1, STRING_AGG(SHA256(n::TEXT::BYTEA), '') FROM GENERATE_SERIES(1, $1 / 32) n \
-         ON CONFLICT (id) DO UPDATE SET payload = excluded.payload"
+        format!(
+            "CREATE TABLE probe AS SELECT STRING_AGG(SHA256(n::TEXT::BYTEA), '') AS payload FROM GENERATE_SERIES(1, {}) n",
+            bytes / 32
+        )
     };
-    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    sqlx::query(sql).bind(bytes).execute(connection).await.map(|_| ())
+    statement(sql).execute(connection).await.map(|_| ())
 }

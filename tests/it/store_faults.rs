@@ -74,8 +74,8 @@ async fn a_process_whose_lease_was_taken_refuses_until_that_lease_has_ended() {
     let seen = store.position(1).await.unwrap();
     execute(
         &kind.url,
-        "UPDATE lease SET generation = generation + 1, holder = 'another', \
-         ends_at = (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT + 1500",
+        "UPDATE store SET generation = generation + 1, holder = 'another', \
+         ends_at = (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT + 1500 WHERE id = 1",
     );
     assert!(matches!(append(&store, message(MAILBOX, "2")).await, Err(Error::Unreachable)));
     wait_for(&store, Status::HeldByAnother).await;
@@ -126,7 +126,7 @@ async fn a_database_that_has_lost_what_was_committed_begins_a_new_epoch_before_i
     // As a standby that lagged.
     execute(
         &kind.url,
-        "UPDATE lease SET writes = 1; DELETE FROM messages WHERE position > 5; UPDATE mailboxes SET last = 5",
+        "UPDATE store SET writes = 1 WHERE id = 1; DELETE FROM messages WHERE position > 5; UPDATE mailboxes SET last = 5",
     );
     assert!(append(&store, message(MAILBOX, "6")).await.is_err());
     wait_for(&store, Status::Serving).await;
