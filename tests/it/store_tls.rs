@@ -12,13 +12,15 @@ async fn server(url: String) -> TestServer {
     TestServer::start_with(|config| config.store.url = url.into()).await
 }
 
-/// Stores a message over this address.
+/// Stores a message over this address, and leaves the store to the next server.
 async fn is_stored(url: String) {
-    let server = server(url).await;
+    let mut server = server(url).await;
     let request = EmitToUserRequest { options: Some(store()), ..to_user("42", "news", "1") };
     let backend = server.backend().await;
     let response = deadline("a stored emit", backend.notify().emit_to_user(request)).await.expect("it is accepted");
     assert!(response.into_inner().receipt.expect("there is a receipt").stored);
+    server.stop();
+    server.stopped().await.expect("it stops in order");
 }
 
 /// Waits until a server with this address is not ready, and sees that it says why.
