@@ -125,7 +125,7 @@ async fn without_a_store_the_key_that_would_give_one_is_named() {
 
 #[tokio::test]
 async fn a_store_out_of_reach_is_told_with_whether_to_ask_again() {
-    let url = "sqlite:/nonexistent/bugle.db";
+    let url = "postgres://nobody@127.0.0.1:1/none";
     let server = TestServer::start_with(|config| config.store.url = SecretString::from(url)).await;
     for message in refusals(&server.backend().await, Code::Unavailable).await {
         assert!(message.contains("safe to ask again"), "{message}");

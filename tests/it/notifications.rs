@@ -220,7 +220,7 @@ async fn what_is_malformed_is_named() {
 #[tokio::test]
 async fn without_a_store_or_with_one_out_of_reach_nothing_is_answered() {
     let id = "019a0000-0000-7000-8000-000000000000";
-    let expected = [("", (409, "failed_precondition")), ("sqlite:/nonexistent/bugle.db", (503, "unavailable"))];
+    let expected = [("", (409, "failed_precondition")), ("postgres://nobody@127.0.0.1:1/none", (503, "unavailable"))];
     for (url, code) in expected {
         let server = TestServer::start_with(|config| config.store.url = SecretString::from(url)).await;
         for (method, path) in every_request(id, "user:42") {
