@@ -11,6 +11,8 @@ use super::{
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};
+#[cfg(test)]
+use crate::store::broken::{Rule, is_broken};
 use crate::store::{self, Store, Undelivered, WatermarkReports, Window};
 
 /// Messages that are read at one time, fewer if they are large.
@@ -235,6 +237,11 @@ impl<'a> Replay<'a> {
                 begin
             }
             (None, ReplayFrom::Position(seen)) => {
+                #[cfg(test)]
+                let seen = &Position {
+                    number: seen.number + u64::from(is_broken(Rule::ReplayFollowsPosition)),
+                    ..seen.clone()
+                };
                 // Past all that there can be: it is no place in this sequence.
                 if store.stands(self.room, seen).await? { seen.number } else { u64::MAX }
             }

@@ -16,6 +16,10 @@ pub(crate) trait Behaviour: Send + Sync + 'static {
         true
     }
 
+    fn resumes(&self) -> bool {
+        false
+    }
+
     fn has_room(&self) -> bool {
         true
     }
@@ -74,6 +78,10 @@ impl<B: Behaviour> Connection for FakeConnection<B> {
 
     fn listens_to(&self, event: &EventName) -> bool {
         self.behaviour.listens_to(event)
+    }
+
+    fn resumes(&self) -> bool {
+        self.behaviour.resumes()
     }
 
     fn has_room(&self) -> bool {

@@ -66,6 +66,9 @@ mod steady_clock;
 
 mod retention;
 
+#[cfg(test)]
+pub(crate) mod broken;
+
 use std::sync::Arc;
 
 use tokio::sync::watch;

@@ -1,5 +1,7 @@
 //! Delivery on one node, without edges.
 
+mod model;
+
 use std::time::Duration;
 
 use super::{CollapseConfig, Delivery, Deps};
