@@ -13,7 +13,7 @@ use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};
 #[cfg(test)]
 use crate::store::broken::{Rule, is_broken};
-use crate::store::{self, Store, Undelivered, WatermarkReports, Window};
+use crate::store::{self, Mailbox, Store, Undelivered, WatermarkReports, Window};
 
 /// Messages that are read at one time, fewer if they are large.
 const PAGE: usize = 200;
@@ -35,6 +35,8 @@ pub(super) struct Replay<'a> {
     reports: Option<WatermarkReports>,
     /// Up to here all was given; none: nothing was looked at yet.
     cursor: Option<u64>,
+    /// The epoch in which the cursor was set.
+    epoch: Option<Arc<str>>,
     /// Up to the cursor these are still to be given: no device of the user has proven them.
     skipped: vec::IntoIter<u64>,
     /// The last message that was given; 0: none.
@@ -79,6 +81,7 @@ impl<'a> Replay<'a> {
             from,
             reports,
             cursor: None,
+            epoch: None,
             skipped: Vec::new().into_iter(),
             last_given: 0,
             count: 0,
@@ -134,7 +137,7 @@ impl<'a> Replay<'a> {
                 return Err(Stopped::Gone);
             }
             let is_complete = guard.is_buffering(self.member);
-            match self.published_head(&guard) {
+            match self.published_head(&guard).filter(|_| !self.is_outdated(&head)) {
                 Some(number) if number <= head.number || is_complete => {
                     self.note_settled(head.number);
                     guard.end_replay(self.member);
@@ -165,6 +168,12 @@ impl<'a> Replay<'a> {
         Ok(Some(Position { number: self.delivery.log_head(self.room).await?, ..begin }))
     }
 
+    /// Whether the store has begun a new epoch since.
+    fn is_outdated(&self, head: &Position) -> bool {
+        let store = self.delivery.store().filter(|_| !self.delivery.has_history(self.room));
+        store.is_some_and(|store| store.epoch().is_some_and(|epoch| epoch != head.epoch))
+    }
+
     /// The same with the room locked. `None`: it is not known.
     fn published_head(&self, guard: &RoomGuard<'_>) -> Option<u64> {
         let in_history = self.delivery.inner.history.position(self.room);
@@ -177,7 +186,8 @@ impl<'a> Replay<'a> {
             return self.replay_history(head).await;
         };
         let mut cursor = self.cursor_in(store, head).await?;
-        if cursor > head.number {
+        // What was given before a new epoch may be numbered otherwise now.
+        if *self.epoch.get_or_insert_with(|| head.epoch.clone()) != head.epoch || cursor > head.number {
             return Ok(Replayability::Gap);
         }
         if cursor < head.number || !self.skipped.as_slice().is_empty() {
@@ -188,7 +198,11 @@ impl<'a> Replay<'a> {
             let max = u32::try_from(PAGE).unwrap_or(u32::MAX);
             let (listed, more) = store.list(self.room, Window { after: cursor, max }, None).await?;
             // What was trimmed meanwhile is missing among these.
-            let trimmed = store.mailbox(self.room).await?.unwrap_or_default().trimmed;
+            let Mailbox { last: last_stored, trimmed } = store.mailbox(self.room).await?.unwrap_or_default();
+            if last_stored < head.number {
+                // It is not the database that the head was stored in: a standby that lags, until the writer has seen that.
+                return Err(store::Error::Unreachable.into());
+            }
             let may_begin_later = matches!(self.from, ReplayFrom::Watermark) && !self.member.connection().resumes();
             if trimmed > cursor && !may_begin_later {
                 return Ok(Replayability::Gap);

@@ -191,7 +191,7 @@ impl Database {
 }
 
 /// Whether the database has as many connections as it gives.
-fn is_limit(error: &sqlx::Error) -> bool {
+pub(super) fn is_limit(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == "53300")
 }
 

@@ -1,6 +1,6 @@
 //! What users have read, many of them by few statements: a database that is 5 ms away is asked five times for 128 marks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use sqlx::{AnyConnection, Row};
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ pub(super) struct Mark {
     user: UserId,
     which: Which,
     /// What to answer once it is committed.
-    outcome: Option<bool>,
+    outcome: Result<Option<bool>, Error>,
     answer: oneshot::Sender<Result<Option<bool>, Error>>,
 }
 
@@ -37,14 +37,49 @@ impl Store {
     /// whether that made any fewer unread; none if the one message is not there, or not for this user.
     pub async fn mark_read(&self, room: &RoomName, user: &UserId, which: Which) -> Result<Option<bool>, Error> {
         let (room, user) = (room.clone(), user.clone());
-        self.inner.database.mark(|answer| Mark { room, user, which, outcome: None, answer }).await
+        self.inner.database.mark(|answer| Mark { room, user, which, outcome: Ok(None), answer }).await
     }
 }
 
 impl Mark {
+    /// It alone could not be written.
+    pub(super) fn failed(&mut self, error: sqlx::Error) {
+        self.outcome = Err(error.into());
+    }
+
     pub(super) fn answer(self, committed: Result<(), Error>) {
         // The caller may be gone.
-        let _ = self.answer.send(committed.map(|()| self.outcome));
+        let _ = self.answer.send(committed.and(self.outcome));
+    }
+}
+
+/// The marks that are written by the same statements: of one user in one room either messages, each once, or one position.
+#[derive(Default)]
+struct Round(HashMap<(RoomName, UserId), OfUser>);
+
+struct OfUser {
+    messages: HashSet<MessageId>,
+    /// Later marks wait for the next round.
+    is_full: bool,
+}
+
+impl Round {
+    fn takes(&mut self, mark: &Mark) -> bool {
+        let id = match mark.which {
+            Which::Message(id) => Some(id),
+            Which::UpTo(_) => None,
+        };
+        match self.0.entry((mark.room.clone(), mark.user.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(OfUser { messages: id.into_iter().collect(), is_full: id.is_none() });
+                true
+            }
+            Entry::Occupied(mut entry) => {
+                let of_user = entry.get_mut();
+                of_user.is_full |= id.is_none_or(|id| !of_user.messages.insert(id));
+                !of_user.is_full
+            }
+        }
     }
 }
 
@@ -52,9 +87,8 @@ impl Mark {
 pub(super) async fn write(connection: &mut AnyConnection, marks: &mut [Mark], now_ms: i64) -> sqlx::Result<()> {
     let mut left: Vec<&mut Mark> = marks.iter_mut().collect();
     while !left.is_empty() {
-        let mut seen = HashSet::new();
-        let (round, later): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|mark| seen.insert((mark.room.clone(), mark.user.clone())));
+        let mut taken = Round::default();
+        let (round, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|mark| taken.takes(mark));
         let (mut messages, mut positions) = (Vec::new(), Vec::new());
         for mark in round {
             match mark.which {
@@ -93,7 +127,7 @@ async fn note_messages(
         for row in query.bind(now_ms).fetch_all(&mut *connection).await? {
             let (n, position, is_read): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             if let Some((mark, _)) = usize::try_from(n).ok().and_then(|n| chunk.get_mut(n)) {
-                mark.outcome = Some(is_read == 0);
+                mark.outcome = Ok(Some(is_read == 0));
                 if is_read == 0 {
                     read.push((mark.room.clone(), mark.user.clone(), position));
                 }
@@ -144,7 +178,7 @@ async fn advance(connection: &mut AnyConnection, marks: &mut [(&mut Mark, i64)],
         }
         query.execute(&mut *connection).await?;
         for (n, (mark, _)) in (0_i64..).zip(chunk.iter_mut()) {
-            mark.outcome = Some(unread.contains(&n));
+            mark.outcome = Ok(Some(unread.contains(&n)));
         }
     }
     Ok(())

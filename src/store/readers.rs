@@ -4,15 +4,17 @@ use parking_lot::Mutex;
 use sqlx::{AnyConnection, Connection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
-use super::source::Source;
+use super::{database::is_limit, source::Source};
 
 /// Connections for reads.
 const MAX: usize = 4;
 /// A connection that was idle for so long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
+/// What a test may take.
+const PING: Duration = Duration::from_secs(1);
 /// How long reads share the connections that there are after the database has refused another one.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
@@ -45,11 +47,6 @@ pub(super) struct Reader<'a> {
 impl Readers {
     pub(super) fn new(source: Arc<Source>) -> Self {
         Self { source, pool: Mutex::default(), idle: Semaphore::new(0) }
-    }
-
-    /// Opens no more connections than there are, for a while, and closes those that are idle: the database reached its limit.
-    pub(super) fn note_refused(&self) {
-        self.pool.lock().refused_at = Some(Instant::now());
     }
 
     /// Closes all connections: those that read now, when they are done.
@@ -93,8 +90,10 @@ impl Readers {
             (connection, used_at, pool.age)
         };
         let mut reader = Reader { readers: self, connection: Some(connection), age, is_done: false };
-        let is_dead = used_at.elapsed() >= TESTED_AFTER && reader.connection()?.ping().await.is_err();
-        (!is_dead).then_some(reader)
+        if used_at.elapsed() >= TESTED_AFTER {
+            timeout(PING, reader.connection()?.ping()).await.ok()?.ok()?;
+        }
+        Some(reader)
     }
 
     /// Counts one more connection if there may be one.
@@ -110,8 +109,8 @@ impl Readers {
     async fn open(&self) -> sqlx::Result<Reader<'_>> {
         let mut reader = Reader { readers: self, connection: None, age: self.pool.lock().age, is_done: false };
         let opened = self.source.connect(true).await;
-        if opened.is_err() {
-            self.note_refused();
+        if opened.as_ref().is_err_and(is_limit) {
+            self.pool.lock().refused_at = Some(Instant::now());
         }
         reader.connection = Some(opened?);
         Ok(reader)

@@ -47,7 +47,8 @@ impl Store {
     /// The same, but what has expired only because the time of day has jumped ahead goes slowly: the clock may be wrong.
     async fn sweep_steadily(&self, clock: &mut SteadyClock) -> Result<(), Error> {
         if !clock.has_begun() {
-            clock.begin(self.newest().await?.unwrap_or_else(|| self.now_ms()));
+            let (swept_at_ms, behind_ms) = self.last_sweep().await?;
+            clock.begin(swept_at_ms, behind_ms);
         }
         let (now_ms, now) = (self.now_ms(), Instant::now());
         let jumped_ms = clock.observe(now_ms, now);
@@ -65,6 +66,7 @@ impl Store {
             self.sweep_expired(now_ms, &mut left).await?;
             clock.spend(allowance - left, left > 0);
         }
+        self.note_sweep(now_ms, clock.behind_ms()).await?;
         self.trim_many(i64::from(self.inner.config.max_messages)).await?;
         self.forget_orphans().await
     }
@@ -77,10 +79,15 @@ impl Store {
         self.trim_old(now_ms.saturating_sub(max_age), left).await
     }
 
-    /// When the last message was stored.
-    async fn newest(&self) -> Result<Option<i64>, Error> {
-        let newest = self.look("SELECT MAX(stored_at) FROM messages WHERE stored_at > $1", 0).await?;
-        newest.first().map_or(Ok(None), |row| Ok(row.try_get(0)?))
+    /// When the store was swept the last time, and how far the steady clock was behind then. 0: never.
+    async fn last_sweep(&self) -> Result<(i64, i64), Error> {
+        let rows = self.look("SELECT swept_at, behind_ms FROM store WHERE id = $1", 1).await?;
+        rows.first().map_or(Ok((0, 0)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))
+    }
+
+    async fn note_sweep(&self, now_ms: i64, behind_ms: i64) -> Result<(), Error> {
+        let sql = "UPDATE store SET swept_at = $1, behind_ms = $2 WHERE id = 1";
+        self.change(sql.into(), now_ms, behind_ms).await.map(|_| ())
     }
 
     async fn delete_in_steps(&self, table: &str, keys: &str, now_ms: i64, left: &mut i64) -> Result<(), Error> {

@@ -18,6 +18,9 @@ const ADDITIONS: [&[&str]; 1] = [&[
     "ALTER TABLE store ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE store ADD COLUMN writes BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE store ADD COLUMN ends_at BIGINT NOT NULL DEFAULT 0",
+    // How far retention has followed the time of day, see `steady_clock.rs`.
+    "ALTER TABLE store ADD COLUMN swept_at BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE store ADD COLUMN behind_ms BIGINT NOT NULL DEFAULT 0",
     // The generation that stored the message. 0: a version of Bugle that had none.
     "ALTER TABLE messages ADD COLUMN generation BIGINT NOT NULL DEFAULT 0",
 ]];
@@ -34,6 +37,15 @@ pub(super) async fn migrate(connection: &mut AnyConnection) -> sqlx::Result<()> 
         add(connection).await?;
     }
     Ok(())
+}
+
+/// Whether there are tables of Bugle's: an empty database in the place of one that had some is none to be used.
+pub(super) async fn has_tables(connection: &mut AnyConnection) -> sqlx::Result<bool> {
+    if !is_sqlite(connection) {
+        return Ok(true);
+    }
+    let sql = "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'store'";
+    Ok(sqlx::query(sql).fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
 
 /// An epoch that no store has had.

@@ -11,8 +11,8 @@ use super::{
     database::{Database, is_newer_schema, is_unwritable},
     error::is_damaged,
     lease::{self, Held, Renewed, Taken},
-    schema,
-    source::{FileId, Kind},
+    marks, schema,
+    source::{Content, FileId, Kind},
     writer::Queues,
 };
 
@@ -36,6 +36,10 @@ pub(super) struct Session {
     /// The file that the connection writes to.
     file: Option<FileId>,
     has_log: bool,
+    /// The file that the connection has opened.
+    opened: Option<FileId>,
+    /// The size of a file that has replaced it, and when that was changed.
+    content: Option<Content>,
     /// The connection has not written since it was opened, or the last write failed.
     is_doubtful: bool,
     /// What there was no room for, in bytes.
@@ -93,6 +97,8 @@ impl Session {
             held: None,
             file: None,
             has_log: false,
+            opened: None,
+            content: None,
             is_doubtful: true,
             unwritten: None,
         }
@@ -130,7 +136,10 @@ impl Session {
                 self.lock = None;
                 self.database.parts().readers.clear();
             }
-            Failure::Sql(_) | Failure::TimedOut | Failure::HeldByAnother | Failure::Lock(_) => {}
+            Failure::Sql(error) if is_damaged(error) => {}
+            // Connections for reads are as dead.
+            Failure::Sql(_) | Failure::TimedOut => self.database.parts().readers.clear(),
+            Failure::HeldByAnother | Failure::Lock(_) => {}
         }
     }
 
@@ -138,7 +147,16 @@ impl Session {
     pub(super) async fn reach(&mut self) -> Result<(), Failure> {
         self.lock()?;
         if self.connection.is_none() {
-            let connection = self.database.parts().source.connect(self.file.is_some()).await?;
+            let source = &self.database.parts().source;
+            let before = source.file();
+            let mut connection = source.connect(self.file.is_some()).await?;
+            if before.is_some() && before != source.file() {
+                return Err(Failure::FileGone);
+            }
+            if self.file.is_some() && self.held.is_none() && !schema::has_tables(&mut connection).await? {
+                return Err(Failure::FileGone);
+            }
+            self.opened = source.file();
             self.connection = Some(connection);
             self.is_migrated = false;
             self.is_doubtful = true;
@@ -163,7 +181,11 @@ impl Session {
         let file = source.file();
         // Another file may be used once it stands in its place: it holds another generation.
         let is_gone = if self.held.is_some() { file != self.file } else { self.file.is_some() && file.is_none() };
-        if is_gone {
+        let is_replaced = self.held.is_none() && self.file.is_some() && file != self.file;
+        // A file that is being copied there is not opened before it is whole.
+        let content = source.content();
+        let is_changing = is_replaced && self.content.replace(content) != Some(content);
+        if is_gone || is_changing {
             return Err(Failure::FileGone);
         }
         if self.lock.is_none() {
@@ -188,7 +210,10 @@ impl Session {
         };
         let generations = lease::generations(&mut transaction).await?;
         transaction.commit().await?;
-        self.file = source.file();
+        if self.opened != source.file() {
+            return Err(Failure::FileGone);
+        }
+        self.file = self.opened;
         self.has_log = source.has_log();
         self.held = Some(held);
         if parts.epochs.current().is_some() {
@@ -198,8 +223,12 @@ impl Session {
             );
             // Before the epoch: a position of the new one has no number of before.
             parts.on_new_epoch.lock().iter().for_each(|forget| forget());
+            parts.epochs.set(generations);
+            // And after it: what was read before may have been noted meanwhile.
+            parts.on_new_epoch.lock().iter().for_each(|forget| forget());
+        } else {
+            parts.epochs.set(generations);
         }
-        parts.epochs.set(generations);
         Ok(())
     }
 
@@ -323,11 +352,43 @@ pub(super) fn begin(kind: Kind) -> &'static str {
 
 /// Makes changes, or none of them. The outer error is that of the whole transaction.
 async fn make(connection: &mut AnyConnection, changes: &mut Changes, now_ms: i64) -> sqlx::Result<sqlx::Result<()>> {
+    let error = match make_all(connection, changes, now_ms).await? {
+        Err(error) if is_damaged(&error) => error,
+        made => return Ok(made),
+    };
+    let Changes::Marks(marks) = changes else {
+        return Ok(Err(error));
+    };
+    // What is damaged fails alone.
+    for mark in marks {
+        let mut savepoint = connection.begin().await?;
+        let made = marks::write(&mut savepoint, std::slice::from_mut(mark), now_ms).await;
+        if let Err(error) = end(savepoint, made).await? {
+            mark.failed(error);
+        }
+    }
+    Ok(Ok(()))
+}
+
+async fn make_all(
+    connection: &mut AnyConnection,
+    changes: &mut Changes,
+    now_ms: i64,
+) -> sqlx::Result<sqlx::Result<()>> {
     let mut savepoint = connection.begin().await?;
-    match changes.make(&mut savepoint, now_ms).await {
+    let made = changes.make(&mut savepoint, now_ms).await;
+    end(savepoint, made).await
+}
+
+async fn end(savepoint: Transaction<'_, Any>, made: sqlx::Result<()>) -> sqlx::Result<sqlx::Result<()>> {
+    match made {
         Ok(()) => savepoint.commit().await.map(Ok),
         Err(error) if is_unwritable(&error) => Err(error),
-        Err(error) => savepoint.rollback().await.map(|()| Err(error)),
+        Err(error) => match savepoint.rollback().await {
+            Ok(()) => Ok(Err(error)),
+            // The database has ended the whole transaction.
+            Err(_) => Err(error),
+        },
     }
 }
 

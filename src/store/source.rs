@@ -1,6 +1,6 @@
 use std::{
     fmt, fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +35,10 @@ pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
+
+/// A file's size, and when it was changed the last time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content(Option<(u64, i64, i64)>);
 
 impl Source {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
@@ -91,6 +95,12 @@ impl Source {
         Some(FileId { device: metadata.dev(), inode: metadata.ino() })
     }
 
+    /// Tells whether the file is still being written.
+    pub(super) fn content(&self) -> Content {
+        let metadata = self.path().and_then(|path| fs::metadata(path).ok());
+        Content(metadata.map(|metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec())))
+    }
+
     /// Whether the write-ahead log is there. What is committed is in it first.
     pub(super) fn has_log(&self) -> bool {
         self.path().is_some_and(|path| beside(path, "-wal").exists())
@@ -102,6 +112,10 @@ impl Source {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
+        // Made by root for `bugle store new-epoch`, it is the server's all the same.
+        if let Ok(database) = fs::metadata(path) {
+            let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
+        }
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(fs::TryLockError::WouldBlock) => Ok(None),

@@ -46,7 +46,7 @@ impl fmt::Display for Status {
                 "another process holds the store (store.url): this one waits until that one has stopped"
             }
             Self::FileGone => {
-                "the file of the store was deleted or replaced: put it back, or restart to begin with an empty one"
+                "the file of the store was deleted or replaced: move it back, or restart to begin with an empty one"
             }
             Self::NewerSchema => "the tables of the store are of a newer version of Bugle: run that version",
         })

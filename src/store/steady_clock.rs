@@ -7,8 +7,8 @@ pub(super) const ROWS_BY_JUMP: i64 = 10_000;
 const HOUR: Duration = Duration::from_hours(1);
 /// The time of day may run ahead of the monotonic clock by so much between two looks.
 const TOLERANCE_MS: i64 = 60_000;
-/// A store that was silent for so long before this process began may have been away, or its clock may be wrong.
-const SILENCE_MS: i64 = 3_600_000;
+/// A process that begins so long after the last sweep may have been away, or its clock may be wrong.
+const AWAY_MS: i64 = 3_600_000;
 
 /// Follows the time of day as long as that passes as the monotonic clock does. When it has jumped ahead it stays behind: after a wrong clock was
 /// set right nothing is lost, and after a real gap, such as a suspend, what has expired goes all the same, slowly.
@@ -25,28 +25,31 @@ impl SteadyClock {
         self.last.is_some()
     }
 
-    /// `newest_ms`: when the store was used last, by its messages.
-    pub(super) fn begin(&mut self, newest_ms: i64) {
-        self.last = Some((newest_ms.saturating_add(SILENCE_MS), None));
+    /// `swept_at_ms`: when the store was swept the last time, 0: never; `behind_ms`: how far this clock was behind then.
+    pub(super) fn begin(&mut self, swept_at_ms: i64, behind_ms: i64) {
+        let swept_at_ms = if swept_at_ms == 0 { i64::MAX } else { swept_at_ms };
+        *self = Self { last: Some((swept_at_ms, None)), behind_ms, hour: None };
     }
 
     /// Takes note of the time of day. Returns how far it has jumped ahead since the last look.
     pub(super) fn observe(&mut self, now_ms: i64, now: Instant) -> i64 {
-        let expected = match self.last {
-            Some((last_ms, Some(at))) => {
-                last_ms.saturating_add(i64::try_from((now - at).as_millis()).unwrap_or(i64::MAX))
-            }
-            // Earlier than that is no jump back.
-            Some((last_ms, None)) => last_ms.max(now_ms.min(last_ms)),
-            None => now_ms,
+        let Some((last_ms, at)) = self.last.replace((now_ms, Some(now))) else {
+            return 0;
         };
-        let is_first = !matches!(self.last, Some((_, Some(_))));
-        self.last = Some((now_ms, Some(now)));
-        let jumped = now_ms.saturating_sub(expected);
-        if jumped > TOLERANCE_MS || (jumped < -TOLERANCE_MS && !is_first) {
+        let (passed_ms, tolerance_ms) = match at {
+            Some(at) => (i64::try_from((now - at).as_millis()).unwrap_or(i64::MAX), TOLERANCE_MS),
+            None => (0, AWAY_MS),
+        };
+        let jumped = now_ms.saturating_sub(last_ms.saturating_add(passed_ms));
+        // Time that is set back makes up for a jump ahead.
+        if jumped > tolerance_ms || (jumped < -TOLERANCE_MS && self.behind_ms > 0) {
             self.behind_ms = self.behind_ms.saturating_add(jumped).max(0);
         }
-        if jumped > TOLERANCE_MS { jumped } else { 0 }
+        if jumped > tolerance_ms { jumped } else { 0 }
+    }
+
+    pub(super) fn behind_ms(&self) -> i64 {
+        self.behind_ms
     }
 
     pub(super) fn steady(&self, now_ms: i64) -> i64 {
@@ -88,7 +91,7 @@ mod tests {
     #[test]
     fn after_a_jump_only_so_many_rows_an_hour_are_deleted_until_none_is_left() {
         let (mut clock, start) = (SteadyClock::default(), Instant::now());
-        clock.begin(0);
+        clock.begin(1, 0);
         assert_eq!(clock.observe(1_000, start), 0);
         let later = start + Duration::from_secs(10);
         assert_eq!(clock.observe(11_000, later), 0, "it passes as it should");
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_right_leaves_nothing_behind() {
         let (mut clock, start) = (SteadyClock::default(), Instant::now());
-        clock.begin(0);
+        clock.begin(1, 0);
         clock.observe(1_000, start);
         clock.observe(1_000 + DAY_MS, start);
         assert_eq!(clock.observe(1_000, start), 0);
@@ -114,12 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_begins_after_a_long_silence_does_not_trust_its_clock() {
-        let mut clock = SteadyClock::default();
-        clock.begin(5_000);
-        assert_eq!(clock.observe(5_000 + DAY_MS, Instant::now()), DAY_MS - SILENCE_MS);
-        let mut clock = SteadyClock::default();
-        clock.begin(5_000);
-        assert_eq!((clock.observe(6_000, Instant::now()), clock.is_behind()), (0, false));
+    fn a_process_that_begins_long_after_the_last_sweep_does_not_trust_its_clock() {
+        let observed = |swept_at_ms, behind_ms, now_ms| {
+            let mut clock = SteadyClock::default();
+            clock.begin(swept_at_ms, behind_ms);
+            (clock.observe(now_ms, Instant::now()), clock.behind_ms())
+        };
+        assert_eq!(observed(5_000, 0, 5_000 + DAY_MS), (DAY_MS, DAY_MS));
+        assert_eq!(observed(5_000, 0, 5_000 + AWAY_MS), (0, 0), "an ordinary restart");
+        assert_eq!(observed(0, 0, DAY_MS), (0, 0), "it was never swept");
+        assert_eq!(observed(5_000 + DAY_MS, DAY_MS, 6_000 + DAY_MS), (0, DAY_MS), "the jump was before the restart");
+        assert_eq!(observed(5_000 + DAY_MS, DAY_MS, 5_000), (0, 0), "it was set right meanwhile");
     }
 }

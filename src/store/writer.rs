@@ -101,11 +101,13 @@ impl Queues {
     /// Waits until something is to be written, and takes the emits that wait, as many as one transaction takes.
     async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
-        tokio::select! {
-            biased;
-            Some(first) = self.emits.recv() => batch.append(first),
-            Some(change) = self.changes.recv(), if self.next_change.is_none() => self.next_change = Some(change),
-            else => {}
+        if self.next_change.is_none() {
+            tokio::select! {
+                biased;
+                Some(first) = self.emits.recv() => batch.append(first),
+                Some(change) = self.changes.recv() => self.next_change = Some(change),
+                else => {}
+            }
         }
         while batch.has_room()
             && let Ok(append) = self.emits.try_recv()
