@@ -93,8 +93,10 @@ fn a_store_that_cannot_be_opened_is_a_fault_of_serve_and_check_config() {
     );
     fs::write(directory.path().join("bugle.toml"), config).expect("a file is written");
     for command in ["serve", "check-config"] {
-        let mut bugle = Command::new(env!("CARGO_BIN_EXE_bugle"));
-        bugle.args([command, "--config", "bugle.toml"]).current_dir(directory.path()).env_clear();
+        // A server that starts all the same would not end.
+        let mut bugle = Command::new("timeout");
+        bugle.args(["20", env!("CARGO_BIN_EXE_bugle"), command, "--config", "bugle.toml"]);
+        bugle.current_dir(directory.path()).env_clear();
         let done = bugle.env("BUGLE_STORE__URL", "sqlite:data/bugle.db").output().expect("the binary runs");
         let told = String::from_utf8(done.stderr).expect("text");
         assert_eq!(done.status.code(), Some(64), "{told}");
