@@ -8,11 +8,14 @@ use std::{
     },
 };
 
+use futures_util::future::{join, join_all};
+
 use bugle::clock::Clock;
+use bugle::lifecycle::Lifecycle;
 use bugle::message::{Position, UserId};
 use bugle::store::{Error, Status, Store, Which, Window};
 
-use super::store::{Kind, append, kinds, message, open, position, reopen, room, texts, wait_for};
+use super::store::{Kind, append, kinds, message, open, open_with, position, reopen, room, texts, wait_for};
 use crate::harness::{execute, new_database};
 
 const MAILBOX: &str = "user:42";
@@ -180,6 +183,55 @@ async fn a_deleted_file_refuses_until_a_file_stands_in_its_place() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_being_copied_back_is_not_opened_and_an_empty_one_never() {
+    let [_, kind, _] = kinds();
+    let path = path(&kind);
+    let store = open(&kind, &Clock::system());
+    store_some(&store, 1).await;
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{path}{suffix}"), format!("{path}.backup{suffix}")).unwrap();
+    }
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        fs::remove_file(format!("{path}{suffix}")).unwrap();
+    }
+    wait_for(&store, Status::FileGone).await;
+    fs::write(&path, "").unwrap();
+    // Long enough to be looked at some times.
+    assert!(deadline_passes(&store, Status::Serving).await, "an empty file is no backup");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing was written there");
+    for suffix in ["-wal", ""] {
+        fs::rename(format!("{path}.backup{suffix}"), format!("{path}{suffix}")).unwrap();
+    }
+    wait_for(&store, Status::Serving).await;
+    assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
+}
+
+/// Whether a status does not come within two seconds.
+async fn deadline_passes(store: &Store, status: Status) -> bool {
+    let mut statuses = store.watch_status();
+    tokio::time::timeout(std::time::Duration::from_secs(2), statuses.wait_for(|now| *now == status)).await.is_err()
+}
+
+#[tokio::test]
+async fn marks_and_other_changes_are_written_though_no_emit_comes_and_at_the_end() {
+    for kind in kinds() {
+        let lifecycle = Lifecycle::new();
+        let store = open_with(&kind, &Clock::system(), 1_000, &lifecycle);
+        store_some(&store, 3).await;
+        let (mailbox, user) = (room(MAILBOX), UserId::new("42").unwrap());
+        for _ in 0..20 {
+            let marks = (0..40).map(|_| store.mark_read(&mailbox, &user, Which::UpTo(2)));
+            let deletions = (0..40).map(|_| store.delete_to(&mailbox, 1));
+            let written = join(join_all(marks), join_all(deletions));
+            let (marked, deleted) = crate::harness::deadline("all changes", written).await;
+            assert!(marked.iter().all(Result::is_ok) && deleted.iter().all(Result::is_ok), "{}", kind.url);
+        }
+        store.close();
+        crate::harness::deadline("the store's tasks to end", lifecycle.ended()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_is_read_only_is_read_and_recovers() {
     let kind = postgres();
     let store = open(&kind, &Clock::system());
@@ -213,7 +265,7 @@ async fn reads_share_the_connections_that_the_database_gives() {
         let store = open(&kind, &Clock::system());
         store_some(&store, 1).await;
         let reads = (0..100).map(|_| texts(&store, MAILBOX, 0));
-        let read = crate::harness::deadline("all reads", futures_util::future::join_all(reads)).await;
+        let read = crate::harness::deadline("all reads", join_all(reads)).await;
         assert!(read.iter().all(|texts| texts.len() == 1));
     }
 }
@@ -235,7 +287,7 @@ async fn marks_that_are_written_together_count_as_they_would_alone() {
             let which = if index % 2 == 0 { Which::UpTo(2) } else { Which::Message(kept[1]) };
             [store.mark_read(&team, user, which), store.mark_read(&team, user, which)]
         });
-        let outcomes = futures_util::future::join_all(marks).await;
+        let outcomes = join_all(marks).await;
         for pair in outcomes.chunks(2) {
             let mut pair: Vec<_> = pair.iter().map(|outcome| outcome.clone().unwrap()).collect();
             pair.sort_unstable();
@@ -244,6 +296,12 @@ async fn marks_that_are_written_together_count_as_they_would_alone() {
         let unread = store.count_unread_of(&team, &users).await.unwrap();
         let expected: Vec<u64> = (0..users.len()).map(|index| if index % 2 == 0 { 1 } else { 2 }).collect();
         assert_eq!(unread, expected);
+        // One user, message by message: one round.
+        let one = UserId::new("1000").unwrap();
+        let marks = kept.iter().map(|id| store.mark_read(&team, &one, Which::Message(*id)));
+        let outcomes = join_all(marks).await;
+        assert!(outcomes.iter().all(|outcome| outcome.clone().unwrap() == Some(true)));
+        assert_eq!(store.count_unread(&team, &one).await.unwrap(), 0);
         let left_out = UserId::new("7").unwrap();
         assert_eq!(store.mark_read(&team, &left_out, Which::Message(kept[0])).await.unwrap(), None);
         assert_eq!(store.mark_read(&team, &left_out, Which::ALL).await.unwrap(), Some(false));
