@@ -184,7 +184,7 @@ impl Session {
         let is_replaced = self.held.is_none() && self.file.is_some() && file != self.file;
         // A file that is being copied there is not opened before it is whole.
         let content = source.content();
-        let is_changing = is_replaced && self.content.replace(content) != Some(content);
+        let is_changing = is_replaced && (self.content.replace(content) != Some(content) || content.is_empty());
         if is_gone || is_changing {
             return Err(Failure::FileGone);
         }

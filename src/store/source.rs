@@ -40,6 +40,12 @@ pub(super) struct FileId {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content(Option<(u64, i64, i64)>);
 
+impl Content {
+    pub(super) fn is_empty(self) -> bool {
+        self.0.is_none_or(|(length, ..)| length == 0)
+    }
+}
+
 impl Source {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         install_default_drivers();
