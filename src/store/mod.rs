@@ -1,7 +1,11 @@
 //! What outlives a process: mailboxes, the messages in them, and what users have read. All SQL is here.
 //!
-//! A mailbox is a room's sequence of messages, numbered from 1 without gaps as they are kept. Writers do not write by themselves: what
-//! they ask for at one time goes into one transaction.
+//! A mailbox is a room's sequence of messages, numbered from 1 without gaps. One task writes, see `writer.rs`: emits first, then all else, together
+//! in one transaction. One process holds the store, see `lease.rs`, and positions carry the epoch of the process that gave them, see `epochs.rs`.
+//!
+//! Statements are texts that both databases understand, made for a few numbers of rows. The library's checked statements need a database of each kind
+//! when Bugle is compiled, or generated files in the repository, and cannot have a varying number of rows. Instead `tests/it` runs every
+//! statement on both databases.
 
 mod address;
 
