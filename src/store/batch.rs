@@ -1,9 +1,7 @@
-use sqlx::AnyConnection;
-
 use super::{
     Appended, Error, NewMessage,
-    marks::{self, Mark},
-    writer::{Answer, Append, Work},
+    changes::Changes,
+    writer::{Answer, Append},
 };
 
 /// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last.
@@ -18,12 +16,6 @@ pub(super) struct Batch {
     bytes: usize,
     /// Changes that were made, or failed without harm to the others.
     changes: Vec<(Changes, sqlx::Result<()>)>,
-}
-
-/// Changes that are made by the same statements.
-pub(super) enum Changes {
-    Marks(Vec<Mark>),
-    Other(Box<dyn Work>),
 }
 
 impl Batch {
@@ -82,23 +74,6 @@ impl Batch {
             };
             // The caller may be gone.
             let _ = answer.send(own);
-        }
-    }
-}
-
-impl Changes {
-    /// Makes them, within a transaction.
-    pub(super) async fn make(&mut self, connection: &mut AnyConnection, now_ms: i64) -> sqlx::Result<()> {
-        match self {
-            Self::Marks(marks) => marks::write(connection, marks, now_ms).await,
-            Self::Other(work) => work.run(connection).await,
-        }
-    }
-
-    pub(super) fn answer(self, committed: &Result<(), Error>) {
-        match self {
-            Self::Marks(marks) => marks.into_iter().for_each(|mark| mark.answer(committed.clone())),
-            Self::Other(work) => work.answer(committed.clone()),
         }
     }
 }

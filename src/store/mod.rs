@@ -40,6 +40,8 @@ pub use append::Appended;
 
 mod marks;
 
+mod changes;
+
 mod batch;
 
 mod session;

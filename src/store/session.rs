@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::{
     Appended, Error, Status,
     append::{append_all, statement},
-    batch::{Batch, Changes},
+    batch::Batch,
     database::{Database, is_newer_schema, is_unwritable},
     error::is_damaged,
     lease::{self, Held, Renewed, Taken},
-    marks, schema,
+    schema,
     source::{Content, FileId, Kind},
     writer::Queues,
 };
@@ -264,7 +264,7 @@ impl Session {
         let appended = append_all(&mut transaction.inner, (&epoch, generation), now_ms, &batch.messages).await?;
         let begun = Instant::now();
         while let Some(mut changes) = queues.take_change() {
-            let made = make(&mut transaction.inner, &mut changes, now_ms).await;
+            let made = changes.make(&mut transaction.inner, now_ms).await;
             let (done, failed) = made.map_or_else(|error| (Ok(()), Some(error)), |done| (done, None));
             // What failed alone is answered with the batch.
             batch.changed(changes, done);
@@ -347,48 +347,6 @@ pub(super) fn begin(kind: Kind) -> &'static str {
     match kind {
         Kind::SqliteInMemory | Kind::Sqlite => "BEGIN IMMEDIATE",
         Kind::Postgres => "BEGIN",
-    }
-}
-
-/// Makes changes, or none of them. The outer error is that of the whole transaction.
-async fn make(connection: &mut AnyConnection, changes: &mut Changes, now_ms: i64) -> sqlx::Result<sqlx::Result<()>> {
-    let error = match make_all(connection, changes, now_ms).await? {
-        Err(error) if is_damaged(&error) => error,
-        made => return Ok(made),
-    };
-    let Changes::Marks(marks) = changes else {
-        return Ok(Err(error));
-    };
-    // What is damaged fails alone.
-    for mark in marks {
-        let mut savepoint = connection.begin().await?;
-        let made = marks::write(&mut savepoint, std::slice::from_mut(mark), now_ms).await;
-        if let Err(error) = end(savepoint, made).await? {
-            mark.failed(error);
-        }
-    }
-    Ok(Ok(()))
-}
-
-async fn make_all(
-    connection: &mut AnyConnection,
-    changes: &mut Changes,
-    now_ms: i64,
-) -> sqlx::Result<sqlx::Result<()>> {
-    let mut savepoint = connection.begin().await?;
-    let made = changes.make(&mut savepoint, now_ms).await;
-    end(savepoint, made).await
-}
-
-async fn end(savepoint: Transaction<'_, Any>, made: sqlx::Result<()>) -> sqlx::Result<sqlx::Result<()>> {
-    match made {
-        Ok(()) => savepoint.commit().await.map(Ok),
-        Err(error) if is_unwritable(&error) => Err(error),
-        Err(error) => match savepoint.rollback().await {
-            Ok(()) => Ok(Err(error)),
-            // The database has ended the whole transaction.
-            Err(_) => Err(error),
-        },
     }
 }
 

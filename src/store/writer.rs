@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Appended, Error, NewMessage, Status,
-    batch::{Batch, Changes},
+    batch::Batch,
+    changes::Changes,
     database::Database,
     deadlines::Allowance,
     marks::Mark,
