@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Delivery, Resume,
-    replay::Replay,
+    replay::{Caught, Replay},
     resumed::{ReplayFrom, Resumed, Standing},
 };
 use crate::hub::{Frame, Member};
@@ -91,34 +91,36 @@ impl CatchUp {
 
     async fn replay_all(self, delivery: &Delivery, member: &Arc<Member>) {
         let Self { replaying, unknown, resumed: mut rooms } = self;
-        for (room, from) in replaying {
-            let resumed = Replay::new(delivery, member, &room, &from).run().await;
-            if let (Some(rooms), Some(resumed)) = (&mut rooms, resumed) {
+        let mut gaps = Vec::new();
+        for (room, from) in &replaying {
+            let mut replay = Replay::new(delivery, member, room, from);
+            let resumed = match replay.run().await {
+                Some(Caught::Up(resumed)) => resumed,
+                Some(Caught::Gap(resumed)) => {
+                    gaps.push(replay);
+                    resumed
+                }
+                None => continue,
+            };
+            if let Some(rooms) = &mut rooms {
                 rooms.insert(room.to_string(), resumed);
             }
         }
-        let Some(mut rooms) = rooms else { return };
-        let mut unreadable = Vec::new();
-        for room in unknown {
-            // What was published since the connection joined was sent to it.
-            match delivery.log_position(&room).await {
-                Ok(position) => {
-                    let fresh = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
-                    rooms.insert(room.to_string(), fresh);
+        let unreadable = match &mut rooms {
+            Some(rooms) => delivery.read_positions(unknown, rooms).await,
+            None => Vec::new(),
+        };
+        if let Some(mut rooms) = rooms {
+            delivery.hub().send_resumed(member, |sent| {
+                for (room, resumed) in &mut rooms {
+                    resumed.move_on(sent.get(room.as_str()).copied());
                 }
-                Err(error) if error.is_damage() => {
-                    delivery.inner.unreadable_logs.note(&room, &error);
-                    rooms.insert(room.to_string(), Resumed::unreadable());
-                }
-                Err(_) => unreadable.push(room),
-            }
+                frame_of(&rooms)
+            });
         }
-        delivery.hub().send_resumed(member, |sent| {
-            for (room, resumed) in &mut rooms {
-                resumed.move_on(sent.get(room.as_str()).copied());
-            }
-            frame_of(&rooms)
-        });
+        for gap in gaps {
+            gap.go_on().await;
+        }
         for room in unreadable {
             delivery.send_position_later(member, &room).await;
         }
@@ -132,6 +134,25 @@ fn frame_of(rooms: &BTreeMap<String, Resumed>) -> Frame {
 }
 
 impl Delivery {
+    /// Reads where rooms stand, of which what was published since the connection joined was sent to it. Returns those that cannot be read now.
+    async fn read_positions(&self, unknown: Vec<RoomName>, rooms: &mut BTreeMap<String, Resumed>) -> Vec<RoomName> {
+        let mut unreadable = Vec::new();
+        for room in unknown {
+            match self.log_position(&room).await {
+                Ok(position) => {
+                    let fresh = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
+                    rooms.insert(room.to_string(), fresh);
+                }
+                Err(error) if error.is_damage() => {
+                    self.inner.unreadable_logs.note(&room, &error);
+                    rooms.insert(room.to_string(), Resumed::unreadable());
+                }
+                Err(_) => unreadable.push(room),
+            }
+        }
+        unreadable
+    }
+
     /// What tells a connection that resumes where a room stands that it joins just now.
     pub(super) fn position_frame(room: &RoomName, position: &Position) -> Frame {
         Self::resumed_frame(room, Resumed { recovered: true, count: 0, position: Some(position.to_string()) })

@@ -62,6 +62,8 @@ mod unreadable_logs;
 
 mod replay;
 
+mod gap;
+
 mod overload;
 
 mod ready_deadlines;

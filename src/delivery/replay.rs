@@ -19,33 +19,31 @@ use crate::store::{self, Mailbox, Store, Undelivered, WatermarkReports, Window};
 const PAGE: usize = 200;
 /// Messages that are sent before other tasks get a chance to run: many devices catch up at one time.
 const STRETCH: u64 = 16;
-/// Messages of an unreadable log that are noted as skipped, the newest ones: as many as a mailbox keeps by default.
-const MAX_NOTED: u64 = 10_000;
 
 /// Plain frames to a device that does not resume wait so long for what it has missed.
 const PLAIN_WAITS: Duration = Duration::from_millis(250);
 
 /// Gives a connection what it has missed in a room.
 pub(super) struct Replay<'a> {
-    delivery: &'a Delivery,
-    member: &'a Arc<Member>,
-    room: &'a RoomName,
+    pub(super) delivery: &'a Delivery,
+    pub(super) member: &'a Arc<Member>,
+    pub(super) room: &'a RoomName,
     from: &'a ReplayFrom,
     /// Set if the room is the user's own mailbox: what the user's devices have proven.
-    reports: Option<WatermarkReports>,
+    pub(super) reports: Option<WatermarkReports>,
     /// Up to here all was given; none: nothing was looked at yet.
-    cursor: Option<u64>,
+    pub(super) cursor: Option<u64>,
     /// The epoch in which the cursor was set.
     epoch: Option<Arc<str>>,
     /// Up to the cursor these are still to be given: no device of the user has proven them.
     skipped: vec::IntoIter<u64>,
     /// The last message that was given; 0: none.
     last_given: u64,
-    count: u64,
+    pub(super) count: u64,
 }
 
 /// Why replaying stopped.
-enum Stopped {
+pub(super) enum Stopped {
     /// The connection has gone, or left the room.
     Gone,
     /// The room's log could not be read.
@@ -56,6 +54,14 @@ impl From<store::Error> for Stopped {
     fn from(error: store::Error) -> Self {
         Self::Failed(error)
     }
+}
+
+/// How a replay ended.
+pub(super) enum Caught {
+    /// The connection has all up to this position, and is sent what comes.
+    Up(Resumed),
+    /// Something could not be given. Kept frames wait until the device was told, see `gap.rs`.
+    Gap(Resumed),
 }
 
 /// Whether all that came after a position could be replayed.
@@ -89,13 +95,14 @@ impl<'a> Replay<'a> {
     }
 
     /// Waits for the store if need be. `None`: the connection has gone, or left the room.
-    pub(super) async fn run(self) -> Option<Resumed> {
+    pub(super) async fn run(&mut self) -> Option<Caught> {
+        let resumes = self.member.connection().resumes();
         let (hub, member, room) = (self.delivery.hub(), self.member, self.room);
         let mut replaying = pin!(self.replay());
         // Order is promised to devices that resume. Of the others plain frames wait once it is known that something was missed.
-        if !member.connection().resumes() {
+        if !resumes {
             match timeout(PLAIN_WAITS, &mut replaying).await {
-                Ok(resumed) => return resumed,
+                Ok(caught) => return caught,
                 Err(_) => hub.let_plain_pass(member, room),
             }
         }
@@ -103,18 +110,18 @@ impl<'a> Replay<'a> {
     }
 
     /// While the log cannot be read, plain frames are sent.
-    async fn replay(mut self) -> Option<Resumed> {
+    async fn replay(&mut self) -> Option<Caught> {
         let (hub, mut failed) = (self.delivery.hub(), FailedReads::default());
         loop {
             let error = match self.all_that_is_there().await {
-                Ok(resumed) => return Some(resumed),
+                Ok(caught) => return Some(caught),
                 Err(Stopped::Gone) => return None,
                 Err(Stopped::Failed(error)) => error,
             };
             hub.log_unreadable(self.member, self.room);
             if failed.is_final(&error) {
                 self.delivery.inner.unreadable_logs.note(self.room, &error);
-                return self.give_up_unread().await;
+                return self.give_up(true).await.map(Caught::Gap);
             }
             failed.wait(self.delivery.store()?).await;
             hub.let_plain_wait(self.member, self.room);
@@ -123,14 +130,14 @@ impl<'a> Replay<'a> {
 
     /// Replays what was published up to now without the lock, and takes it only to see whether more was published meanwhile. If so, kept
     /// frames wait from then on, so that a second round is the last one.
-    async fn all_that_is_there(&mut self) -> Result<Resumed, Stopped> {
+    async fn all_that_is_there(&mut self) -> Result<Caught, Stopped> {
         let Some(mut head) = self.head().await? else {
             self.delivery.hub().lock_room(self.room).await.end_replay(self.member);
-            return Ok(Resumed { recovered: false, count: 0, position: None });
+            return Ok(Caught::Up(Resumed::unreadable()));
         };
         loop {
             if let Replayability::Gap = self.replay_to(&head).await? {
-                return self.give_up(false).await;
+                return self.give_up(false).await.map(Caught::Gap).ok_or(Stopped::Gone);
             }
             let guard = self.delivery.hub().lock_room(self.room).await;
             if !self.member.is_replaying(self.room) {
@@ -141,7 +148,8 @@ impl<'a> Replay<'a> {
                 Some(number) if number <= head.number || is_complete => {
                     self.note_settled(head.number);
                     guard.end_replay(self.member);
-                    return Ok(Resumed { recovered: true, count: self.count, position: Some(head.to_string()) });
+                    let position = Some(head.to_string());
+                    return Ok(Caught::Up(Resumed { recovered: true, count: self.count, position }));
                 }
                 Some(number) => {
                     guard.begin_buffering(self.member);
@@ -156,7 +164,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Where the room's log stands: all up to there is published. `None`: the room has none.
-    async fn head(&self) -> Result<Option<Position>, Stopped> {
+    pub(super) async fn head(&self) -> Result<Option<Position>, Stopped> {
         if let Some(position) = self.delivery.inner.history.position(self.room) {
             return Ok(Some(position));
         }
@@ -175,7 +183,7 @@ impl<'a> Replay<'a> {
     }
 
     /// The same with the room locked. `None`: it is not known.
-    fn published_head(&self, guard: &RoomGuard<'_>) -> Option<u64> {
+    pub(super) fn published_head(&self, guard: &RoomGuard<'_>) -> Option<u64> {
         let in_history = self.delivery.inner.history.position(self.room);
         in_history.map(|position| position.number).or_else(|| published_head(guard))
     }
@@ -315,55 +323,6 @@ impl<'a> Replay<'a> {
                 return Ok(replayed);
             }
             poll_fn(|cx| self.member.connection().poll_room(cx)).await;
-        }
-    }
-
-    /// The gap cannot be filled: the device is told so, and goes on with what is live. Another one may still be given what it was not.
-    async fn give_up(&self, is_unreadable: bool) -> Result<Resumed, Stopped> {
-        loop {
-            let mut head = self.head().await?.ok_or(Stopped::Gone)?;
-            let guard = self.delivery.hub().lock_room(self.room).await;
-            if !self.member.is_replaying(self.room) {
-                return Err(Stopped::Gone);
-            }
-            let Some(number) = self.published_head(&guard) else { continue };
-            head.number = number;
-            guard.begin_buffering(self.member);
-            drop(guard);
-            if let Some(reports) = &self.reports {
-                match reports.skip_to(head.number).await {
-                    Err(_) if is_unreadable => self.note_rest_skipped(head.number),
-                    skipped => skipped?,
-                }
-            }
-            let guard = self.delivery.hub().lock_room(self.room).await;
-            if !self.member.is_replaying(self.room) {
-                return Err(Stopped::Gone);
-            }
-            if guard.is_buffering(self.member) {
-                guard.end_replay(self.member);
-                return Ok(Resumed { recovered: false, count: self.count, position: Some(head.to_string()) });
-            }
-        }
-    }
-
-    /// The same for a log that cannot be read; perhaps not even where it stands can be.
-    async fn give_up_unread(&self) -> Option<Resumed> {
-        match self.give_up(true).await {
-            Ok(resumed) => Some(resumed),
-            Err(Stopped::Gone) => None,
-            Err(Stopped::Failed(_)) => {
-                self.delivery.hub().lock_room(self.room).await.end_replay(self.member);
-                Some(Resumed { recovered: false, count: self.count, position: None })
-            }
-        }
-    }
-
-    /// Notes what was not looked at as skipped, without reading it: the proof of a later message must not move the watermark past it.
-    fn note_rest_skipped(&self, head: u64) {
-        if let (Some(reports), Some(cursor)) = (&self.reports, self.cursor) {
-            let begin = cursor.max(head.saturating_sub(MAX_NOTED));
-            (begin + 1..=head).for_each(|number| reports.note_skipped(number));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Delivery on one node, without edges.
 
+mod gaps;
 mod model;
 
 use std::time::Duration;
