@@ -5,6 +5,7 @@ use sqlx::{
     any::{AnyArguments, AnyRow},
     query::Query,
 };
+use tokio::task::yield_now;
 
 use super::{
     Error, Store,
@@ -23,6 +24,8 @@ pub struct Window {
     pub max: u32,
 }
 
+/// Messages that are decoded before other tasks get a chance to run.
+const STRETCH: usize = 16;
 /// Payloads of one page of messages, in bytes; one that is larger comes alone.
 const PAGE_BYTES: i64 = 2 << 20;
 
@@ -77,7 +80,8 @@ impl Store {
         });
         let (rows, is_read, more) = read.await?;
         let mut listed = Vec::with_capacity(is_read.len());
-        for row in &rows {
+        for (index, row) in rows.iter().enumerate() {
+            breathe(index).await;
             // Others in between have expired, or are not for this reader.
             if let Some(is_read) = is_read.get(&row.try_get(0)?) {
                 listed.push(Listed { message: log_entry(row)?, is_read: *is_read });
@@ -118,7 +122,19 @@ impl Store {
             })
         });
         let (messages, looked_at) = read.await?;
-        Ok((messages.iter().map(log_entry).collect::<Result<_, _>>()?, looked_at))
+        let mut entries = Vec::with_capacity(messages.len());
+        for (index, row) in messages.iter().enumerate() {
+            breathe(index).await;
+            entries.push(log_entry(row)?);
+        }
+        Ok((entries, looked_at))
+    }
+}
+
+/// Gives other tasks a chance to run now and then while a page is decoded: many devices may catch up at one time.
+async fn breathe(index: usize) {
+    if index % STRETCH == STRETCH - 1 {
+        yield_now().await;
     }
 }
 

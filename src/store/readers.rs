@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
 
 use parking_lot::Mutex;
 use sqlx::{AnyConnection, Connection};
@@ -7,9 +7,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{database::is_limit, source::Source};
+use super::{
+    database::is_limit,
+    source::{Kind, Source},
+};
 
-/// Connections for reads.
+/// Connections for reads. To read a SQLite file takes this machine's processors, which emits need, too: no more than there are read at one time.
 const MAX: usize = 4;
 /// A connection that was idle for so long is tested before it is used.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
@@ -21,6 +24,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// A pool of connections for reads. Unlike the library's, it does not insist on more connections than the database gives: reads share those.
 pub(super) struct Readers {
     source: Arc<Source>,
+    max: usize,
     pool: Mutex<Pool>,
     /// As many as there are idle connections.
     idle: Semaphore,
@@ -46,7 +50,11 @@ pub(super) struct Reader<'a> {
 
 impl Readers {
     pub(super) fn new(source: Arc<Source>) -> Self {
-        Self { source, pool: Mutex::default(), idle: Semaphore::new(0) }
+        let max = match source.kind {
+            Kind::Sqlite | Kind::SqliteInMemory => available_parallelism().map_or(1, NonZero::get).min(MAX),
+            Kind::Postgres => MAX,
+        };
+        Self { source, max, pool: Mutex::default(), idle: Semaphore::new(0) }
     }
 
     /// Closes all connections: those that read now, when they are done.
@@ -100,7 +108,7 @@ impl Readers {
     fn may_open(&self) -> bool {
         let mut pool = self.pool.lock();
         let is_refused = pool.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) && pool.open > 0;
-        let may = pool.open < MAX && !is_refused;
+        let may = pool.open < self.max && !is_refused;
         pool.open += usize::from(may);
         may
     }
