@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     future::Future,
     sync::{
         Arc,
@@ -8,7 +9,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, migrate::MigrateError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -210,9 +211,14 @@ pub(super) fn is_newer_schema(error: &sqlx::Error) -> bool {
     let sqlx::Error::Migrate(error) = error else {
         return false;
     };
-    matches!(**error, sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionMismatch(_))
+    matches!(**error, MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_))
 }
 
-fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    if let sqlx::Error::Migrate(error) = error
+        && let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = &**error
+    {
+        return code(error);
+    }
     error.as_database_error()?.code()
 }

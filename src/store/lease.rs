@@ -2,7 +2,7 @@
 //! it checks the generation, counts the write, and locks the row, so that a transaction whose connection was lost ends before the next one begins.
 //!
 //! A database that has fewer writes of the generation than the holder has committed was restored, or is a standby that lagged: the holder takes a
-//! new generation, whose epoch no device has seen. A SQLite file is locked besides; whoever has that lock takes the lease at once. Over
+//! new generation, whose epoch no device has seen. A process also locks a file beside a SQLite file; with that lock it takes the lease at once. Over
 //! PostgreSQL the lease of a process that was killed ends after [`LEASE`].
 
 use sqlx::{AnyConnection, Row};
@@ -77,21 +77,9 @@ pub(super) async fn take(
     holder: &str,
     clock_ms: i64,
 ) -> sqlx::Result<Taken> {
-    let row = match kind {
-        Kind::Sqlite | Kind::SqliteInMemory => {
-            sqlx::query("SELECT generation, 1 FROM store WHERE id = 1").fetch_one(&mut *connection).await?
-        }
-        Kind::Postgres => {
-            let sql = "SELECT generation, CASE WHEN holder IN ('', $1) \
-                       OR ends_at <= (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT THEN 1::BIGINT ELSE 0::BIGINT END \
-                       FROM store WHERE id = 1 FOR UPDATE";
-            sqlx::query(sql).bind(holder).fetch_one(&mut *connection).await?
-        }
-    };
-    let (generation, is_free): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    if is_free == 0 {
+    let Some(generation) = lock_free(connection, kind, holder).await? else {
         return Ok(Taken::ByAnother);
-    }
+    };
     let mut generations = generations(connection).await?;
     let last = generations.last().map_or(0, |last| last.number);
     let generation = generation.max(last) + 1;
@@ -103,6 +91,24 @@ pub(super) async fn take(
     generations.drain(..forgotten);
     write_generations(connection, &generations).await?;
     Ok(Taken::Held(Held { generation, writes: 0 }))
+}
+
+/// Locks the lease and returns the last generation. `None`: another process holds the lease.
+pub(super) async fn lock_free(connection: &mut AnyConnection, kind: Kind, holder: &str) -> sqlx::Result<Option<i64>> {
+    let row = match kind {
+        // Its file is locked.
+        Kind::Sqlite | Kind::SqliteInMemory => {
+            sqlx::query("SELECT generation, 1 FROM store WHERE id = 1").fetch_one(connection).await?
+        }
+        Kind::Postgres => {
+            let sql = "SELECT generation, CASE WHEN holder IN ('', $1) \
+                       OR ends_at <= (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT THEN 1::BIGINT ELSE 0::BIGINT END \
+                       FROM store WHERE id = 1 FOR UPDATE";
+            sqlx::query(sql).bind(holder).fetch_one(connection).await?
+        }
+    };
+    let is_free = row.try_get::<i64, _>(1)? != 0;
+    Ok(if is_free { Some(row.try_get(0)?) } else { None })
 }
 
 /// Gives the lease back, so that the next process need not wait for its end.

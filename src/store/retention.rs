@@ -15,7 +15,7 @@ const ROWS: i64 = 200;
 /// Messages that are too old, and are looked for at one time.
 const OLDEST: i64 = 1_000;
 
-/// Takes away what is of no use any more, again and again.
+/// Deletes messages that have expired or are too many, every ten seconds.
 pub(super) async fn run(store: Store) {
     let (mut tick, mut clock) = (tokio::time::interval(INTERVAL), SteadyClock::default());
     loop {
@@ -140,8 +140,7 @@ impl Store {
         Ok(())
     }
 
-    /// Raises the floor of a mailbox, and then takes away what is below: in this order a crash in between leaves nobody in the belief
-    /// that nothing is missing.
+    /// Raises the floor of a mailbox, and then deletes the messages below it: after a crash in between, devices are told of the gap.
     async fn trim(&self, room: String, floor: i64) -> Result<(), Error> {
         let raised = room.clone();
         let write = self.inner.database.write(move |connection| {

@@ -48,6 +48,11 @@ pub(super) async fn has_tables(connection: &mut AnyConnection) -> sqlx::Result<b
     Ok(sqlx::query(sql).fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
 
+/// Whether the tables have a lease.
+pub(super) async fn has_lease(connection: &mut AnyConnection) -> sqlx::Result<bool> {
+    Ok(version(connection).await? > 0)
+}
+
 /// An epoch that no store has had.
 pub(super) fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()[..EPOCH_LENGTH].to_owned()

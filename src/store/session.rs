@@ -33,6 +33,8 @@ pub(super) struct Session {
     /// The tables are up to date.
     is_migrated: bool,
     held: Option<Held>,
+    /// The last generation that this process has held.
+    last_held: Option<i64>,
     /// The file that the connection writes to.
     file: Option<FileId>,
     has_log: bool,
@@ -95,6 +97,7 @@ impl Session {
             connection: None,
             is_migrated: false,
             held: None,
+            last_held: None,
             file: None,
             has_log: false,
             opened: None,
@@ -113,7 +116,9 @@ impl Session {
     pub(super) fn status(&self, failure: &Failure) -> Status {
         match failure {
             Failure::Sql(error) if is_newer_schema(error) => Status::NewerSchema,
-            Failure::Sql(error) if is_unwritable(error) && self.held.is_some() => Status::Unwritable,
+            Failure::Sql(error) if is_unwritable(error) && self.database.parts().epochs.current().is_some() => {
+                Status::Unwritable
+            }
             Failure::HeldByAnother => Status::HeldByAnother,
             Failure::FileGone => Status::FileGone,
             Failure::Sql(_) | Failure::TimedOut | Failure::Lost | Failure::Lock(_) => Status::Unreachable,
@@ -162,7 +167,11 @@ impl Session {
             self.is_doubtful = true;
         }
         if self.held.is_none() {
-            self.take().await?;
+            let taken = self.take().await;
+            if matches!(&taken, Err(Failure::Sql(error)) if is_unwritable(error)) {
+                self.read_epochs().await?;
+            }
+            taken?;
         }
         if self.is_doubtful {
             self.probe().await?;
@@ -200,6 +209,12 @@ impl Session {
         let (source, clock_ms) = (&parts.source, parts.clock.now().as_millisecond());
         let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
         if !self.is_migrated {
+            // A version that waits does not change the tables of the one that holds the store.
+            if schema::has_lease(connection).await?
+                && lease::lock_free(connection, source.kind, &self.holder).await?.is_none()
+            {
+                return Err(Failure::HeldByAnother);
+            }
             schema::migrate(connection).await?;
             self.is_migrated = true;
         }
@@ -215,8 +230,9 @@ impl Session {
         }
         self.file = self.opened;
         self.has_log = source.has_log();
+        let has_held = self.last_held.replace(held.generation).is_some();
         self.held = Some(held);
-        if parts.epochs.current().is_some() {
+        if has_held {
             tracing::error!(
                 store.url = %source,
                 "the store begins a new epoch, since what was committed may be lost: devices that come back are told so"
@@ -228,6 +244,16 @@ impl Session {
             parts.on_new_epoch.lock().iter().for_each(|forget| forget());
         } else {
             parts.epochs.set(generations);
+        }
+        Ok(())
+    }
+
+    /// Makes it possible to read a store that cannot be written, if this process has not held it yet.
+    async fn read_epochs(&mut self) -> Result<(), Failure> {
+        let parts = self.database.parts();
+        let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        if parts.epochs.current().is_none() && schema::has_lease(connection).await? {
+            parts.epochs.set(lease::generations(connection).await?);
         }
         Ok(())
     }

@@ -247,9 +247,18 @@ async fn a_database_that_is_read_only_is_read_and_recovers() {
     wait_for(&store, Status::Unwritable).await;
     assert!(matches!(append(&store, message(MAILBOX, "2")).await, Err(Error::Unreachable)));
     assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
+    // Also by a process that begins then.
+    store.close();
+    let seen = store.position(1).await.unwrap();
+    let store = open(&kind, &Clock::system());
+    let epochs = count_epochs(&store);
+    wait_for(&store, Status::Unwritable).await;
+    assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
+    assert!(stands(&store, &seen).await);
     set("off");
     wait_for(&store, Status::Serving).await;
     assert_eq!(position(&store, message(MAILBOX, "2")).await, 2);
+    assert_eq!(epochs.load(Ordering::SeqCst), 0, "nothing was lost");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub(in crate::store) async fn run(store: Store) {
         // What could not be written is tried again the next time.
         let _ = store.write_watermarks().await;
         if closed {
-            // Nobody else has anything to write.
+            // This task is the last one that writes.
             store.inner.database.close();
             return;
         }
