@@ -81,8 +81,8 @@ impl Clock {
     }
 }
 
-/// Tells of jumps of the time of day: somebody set it, or the machine was suspended. tokio's timers stand still during a suspend, and take
-/// no notice of a clock that was set, so a wait for a time of day has to be computed anew.
+/// Reports jumps of the time of day: the clock was set, or the machine was suspended. tokio's timers stand still during a suspend and ignore
+/// a clock that was set, so a wait for a time of day has to be computed again.
 #[derive(Clone, Debug)]
 pub struct Jumps(watch::Receiver<()>);
 
@@ -90,7 +90,7 @@ impl Jumps {
     /// Waits for the next jump. Jumps between two calls are one. Cancel safe.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nobody looks for them any more.
+            // The watching task has ended.
             std::future::pending::<()>().await;
         }
     }

@@ -130,7 +130,7 @@ async fn devices_that_come_and_go_while_their_log_is_damaged_do_not_delay_a_stop
     server.stopped().await.expect("nothing is left of the devices");
 }
 
-/// Another process has stored a message that nobody can read.
+/// Another process has stored a message that cannot be read.
 #[tokio::test]
 async fn an_unreadable_message_does_not_refuse_what_is_stored_after_it() {
     let directory = tempfile::tempdir().expect("a directory");

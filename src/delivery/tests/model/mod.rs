@@ -47,7 +47,7 @@ fn finds(rule: Rule) {
         runner
             .run(&Model::sequential_strategy(1..60), |(model, transitions, _)| {
                 cases.set(cases.get() + 1);
-                // Nothing is shrunk, so that nobody counts the transitions.
+                // Failing cases are not shrunk, so the count of transitions is not used.
                 World::test_sequential(config.clone(), model, transitions, None);
                 Ok(())
             })

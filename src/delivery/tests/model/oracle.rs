@@ -188,7 +188,7 @@ impl Model {
         self.rooms.iter_mut().for_each(|log| log.sweep(self.now));
     }
 
-    /// Another process begins. What nobody has published it finds in the store.
+    /// Another process starts. It finds stored messages that were not published.
     fn restart(&mut self) {
         self.online = [false; DEVICES];
         self.sweep();
