@@ -1,5 +1,20 @@
 //! The bus between nodes: it carries what was accepted on one node to the nodes that execute it, and queries to those that can answer. A
-//! node that is alone calls itself.
+//! node that is alone calls itself; several share an engine (Redis), or one for each shard of the rooms.
+
+mod config;
+pub use config::Config;
+
+mod address;
+
+mod functions;
+
+mod probe;
+
+mod engine;
+pub use engine::Engine;
+
+mod shards;
+pub use shards::Shards;
 
 use std::future::{Future, ready};
 
@@ -13,10 +28,19 @@ pub enum Bus {
     Solo,
 }
 
-/// The bus cannot be reached, so that other nodes may not have executed or answered. A node that is alone never returns this.
+/// Why the other nodes may not have executed or answered. A node that is alone never returns this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the bus between the nodes cannot be reached")]
-pub struct BusError;
+pub enum BusError {
+    /// There is no connection: nothing was sent.
+    #[error("the engine between the nodes (cluster.redis) cannot be reached")]
+    Away,
+    /// There was no answer in time: it may have been done.
+    #[error("the engine between the nodes (cluster.redis) did not answer in time")]
+    Unanswered,
+    /// The engine refuses it, which the log tells.
+    #[error("the engine between the nodes (cluster.redis) refused a command")]
+    Refused,
+}
 
 impl Bus {
     /// Has what is published to these rooms come to this node, and returns once it does: a connection joins after that.

@@ -1,0 +1,43 @@
+//! Our functions in the engine: one library, named after the hash of its content, so that two versions of Bugle run beside each other.
+
+use std::sync::LazyLock;
+
+use redis::{RedisError, aio::MultiplexedConnection};
+use sha2::{Digest, Sha256};
+
+/// The functions; `@` in a function's registered name stands for the hash.
+const SOURCE: &str = concat!(
+    include_str!("functions/peers.lua"),
+    include_str!("functions/user_rooms.lua"),
+    include_str!("functions/idempotency.lua"),
+    include_str!("functions/retained.lua"),
+    include_str!("functions/collapse.lua"),
+);
+
+static HASH: LazyLock<String> = LazyLock::new(|| {
+    let hash = Sha256::digest(SOURCE);
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+});
+
+static LIBRARY: LazyLock<String> =
+    LazyLock::new(|| format!("#!lua name=bugle_{}\n{}", *HASH, SOURCE.replace('@', &HASH)));
+
+/// The name under which the engine knows a function. Names are global there.
+pub(super) fn full_name(name: &str) -> String {
+    [name, "_", &HASH].concat()
+}
+
+/// Whether the engine has forgotten our functions.
+pub(super) fn is_missing(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("Function not found"))
+        || error.to_string().contains("Function not found")
+}
+
+/// Loads the functions, unless they are there.
+pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    let load = redis::cmd("FUNCTION").arg("LOAD").arg(LIBRARY.as_str()).query_async::<()>(connection).await;
+    match load {
+        Err(error) if error.to_string().contains("already exists") => Ok(()),
+        loaded => loaded,
+    }
+}

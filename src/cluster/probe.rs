@@ -1,0 +1,109 @@
+//! What an engine must be able to do, and what it should: managed ones forbid some commands.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+};
+
+use redis::{RedisError, Value, aio::MultiplexedConnection};
+
+use super::{engine::ConnectError, functions};
+
+/// What was found.
+pub(super) struct Probed {
+    pub(super) replication_id: Arc<str>,
+    pub(super) may_kill: bool,
+}
+
+/// What a subscriber's output buffer should hold: less is a gap at the first burst.
+const MIN_PUBSUB_BUFFER: u64 = 64 << 20;
+const OLDEST_MAJOR: u32 = 7;
+
+/// Looks at an engine, and loads our functions. Warnings are logged once per process.
+pub(super) async fn probe(connection: &mut MultiplexedConnection, engine: &str) -> Result<Probed, ConnectError> {
+    let info: String = ask(connection, &["INFO", "server", "replication"]).await?;
+    let field = |name: &str| {
+        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+    };
+    let version = field("redis_version").unwrap_or_default();
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or_default();
+    if major < OLDEST_MAJOR {
+        return Err(ConnectError::Unfit(format!("it is version {version:?}, and 7 or later is needed")));
+    }
+    if field("cluster_enabled").as_deref() == Some("1") || field("redis_mode").as_deref() == Some("cluster") {
+        return Err(ConnectError::Unfit(
+            "it is a Redis Cluster, whose PUBLISH counts the subscribers of one node only: give single engines".to_owned(),
+        ));
+    }
+    if field("role").as_deref() != Some("master") {
+        return Err(ConnectError::Unreachable(None));
+    }
+    functions::load(connection).await.map_err(|error| forbidden("FUNCTION LOAD", error))?;
+    for command in [&["PUBSUB", "NUMSUB"][..], &["TIME"], &["PUBLISH", "bugle-probe", ""]] {
+        let needed: Result<Value, _> = ask(connection, command).await;
+        match needed {
+            Err(error) if is_forbidden(&error) && command[0] != "PUBLISH" => {
+                return Err(forbidden(command[0], error));
+            }
+            // An ACL that allows our own channels only is a good one.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    // There is no such client.
+    let killed: Result<Value, _> = ask(connection, &["CLIENT", "KILL", "ID", "9223372036854775807"]).await;
+    let may_kill = !killed.is_err_and(|error| is_forbidden(&error));
+    warn_once(!may_kill, &NO_KILL, || {
+        tracing::warn!(
+            cluster.redis = engine,
+            "the engine forbids CLIENT KILL: receipts are partial for as long as a node is paused, instead of for 6 s"
+        );
+    });
+    let limits: Result<HashMap<String, String>, _> =
+        ask(connection, &["CONFIG", "GET", "client-output-buffer-limit"]).await;
+    let buffer = limits.ok().and_then(|limits| pubsub_buffer(limits.get("client-output-buffer-limit")?));
+    warn_once(buffer.is_some_and(|bytes| bytes < MIN_PUBSUB_BUFFER), &SMALL_BUFFER, || {
+        tracing::warn!(
+            cluster.redis = engine,
+            "the engine closes subscribers that are behind by less than 64 MiB: set client-output-buffer-limit to \
+             \"pubsub 256mb 64mb 60\""
+        );
+    });
+    Ok(Probed { replication_id: field("master_replid").unwrap_or_default().into(), may_kill })
+}
+
+static NO_KILL: AtomicBool = AtomicBool::new(false);
+static SMALL_BUFFER: AtomicBool = AtomicBool::new(false);
+
+fn warn_once(condition: bool, told: &AtomicBool, warn: impl FnOnce()) {
+    if condition && !told.swap(true, Ordering::Relaxed) {
+        warn();
+    }
+}
+
+/// The soft limit of a subscriber's output buffer, in bytes; none: there is none.
+fn pubsub_buffer(limits: &String) -> Option<u64> {
+    let mut words = limits.split_whitespace().skip_while(|word| *word != "pubsub").skip(1);
+    let hard: u64 = words.next()?.parse().ok()?;
+    (hard > 0).then_some(hard)
+}
+
+async fn ask<T: redis::FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &[&str],
+) -> Result<T, RedisError> {
+    let mut ask = redis::cmd(command[0]);
+    ask.arg(&command[1..]);
+    ask.query_async(connection).await
+}
+
+fn is_forbidden(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || error.to_string().contains("unknown command")
+}
+
+fn forbidden(command: &str, error: RedisError) -> ConnectError {
+    if is_forbidden(&error) {
+        ConnectError::Unfit(format!("it forbids {command}, which is needed: {error}"))
+    } else {
+        ConnectError::Unreachable(Some(error))
+    }
+}
