@@ -3,7 +3,7 @@ use std::collections::BinaryHeap;
 use super::UserId;
 
 /// A part of a list that is ordered by key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<K> {
     /// The keys of this part, each with its number of connections.
     pub items: Vec<(K, usize)>,
@@ -12,7 +12,7 @@ pub struct Page<K> {
 }
 
 /// A part of a room's users.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomUsers {
     /// The users of this part.
     pub page: Page<UserId>,

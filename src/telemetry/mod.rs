@@ -5,6 +5,12 @@ pub use logs::{Config, LogError, LogFiles, LogFormat, is_ours_or_grave, logs, st
 
 pub mod audit;
 
+mod bus;
+pub use bus::{
+    bus_answered, bus_answers_missing, bus_frame, bus_gap, bus_gap_ended, bus_late, bus_refused, bus_rooms, bus_waiting,
+    clock_skew, peers, receipt_partial,
+};
+
 mod daily;
 
 mod handles;
@@ -35,6 +41,8 @@ pub fn start_metrics() -> Result<PrometheusHandle, Error> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(EMIT_SECONDS.into()), &EMIT_SECONDS_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(COMMIT_SECONDS.into()), &COMMIT_SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(bus::SECONDS.into()), &bus::SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(bus::GAP_SECONDS.into()), &bus::GAP_SECONDS_BUCKETS)?
         .install_recorder()?;
     describe();
     Ok(HANDLE.get_or_init(|| handle).clone())
@@ -103,6 +111,7 @@ fn describe() {
     describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
     describe_counter!(AUDIT_DROPPED, "Lines that the audit log lacks, since the disk did not keep up or failed");
     describe_counter!(LOG_LINES_LOST, "Lines that the log files lack, since the disk did not keep up or failed");
+    bus::describe();
     metrics_process::Collector::default().describe();
 }
 
