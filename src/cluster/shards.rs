@@ -43,7 +43,12 @@ fn hash(text: &str) -> u64 {
 }
 
 /// Jump consistent hash (Lamping and Veach, 2014): with one bucket more, only the keys of the new one move.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as published")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "as published"
+)]
 fn jump_hash(mut key: u64, buckets: usize) -> usize {
     let (mut bucket, mut next) = (0_usize, 0_usize);
     while next < buckets {

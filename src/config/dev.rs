@@ -27,7 +27,9 @@ impl Config {
             });
         }
         self.console.enabled = true;
-        self.store.url = SecretString::from("sqlite::memory:");
+        if !self.cluster.is_enabled() {
+            self.store.url = SecretString::from("sqlite::memory:");
+        }
         let api_key = self.grpc.api_keys.is_empty().then(random_secret);
         if let Some(key) = &api_key {
             self.grpc.api_keys.push(ApiKeyConfig {
@@ -69,6 +71,18 @@ mod tests {
         assert!(first.iter().chain(&second).all(|secret| secret.len() == 64));
         let different: std::collections::HashSet<_> = first.iter().chain(&second).collect();
         assert_eq!(different.len(), 4);
+    }
+
+    #[test]
+    fn the_store_is_in_memory_unless_there_are_several_nodes() {
+        let url = |redis: &[&str]| {
+            let mut config = Config::defaults().unwrap();
+            config.store.url = "".into();
+            config.cluster.redis = redis.iter().map(|url| (*url).into()).collect();
+            config.complete_for_dev();
+            config.store.url.expose_secret().to_owned()
+        };
+        assert_eq!((url(&[]).as_str(), url(&["redis://a"]).as_str()), ("sqlite::memory:", ""));
     }
 
     #[test]

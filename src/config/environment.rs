@@ -224,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn an_address_with_commas_is_numbered() {
+        use secrecy::ExposeSecret;
+        let redis = |variables: &[(&str, &str)]| {
+            let config = config(variables);
+            config.cluster.redis.iter().map(|url| url.expose_secret().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(redis(&[("BUGLE_CLUSTER__REDIS", "redis://:1@a, redis://b")]), ["redis://:1@a", "redis://b"]);
+        let sentinels = "redis+sentinel://a,b/main";
+        assert_eq!(redis(&[("BUGLE_CLUSTER__REDIS__0", sentinels)]), [sentinels]);
+        assert!(redis(&[("BUGLE_CLUSTER__REDIS", "")]).is_empty());
+    }
+
+    #[test]
     fn numbered_tables_replace_the_files_and_a_secret_of_digits_stays_text() {
         use secrecy::ExposeSecret;
         let config = config(&[

@@ -32,6 +32,7 @@ pub(super) fn example() -> Result<Value, ConfigError> {
         secret: Some("example".into()),
         public_key_file: Some(PathBuf::new()),
     }];
+    config.cluster.redis = vec!["redis://example".into()];
     config.rooms = RoomPattern::new("example")
         .map(|matches| RoomConfig { matches, history: RoomHistory { size: 1, age: Duration::from_mins(1) } })
         .into_iter()

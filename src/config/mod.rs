@@ -23,6 +23,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::auth;
+use crate::cluster;
 use crate::command;
 use crate::delivery;
 use crate::grpc;
@@ -57,6 +58,8 @@ pub struct Config {
     pub client_events: Vec<command::ClientEventConfig>,
     /// How many of what.
     pub limits: limits::Config,
+    /// The engine that connects several nodes.
+    pub cluster: cluster::Config,
     /// What outlives the process.
     pub store: store::Config,
     /// What is kept of rooms for devices that come back.
@@ -222,6 +225,8 @@ mod tests {
             scopes = ["emit"]
             [[envelopes]]
             events = ["earnings:*"]
+            [cluster]
+            redis = ["redis://bugle:s3cret@a", "redis+sentinel://:s3cret@b,c/main"]
         "#;
         let config = reading::read_text(file, []).unwrap().complete().unwrap();
         let printed = config.to_toml().unwrap();
@@ -229,6 +234,7 @@ mod tests {
         assert_eq!(printed.matches("secret = \"***\"").count(), 1, "{printed}");
         assert_eq!(printed.matches("\nkey = \"***\"").count(), 1, "{printed}");
         assert!(printed.contains("ping_interval = \"25s\""), "{printed}");
+        assert!(printed.contains(r#"redis = ["redis://bugle:***@a", "redis+sentinel://:***@b,c/main"]"#), "{printed}");
         let again = reading::read_text(&printed, []).unwrap();
         assert_eq!(again.faults, []);
         assert!(!format!("{config:?}").contains("s3cret"));

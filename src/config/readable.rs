@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use serde_json::Value as Json;
 
 use super::Config;
+use crate::cluster;
 use crate::message::Fault;
 use crate::store::is_secret_url;
 
@@ -18,7 +19,12 @@ pub(super) fn holds_secret(file: &Json) -> bool {
         entries.is_some_and(|entries| entries.iter().any(|entry| entry.get(key).is_some()))
     };
     let url = file.pointer("/store/url").and_then(Json::as_str);
-    has("/auth/jwt/keys", "secret") || has("/grpc/api_keys", "key") || url.is_some_and(is_secret_url)
+    let engines = file.pointer("/cluster/redis").and_then(Json::as_array);
+    let mut engines = engines.into_iter().flatten().filter_map(Json::as_str);
+    has("/auth/jwt/keys", "secret")
+        || has("/grpc/api_keys", "key")
+        || url.is_some_and(is_secret_url)
+        || engines.any(cluster::Config::holds_secret)
 }
 
 /// What is to be told of the files that exist. `secret_file`: the configuration file, if it holds a secret.
@@ -65,7 +71,9 @@ mod tests {
         assert!(is_secret("grpc.api_keys = [{ name = 'a', key = 's3cret', scopes = [] }]"));
         assert!(is_secret("store.url = 'postgres://a:s3cret@db/a'"));
         assert!(is_secret("store.url = 'postgres://a@db/a?password=s3cret'"));
+        assert!(is_secret("cluster.redis = ['redis://a', 'redis://:s3cret@b']"));
         assert!(!is_secret(""));
+        assert!(!is_secret("cluster.redis = ['redis://a']"));
         assert!(!is_secret("[[auth.jwt.keys]]\nalgorithm = 'ES256'\npublic_key_file = 'k.pem'"));
         assert!(!is_secret("grpc.api_keys = [{ name = 'a', key_sha256 = '00', scopes = [] }]"));
         assert!(!is_secret("store.url = 'postgres://a@db/a'"));

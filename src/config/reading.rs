@@ -17,8 +17,8 @@ use crate::message::Fault;
 /// No file has as many faults; more means that one of them does not go away.
 const MAX_FAULTS: usize = 1_000;
 
-/// Tables whose values are not shown.
-const SECRETS: [&str; 2] = ["auth.jwt.keys", "grpc.api_keys"];
+/// Lists whose values are not shown.
+const SECRETS: [&str; 3] = ["auth.jwt.keys", "grpc.api_keys", "cluster.redis"];
 
 pub(super) fn read(
     file: Option<&Path>,
@@ -226,12 +226,14 @@ mod tests {
             r#"
             grpc.api_keys = [{ name = "a", key = 123456, scopes = "s3cret" }, { key = "x", colour = 1 }, "s3cret", 5]
             auth.jwt.keys = "s3cret"
+            cluster.redis = "redis://:s3cret@a"
             "#,
         );
         assert_eq!(
             found,
             [
                 "auth.jwt.keys: must be a list",
+                "cluster.redis: must be a list",
                 "grpc.api_keys[0].key: must be a string",
                 "grpc.api_keys[0].scopes: must be a list",
                 "grpc.api_keys[1].colour: is no key; here are: name, key, key_sha256, scopes",

@@ -4,6 +4,7 @@ use humantime_serde::re::humantime::format_duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, origin, paths};
+use crate::cluster;
 use crate::command::Rules;
 use crate::http;
 use crate::limits::Rate;
@@ -26,6 +27,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.0.extend(Rules::new(&config.client_events, &config.auth.rooms).err().into_iter().flatten());
     found.envelopes(config);
     found.limits(config);
+    found.cluster(config);
     found.kept(config);
     found.drain(config);
     found.log(config);
@@ -181,6 +183,42 @@ impl Found {
             ("limits.unauthenticated.body_bytes_per_address", unauthenticated.body_bytes_per_address),
         ] {
             self.number(key, value, 1, usize::MAX);
+        }
+    }
+
+    fn cluster(&mut self, config: &Config) {
+        const NOT_CARRIED: &str = "with cluster.redis: kept messages are not carried between nodes by this version";
+        let cluster = &config.cluster;
+        for (index, problem) in cluster.address_problems() {
+            self.add(format!("cluster.redis[{index}]"), problem);
+        }
+        if cluster.prefix.is_empty() {
+            self.add("cluster.prefix", "is empty, but the names of all channels and keys begin with it");
+        }
+        // A node that is alone needs no name, and its host may have one that is not good.
+        let node = if cluster.is_enabled() { cluster.node_name() } else { cluster.node.clone() };
+        for (key, name) in [("cluster.prefix", &cluster.prefix), ("cluster.node", &node)] {
+            if let Some(problem) = cluster::Config::name_problem(name) {
+                self.add(key, format!("{name:?} {problem}"));
+            }
+        }
+        if cluster.is_enabled() && node.is_empty() {
+            self.add("cluster.node", "is empty, and so is the host's name: name this node");
+        }
+        let second = Duration::from_secs(1);
+        self.duration("cluster.deadline", cluster.deadline, Duration::from_millis(50), 10 * second);
+        self.duration("cluster.heartbeat", cluster.heartbeat, Duration::from_millis(100), 10 * second);
+        self.duration("cluster.lease", cluster.lease, cluster.heartbeat.saturating_mul(3), 60 * second);
+        self.duration("cluster.linger", cluster.linger, Duration::ZERO, Duration::from_mins(10));
+        self.number("cluster.waiting", cluster.waiting, MIB, usize::MAX);
+        if !cluster.is_enabled() {
+            return;
+        }
+        if config.store.is_enabled() {
+            self.add("store.url", format!("must be \"\" {NOT_CARRIED}"));
+        }
+        if !config.rooms.is_empty() {
+            self.add("rooms", format!("must be empty {NOT_CARRIED}"));
         }
     }
 

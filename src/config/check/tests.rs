@@ -176,3 +176,53 @@ fn no_transport_at_all_is_refused() {
 fn an_empty_welcome_is_none() {
     assert!(faults("socketio.welcome = ''", false).is_empty());
 }
+
+#[test]
+fn settings_of_a_cluster_that_make_no_sense_are_named() {
+    let found = faults(
+        r#"
+        [cluster]
+        prefix = ""
+        node = "a node"
+        deadline = "49ms"
+        heartbeat = "11s"
+        lease = "32s"
+        linger = "11m"
+        waiting = 1_048_575
+        "#,
+        false,
+    );
+    let expected = [
+        "cluster.prefix: is empty, but the names of all channels and keys begin with it",
+        "cluster.node: \"a node\" must have at most 64 letters, digits, `.`, `_` or `-`",
+        "cluster.deadline: is 49ms, but must be 50ms to 10s",
+        "cluster.heartbeat: is 11s, but must be 100ms to 10s",
+        "cluster.lease: is 32s, but must be 33s to 1m",
+        "cluster.linger: is 11m, but must be 0s to 10m",
+        "cluster.waiting: is 1048575, but must be 1048576 to 18446744073709551615",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(faults("cluster.lease = '61s'", false), ["cluster.lease: is 1m 1s, but must be 3s to 1m"]);
+    assert_eq!(faults("cluster.prefix = 'a:b'", false).len(), 1);
+}
+
+#[test]
+fn a_wrong_address_of_an_engine_is_named_by_its_place_and_not_repeated() {
+    let found = faults("store.url = ''\ncluster = { redis = ['redis://a', 'http://s3cret'], node = 'a' }", false);
+    assert_eq!(found, ["cluster.redis[1]: must begin with redis://, rediss:// or redis+sentinel://"]);
+}
+
+#[test]
+fn several_nodes_keep_no_messages() {
+    let kept = "rooms = [{ match = 'a', history = { size = 1, age = '1s' } }]\n";
+    let cluster = "cluster = { redis = ['redis://a'], node = 'a' }\n";
+    assert_eq!(
+        faults(&format!("{kept}{cluster}"), false),
+        [
+            "store.url: must be \"\" with cluster.redis: kept messages are not carried between nodes by this version",
+            "rooms: must be empty with cluster.redis: kept messages are not carried between nodes by this version",
+        ]
+    );
+    assert!(faults(&format!("{cluster}store.url = ''"), false).is_empty());
+    assert!(faults(kept, false).is_empty(), "a node that is alone keeps them");
+}
