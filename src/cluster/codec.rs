@@ -1,6 +1,6 @@
 //! Frames as bytes, and back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -84,7 +84,7 @@ fn frame(body: Body) -> Option<Frame> {
     })
 }
 
-fn encode_emit(id: MessageId, emit: &Emit) -> v1::Emit {
+pub(super) fn encode_emit(id: MessageId, emit: &Emit) -> v1::Emit {
     let payload = match &emit.payload {
         Payload::None => None,
         Payload::Json(raw) => Some(emit::Payload::Json(raw.get().to_owned())),
@@ -109,7 +109,7 @@ fn encode_emit(id: MessageId, emit: &Emit) -> v1::Emit {
     }
 }
 
-fn decode_emit(emit: v1::Emit) -> Option<(MessageId, Emit)> {
+pub(super) fn decode_emit(emit: v1::Emit) -> Option<(MessageId, Emit)> {
     let payload = match emit.payload {
         None => Payload::None,
         Some(emit::Payload::Json(text)) => Payload::json(&text).ok()?,

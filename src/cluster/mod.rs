@@ -32,6 +32,9 @@ mod codec;
 
 mod answer_codec;
 
+mod deferred;
+pub use deferred::Deferred;
+
 mod pending;
 pub use pending::{Gathered, PublishError, Ticket};
 

@@ -1,12 +1,9 @@
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -86,7 +83,7 @@ impl Cluster {
 
     /// Joins the other nodes: takes this one's name, and its lease, and subscribes. `node` executes what comes. If an engine cannot be reached
     /// now, the node joins later.
-    pub async fn start(&self, node: &Weak<dyn Node>, lifecycle: &Lifecycle) -> Result<(), StartError> {
+    pub async fn start(&self, node: &Arc<dyn Node>, lifecycle: &Lifecycle) -> Result<(), StartError> {
         let connects = self.0.shards.iter().map(async |shard| match shard.engine.connect(1).await {
             Ok(()) => Ok(()),
             Err(ConnectError::Unfit(problem)) => {
@@ -192,6 +189,15 @@ impl Cluster {
     /// subscribed later, and this node is not ready until then. The rooms stay subscribed as long as the returned value is kept, and later on
     /// while a connection is in them.
     pub async fn subscribe(&self, rooms: Vec<RoomName>) -> Subscribed {
+        let (subscribed, confirmations) = self.want_each(rooms);
+        for confirmed in confirmations {
+            // An error: the engine is away.
+            let _ = confirmed.await;
+        }
+        subscribed
+    }
+
+    fn want_each(&self, rooms: Vec<RoomName>) -> (Subscribed, Vec<oneshot::Receiver<()>>) {
         let mut by_shard = vec![Vec::new(); self.0.shards.len()];
         for room in rooms {
             by_shard[self.0.engines.index_of(&room)].push(room);
@@ -204,11 +210,12 @@ impl Cluster {
                 confirmations.extend(confirmed);
             }
         }
-        for confirmed in confirmations {
-            // An error: the engine is away.
-            let _ = confirmed.await;
-        }
-        Subscribed { _pins: pins }
+        (Subscribed { _pins: pins }, confirmations)
+    }
+
+    /// Has what is published to these rooms come to this node once it can. They stay subscribed as long as the returned value is kept.
+    pub fn want(&self, rooms: Vec<RoomName>) -> Subscribed {
+        self.want_each(rooms).0
     }
 
     /// How many nodes are subscribed to a room.

@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc, OnceLock, Weak,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -49,7 +49,7 @@ pub(super) struct Shard {
     pub(super) fenced: Notify,
     /// Set when this node leaves for good.
     pub(super) is_leaving: AtomicBool,
-    pub(super) node: OnceLock<Weak<dyn Node>>,
+    pub(super) node: OnceLock<Arc<dyn Node>>,
 }
 
 impl Shard {
@@ -87,8 +87,8 @@ impl Shard {
         self.incarnation.store(new_incarnation(), Ordering::Release);
     }
 
-    pub(super) fn node(&self) -> Option<Arc<dyn Node>> {
-        self.node.get()?.upgrade()
+    pub(super) fn node(&self) -> Option<&Arc<dyn Node>> {
+        self.node.get()
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {

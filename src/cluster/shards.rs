@@ -27,7 +27,7 @@ impl Shards {
     }
 
     /// Which one that is.
-    pub(super) fn index_of(&self, room: &RoomName) -> usize {
+    pub fn index_of(&self, room: &RoomName) -> usize {
         if self.0.len() == 1 { 0 } else { jump_hash(hash(room.as_str()), self.0.len()) }
     }
 

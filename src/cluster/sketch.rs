@@ -25,8 +25,13 @@ impl Sketch {
     /// The set of these names.
     pub fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let mut sketch = Self::default();
-        names.for_each(|name| sketch.insert(hash(name)));
+        names.for_each(|name| sketch.add(name));
         sketch
+    }
+
+    /// Adds a name.
+    pub fn add(&mut self, name: &str) {
+        self.insert(hash(name));
     }
 
     /// Adds the names of another set.
