@@ -82,7 +82,8 @@ impl Sentinels {
 }
 
 fn resp3(url: &str) -> Result<ConnectionInfo, String> {
-    let info = url.into_connection_info().map_err(|_| "is not an address of Redis: redis://[USER:PASSWORD@]HOST:PORT")?;
+    let info =
+        url.into_connection_info().map_err(|_| "is not an address of Redis: redis://[USER:PASSWORD@]HOST:PORT")?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Ok(info.set_redis_settings(settings))
 }
@@ -110,7 +111,9 @@ mod tests {
         ] {
             Address::parse(url).expect(url);
         }
-        for url in ["", "http://a", "redis+sentinel://a", "redis+sentinel:///m", "redis+sentinel://a:x/m", "redis://a:b:c"] {
+        for url in
+            ["", "http://a", "redis+sentinel://a", "redis+sentinel:///m", "redis+sentinel://a:x/m", "redis://a:b:c"]
+        {
             let problem = Address::parse(url).expect_err(url);
             assert!(url.is_empty() || !problem.contains(url), "{problem}");
         }

@@ -16,6 +16,9 @@ pub use engine::Engine;
 mod shards;
 pub use shards::Shards;
 
+mod receipt;
+pub use receipt::{decode_receipt, decode_retained, encode_receipt, encode_retained};
+
 use std::future::{Future, ready};
 
 use crate::message::RoomName;

@@ -32,7 +32,8 @@ pub(super) async fn probe(connection: &mut MultiplexedConnection, engine: &str) 
     }
     if field("cluster_enabled").as_deref() == Some("1") || field("redis_mode").as_deref() == Some("cluster") {
         return Err(ConnectError::Unfit(
-            "it is a Redis Cluster, whose PUBLISH counts the subscribers of one node only: give single engines".to_owned(),
+            "it is a Redis Cluster, whose PUBLISH counts the subscribers of one node only: give single engines"
+                .to_owned(),
         ));
     }
     if field("role").as_deref() != Some("master") {

@@ -21,6 +21,16 @@ impl Shards {
         engines.filter(|engines| !engines.is_empty()).map(|engines| Self(engines.into()))
     }
 
+    /// Connected engines.
+    #[cfg(test)]
+    pub(crate) async fn connected(config: &Config) -> Option<Self> {
+        let shards = Self::new(config)?;
+        for engine in shards.all() {
+            engine.connect(1).await.ok()?;
+        }
+        Some(shards)
+    }
+
     /// The engine that has everything of a room.
     pub fn of(&self, room: &RoomName) -> &Engine {
         &self.0[self.index_of(room)]
@@ -43,7 +53,12 @@ fn hash(text: &str) -> u64 {
 }
 
 /// Jump consistent hash (Lamping and Veach, 2014): with one bucket more, only the keys of the new one move.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as published")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "as published"
+)]
 fn jump_hash(mut key: u64, buckets: usize) -> usize {
     let (mut bucket, mut next) = (0_usize, 0_usize);
     while next < buckets {
