@@ -5,8 +5,8 @@ use std::{env, path::PathBuf};
 type Error = Box<dyn std::error::Error>;
 
 const PROTOS: [&str; 4] = ["mailbox", "notify", "presence", "rooms"];
-/// Frames between nodes, which reflection does not show.
-const BUS: [&str; 1] = ["frame"];
+/// What nodes send each other and share, which reflection does not show.
+const BUS: [&str; 2] = ["frame", "receipt"];
 
 fn main() -> Result<(), Error> {
     let files: Vec<_> = PROTOS.iter().map(|name| format!("proto/bugle/v1/{name}.proto")).collect();
@@ -28,6 +28,10 @@ fn main() -> Result<(), Error> {
 
     let files: Vec<_> = BUS.iter().map(|name| format!("proto/bugle/bus/v1/{name}.proto")).collect();
     let descriptors = protox::compile(&files, ["proto"])?;
-    tonic_prost_build::configure().bytes(".bugle.bus.v1").build_client(false).build_server(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".bugle.bus.v1")
+        .build_client(false)
+        .build_server(false)
+        .compile_fds(descriptors)?;
     Ok(())
 }

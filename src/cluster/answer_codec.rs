@@ -213,7 +213,8 @@ mod tests {
             AckOutcome::Dropped,
             AckOutcome::Pending,
         ];
-        let acks = outcomes.map(|outcome| Ack { user: user(), connection: id, outcome, elapsed: Duration::from_micros(7) });
+        let acks =
+            outcomes.map(|outcome| Ack { user: user(), connection: id, outcome, elapsed: Duration::from_micros(7) });
         let room = RoomUsers { page: Page { items: vec![(user(), 2)], more: false }, users: 1, connections: 2 };
         let replies = [
             Answer::Counts(Counts { matched: 3, enqueued: 2, dropped: 1, asked: vec![(user(), id)] }),

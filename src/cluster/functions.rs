@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// The functions; `@` in a function's registered name stands for the hash.
 const SOURCE: &str = concat!(
+    include_str!("functions/time.lua"),
     include_str!("functions/peers.lua"),
     include_str!("functions/user_rooms.lua"),
     include_str!("functions/idempotency.lua"),

@@ -10,8 +10,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 
 use super::{
-    Received, Waiting,
-    answer_codec,
+    Received, Waiting, answer_codec,
     answering::Responder,
     codec,
     frame::Answer,
@@ -102,11 +101,8 @@ impl Shard {
             return;
         };
         let responder = Responder::new(self.clone(), head.origin, head.number);
-        let decoded = if (MIN_VERSION..=VERSION).contains(&head.version) {
-            codec::decode(bytes.slice_ref(body))
-        } else {
-            None
-        };
+        let decoded =
+            if (MIN_VERSION..=VERSION).contains(&head.version) { codec::decode(bytes.slice_ref(body)) } else { None };
         let Some((frame, sent_at_ms)) = decoded else {
             telemetry::bus_refused("version");
             responder.answer(Answer::Refused);

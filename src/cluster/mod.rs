@@ -22,6 +22,8 @@ pub use shards::Shards;
 
 mod sketch;
 pub use sketch::Sketch;
+mod receipt;
+pub use receipt::{decode_receipt, decode_retained, encode_receipt, encode_retained};
 
 mod frame;
 pub use frame::{AckPart, Answer, Counts, Frame};

@@ -9,9 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     BusError, Engine,
+    head::{MIN_VERSION, VERSION},
     live_peers::LivePeers,
     publisher::subscribers,
-    head::{MIN_VERSION, VERSION},
     shard::Shard,
 };
 use crate::proto::bus::v1;

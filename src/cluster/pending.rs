@@ -204,7 +204,10 @@ mod tests {
         pending.published(ticket.number, READY);
         assert!(answer(&pending, ticket.number, Answer::Count(2)));
         let gathered = ticket.gathered(soon()).await.unwrap();
-        assert_eq!(gathered, Gathered { answers: vec![Answer::Count(1), Answer::Count(2)], partial: false, missing: 0 });
+        assert_eq!(
+            gathered,
+            Gathered { answers: vec![Answer::Count(1), Answer::Count(2)], partial: false, missing: 0 }
+        );
         let number = ticket.number;
         drop(ticket);
         assert!(!answer(&pending, number, Answer::Count(3)), "nothing is kept of it");

@@ -49,10 +49,7 @@ const SWEEP_STEP: usize = 1_000;
 
 impl Rooms {
     /// Wants rooms, and returns a pin to each. The receiver tells when they are hot, or that this takes until another connection is there.
-    pub(super) fn want(
-        shard: &Arc<Shard>,
-        names: Vec<RoomName>,
-    ) -> (Pin, Option<oneshot::Receiver<()>>) {
+    pub(super) fn want(shard: &Arc<Shard>, names: Vec<RoomName>) -> (Pin, Option<oneshot::Receiver<()>>) {
         let rooms = &shard.rooms;
         let mut cold = Vec::new();
         {

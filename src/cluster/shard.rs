@@ -7,14 +7,8 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Config, Node,
-    answering::Outbox,
-    engine::Engine,
-    engine_clock::EngineClock,
-    head::VERSION,
-    pending::Pending,
-    publisher::Outgoing,
-    rooms::Rooms,
+    Config, Node, answering::Outbox, engine::Engine, engine_clock::EngineClock, head::VERSION, pending::Pending,
+    publisher::Outgoing, rooms::Rooms,
 };
 
 /// What this node has to do with one engine: what it publishes there, what it is subscribed to, and its lease.

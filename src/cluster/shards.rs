@@ -21,6 +21,16 @@ impl Shards {
         engines.filter(|engines| !engines.is_empty()).map(|engines| Self(engines.into()))
     }
 
+    /// Connected engines.
+    #[cfg(test)]
+    pub(crate) async fn connected(config: &Config) -> Option<Self> {
+        let shards = Self::new(config)?;
+        for engine in shards.all() {
+            engine.connect(1).await.ok()?;
+        }
+        Some(shards)
+    }
+
     /// The engine that has everything of a room.
     pub fn of(&self, room: &RoomName) -> &Engine {
         &self.0[self.index_of(room)]

@@ -193,10 +193,7 @@ impl Shard {
         self.within_deadline(subscription.connection.subscribe(channels)).await
     }
 
-    async fn within_deadline<T>(
-        &self,
-        command: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<T, Lost> {
+    async fn within_deadline<T>(&self, command: impl Future<Output = Result<T, RedisError>>) -> Result<T, Lost> {
         let answer = timeout(self.config.deadline, command).await.map_err(|_| Lost::Unanswered)?;
         answer.map_err(|error| {
             tracing::debug!(%error, "the engine refused a subscription");

@@ -68,8 +68,7 @@ impl Delivery {
         let key = deferred.emit.collapse_key.clone().unwrap_or_default();
         if deferred.emit.retain {
             let emit = &deferred.emit;
-            let can = shared.retained.can_retain(&[&room], &event, deferred.retained(), &emit.except.users);
-            can.await??;
+            shared.retained.can_retain(&[&room], &event, deferred.retained(), &emit.except.users).await??;
         }
         self.announce_collapsing(&event).await?;
         match shared.collapse.offer(&room, &event, &key, deferred.encode()).await? {

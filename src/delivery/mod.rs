@@ -31,6 +31,8 @@ mod execute;
 mod envelope;
 
 mod acks;
+
+mod acks_across;
 pub use acks::PendingAcks;
 
 mod collapse_windows;

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use transport::QueuedBytes;
 
 use super::{
-    collapse_windows::Collapse,
     collapse_across::Collapsing,
+    collapse_windows::Collapse,
     config::{self, CollapseConfig, HistoryConfig, RetainConfig, RoomConfig},
     grants::Grants,
     log_lanes::LogLanes,

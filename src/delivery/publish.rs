@@ -21,7 +21,8 @@ impl Delivery {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let caller = caller.clone();
-        let accepted = Accepted { caller, emit, message_id: MessageId::at(now), number, time: now, received, change: 0 };
+        let accepted =
+            Accepted { caller, emit, message_id: MessageId::at(now), number, time: now, received, change: 0 };
         if let Some(nodes) = self.others() {
             return self.publish_across(nodes, accepted, key);
         }

@@ -6,8 +6,6 @@ use std::{
     sync::Weak,
 };
 
-use parking_lot::Mutex;
-use scopeguard::guard_on_unwind;
 use super::{
     Delivery,
     accepted::{Accepted, Published},
@@ -15,6 +13,8 @@ use super::{
 };
 use crate::cluster::{Answer, Counts, Frame, Node, Received, Responder};
 use crate::message::{CloseCode, CloseReason, Receipt, RoomName};
+use parking_lot::Mutex;
+use scopeguard::guard_on_unwind;
 
 /// Frames that wait for their rooms, by room. A room with a task that executes them has an entry.
 #[derive(Default)]
@@ -160,9 +160,7 @@ impl Delivery {
                 });
                 return;
             }
-            Frame::Leave(user, room) => {
-                Answer::Count(self.leave_here(&user, &room) as u64)
-            }
+            Frame::Leave(user, room) => Answer::Count(self.leave_here(&user, &room) as u64),
             Frame::Forbid(user, room) => Answer::Count(self.forbid_here(&user, &room) as u64),
             Frame::CountUser(user) => Answer::Count(self.hub().of_user(&user).len() as u64),
             Frame::GetUser(user) => Answer::Connections(self.connections_here(&user)),

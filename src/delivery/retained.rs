@@ -100,16 +100,18 @@ impl Delivery {
     pub(super) fn note_change(&self, room: &RoomName, change: u64, except: &mut Exceptions) -> u64 {
         let Ok(shared) = self.shared() else { return 0 };
         let have_it = shared.changes.executed(room, change);
-        let counts = |(id, user): &&(ConnectionId, UserId)| {
-            !except.users.contains(user) && !except.connections.contains(id)
-        };
+        let counts =
+            |(id, user): &&(ConnectionId, UserId)| !except.users.contains(user) && !except.connections.contains(id);
         let given = have_it.iter().filter(counts).count() as u64;
         except.connections.extend(have_it.into_iter().map(|(id, _)| id));
         given
     }
 
     /// Reads the values of rooms that a connection is about to join, all at one time.
-    pub(super) async fn read_retained(&self, rooms: impl Iterator<Item = &RoomName>) -> HashMap<RoomName, RetainedRead> {
+    pub(super) async fn read_retained(
+        &self,
+        rooms: impl Iterator<Item = &RoomName>,
+    ) -> HashMap<RoomName, RetainedRead> {
         let Ok(shared) = self.shared() else {
             return HashMap::new();
         };

@@ -35,12 +35,18 @@ impl Page<String> {
     pub fn merged(pages: Vec<Self>, size: usize) -> Self {
         let more = pages.iter().any(|page| page.more);
         // What is after the end of a page that has more may lack that node's count.
-        let end = pages.iter().filter(|page| page.more).filter_map(|page| page.items.last()).map(|(name, _)| name.clone()).min();
+        let end = pages
+            .iter()
+            .filter(|page| page.more)
+            .filter_map(|page| page.items.last())
+            .map(|(name, _)| name.clone())
+            .min();
         let mut merged = BTreeMap::<String, usize>::new();
         for (name, count) in pages.into_iter().flat_map(|page| page.items) {
             *merged.entry(name).or_default() += count;
         }
-        let mut items: Vec<_> = merged.into_iter().filter(|(name, _)| end.as_ref().is_none_or(|end| name <= end)).collect();
+        let mut items: Vec<_> =
+            merged.into_iter().filter(|(name, _)| end.as_ref().is_none_or(|end| name <= end)).collect();
         let more = more || items.len() > size;
         items.truncate(size);
         Self { items, more }

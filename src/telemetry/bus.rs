@@ -24,17 +24,27 @@ pub(super) const GAP_SECONDS_BUCKETS: [f64; 8] = [50e-3, 100e-3, 250e-3, 500e-3,
 pub(super) fn describe() {
     describe_counter!(FRAMES, "Frames between nodes, by direction and kind");
     describe_counter!(MISSING, "Answers of other nodes that did not come in time");
-    describe_counter!(LATE, "Frames that came too late and were not executed, and answers that nobody waited for any more");
+    describe_counter!(
+        LATE,
+        "Frames that came too late and were not executed, and answers that nobody waited for any more"
+    );
     describe_counter!(REFUSED, "Frames and answers of other nodes that cannot be understood, by reason");
     describe_histogram!(SECONDS, metrics::Unit::Seconds, "From publishing a frame to its last answer");
     describe_counter!(GAPS, "Times at which the subscriptions at the engine were lost, by reason");
-    describe_histogram!(GAP_SECONDS, metrics::Unit::Seconds, "From the loss of the subscriptions until all rooms were subscribed again");
+    describe_histogram!(
+        GAP_SECONDS,
+        metrics::Unit::Seconds,
+        "From the loss of the subscriptions until all rooms were subscribed again"
+    );
     describe_gauge!(ROOMS, "Rooms that this node is subscribed to");
     describe_gauge!(WAITING, "Bytes of frames that were received and are not executed yet");
     describe_gauge!(PEERS, "Nodes with a lease, this one among them");
     describe_gauge!(READY_PEERS, "Nodes whose rooms are all subscribed, this one among them");
     describe_gauge!(SKEW, "How far the engine's clock is ahead of this node's");
-    describe_counter!(PARTIAL, "Receipts that may leave out connections, since a node has not answered or was not ready");
+    describe_counter!(
+        PARTIAL,
+        "Receipts that may leave out connections, since a node has not answered or was not ready"
+    );
 }
 
 /// A frame was sent or received.

@@ -7,8 +7,8 @@ pub mod audit;
 
 mod bus;
 pub use bus::{
-    bus_answered, bus_answers_missing, bus_frame, bus_gap, bus_gap_ended, bus_late, bus_refused, bus_rooms, bus_waiting,
-    clock_skew, peers, receipt_partial,
+    bus_answered, bus_answers_missing, bus_frame, bus_gap, bus_gap_ended, bus_late, bus_refused, bus_rooms,
+    bus_waiting, clock_skew, peers, receipt_partial,
 };
 
 mod daily;
@@ -116,7 +116,7 @@ fn describe() {
 }
 
 /// Renders all metrics in the Prometheus text format, with these numbers for the gauges.
-pub fn render(metrics: &PrometheusHandle, connections: usize, users: usize, rooms: usize) -> String {
+pub fn render(metrics: &PrometheusHandle, connections: u64, users: u64, rooms: u64) -> String {
     for (name, value) in [(CONNECTIONS, connections), (USERS, users), (ROOMS, rooms)] {
         #[expect(clippy::cast_precision_loss, reason = "a count of things in memory is far below 2^52")]
         gauge!(name).set(value as f64);
