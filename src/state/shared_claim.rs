@@ -10,11 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::keys::millis;
-use crate::{
-    cluster::{BusError, Engine, Shards, encode_receipt},
-    lifecycle::Lifecycle,
-    message::Receipt,
-};
+use crate::cluster::{BusError, Engine, Shards, encode_receipt};
+use crate::lifecycle::Lifecycle;
+use crate::message::Receipt;
 
 /// From how many bytes on a receipt counts as large.
 const LARGE_RECEIPT: usize = 1_024;

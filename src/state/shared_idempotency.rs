@@ -7,11 +7,9 @@ use super::{
     keys::{SWEEP_STEP, digest, millis, shard_of, share, sweep},
     shared_claim::{Claims, SharedClaim, ages_and_sizes},
 };
-use crate::{
-    cluster::{BusError, Engine, Shards, decode_receipt},
-    lifecycle::Lifecycle,
-    message::{MessageId, Receipt},
-};
+use crate::cluster::{BusError, Engine, Shards, decode_receipt};
+use crate::lifecycle::Lifecycle;
+use crate::message::{MessageId, Receipt};
 
 /// How long the claim of a node that is gone, or paused, keeps others from running the emit.
 const LEASE: Duration = Duration::from_secs(5);

@@ -39,7 +39,7 @@ local function forget_oldest(ages, sizes, since, max_keys, max_bytes, steps)
       break
     end
     local too_many = redis.call('ZCARD', ages) > max_keys
-      or (tonumber(redis.call('HGET', sizes, '') or 0) > max_bytes)
+      or (max_bytes < math.huge and tonumber(redis.call('HGET', sizes, '') or 0) > max_bytes)
     if not too_many and tonumber(oldest[2]) > since then
       break
     end
