@@ -51,7 +51,7 @@
 //! | [`auth`] | who is calling and what they may do; knows no transport | `message` |
 //! | [`hub`] | the connections on this node, their rooms, fan-out; [`hub::Connection`] is the one port | `message`, `transport` |
 //! | [`store`] | what outlives a process: mailboxes, and what users have read; all SQL is here | `message` |
-//! | [`state`] | what nodes share, and one node keeps in memory: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message` |
+//! | [`state`] | what nodes share, and one node keeps in memory: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `cluster` |
 //! | [`cluster`] | the bus between nodes; one node calls itself | `message`, `proto` |
 //! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `state`, `cluster`, `transport` |
 //! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery`, `store` |

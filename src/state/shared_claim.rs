@@ -10,16 +10,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::keys::millis;
-use crate::{
-    cluster::{BusError, Engine, Shards, encode_receipt},
-    lifecycle::Lifecycle,
-    message::Receipt,
-};
+use crate::cluster::{BusError, Engine, Shards, encode_receipt};
+use crate::lifecycle::Lifecycle;
+use crate::message::Receipt;
 
 /// From how many bytes on a receipt counts as large.
 const LARGE_RECEIPT: usize = 1_024;
 /// The large receipts at one engine take up this much together, in bytes; past it the oldest keys go first.
-pub(super) const MAX_RECEIPT_BYTES: usize = 64 << 20;
+const MAX_RECEIPT_BYTES: usize = 64 << 20;
 /// The pause before an answer is noted again that could not be.
 const RETRY: Duration = Duration::from_millis(250);
 /// Leases that one call renews.

@@ -5,13 +5,11 @@ use tokio::time::{Instant, sleep};
 use super::{
     idempotency::{REMEMBERED, RequestHash, Scope},
     keys::{SWEEP_STEP, digest, millis, shard_of, share, sweep},
-    shared_claim::{Claims, MAX_RECEIPT_BYTES, SharedClaim, ages_and_sizes},
+    shared_claim::{Claims, SharedClaim, ages_and_sizes},
 };
-use crate::{
-    cluster::{BusError, Engine, Shards, decode_receipt},
-    lifecycle::Lifecycle,
-    message::{MessageId, Receipt},
-};
+use crate::cluster::{BusError, Engine, Shards, decode_receipt};
+use crate::lifecycle::Lifecycle;
+use crate::message::{MessageId, Receipt};
 
 /// How long the claim of a node that is gone, or paused, keeps others from running the emit.
 const LEASE: Duration = Duration::from_secs(5);
@@ -68,7 +66,7 @@ impl SharedIdempotency {
         let mut call = Engine::function("claim_key", &[&key, &ages, &sizes]);
         let claim = self.claims.new_claim(shard, key);
         call.arg(&request_hash[..]).arg(message_id.as_bytes()).arg(claim.token());
-        call.arg(millis(self.claims.lease)).arg(millis(REMEMBERED)).arg(self.max_keys).arg(MAX_RECEIPT_BYTES);
+        call.arg(millis(self.claims.lease)).arg(millis(REMEMBERED)).arg(self.max_keys);
         let answer: Vec<Vec<u8>> = engine.run(&call).await?;
         let claimed = match known(&answer)? {
             Known::First(message_id) => return Ok(SharedClaimed::First(claim, message_id)),

@@ -1,6 +1,23 @@
--- Idempotency keys. The hash of one has: h the request's hash, m the message id, s the state (r running, p published, d done, i idle: given up),
--- t the token of the claim, l the end of its lease in ms, r the receipt. A zset has the keys by the time of their claim in microseconds, a hash the
--- bytes of large receipts, with their sum under ''.
+-- Idempotency keys. The value of one is a string: the request's hash (32 bytes), the message id (16), the token of the claim (16), the state (1: r
+-- running, p published, d done, i idle: given up), the end of the lease in ms (13 digits), the length of the receipt (8 digits), the receipt. A
+-- zset has the keys by the time of their claim in microseconds, a hash the bytes of large receipts, with their sum under ''.
+local TOKEN, STATE, LEASE = 48, 64, 65
+
+local function parse_key(value)
+  local length = tonumber(string.sub(value, 79, 86))
+  return {
+    hash = string.sub(value, 1, 32),
+    message_id = string.sub(value, 33, 48),
+    state = string.sub(value, 65, 65),
+    lease = tonumber(string.sub(value, 66, 78)),
+    receipt = string.sub(value, 87, 86 + length),
+  }
+end
+
+-- What follows the token.
+local function progress(state, lease, receipt)
+  return string.format('%s%013.0f%08d', state, lease, #receipt) .. receipt
+end
 
 local function forget_key(ages, sizes, key)
   redis.call('ZREM', ages, key)
@@ -22,7 +39,7 @@ local function forget_oldest(ages, sizes, since, max_keys, max_bytes, steps)
       break
     end
     local too_many = redis.call('ZCARD', ages) > max_keys
-      or (tonumber(redis.call('HGET', sizes, '') or 0) > max_bytes)
+      or (max_bytes < math.huge and tonumber(redis.call('HGET', sizes, '') or 0) > max_bytes)
     if not too_many and tonumber(oldest[2]) > since then
       break
     end
@@ -33,64 +50,72 @@ local function forget_oldest(ages, sizes, since, max_keys, max_bytes, steps)
 end
 
 local function first_claim(keys, args, now, message_id)
-  redis.call('HSET', keys[1], 'h', args[1], 'm', message_id, 's', 'r', 't', args[3], 'l', text_of(now + args[4]))
-  redis.call('HDEL', keys[1], 'r')
-  redis.call('PEXPIRE', keys[1], args[5])
+  local value = args[1] .. message_id .. args[3] .. progress('r', now + args[4], '')
+  redis.call('SET', keys[1], value, 'PX', args[5])
   redis.call('ZADD', keys[2], text_of(now_us()), keys[1])
   return {'first', message_id}
 end
 
--- Claims a key. KEYS: the key's hash, the ages, the sizes. ARGV: request hash, message id, token, lease in ms, how long a key is remembered in
--- ms, most keys, most bytes of large receipts. Returns the state, and the message id or the receipt.
+-- Claims a key. KEYS: the key's value, the ages, the sizes. ARGV: request hash, message id, token, lease in ms, how long a key is remembered in
+-- ms, most keys. Returns the state, and the message id or the receipt.
 local function claim_key(keys, args)
   local now = now_ms()
-  local known = redis.call('HMGET', keys[1], 'h', 'm', 's', 'l', 'r')
-  if not known[1] then
-    forget_oldest(keys[2], keys[3], now_us() - args[5] * 1000, args[6] - 1, tonumber(args[7]), 100)
+  local value = redis.call('GET', keys[1])
+  if not value then
+    if redis.call('ZCARD', keys[2]) >= tonumber(args[6]) then
+      forget_oldest(keys[2], keys[3], now_us() - args[5] * 1000, args[6] - 1, math.huge, 100)
+    end
     return first_claim(keys, args, now, args[2])
   end
-  local is_live = tonumber(known[4]) > now
-  if known[1] ~= args[1] then
+  local known = parse_key(value)
+  local is_live = known.lease > now
+  if known.hash ~= args[1] then
     return {'reused'}
-  elseif known[3] == 'd' then
-    return {'done', known[5]}
-  elseif known[3] == 'p' then
+  elseif known.state == 'd' then
+    return {'done', known.receipt}
+  elseif known.state == 'p' then
     -- A claimer that has ended since waits for no acknowledgements.
-    return {is_live and 'published' or 'done', known[5]}
-  elseif known[3] == 'r' and is_live then
+    return {is_live and 'published' or 'done', known.receipt}
+  elseif known.state == 'r' and is_live then
     return {'running'}
   end
   -- It may have been sent all the same.
-  return first_claim(keys, args, now, known[2])
+  return first_claim(keys, args, now, known.message_id)
 end
 
--- Looks at a key without a claim. KEYS: the key's hash. ARGV: request hash. Returns as claim_key does, 'idle' if none runs.
+-- Looks at a key without a claim. KEYS: the key's value. ARGV: request hash. Returns as claim_key does, 'idle' if none runs.
 local function look_at_key(keys, args)
-  local known = redis.call('HMGET', keys[1], 'h', 's', 'l', 'r')
-  if not known[1] then
+  local value = redis.call('GET', keys[1])
+  if not value then
     return {'idle'}
-  elseif known[1] ~= args[1] then
+  end
+  local known = parse_key(value)
+  local is_live = known.lease > now_ms()
+  if known.hash ~= args[1] then
     return {'reused'}
-  elseif known[2] == 'd' then
-    return {'done', known[4]}
+  elseif known.state == 'd' or known.state == 'p' then
+    return {(known.state == 'd' or not is_live) and 'done' or 'published', known.receipt}
   end
-  local is_live = tonumber(known[3]) > now_ms()
-  if known[2] == 'p' then
-    return {is_live and 'published' or 'done', known[4]}
-  end
-  return {known[2] == 'r' and is_live and 'running' or 'idle'}
+  return {known.state == 'r' and is_live and 'running' or 'idle'}
 end
 
--- Notes how far a claim is. KEYS: the key's hash, the ages, the sizes. ARGV: token, state, receipt, lease in ms, from how many bytes on a
+-- The state of a key, if this claim has it.
+local function state_of(key, token)
+  local text = redis.call('GETRANGE', key, TOKEN, STATE)
+  return string.sub(text, 1, 16) == token and string.sub(text, 17) or nil
+end
+
+-- Notes how far a claim is. KEYS: the key's value, the ages, the sizes. ARGV: token, state, receipt, lease in ms, from how many bytes on a
 -- receipt is large, most bytes of those. Returns 0 if the claim is somebody else's by now.
 local function note_claim(keys, args)
-  local known = redis.call('HMGET', keys[1], 't', 's')
-  if known[1] ~= args[1] or known[2] == 'd' then
+  local state = state_of(keys[1], args[1])
+  if not state or state == 'd' then
     return 0
   end
-  redis.call('HSET', keys[1], 's', args[2], 'r', args[3], 'l', text_of(now_ms() + args[4]))
+  local is_done = args[2] == 'd'
+  redis.call('SETRANGE', keys[1], STATE, progress(args[2], is_done and 0 or now_ms() + args[4], args[3]))
   local bytes = #args[3]
-  if args[2] == 'd' and bytes >= tonumber(args[5]) then
+  if is_done and bytes >= tonumber(args[5]) then
     redis.call('HSET', keys[3], keys[1], bytes)
     redis.call('HINCRBY', keys[3], '', bytes)
     forget_oldest(keys[2], keys[3], -1, math.huge, tonumber(args[6]), 100)
@@ -98,21 +123,21 @@ local function note_claim(keys, args)
   return 1
 end
 
--- Gives a claim up: the next one is the first, unless it was published. KEYS: the key's hash. ARGV: token.
+-- Gives a claim up: the next one is the first, unless it was published. KEYS: the key's value. ARGV: token.
 local function release_claim(keys, args)
-  local known = redis.call('HMGET', keys[1], 't', 's')
-  if known[1] == args[1] and known[2] ~= 'd' then
-    redis.call('HSET', keys[1], 's', known[2] == 'p' and 'd' or 'i')
+  local state = state_of(keys[1], args[1])
+  if state and state ~= 'd' then
+    redis.call('SETRANGE', keys[1], STATE, state == 'p' and 'd' or 'i')
   end
   return 1
 end
 
--- Renews the leases of claims. KEYS: the keys' hashes. ARGV: lease in ms, the tokens.
+-- Renews the leases of claims. KEYS: the keys' values. ARGV: lease in ms, the tokens.
 local function renew_claims(keys, args)
-  local ends_at = text_of(now_ms() + args[1])
+  local ends_at = string.format('%013.0f', now_ms() + args[1])
   for index, key in ipairs(keys) do
-    if redis.call('HGET', key, 't') == args[index + 1] then
-      redis.call('HSET', key, 'l', ends_at)
+    if state_of(key, args[index + 1]) then
+      redis.call('SETRANGE', key, LEASE, ends_at)
     end
   end
   return 1

@@ -161,7 +161,7 @@ async fn the_answer_of_a_node_that_lost_its_claim_is_not_taken() {
     let mut taken_over = None;
     eventually(async || {
         // As if the node had been paused.
-        shards.all()[0].query::<()>(redis::cmd("HSET").arg(&key).arg("l").arg(0)).await.unwrap();
+        shards.all()[0].query::<()>(redis::cmd("SETRANGE").arg(&key).arg(65).arg("0000000000000")).await.unwrap();
         if let SharedClaimed::First(claim, id) = b.claim(&scope("k"), HASH, id()).await.unwrap() {
             taken_over = Some((claim, id));
         }
@@ -186,7 +186,8 @@ async fn the_lease_of_a_claim_that_lives_is_renewed() {
     let [b, _] = nodes(&shards);
     let (claim, id) = first(&a, "k", id()).await;
     let key: String = keys(&shards).await.into_iter().find(|key| key.starts_with("p:i:")).unwrap();
-    let lease = async || -> u64 { shards.all()[0].query(redis::cmd("HGET").arg(&key).arg("l")).await.unwrap() };
+    let lease =
+        async || -> u64 { shards.all()[0].query(redis::cmd("GETRANGE").arg(&key).arg(65).arg(77)).await.unwrap() };
     let begin = lease().await;
     eventually(async || lease().await > begin + 2_000).await;
     assert_eq!(known(&b, "k").await, "running");
