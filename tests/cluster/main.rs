@@ -66,3 +66,5 @@ mod websocket;
 
 #[path = "../it/websocket_closing.rs"]
 mod websocket_closing;
+
+mod faults;
