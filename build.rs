@@ -5,6 +5,8 @@ use std::{env, path::PathBuf};
 type Error = Box<dyn std::error::Error>;
 
 const PROTOS: [&str; 4] = ["mailbox", "notify", "presence", "rooms"];
+/// What nodes send each other and share, which reflection does not show.
+const BUS: [&str; 2] = ["frame", "receipt"];
 
 fn main() -> Result<(), Error> {
     let files: Vec<_> = PROTOS.iter().map(|name| format!("proto/bugle/v1/{name}.proto")).collect();
@@ -23,5 +25,13 @@ fn main() -> Result<(), Error> {
         .skip_protoc_run()
         .file_descriptor_set_path(&path)
         .compile_protos(&files, &["proto".into()])?;
+
+    let files: Vec<_> = BUS.iter().map(|name| format!("proto/bugle/bus/v1/{name}.proto")).collect();
+    let descriptors = protox::compile(&files, ["proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".bugle.bus.v1")
+        .build_client(false)
+        .build_server(false)
+        .compile_fds(descriptors)?;
     Ok(())
 }

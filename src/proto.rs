@@ -6,6 +6,15 @@ pub mod v1 {
     tonic::include_proto!("bugle.v1");
 }
 
+/// `bugle.bus.v1`, frames between nodes. Not public.
+pub mod bus {
+    /// Version 1.
+    #[expect(clippy::pedantic, missing_docs, reason = "generated")]
+    pub mod v1 {
+        tonic::include_proto!("bugle.bus.v1");
+    }
+}
+
 /// The descriptors of `bugle.v1` and of what it imports, with its comments.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -26,7 +26,8 @@ impl Footprint {
     pub(super) fn bytes(&self) -> usize {
         let tcp = self.devices.taken() * TCP + self.backends.taken() * BACKEND;
         let queued = usize::try_from(self.queued.total()).unwrap_or(usize::MAX);
-        (tcp + self.connections.total() as usize * SESSION + self.delivery.own_stats().connections * DEVICE)
+        let connected = usize::try_from(self.delivery.own_stats().connections).unwrap_or(usize::MAX);
+        (tcp + self.connections.total() as usize * SESSION + connected * DEVICE)
             .saturating_add(queued)
             .saturating_add(self.under_way.iter().map(Unfinished::total).sum())
     }

@@ -23,6 +23,7 @@ use self::{
 };
 use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
+use crate::cluster::{Bus, Cluster};
 use crate::command::{self, Commands, Rules};
 use crate::config::Config;
 use crate::delivery::{self, Delivery};
@@ -59,6 +60,9 @@ pub enum Error {
     /// The store cannot be opened.
     #[error("store.url")]
     Store(#[from] store::Error),
+    /// The other nodes cannot be joined.
+    #[error("the other nodes cannot be joined")]
+    Cluster(#[from] delivery::StartError),
     /// The store is used, or there is none.
     #[error("store.url: {0}")]
     StoreNotFree(&'static str),
@@ -143,7 +147,9 @@ impl App {
         let store = Some(&config.store).filter(|store| store.is_enabled());
         let store = store.map(|store| Store::open(store, clock.clone(), &lifecycle)).transpose()?;
         let queued = QueuedBytes::new(config.clients.queue_bytes_total);
+        let bus = Cluster::new(&config.cluster).map_or(Bus::Solo, Bus::Redis);
         let delivery = Delivery::new(delivery::Deps {
+            bus,
             rooms: &config.rooms,
             history: config.history,
             store: store.clone(),
@@ -155,6 +161,7 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
+        delivery.join_nodes().await?;
         let commands = commands(&config, delivery.clone(), store.clone(), (tokens, rules), lifecycle.clone());
         let listening = Listening {
             addresses,
@@ -323,6 +330,7 @@ impl Listening {
             // Their farewells are on the way, and a device that polls has yet to fetch its own.
             let _ = timeout_at(deadline, tokio::time::sleep(FAREWELL)).await;
         }
+        self.delivery.leave_nodes().await;
         self.devices_done.cancel();
         self.admin_done.cancel();
         let stats = self.delivery.own_stats();

@@ -2,11 +2,12 @@
 
 use std::sync::LazyLock;
 
-use redis::{RedisError, aio::MultiplexedConnection};
+use redis::{RedisError, Value, aio::MultiplexedConnection};
 use sha2::{Digest, Sha256};
 
 /// The functions; `@` in a function's registered name stands for the hash.
 const SOURCE: &str = concat!(
+    include_str!("functions/time.lua"),
     include_str!("functions/peers.lua"),
     include_str!("functions/user_rooms.lua"),
     include_str!("functions/idempotency.lua"),
@@ -31,6 +32,11 @@ pub(super) fn full_name(name: &str) -> String {
 pub(super) fn is_missing(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("Function not found"))
         || error.to_string().contains("Function not found")
+}
+
+/// The same of one command's answer among several.
+pub(super) fn is_missing_in(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.details().is_some_and(|details| details.contains("Function not found")))
 }
 
 /// Loads the functions, unless they are there.

@@ -1,5 +1,9 @@
 //! The bus between nodes: it carries what was accepted on one node to the nodes that execute it, and queries to those that can answer. A
 //! node that is alone calls itself; several share an engine (Redis), or one for each shard of the rooms.
+//!
+//! Each room is a channel of the engine. A node is subscribed to the rooms in which it has a connection. `PUBLISH` tells how many nodes got a
+//! frame, and so how many answers to wait for; the subscribers of `ready`, counted in the same transaction, tell whether a node with
+//! connections was left out. One engine gives all nodes one order of a room's frames.
 
 mod config;
 pub use config::Config;
@@ -16,16 +20,61 @@ pub use engine::Engine;
 mod shards;
 pub use shards::Shards;
 
-use std::future::{Future, ready};
+mod sketch;
+pub use sketch::Sketch;
+mod receipt;
+pub use receipt::{decode_receipt, decode_retained, encode_receipt, encode_retained};
 
+mod frame;
+pub use frame::{AckPart, Answer, Counts, Frame};
+
+mod head;
+
+mod codec;
+
+mod answer_codec;
+
+mod deferred;
+pub use deferred::Deferred;
+
+mod pending;
+pub use pending::{Gathered, PublishError, Ticket};
+
+mod engine_clock;
+
+mod shard;
+
+mod publisher;
+
+mod answering;
+pub use answering::{AckResponder, Responder};
+
+mod rooms;
+
+mod live_peers;
+
+mod peers;
+
+mod incoming;
+
+mod subscriber;
+
+mod redis_bus;
+pub use redis_bus::{Cluster, StartError, Subscribed};
+
+use std::sync::Arc;
+
+use self::incoming::WaitingBytes;
 use crate::message::RoomName;
 
 /// Carries frames and queries between nodes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum Bus {
     /// This node is the only one: each call is a direct one.
     #[default]
     Solo,
+    /// This node is one of several.
+    Redis(Cluster),
 }
 
 /// Why the other nodes may not have executed or answered. A node that is alone never returns this.
@@ -42,28 +91,60 @@ pub enum BusError {
     Refused,
 }
 
+/// What executes frames. The bus calls it from its own task: nothing here may wait.
+pub trait Node: Send + Sync + 'static {
+    /// Executes a frame, after those of the same room that came before, and answers it.
+    fn receive(&self, received: Received);
+
+    /// Whether a connection is in a room.
+    fn is_occupied(&self, room: &RoomName) -> bool;
+
+    /// Called when all rooms of a shard are subscribed again: what was published there meanwhile did not come. `is_same_data`: the engine
+    /// still has all that it had.
+    fn recovered(&self, shard: usize, is_same_data: bool);
+}
+
+/// A frame that came from a node, maybe this one.
+pub struct Received {
+    /// What to do.
+    pub frame: Frame,
+    /// The number of the retained value that it brings; 0: none.
+    pub retained: u64,
+    /// Where the answer goes.
+    pub responder: Responder,
+    /// Counts it as waiting until it is dropped.
+    pub waiting: Waiting,
+}
+
+/// A frame's part of what may wait for execution.
+pub struct Waiting(#[expect(dead_code, reason = "it counts until it is dropped")] WaitingBytes);
+
 impl Bus {
-    /// Has what is published to these rooms come to this node, and returns once it does: a connection joins after that.
-    pub fn subscribe<'a>(
-        self,
-        _rooms: impl IntoIterator<Item = &'a RoomName>,
-    ) -> impl Future<Output = Result<(), BusError>> + Send {
+    /// The other nodes, if there are any.
+    pub fn cluster(&self) -> Option<&Cluster> {
         match self {
-            Self::Solo => ready(Ok(())),
+            Self::Solo => None,
+            Self::Redis(cluster) => Some(cluster),
         }
     }
 
-    /// Publishes what was accepted to the nodes that have its room. `execute` is this node's part.
-    pub fn publish<T>(self, execute: impl FnOnce() -> T) -> T {
+    /// The name of this node.
+    pub fn node(&self) -> Arc<str> {
         match self {
-            Self::Solo => execute(),
+            Self::Solo => "solo".into(),
+            Self::Redis(cluster) => cluster.name().clone(),
         }
     }
 
-    /// Asks the nodes that have something to answer. `answer` is this node's part.
-    pub fn ask<T: Send>(self, answer: impl FnOnce() -> T) -> impl Future<Output = Result<T, BusError>> + Send {
+    /// Has what is published to these rooms come to this node, and returns once it does: a connection joins after that, while it keeps the
+    /// returned value.
+    pub async fn subscribe(&self, rooms: impl IntoIterator<Item = &RoomName> + Send) -> Subscribed {
         match self {
-            Self::Solo => ready(Ok(answer())),
+            Self::Solo => Subscribed::default(),
+            Self::Redis(cluster) => {
+                let rooms = rooms.into_iter().cloned().collect();
+                cluster.subscribe(rooms).await
+            }
         }
     }
 }

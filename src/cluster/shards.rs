@@ -21,13 +21,23 @@ impl Shards {
         engines.filter(|engines| !engines.is_empty()).map(|engines| Self(engines.into()))
     }
 
+    /// Connected engines.
+    #[cfg(test)]
+    pub(crate) async fn connected(config: &Config) -> Option<Self> {
+        let shards = Self::new(config)?;
+        for engine in shards.all() {
+            engine.connect(1).await.ok()?;
+        }
+        Some(shards)
+    }
+
     /// The engine that has everything of a room.
     pub fn of(&self, room: &RoomName) -> &Engine {
         &self.0[self.index_of(room)]
     }
 
     /// Which one that is.
-    pub(super) fn index_of(&self, room: &RoomName) -> usize {
+    pub fn index_of(&self, room: &RoomName) -> usize {
         if self.0.len() == 1 { 0 } else { jump_hash(hash(room.as_str()), self.0.len()) }
     }
 

@@ -4,7 +4,7 @@ use super::{Admission, Commands, Error, emits::audit_refusal};
 use crate::auth::{Caller, Identity, Right, TokenRefused};
 use crate::delivery::{Connection, Resume};
 use crate::limits::{ConnectionEvents, LimitExceeded};
-use crate::message::{Audience, CloseCode, CloseReason, ConnectionId, RoomName, UserId};
+use crate::message::{Audience, CloseCode, CloseReason, ConnectionId, OfNodes, RoomName, UserId};
 use crate::telemetry::audit;
 
 impl Commands {
@@ -30,15 +30,20 @@ impl Commands {
         let event_rooms: Vec<_> = match resume {
             None => Vec::new(),
             Some(resume) => {
-                let is_joined = |room: &&RoomName| !identity.rooms.contains(room) && self.may_stay(identity, room);
+                let granted = self.granted(&identity.user).await;
+                let is_joined =
+                    |room: &&RoomName| !identity.rooms.contains(room) && self.may_stay(identity, &granted, room);
                 resume.rooms().filter(is_joined).take(self.rooms_per_connection).cloned().collect()
             }
         };
         let resume = resume.map(|resume| (resume, &*event_rooms));
         let admission = self.delivery.admit(identity.user.clone(), &identity.rooms, connection, resume).await?;
         // A ForbidRoom in between took the right away, but did not see this connection in the room.
-        for room in event_rooms.iter().filter(|room| !self.may_stay(identity, room)) {
-            admission.leave(room);
+        if !event_rooms.is_empty() {
+            let granted = self.granted(&identity.user).await;
+            for room in event_rooms.iter().filter(|room| !self.may_stay(identity, &granted, room)) {
+                admission.leave(room);
+            }
         }
         Ok(admission)
     }
@@ -68,7 +73,8 @@ impl Commands {
         if new.user != old.user {
             return Err(RefreshRefused::OtherUser);
         }
-        let may_stay = |room: &RoomName| self.may_stay(&new, room);
+        let granted = self.granted(&new.user).await;
+        let may_stay = |room: &RoomName| self.may_stay(&new, &granted, room);
         self.delivery.replace_rooms(admission, &old.rooms, &new.rooms, may_stay).await;
         Ok(new)
     }
@@ -87,7 +93,7 @@ pub struct DisconnectUser {
 
 impl Commands {
     /// Closes the connections of a user and says how many that were. Official clients do not come back by themselves.
-    pub async fn disconnect_user(&self, caller: &Caller, command: DisconnectUser) -> Result<usize, Error> {
+    pub async fn disconnect_user(&self, caller: &Caller, command: DisconnectUser) -> Result<OfNodes<usize>, Error> {
         let audience = Audience::user(&command.user);
         let allowed = caller.may(Right::Disconnect).map_err(Error::from);
         allowed.inspect_err(|error| audit_refusal(&caller.name, Some(&audience), None, error))?;
@@ -97,7 +103,7 @@ impl Commands {
             CloseReason::new(CloseCode::Disconnected, command.reason)
         };
         let disconnected = self.delivery.disconnect_user(&command.user, &reason, &command.except).await?;
-        audit::user_disconnected(&caller.name, &audience, &reason.text, disconnected);
+        audit::user_disconnected(&caller.name, &audience, &reason.text, disconnected.answer);
         Ok(disconnected)
     }
 }
@@ -130,13 +136,13 @@ impl From<Error> for DeviceRefused {
 
 impl Commands {
     /// Who a device is, and which of its token's rooms it means; without a room, its user's.
-    pub(super) fn identify_device_in(
+    pub(super) async fn identify_device_in(
         &self,
         token: Option<&str>,
         room: Option<&str>,
     ) -> Result<(Identity, RoomName), DeviceRefused> {
         let identity = self.identify_device(token)?;
-        let rooms = self.delivery.rooms_of(&identity.user, &identity.rooms);
+        let rooms = self.delivery.rooms_of(&identity.user, &identity.rooms).await;
         let room = match room {
             None => RoomName::of_user(&identity.user),
             Some(name) => rooms.into_iter().find(|room| room.as_str() == name).ok_or(DeviceRefused::NotYourRoom)?,

@@ -120,7 +120,7 @@ impl Commands {
         room: Option<&str>,
         command: &ListMessages,
     ) -> Result<MessagePage, DeviceRefused> {
-        let (identity, room) = self.identify_device_in(token, room)?;
+        let (identity, room) = self.identify_device_in(token, room).await?;
         Ok(self.page_of(&room, Some(identity.user), command).await?)
     }
 
@@ -166,7 +166,7 @@ impl Commands {
         token: Option<&str>,
         room: Option<&str>,
     ) -> Result<(RoomName, u64), DeviceRefused> {
-        let (identity, room) = self.identify_device_in(token, room)?;
+        let (identity, room) = self.identify_device_in(token, room).await?;
         let count = self.mailboxes()?.count_unread(&room, &identity.user).await.map_err(Error::from)?;
         Ok((room, count))
     }
@@ -209,7 +209,7 @@ impl Commands {
         room: Option<&str>,
         command: MarkRead,
     ) -> Result<(RoomName, u64), DeviceRefused> {
-        let (identity, room) = self.identify_device_in(token, room)?;
+        let (identity, room) = self.identify_device_in(token, room).await?;
         let count = self.note_read(&room, &identity.user, command).await?;
         Ok((room, count))
     }
@@ -262,37 +262,40 @@ fn nothing() -> Error {
 
 impl Commands {
     /// The last payload of an event that is retained in a room.
-    pub fn get_retained(&self, caller: &Caller, room: &RoomName, event: &EventName) -> Result<Payload, Error> {
+    pub async fn get_retained(&self, caller: &Caller, room: &RoomName, event: &EventName) -> Result<Payload, Error> {
         caller.may(Right::Mailbox)?;
-        let value = self.delivery.retained(room, event.as_str());
+        let value = self.delivery.retained(room, event.as_str()).await?;
         Ok(value.ok_or_else(nothing)?.payload)
     }
 
     /// The same for a device, in one of its token's rooms; without a room, in its user's.
-    pub fn device_retained(
+    pub async fn device_retained(
         &self,
         token: Option<&str>,
         room: Option<&str>,
         event: &str,
     ) -> Result<Payload, DeviceRefused> {
-        let (identity, room) = self.identify_device_in(token, room)?;
-        let value = self.delivery.retained(&room, event).filter(|value| !value.except_users.contains(&identity.user));
+        let (identity, room) = self.identify_device_in(token, room).await?;
+        let value = self.delivery.retained(&room, event).await.map_err(Error::from)?;
+        let value = value.filter(|value| !value.except_users.contains(&identity.user));
         Ok(value.ok_or_else(nothing)?.payload)
     }
 
     /// All that is retained in the rooms of a device's token, ordered by room and event.
-    pub fn device_retained_all(
+    pub async fn device_retained_all(
         &self,
         token: Option<&str>,
     ) -> Result<Vec<(RoomName, EventName, Payload)>, DeviceRefused> {
         let identity = self.identify_device(token)?;
-        let mut rooms = self.delivery.rooms_of(&identity.user, &identity.rooms);
+        let mut rooms = self.delivery.rooms_of(&identity.user, &identity.rooms).await;
         rooms.sort();
         let is_for = |value: &RetainedValue| !value.except_users.contains(&identity.user);
-        let of_room = |room: RoomName| {
-            let values = self.delivery.retained_in(&room).into_iter().filter(|(_, value)| is_for(value));
-            values.map(|(event, value)| (room.clone(), event, value.payload)).collect::<Vec<_>>()
-        };
-        Ok(rooms.into_iter().flat_map(of_room).collect())
+        let mut all = Vec::new();
+        for room in rooms {
+            let values = self.delivery.retained_in(&room).await.map_err(Error::from)?;
+            let values = values.into_iter().filter(|(_, value)| is_for(value));
+            all.extend(values.map(|(event, value)| (room.clone(), event, value.payload)));
+        }
+        Ok(all)
     }
 }

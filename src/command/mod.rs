@@ -21,7 +21,7 @@ mod client_events;
 pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConfig, ReplyConfig, Rules};
 
 // What edges get and give through commands.
-pub use crate::delivery::{Admission, ConnectionInfo, Resume, Stats};
+pub use crate::delivery::{Admission, Resume};
 
 use std::sync::Arc;
 

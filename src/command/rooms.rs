@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::{Commands, Error, Violation};
 use crate::auth::{Caller, Right};
-use crate::delivery::TooMany;
-use crate::message::{Page, RoomName, RoomUsers, UserId};
+use crate::delivery::PutError;
+use crate::message::{OfNodes, Page, RoomName, RoomUsers, UserId};
 
 /// Puts a user into a room.
 #[derive(Clone, Debug)]
@@ -25,12 +25,12 @@ impl JoinRoom {
 
 impl Commands {
     /// Puts a user into a room, and says how many connections joined.
-    pub async fn join_room(&self, caller: &Caller, command: &JoinRoom) -> Result<usize, Error> {
+    pub async fn join_room(&self, caller: &Caller, command: &JoinRoom) -> Result<OfNodes<usize>, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(&command.room)?;
         check_ttl(command.ttl)?;
         let joined = self.delivery.join_user(&caller.name, &command.user, &command.room, command.ttl).await;
-        joined.map_err(|too_many| full("limits.memberships", &too_many))
+        joined.map_err(|refused| not_put("limits.memberships", refused))
     }
 }
 
@@ -42,11 +42,14 @@ pub(super) fn check_ttl(ttl: Duration) -> Result<(), Violation> {
     Err(Violation::new("ttl", "must be between 1 second and 30 days"))
 }
 
-/// No more can be kept of what this key of the configuration limits.
-pub(super) fn full(key: &str, too_many: &TooMany) -> Error {
-    Error::ResourceExhausted {
-        message: format!("{key} is met, or the user's 1,000 rooms are: no more until some are given up or end"),
-        retry_after: too_many.retry_after,
+/// Why a user and a room were not put together. `key` of the configuration limits how many are.
+fn not_put(key: &str, refused: PutError) -> Error {
+    match refused {
+        PutError::Bus(error) => error.into(),
+        PutError::TooMany(too_many) => Error::ResourceExhausted {
+            message: format!("{key} is met, or the user's 1,000 rooms are: no more until some are given up or end"),
+            retry_after: too_many.retry_after,
+        },
     }
 }
 
@@ -62,7 +65,7 @@ pub(super) fn not_reserved(room: &RoomName) -> Result<(), Violation> {
 
 impl Commands {
     /// Ends a `JoinRoom`, and says how many connections left: those that are in the room for another reason stay.
-    pub async fn leave_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
+    pub async fn leave_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(room)?;
         Ok(self.delivery.leave_user(user, room).await?)
@@ -71,18 +74,18 @@ impl Commands {
 
 impl Commands {
     /// Gives a user the right to join a room by an event of their device.
-    pub fn allow_room(&self, caller: &Caller, command: &JoinRoom) -> Result<(), Error> {
+    pub async fn allow_room(&self, caller: &Caller, command: &JoinRoom) -> Result<(), Error> {
         caller.may(Right::Rooms)?;
         not_reserved(&command.room)?;
         check_ttl(command.ttl)?;
-        let allowed = self.delivery.allow_user(&caller.name, &command.user, &command.room, command.ttl);
-        allowed.map_err(|too_many| full("limits.grants", &too_many))
+        let allowed = self.delivery.allow_user(&caller.name, &command.user, &command.room, command.ttl).await;
+        allowed.map_err(|refused| not_put("limits.grants", refused))
     }
 }
 
 impl Commands {
     /// Takes the right to join a room back, ends what client events joined there, and says how many connections left.
-    pub async fn forbid_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<usize, Error> {
+    pub async fn forbid_room(&self, caller: &Caller, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, Error> {
         caller.may(Right::Rooms)?;
         not_reserved(room)?;
         Ok(self.delivery.forbid_user(user, room).await?)
@@ -97,7 +100,7 @@ impl Commands {
         prefix: &str,
         after: &str,
         size: usize,
-    ) -> Result<Page<RoomName>, Error> {
+    ) -> Result<OfNodes<Page<RoomName>>, Error> {
         caller.may(Right::Rooms)?;
         Ok(self.delivery.list_rooms(prefix, after, size).await?)
     }
@@ -109,9 +112,15 @@ impl Commands {
         room: &RoomName,
         after: &str,
         size: usize,
-    ) -> Result<RoomUsers, Error> {
+    ) -> Result<OfNodes<RoomUsers>, Error> {
         caller.may(Right::Rooms)?;
-        let users = self.delivery.list_room(room, after, size).await?;
-        users.ok_or_else(|| Error::NotFound("nobody is in this room".into()))
+        let OfNodes { answer, nodes, partial } = self.delivery.list_room(room, after, size).await?;
+        match answer {
+            Some(answer) => Ok(OfNodes { answer, nodes, partial }),
+            None if partial => Err(Error::Unavailable(
+                "some node did not answer, and the others have nobody in this room: ask again".into(),
+            )),
+            None => Err(Error::NotFound("nobody is in this room".into())),
+        }
     }
 }

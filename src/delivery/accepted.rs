@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{acks::PendingAcks, envelope::enveloped};
+use crate::cluster::BusError;
 use crate::message::{Emit, MessageId, Payload, Receipt, RoomName};
 use crate::state::{Claim, KeyReused, RetainedFull};
 
@@ -26,6 +27,12 @@ pub enum EmitError {
     /// Too much waits for the store already.
     #[error("too much waits for the store")]
     StoreBusy,
+    /// The first emit under the idempotency key still runs at another node.
+    #[error("the first emit with this idempotency key still runs")]
+    FirstRuns,
+    /// The engine between the nodes did not publish it, or did not say whether it did.
+    #[error("{0}")]
+    Bus(BusError),
     /// No more collapse keys can have a window.
     #[error("collapse.max_keys is exceeded")]
     CollapseFull {
@@ -66,6 +73,8 @@ pub enum Publishing<T = Published> {
 pub enum Place {
     /// In its room's log lane: stored emits to the room that are accepted later follow it.
     Lane,
+    /// In its room's channel, among several nodes: emits to the room that are accepted later follow it.
+    Channel,
     /// Elsewhere: it has no place yet among the emits to its room.
     Unplaced,
 }
@@ -90,9 +99,17 @@ pub(super) struct Accepted {
     pub(super) number: u64,
     pub(super) time: Timestamp,
     pub(super) received: Instant,
+    /// Of an emit that another node accepted: the number of the change that it brings to what the room retains; 0: none.
+    pub(super) change: u64,
 }
 
 impl Accepted {
+    /// An emit that a node has accepted, maybe this one, and that is to be executed here.
+    pub(super) fn by_peer(message_id: MessageId, emit: Emit, change: u64) -> Self {
+        let (caller, received) = ("".into(), Instant::now());
+        Self { caller, emit, message_id, number: 0, time: Timestamp::UNIX_EPOCH, received, change }
+    }
+
     pub(super) fn room(&self) -> &RoomName {
         self.emit.audience.room()
     }

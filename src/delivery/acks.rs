@@ -1,12 +1,14 @@
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
+use super::acks_across::AcksAcross;
+use crate::cluster::Ticket;
 use crate::hub::AckWaiter;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Receipt, UserId};
-use crate::state::{Claim, FirstEmit};
+use crate::state::{Claim, FirstEmit, RequestHash, Scope, SharedClaim, SharedIdempotency};
 use crate::telemetry;
 
 /// The acknowledgements that a published emit waits for. No room is locked meanwhile.
@@ -14,8 +16,12 @@ pub struct PendingAcks(Pending);
 
 enum Pending {
     Own(Box<OwnAcks>),
+    /// Several nodes have asked their connections.
+    Across(Box<AcksAcross>),
     /// Another call published the emit, under the same idempotency key, and waits for them.
     OfFirst(FirstEmit),
+    /// The same at any node.
+    OfFirstElsewhere(SharedIdempotency, Box<Scope>, RequestHash),
 }
 
 struct OwnAcks {
@@ -29,8 +35,7 @@ struct OwnAcks {
 }
 
 /// What is known so far.
-struct Gathered {
-    began: Instant,
+pub(super) struct Gathered {
     replies: Vec<Ack>,
     others: Vec<Ack>,
     /// Bytes that may be kept of later replies.
@@ -54,7 +59,47 @@ impl PendingAcks {
         claim.published(receipt);
         match self.0 {
             Pending::Own(own) => Self(Pending::Own(Box::new(OwnAcks { claim: Some(claim), ..*own }))),
-            first @ Pending::OfFirst(_) => Self(first),
+            other => Self(other),
+        }
+    }
+
+    /// Those that the nodes of these connections were asked for.
+    pub(super) fn across(
+        ticket: Ticket,
+        (request, deadline): (AckRequest, Duration),
+        asked: Vec<(UserId, ConnectionId)>,
+        began: Instant,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        Self(Pending::Across(Box::new(AcksAcross::new(ticket, (request, deadline), asked, began, lifecycle))))
+    }
+
+    /// Those of the first emit under an idempotency key of all nodes.
+    pub(super) fn of_first_elsewhere(first: SharedIdempotency, scope: Scope, request_hash: RequestHash) -> Self {
+        Self(Pending::OfFirstElsewhere(first, Box::new(scope), request_hash))
+    }
+
+    /// Notes the answer under an idempotency key of all nodes, too.
+    pub(super) fn with_shared_claim(self, claim: SharedClaim) -> Self {
+        match self.0 {
+            Pending::Across(across) => Self(Pending::Across(Box::new(across.with_claim(claim)))),
+            other => Self(other),
+        }
+    }
+
+    /// The connections that were asked here.
+    pub(super) fn targets(&self) -> Vec<(UserId, ConnectionId)> {
+        match &self.0 {
+            Pending::Own(own) => own.waiters.iter().map(AckWaiter::target).cloned().collect(),
+            Pending::Across(_) | Pending::OfFirst(_) | Pending::OfFirstElsewhere(..) => Vec::new(),
+        }
+    }
+
+    /// Waits for what the connections here answer.
+    pub(super) async fn gather(self) -> Acks {
+        match self.0 {
+            Pending::Own(own) => own.answers().await,
+            Pending::Across(_) | Pending::OfFirst(_) | Pending::OfFirstElsewhere(..) => Gathered::new(0).into(),
         }
     }
 
@@ -66,6 +111,11 @@ impl PendingAcks {
                 let acks = first.receipt().await.and_then(|first| first.acks);
                 Receipt { acks, ..receipt }
             }
+            Pending::OfFirstElsewhere(first, scope, request_hash) => {
+                let first = first.answer(&scope, request_hash).await.ok().flatten();
+                Receipt { acks: first.and_then(|first| first.acks), ..receipt }
+            }
+            Pending::Across(across) => across.complete(receipt).await,
             Pending::Own(mut own) => {
                 let claim = own.claim.take();
                 let receipt = Receipt { acks: Some(Arc::new(own.answers().await)), ..receipt };
@@ -81,7 +131,10 @@ impl PendingAcks {
 impl OwnAcks {
     async fn answers(self) -> Acks {
         let Self { request, waiters, began, sent, lifecycle, .. } = self;
-        let mut gathered = Gathered { began, replies: Vec::new(), others: Vec::new(), room: request.max_reply_bytes };
+        let mut gathered = Gathered::new(request.max_reply_bytes);
+        let note = |gathered: &mut Gathered, (user, connection), outcome| {
+            gathered.note(Ack { user, connection, outcome, elapsed: began.elapsed() });
+        };
         let mut waiting: FuturesUnordered<_> = waiters.into_iter().collect();
         let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(lifecycle.stopping()));
         let rest = loop {
@@ -90,33 +143,42 @@ impl OwnAcks {
             }
             tokio::select! {
                 biased;
-                Some((target, outcome)) = waiting.next() => gathered.note(target, outcome),
+                Some((target, outcome)) = waiting.next() => note(&mut gathered, target, outcome),
                 () = &mut timeout => break AckOutcome::Timeout,
                 () = &mut stopping => break AckOutcome::Pending,
             }
         };
         for waiter in waiting {
-            gathered.note(waiter.into_target(), rest.clone());
+            note(&mut gathered, waiter.into_target(), rest.clone());
         }
         gathered.into()
     }
 }
 
 impl Gathered {
-    fn note(&mut self, (user, connection): (UserId, ConnectionId), outcome: AckOutcome) {
-        telemetry::acknowledged(outcome.as_str());
-        let elapsed = self.began.elapsed();
-        match outcome {
+    /// Nothing is known yet, and of replies so many bytes are kept.
+    pub(super) fn new(max_reply_bytes: usize) -> Self {
+        Self { replies: Vec::new(), others: Vec::new(), room: max_reply_bytes }
+    }
+
+    /// Whether a device has replied.
+    pub(super) fn has_reply(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    pub(super) fn note(&mut self, ack: Ack) {
+        telemetry::acknowledged(ack.outcome.as_str());
+        match ack.outcome {
             AckOutcome::Replied(reply) => {
                 let reply = reply.filter(|reply| reply.len() <= self.room);
                 self.room -= reply.as_ref().map_or(0, |reply| reply.len());
-                self.replies.push(Ack { user, connection, outcome: AckOutcome::Replied(reply), elapsed });
+                self.replies.push(Ack { outcome: AckOutcome::Replied(reply), ..ack });
             }
             AckOutcome::Timeout
             | AckOutcome::Gone
             | AckOutcome::Unsupported
             | AckOutcome::Dropped
-            | AckOutcome::Pending => self.others.push(Ack { user, connection, outcome, elapsed }),
+            | AckOutcome::Pending => self.others.push(ack),
         }
     }
 }
@@ -131,16 +193,15 @@ impl From<Gathered> for Acks {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn gathered(room: usize) -> Gathered {
-        Gathered { began: Instant::now(), replies: Vec::new(), others: Vec::new(), room }
+        Gathered::new(room)
     }
 
-    fn target(user: &str) -> (UserId, ConnectionId) {
-        (UserId::new(user).unwrap(), ConnectionId::random())
+    fn ack(user: &str, outcome: AckOutcome) -> Ack {
+        let (user, connection) = (UserId::new(user).unwrap(), ConnectionId::random());
+        Ack { user, connection, outcome, elapsed: Duration::ZERO }
     }
 
     #[tokio::test]
@@ -150,7 +211,7 @@ mod tests {
         for (user, outcome) in
             [("1", AckOutcome::Gone), ("2", reply("[1]")), ("3", reply("[22]")), ("4", reply("[]")), ("5", reply("[]"))]
         {
-            gathered.note(target(user), outcome);
+            gathered.note(ack(user, outcome));
         }
         let acks = Acks::from(gathered);
         let listed: Vec<_> = acks.list.iter().map(|ack| (ack.user.as_str(), ack.outcome.clone())).collect();

@@ -3,7 +3,11 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Delivery, Resume, catch_up::CatchUp, log_lane::published_head, missed::Missed, resumed::Standing};
+use super::{
+    Delivery, Resume, catch_up::CatchUp, log_lane::published_head, missed::Missed, resumed::Standing,
+    retained::RetainedRead,
+};
+use crate::cluster;
 use crate::hub::{Connection, Frame, Member, PlainFrames, Reason};
 use crate::limits;
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
@@ -121,13 +125,18 @@ impl Delivery {
         let own = RoomName::of_user(&user);
         // The same text, if its token's identity has it: it is kept as long as the device.
         let own = token_rooms.iter().find(|room| **room == own).cloned().unwrap_or(own);
-        let memberships = self.inner.memberships.rooms(&user);
+        // This node knows what is done to the user from here on.
+        let own_subscribed = self.inner.bus.subscribe([&own]).await;
+        let memberships = self.inner.memberships.load(&user).await;
         let mut rooms = vec![(RoomName::everyone(), Reason::Token)];
         rooms.extend(token_rooms.iter().map(|room| (room.clone(), Reason::Token)));
         rooms.extend(memberships.iter().map(|room| (room.clone(), Reason::Backend)));
         rooms.extend(event_rooms.iter().map(|room| (room.clone(), Reason::Device)));
-        self.subscribe(rooms.iter().map(|(room, _)| room).chain([&own])).await;
-        let (admission, standing) = self.enter(&own, user, connection, (&mut catch_up, resume)).await?;
+        let rooms_subscribed = self.inner.bus.subscribe(rooms.iter().map(|(room, _)| room)).await;
+        let mut retained = self.read_retained(rooms.iter().map(|(room, _)| room).chain([&own])).await;
+        self.check_connections_elsewhere(&own, &user).await?;
+        let entering = (retained.remove(&own), &mut catch_up, resume);
+        let (admission, standing) = self.enter(&own, user, connection, entering).await?;
         let member = &admission.member;
         catch_up.joined(&own, standing);
         if catch_up.is_resuming() {
@@ -138,10 +147,12 @@ impl Delivery {
                 continue;
             }
             let replay = catch_up.begin_replay(&room, resume, self);
-            if let Some(standing) = self.join_early(member, &room, reason, replay).await {
+            let retained = retained.remove(&room);
+            if let Some(standing) = self.join_early(member, &room, reason, replay, retained).await {
                 catch_up.joined(&room, standing);
             }
         }
+        drop((own_subscribed, rooms_subscribed));
         self.settle_memberships(member, &memberships).await;
         if !catch_up.is_empty() {
             *admission.catch_up.lock() = Some(Box::new(catch_up));
@@ -174,7 +185,7 @@ impl Delivery {
         own: &RoomName,
         user: UserId,
         connection: Arc<dyn Connection>,
-        (catch_up, resume): (&mut CatchUp, Option<&Resume>),
+        (retained, catch_up, resume): (Option<RetainedRead>, &mut CatchUp, Option<&Resume>),
     ) -> Result<(Arc<Admission>, Standing), limits::LimitExceeded> {
         let room = self.hub().hold_room(own);
         // Order is promised to devices that resume, however long the store takes.
@@ -182,7 +193,8 @@ impl Delivery {
             None if self.is_users_mailbox(own) => self.look_up_missed(own, &user).await,
             None | Some(_) => Missed::Something,
         };
-        let guard = room.lock().await;
+        let (guard, retained) = self.lock_with_retained(own, retained).await;
+        drop(room);
         let replay = match missed {
             Missed::NothingUpTo(head) if published_head(&guard) == Some(head) => None,
             Missed::NothingUpTo(_) | Missed::Something => Some(PlainFrames::Wait),
@@ -191,9 +203,23 @@ impl Delivery {
         let replay = replay.filter(|_| catch_up.begin_replay(own, resume, self));
         let member = self.hub().admit(&guard, user, connection, replay, self.inner.connections_per_user);
         let member = member.ok_or(limits::LimitExceeded::User)?;
-        self.send_retained(&guard, &member);
+        self.send_retained(&guard, &member, retained);
         let standing = self.standing(&guard);
         Ok((Arc::new(Admission { delivery: self.clone(), member, catch_up: Mutex::default() }), standing))
+    }
+
+    /// Refuses a connection whose user has too many at all nodes. Two that come at one moment may exceed the limit by one. While the engine is
+    /// away, each node counts its own.
+    async fn check_connections_elsewhere(&self, own: &RoomName, user: &UserId) -> Result<(), limits::LimitExceeded> {
+        let Some(nodes) = self.cluster() else { return Ok(()) };
+        if !matches!(nodes.nodes_in(own).await, Ok(nodes) if nodes > 1) {
+            return Ok(());
+        }
+        let count = self.count(cluster::Frame::CountUser(user.clone())).await;
+        match count {
+            Ok(count) if count.answer >= self.inner.connections_per_user => Err(limits::LimitExceeded::User),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Puts a connection into the rooms that its new token gives, and takes the reason away that its old one was for others. `may_stay` tells

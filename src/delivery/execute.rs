@@ -23,6 +23,8 @@ struct Execution<'a> {
     began: Option<Instant>,
     ack: Option<Box<AckRequest>>,
     unproven: Option<UnprovenFanOut>,
+    /// Connections that were given it when they joined, as a retained value.
+    given: u64,
 }
 
 /// Where a stored message is.
@@ -93,7 +95,8 @@ impl Delivery {
         let unproven = stored.and_then(|InLog { position, incarnation, is_late }| {
             self.begin_unproven(guard, (position.number, incarnation), is_late)
         });
-        let Accepted { emit, message_id, received, .. } = accepted;
+        let Accepted { mut emit, message_id, received, change, .. } = accepted;
+        let given = if change == 0 { 0 } else { self.note_change(guard.room(), change, &mut emit.except) };
         let frame = Frame {
             volatile: emit.volatile,
             mode: if emit.alone { WriteMode::Inline } else { WriteMode::Batched },
@@ -110,11 +113,12 @@ impl Delivery {
             began: emit.ack.as_ref().map(|_| Instant::now()),
             ack: emit.ack,
             unproven,
+            given,
         })
     }
 
     fn executed(&self, execution: Execution<'_>) -> (Receipt, Option<PendingAcks>) {
-        let Execution { room, fan_out, message_id, received, began, ack, unproven } = execution;
+        let Execution { room, fan_out, message_id, received, began, ack, unproven, given } = execution;
         let (counts, waiters) = fan_out.finish();
         if let Some(unproven) = unproven {
             unproven.done(&counts);
@@ -122,6 +126,7 @@ impl Delivery {
         telemetry::fanned_out(counts.enqueued, counts.dropped, received.elapsed());
         let Counts { matched, enqueued, dropped, .. } = counts;
         tracing::debug!(message.id = %message_id, room.name = %room, matched, enqueued, dropped, "emitted");
+        let (matched, enqueued) = (matched + given, enqueued + given);
         let receipt = Receipt { matched, enqueued, dropped, ..Receipt::new(message_id) };
         let acks = ack.zip(began);
         let acks =

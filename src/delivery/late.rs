@@ -118,10 +118,9 @@ impl Delivery {
             };
             match emits.iter_mut().find(repeats).and_then(mem::take) {
                 Some((append, _)) => {
-                    let publish = || self.publish_repeated(room, append, (position, incarnation), id);
-                    self.inner.bus.publish(publish).await;
+                    self.publish_repeated(room, append, (position, incarnation), id).await;
                 }
-                None => self.inner.bus.publish(|| self.publish_entry(room, (position, incarnation), message)).await,
+                None => self.publish_entry(room, (position, incarnation), message).await,
             }
             self.inner.lanes.settle_uncertain(room, id);
         }

@@ -111,8 +111,7 @@ impl Delivery {
         self.publish_late(room, late, &mut appends).await;
         for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().flatten() {
             accepted.emit.alone &= is_one;
-            let published =
-                self.inner.bus.publish(|| self.publish_appended(room, accepted, appended, incarnation)).await;
+            let published = self.publish_appended(room, accepted, appended, incarnation).await;
             // The caller may be gone.
             let _ = answer.send(published);
         }

@@ -8,7 +8,7 @@ mod config;
 pub use config::{CollapseConfig, HistoryConfig, RetainConfig, RoomConfig, RoomHistory};
 
 mod node;
-pub use node::{Delivery, Deps, NODE};
+pub use node::{Delivery, Deps};
 
 mod sweeps;
 
@@ -20,16 +20,26 @@ pub use accepted::{EmitError, Place, Published, Publishing};
 
 mod publish;
 
+mod ask;
+
+mod across;
+
+mod receive;
+
 mod execute;
 
 mod envelope;
 
 mod acks;
+
+mod acks_across;
 pub use acks::PendingAcks;
 
 mod collapse_windows;
 
 mod collapse;
+
+mod collapse_across;
 
 mod retained;
 
@@ -45,7 +55,11 @@ mod unread;
 pub use unread::Deletion;
 
 mod presence;
-pub use presence::{ConnectionInfo, Stats};
+
+mod memberships;
+
+mod grants;
+pub use grants::Granted;
 
 mod rooms;
 
@@ -72,9 +86,9 @@ mod devices;
 pub use devices::Admission;
 
 // What goes through delivery unchanged.
-pub use crate::cluster::BusError;
+pub use crate::cluster::{BusError, StartError};
 pub use crate::hub::Connection;
-pub use crate::state::{RetainedValue, TooMany};
+pub use crate::state::{PutError, RetainedValue, TooMany};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,27 +1,37 @@
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
 
 use transport::QueuedBytes;
 
 use super::{
+    collapse_across::Collapsing,
     collapse_windows::Collapse,
     config::{self, CollapseConfig, HistoryConfig, RetainConfig, RoomConfig},
+    grants::Grants,
     log_lanes::LogLanes,
+    memberships::Memberships,
     ready_deadlines::ReadyDeadlines,
+    receive::{FrameLanes, Receiver},
+    retained::RetainedChanges,
     unreadable_logs::UnreadableLogs,
 };
 use crate::clock::Clock;
-use crate::cluster::Bus;
+use crate::cluster::{Bus, BusError, Cluster, StartError, Subscribed};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::state::{History, Idempotency, Retained, UserRooms};
+use crate::message::RoomName;
+use crate::state::{History, Idempotency, Retained, SharedCollapse, SharedIdempotency, SharedRetained};
 use crate::store::Store;
-
-/// The name of the only node there is.
-pub const NODE: &str = "solo";
 
 /// What delivery works with.
 pub struct Deps<'a> {
+    /// Carries frames between nodes.
+    pub bus: Bus,
     /// `[limits]`.
     pub limits: &'a limits::Config,
     /// `[retain]`.
@@ -52,12 +62,19 @@ pub struct Delivery {
 
 pub(super) struct Inner {
     pub(super) bus: Bus,
+    /// The name of this node.
+    pub(super) node: Arc<str>,
+    /// What nodes share; none: this one is alone.
+    pub(super) shared: Option<Shared>,
+    pub(super) frame_lanes: FrameLanes,
+    /// Every node is subscribed to everyone's room.
+    everyone: Mutex<Subscribed>,
     pub(super) hub: Hub,
     pub(super) idempotency: Idempotency,
     /// Where backends have put users.
-    pub(super) memberships: UserRooms,
+    pub(super) memberships: Memberships,
     /// Where users may go by themselves.
-    pub(super) grants: UserRooms,
+    pub(super) grants: Grants,
     pub(super) retained: Retained,
     pub(super) collapse: Collapse,
     pub(super) history: History,
@@ -72,13 +89,35 @@ pub(super) struct Inner {
     pub(super) connections_per_user: usize,
 }
 
+/// What several nodes share at their engine, in place of what one that is alone keeps in memory.
+pub(super) struct Shared {
+    pub(super) idempotency: SharedIdempotency,
+    pub(super) retained: SharedRetained,
+    pub(super) changes: RetainedChanges,
+    pub(super) collapse: SharedCollapse,
+    pub(super) collapsing: Collapsing,
+}
+
 impl Delivery {
     /// Delivery on one node.
     pub fn new(deps: Deps<'_>) -> Self {
-        let Deps { limits, retain, collapse, rooms, history, store, max_waiting_bytes, queued, clock, lifecycle } =
+        let Deps { bus, limits, retain, collapse, rooms, history, store, max_waiting_bytes, queued, clock, lifecycle } =
             deps;
+        let engines = bus.cluster().map(Cluster::engines);
+        let shared = engines.map(|engines| Shared {
+            idempotency: SharedIdempotency::new(engines.clone(), limits.idempotency_keys, lifecycle.clone()),
+            retained: SharedRetained::new(engines.clone(), retain.max_entries, retain.max_room_bytes),
+            changes: RetainedChanges::default(),
+            collapse: SharedCollapse::new(engines.clone(), collapse.window, collapse.max_keys),
+            collapsing: Collapsing::default(),
+        });
         let inner = Inner {
-            bus: Bus::Solo,
+            node: bus.node(),
+            shared,
+            frame_lanes: FrameLanes::default(),
+            everyone: Mutex::default(),
+            memberships: Memberships::new(limits.memberships, engines),
+            grants: Grants::new(limits.grants, engines),
             hub: Hub::new(max_waiting_bytes),
             retained: Retained::new(retain.max_entries, retain.max_room_bytes),
             collapse: Collapse::new(collapse),
@@ -89,11 +128,10 @@ impl Delivery {
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),
-            memberships: UserRooms::new(limits.memberships),
-            grants: UserRooms::new(limits.grants),
             clock,
             lifecycle: lifecycle.clone(),
             connections_per_user: limits.connections_per_user as usize,
+            bus,
         };
         let delivery = Self { inner: Arc::new(inner) };
         if let Some(store) = delivery.store() {
@@ -107,6 +145,49 @@ impl Delivery {
         lifecycle.spawn_vital("queue bound", delivery.clone().bound_queues(queued));
         lifecycle.spawn_vital("sweeper", delivery.clone().sweep_loop());
         delivery
+    }
+
+    /// Joins the other nodes, if there are any: from then on their frames come.
+    pub async fn join_nodes(&self) -> Result<(), StartError> {
+        let Some(cluster) = self.cluster() else {
+            return Ok(());
+        };
+        let everyone = cluster.want(vec![RoomName::everyone()]);
+        *self.inner.everyone.lock() = everyone;
+        let node = Arc::new(Receiver(Arc::downgrade(&self.inner)));
+        let node: Arc<dyn crate::cluster::Node> = node;
+        cluster.start(&node, &self.inner.lifecycle).await?;
+        self.read_collapsing().await;
+        Ok(())
+    }
+
+    /// Leaves the other nodes, after the devices: they wait for this one no longer.
+    pub async fn leave_nodes(&self) {
+        if let Some(cluster) = self.cluster() {
+            cluster.leave().await;
+        }
+    }
+
+    /// For how long this node has not heard all that is published to its rooms. `None`: it does, or is alone.
+    pub fn unready_for(&self) -> Option<Duration> {
+        self.cluster()?.unready_for()
+    }
+
+    /// What this node does when all that is published to its rooms comes again.
+    pub(super) async fn catch_up_with_engine(&self, shard: usize, is_same_data: bool) {
+        self.reconcile_memberships(shard, is_same_data).await;
+        self.read_collapsing().await;
+        self.send_owed().await;
+    }
+
+    /// The other nodes and what is shared with them, if there may be any.
+    pub(super) fn others(&self) -> Option<(&Cluster, &Shared)> {
+        self.inner.bus.cluster().zip(self.inner.shared.as_ref())
+    }
+
+    /// What is shared with other nodes. An error: this node is alone.
+    pub(super) fn shared(&self) -> Result<&Shared, BusError> {
+        self.inner.shared.as_ref().ok_or(BusError::Away)
     }
 
     /// What outlives the process; none: nothing does.

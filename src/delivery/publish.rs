@@ -9,6 +9,7 @@ use super::{
     collapse_windows::Topic,
     execute::publish_to_nobody,
 };
+use crate::cluster::BusError;
 use crate::hub::{RoomGuard, TryLock};
 use crate::message::{Emit, MessageId, Receipt, RoomName, UserId};
 use crate::state::{Claim, Claimed, KeyReused};
@@ -20,7 +21,11 @@ impl Delivery {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let caller = caller.clone();
-        let accepted = Accepted { caller, emit, message_id: MessageId::at(now), number, time: now, received };
+        let accepted =
+            Accepted { caller, emit, message_id: MessageId::at(now), number, time: now, received, change: 0 };
+        if let Some(nodes) = self.others() {
+            return self.publish_across(nodes, accepted, key);
+        }
         match key {
             None => self.route(accepted, None),
             Some(key) => self.dedupe(accepted, key),
@@ -28,8 +33,12 @@ impl Delivery {
     }
 
     /// Whether the key was used for another emit to this audience.
-    pub fn is_reused(&self, emit: &Emit, key: &IdempotencyKey) -> bool {
-        self.inner.idempotency.is_reused(&key.scope(&emit.audience), key.request_hash())
+    pub async fn is_reused(&self, emit: &Emit, key: &IdempotencyKey) -> Result<bool, BusError> {
+        let (scope, request_hash) = (key.scope(&emit.audience), key.request_hash());
+        match self.shared() {
+            Err(_) => Ok(self.inner.idempotency.is_reused(&scope, request_hash)),
+            Ok(shared) => shared.idempotency.is_reused(&scope, request_hash).await,
+        }
     }
 
     /// Runs the first emit under a key, and answers the others with its receipt.
@@ -65,7 +74,7 @@ impl Delivery {
 
     /// Publishes by this call if nothing is to be waited for.
     pub(super) fn publish_accepted(&self, accepted: Accepted, claim: Option<Claim>) -> Publishing {
-        match self.inner.bus.publish(|| self.publish_now(accepted)) {
+        match self.publish_now(accepted) {
             Ok(published) => Publishing::Done(settled(published, claim)),
             Err(accepted) => {
                 let delivery = self.clone();
@@ -76,7 +85,7 @@ impl Delivery {
     }
 
     /// Publishes an emit, unless the room is locked or large, or earlier emits are to be sent first: then it is returned.
-    fn publish_now(&self, accepted: Accepted) -> Result<Published, Box<Accepted>> {
+    pub(super) fn publish_now(&self, accepted: Accepted) -> Result<Published, Box<Accepted>> {
         let room = accepted.room();
         let guard = if self.overtakes(&accepted) {
             TryLock::Busy
@@ -95,7 +104,7 @@ impl Delivery {
     }
 
     /// Publishes an emit once the room can be locked, after those that were deferred and came before it.
-    async fn publish_in_order(&self, accepted: Accepted) -> Published {
+    pub(super) async fn publish_in_order(&self, accepted: Accepted) -> Published {
         let room = accepted.room().clone();
         let overtakes = self.overtakes(&accepted);
         let guard = if overtakes || self.keeps(&accepted) {
@@ -130,7 +139,7 @@ impl Delivery {
     }
 
     /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.
-    pub fn check_capacity(&self, emit: &Emit, users: &[UserId]) -> Result<(), EmitError> {
+    pub async fn check_capacity(&self, emit: &Emit, users: &[UserId]) -> Result<(), EmitError> {
         if emit.collapse_key.is_some() {
             self.inner.collapse.has_room_for(users.len())?;
         }
@@ -138,7 +147,14 @@ impl Delivery {
             return Ok(());
         }
         let rooms: Vec<_> = users.iter().map(RoomName::of_user).collect();
-        self.can_retain(&rooms, emit)
+        match self.shared() {
+            Err(_) => self.can_retain(&rooms, emit),
+            Ok(shared) => {
+                let rooms: Vec<_> = rooms.iter().collect();
+                let (event, payload, except) = (&emit.event, &emit.payload, &emit.except.users);
+                Ok(shared.retained.can_retain(&rooms, event, payload, except).await??)
+            }
+        }
     }
 
     pub(super) fn can_retain<'a>(
@@ -150,6 +166,6 @@ impl Delivery {
     }
 }
 
-fn duplicate(first: Receipt) -> Receipt {
+pub(super) fn duplicate(first: Receipt) -> Receipt {
     Receipt { duplicate: true, ..first }
 }

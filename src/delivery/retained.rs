@@ -1,29 +1,172 @@
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::Delivery;
+use crate::cluster::BusError;
 use crate::hub::{Frame, Member, RoomGuard};
-use crate::message::{EventName, RoomName};
+use crate::message::{ConnectionId, EventName, Exceptions, RoomName, UserId};
 use crate::state::RetainedValue;
 
+/// The values of a room, and the number of its last change; none: they cannot be read now.
+pub(super) type RetainedRead = Option<(u64, Vec<(EventName, RetainedValue)>)>;
+
+/// Keeps a room's values and its frames together among several nodes. A connection that joins reads the values first, and frames with changes
+/// may come before and after that.
+#[derive(Default)]
+pub(super) struct RetainedChanges {
+    rooms: Mutex<HashMap<RoomName, Changes>>,
+    /// Connections that joined while the values could not be read.
+    owed: Mutex<Vec<(Weak<Member>, RoomName)>>,
+}
+
+struct Changes {
+    /// The last change that was executed here.
+    last: u64,
+    /// Connections that have read the values up to a change.
+    read: Vec<(ConnectionId, UserId, u64)>,
+    touched: Instant,
+}
+
+/// Frames that are older are not executed, so what they would meet can be forgotten. More than two of the longest deadlines.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+impl RetainedChanges {
+    /// Notes a change that is executed with the room locked, and returns the connections that have read it before.
+    fn executed(&self, room: &RoomName, number: u64) -> Vec<(ConnectionId, UserId)> {
+        let mut rooms = self.rooms.lock();
+        let new = || Changes { last: 0, read: Vec::new(), touched: Instant::now() };
+        let changes = rooms.entry(room.clone()).or_insert_with(new);
+        changes.last = changes.last.max(number);
+        changes.touched = Instant::now();
+        let has_read = |(id, user, read): &(ConnectionId, UserId, u64)| (*read >= number).then(|| (*id, user.clone()));
+        changes.read.iter().filter_map(has_read).collect()
+    }
+
+    fn last(&self, room: &RoomName) -> u64 {
+        self.rooms.lock().get(room).map_or(0, |changes| changes.last)
+    }
+
+    fn read(&self, room: &RoomName, member: &Member, number: u64) {
+        if number == 0 {
+            return;
+        }
+        let mut rooms = self.rooms.lock();
+        let new = || Changes { last: 0, read: Vec::new(), touched: Instant::now() };
+        let changes = rooms.entry(room.clone()).or_insert_with(new);
+        changes.read.push((member.id(), member.user().clone(), number));
+        changes.touched = Instant::now();
+    }
+
+    /// Forgets what no frame can meet any more.
+    pub(super) fn sweep(&self) {
+        self.rooms.lock().retain(|_, changes| changes.touched.elapsed() < REMEMBERED);
+        self.owed.lock().retain(|(member, _)| member.strong_count() > 0);
+    }
+}
+
 impl Delivery {
-    /// Sends what is retained in a room to a connection that has just joined it. With the room locked: nothing newer can be on
-    /// its way already, and nothing in between is missed.
-    pub(super) fn send_retained(&self, guard: &RoomGuard<'_>, member: &Arc<Member>) {
-        for (event, value) in self.retained_in(guard.room()) {
+    /// Locks a room for a join, with its values: nothing newer can be on its way already, and nothing in between is missed.
+    pub(super) async fn lock_with_retained<'a>(
+        &'a self,
+        room: &RoomName,
+        mut read: Option<RetainedRead>,
+    ) -> (RoomGuard<'a>, RetainedRead) {
+        let Ok(shared) = self.shared() else {
+            let guard = self.hub().lock_room(room).await;
+            let values = self.inner.retained.of_room(room, self.inner.clock.now());
+            return (guard, Some((0, values)));
+        };
+        loop {
+            let values = match read.take() {
+                Some(values) => values,
+                None => shared.retained.of_room(room).await.ok(),
+            };
+            let guard = self.hub().lock_room(room).await;
+            match values {
+                // A change came meanwhile, which connections that join now would miss.
+                Some((number, _)) if number < shared.changes.last(room) => {}
+                values => return (guard, values),
+            }
+        }
+    }
+
+    /// Notes a change of what a locked room retains. Connections that have it already are excepted; returns how many these are of the audience.
+    pub(super) fn note_change(&self, room: &RoomName, change: u64, except: &mut Exceptions) -> u64 {
+        let Ok(shared) = self.shared() else { return 0 };
+        let have_it = shared.changes.executed(room, change);
+        let counts =
+            |(id, user): &&(ConnectionId, UserId)| !except.users.contains(user) && !except.connections.contains(id);
+        let given = have_it.iter().filter(counts).count() as u64;
+        except.connections.extend(have_it.into_iter().map(|(id, _)| id));
+        given
+    }
+
+    /// Reads the values of rooms that a connection is about to join, all at one time.
+    pub(super) async fn read_retained(
+        &self,
+        rooms: impl Iterator<Item = &RoomName>,
+    ) -> HashMap<RoomName, RetainedRead> {
+        let Ok(shared) = self.shared() else {
+            return HashMap::new();
+        };
+        let read = async |room: RoomName| {
+            let values = shared.retained.of_room(&room).await.ok();
+            (room, values)
+        };
+        futures_util::future::join_all(rooms.cloned().map(read)).await.into_iter().collect()
+    }
+
+    /// Sends what is retained in a locked room to a connection that has just joined it.
+    pub(super) fn send_retained(&self, guard: &RoomGuard<'_>, member: &Arc<Member>, read: RetainedRead) {
+        let Some((number, values)) = read else {
+            if let Ok(shared) = self.shared() {
+                shared.changes.owed.lock().push((Arc::downgrade(member), guard.room().clone()));
+            }
+            return;
+        };
+        if let Ok(shared) = self.shared() {
+            shared.changes.read(guard.room(), member, number);
+        }
+        for (event, value) in values {
             if !value.except_users.contains(member.user()) {
                 guard.send(member, Frame::on_join(event, value.payload));
             }
         }
     }
 
+    /// Sends what is retained to the connections that joined while it could not be read.
+    pub(super) async fn send_owed(&self) {
+        let Ok(shared) = self.shared() else { return };
+        let owed = std::mem::take(&mut *shared.changes.owed.lock());
+        for (member, room) in owed {
+            let Some(member) = member.upgrade() else { continue };
+            let (guard, read) = self.lock_with_retained(&room, None).await;
+            if member.is_in(&room) {
+                self.send_retained(&guard, &member, read);
+            }
+        }
+    }
+
     /// The last payload of an event that is retained in a room.
-    pub fn retained(&self, room: &RoomName, event: &str) -> Option<RetainedValue> {
-        self.inner.retained.get(room, event, self.inner.clock.now())
+    pub async fn retained(&self, room: &RoomName, event: &str) -> Result<Option<RetainedValue>, BusError> {
+        match self.shared() {
+            Err(_) => Ok(self.inner.retained.get(room, event, self.inner.clock.now())),
+            Ok(shared) => shared.retained.get(room, event).await,
+        }
     }
 
     /// All that is retained in a room, ordered by event.
-    pub fn retained_in(&self, room: &RoomName) -> Vec<(EventName, RetainedValue)> {
-        self.inner.retained.of_room(room, self.inner.clock.now())
+    pub async fn retained_in(&self, room: &RoomName) -> Result<Vec<(EventName, RetainedValue)>, BusError> {
+        match self.shared() {
+            Err(_) => Ok(self.inner.retained.of_room(room, self.inner.clock.now())),
+            Ok(shared) => Ok(shared.retained.of_room(room).await?.1),
+        }
     }
 
     /// Whether a room's last messages are kept.

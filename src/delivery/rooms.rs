@@ -4,34 +4,30 @@ use super::{
     Delivery,
     log_lane::published_head,
     resumed::{Resumed, Standing},
+    retained::RetainedRead,
     unreadable_logs::FailedReads,
 };
-use crate::cluster::BusError;
+use crate::cluster::{BusError, Frame};
 use crate::hub::{Member, Reason, RoomGuard};
-use crate::message::{Position, RoomName, UserId};
-use crate::state::TooMany;
+use crate::message::{OfNodes, Position, RoomName, UserId};
+use crate::state::PutError;
 use crate::store;
 
 impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
     /// it was there, and has one more reason now, or is gone.
     pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName, reason: Reason) -> bool {
-        self.subscribe([room]).await;
-        let guard = self.hub().lock_room(room).await;
+        if member.add_reason(room, reason) {
+            return false;
+        }
+        let _subscribed = self.inner.bus.subscribe([room]).await;
+        let (guard, retained) = self.lock_with_retained(room, None).await;
         let joined = guard.join(member, reason);
         if joined {
-            self.send_retained(&guard, member);
+            self.send_retained(&guard, member, retained);
             self.send_position(&guard, member);
         }
         joined
-    }
-
-    /// Waits until what is published to these rooms comes to this node. While the bus is away, connections join all the same: the node says
-    /// that it is not ready, and subscribes later.
-    pub(super) async fn subscribe<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomName> + Send) {
-        if let Err(error) = self.inner.bus.subscribe(rooms).await {
-            tracing::debug!(%error, "rooms are joined before they are subscribed");
-        }
     }
 
     /// The same for a connection that has not gone live: it is told later. `replay`: what it has missed there is replayed first. `None`: it
@@ -42,11 +38,12 @@ impl Delivery {
         room: &RoomName,
         reason: Reason,
         replay: bool,
+        retained: Option<RetainedRead>,
     ) -> Option<Standing> {
-        let guard = self.hub().lock_room(room).await;
+        let (guard, retained) = self.lock_with_retained(room, retained).await;
         let joined = if replay { guard.join_replaying(member, reason) } else { guard.join(member, reason) };
         joined.then(|| {
-            self.send_retained(&guard, member);
+            self.send_retained(&guard, member, retained);
             self.standing(&guard)
         })
     }
@@ -123,14 +120,13 @@ impl Delivery {
         user: &UserId,
         room: &RoomName,
         ttl: Duration,
-    ) -> Result<usize, TooMany> {
+    ) -> Result<OfNodes<usize>, PutError> {
         // Noted first: a connection that comes in between sees the note, or is seen here.
-        self.inner.memberships.put(caller, user, room, ttl)?;
-        let mut joined = 0;
-        for member in self.hub().of_user(user) {
-            joined += usize::from(self.join_as_member(&member, room).await);
+        self.inner.memberships.put(caller, user, room, ttl).await?;
+        if self.is_alone() {
+            return Ok(OfNodes::of_one(self.join_here(user, room, ttl).await));
         }
-        Ok(joined)
+        Ok(self.count(Frame::Join(user.clone(), room.clone(), ttl)).await?)
     }
 
     /// Puts a user's connections into a room again, which `JoinRoom` joined while an earlier one ended.
@@ -141,18 +137,21 @@ impl Delivery {
     }
 
     /// These rooms and those that backends put the user into, each once.
-    pub fn rooms_of(&self, user: &UserId, rooms: &[RoomName]) -> Vec<RoomName> {
+    pub async fn rooms_of(&self, user: &UserId, rooms: &[RoomName]) -> Vec<RoomName> {
         let mut all = rooms.to_vec();
-        let put = self.inner.memberships.rooms(user);
+        let put = self.inner.memberships.load(user).await;
         all.extend(put.into_iter().filter(|room| !rooms.contains(room)));
         all
     }
 
     /// Ends what [`Delivery::join_user`] began, now and for connections to come. Says how many connections left: those that are in the room
     /// for another reason stay.
-    pub async fn leave_user(&self, user: &UserId, room: &RoomName) -> Result<usize, BusError> {
-        self.inner.memberships.take(user, room);
-        let left = self.inner.bus.ask(|| self.leave_now(user, room, Reason::Backend)).await?;
+    pub async fn leave_user(&self, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, BusError> {
+        self.inner.memberships.take(user, room).await?;
+        if !self.is_alone() {
+            return self.count(Frame::Leave(user.clone(), room.clone())).await;
+        }
+        let left = OfNodes::of_one(self.leave_here(user, room));
         // A JoinRoom in between saw its connections in the room still.
         if self.inner.memberships.has(user, room) {
             self.join_again(user, room).await;
@@ -160,27 +159,21 @@ impl Delivery {
         Ok(left)
     }
 
-    /// Gives a user the right to join a room, for an API key and for `ttl`.
-    pub fn allow_user(&self, caller: &Arc<str>, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
-        self.inner.grants.put(caller, user, room, ttl)
-    }
-
-    /// Whether a backend has given a user the right to join a room.
-    pub fn is_allowed(&self, user: &UserId, room: &RoomName) -> bool {
-        self.inner.grants.has(user, room)
-    }
-
     /// Takes the right to join a room back, and the user's connections out of it that joined by an event and have no other reason to be
     /// there. Says how many connections left.
-    pub async fn forbid_user(&self, user: &UserId, room: &RoomName) -> Result<usize, BusError> {
-        self.inner.grants.take(user, room);
-        self.inner.bus.ask(|| self.forbid_now(user, room)).await
+    pub async fn forbid_user(&self, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, BusError> {
+        self.inner.grants.take(user, room).await?;
+        if self.is_alone() {
+            return Ok(OfNodes::of_one(self.forbid_here(user, room)));
+        }
+        self.count(Frame::Forbid(user.clone(), room.clone())).await
     }
 
-    fn forbid_now(&self, user: &UserId, room: &RoomName) -> usize {
+    /// The same of this node's connections.
+    pub(super) fn forbid_here(&self, user: &UserId, room: &RoomName) -> usize {
         let members = self.hub().of_user(user);
         // Stops when a concurrent AllowRoom grants the right again: connections that have joined since stay.
-        let members = members.iter().take_while(|_| !self.is_allowed(user, room));
+        let members = members.iter().take_while(|_| !self.inner.grants.has_here(user, room));
         members.filter(|member| self.hub().leave(member, room, Reason::Device)).count()
     }
 

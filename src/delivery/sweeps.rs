@@ -35,11 +35,22 @@ impl Delivery {
             swept = next;
             yield_now().await;
         }
-        // A user who has used the right to join a room stays: what has ended is the right.
-        while !self.inner.grants.sweep().is_empty() {
+        while self.inner.grants.sweep().await {
             yield_now().await;
         }
         self.sweep_memberships().await;
+        self.sweep_shared().await;
+    }
+
+    /// Forgets what has ended at the engines. Each node does, in steps that are short.
+    async fn sweep_shared(&self) {
+        let Ok(shared) = self.shared() else { return };
+        shared.changes.sweep();
+        shared.collapsing.sweep();
+        while matches!(shared.idempotency.sweep().await, Ok(true)) {}
+        while matches!(shared.retained.sweep().await, Ok(true)) {}
+        while matches!(shared.collapse.sweep().await, Ok(true)) {}
+        self.inner.memberships.sweep_shared().await;
     }
 
     async fn sweep_memberships(&self) {

@@ -1,5 +1,5 @@
-use crate::command::{ConnectionInfo, Error, ListedMessage};
-use crate::message::{self, Page, Transport};
+use crate::command::{Error, ListedMessage};
+use crate::message::{self, ConnectionInfo, Page, Transport};
 use crate::proto::v1::{self, EmitResult, Receipt, StoredMessage, UserSummary, emit_result, stored_message};
 
 use super::{acks::AckRoom, status::emit_error_of};
@@ -53,7 +53,7 @@ pub(super) fn connection(info: ConnectionInfo) -> v1::Connection {
     };
     v1::Connection {
         id: info.id.to_string(),
-        node: info.node.to_owned(),
+        node: info.node.to_string(),
         transport: transport.into(),
         rooms: info.rooms.iter().map(ToString::to_string).collect(),
         connected_at: Some(prost_types::Timestamp {

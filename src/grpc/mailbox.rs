@@ -35,7 +35,7 @@ impl Mailbox for Service {
         let room = fields.take("room", RoomName::new(&request.get_ref().room));
         let event = fields.take("event", EventName::new(&request.get_ref().event));
         let (room, event) = fields.finish(room.zip(event))?;
-        let payload = match self.0.get_retained(&caller, &room, &event)? {
+        let payload = match self.0.get_retained(&caller, &room, &event).await? {
             Payload::None => None,
             Payload::Json(raw) => Some(Retained::Json(raw.get().to_owned())),
             Payload::Binary(bytes) => Some(Retained::Binary(bytes)),

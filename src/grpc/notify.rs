@@ -15,7 +15,7 @@ use super::{
 };
 use crate::command::{Commands, DisconnectUser, EmitRequest, EmitToUsers, Error};
 use crate::lifecycle::Lifecycle;
-use crate::message::{Audience, ConnectionId, RoomName, UserId};
+use crate::message::{Audience, ConnectionId, OfNodes, RoomName, UserId};
 use crate::proto::v1::{
     BroadcastRequest, BroadcastResponse, DisconnectUserRequest, DisconnectUserResponse, EmitBatchRequest,
     EmitBatchResponse, EmitStreamRequest, EmitStreamResponse, EmitToRoomRequest, EmitToRoomResponse, EmitToUserRequest,
@@ -74,7 +74,7 @@ impl Notify for Service {
         let (caller, received, audited) = (caller(&request)?, received(&request), Audited::set(&request));
         let command = decode_emit_to_users(request.into_inner(), received)?;
         let receipts = self.commands.emit_to_users(&caller, command).await.inspect_err(audited)?;
-        let mut total = Receipt { nodes: 1, ..Receipt::default() };
+        let mut total = Receipt::default();
         let mut each = Vec::with_capacity(receipts.len());
         let mut room = AckRoom::new();
         for (user, receipt) in receipts {
@@ -83,6 +83,8 @@ impl Notify for Service {
             total.enqueued += receipt.enqueued;
             total.dropped += receipt.dropped;
             total.replied += receipt.replied;
+            total.nodes = total.nodes.max(receipt.nodes);
+            total.partial |= receipt.partial;
             each.push(UserReceipt { user_id: user.to_string(), receipt: Some(receipt) });
         }
         total.duplicate = each.iter().all(|each| each.receipt.as_ref().is_some_and(|receipt| receipt.duplicate));
@@ -149,7 +151,8 @@ impl Notify for Service {
         let (caller, audited) = (caller(&request)?, Audited::set(&request));
         let command = decode_disconnect_user(request.into_inner())?;
         let disconnected = self.commands.disconnect_user(&caller, command).await.inspect_err(audited)?;
-        Ok(Response::new(DisconnectUserResponse { disconnected: disconnected as u64, nodes: 1, partial: false }))
+        let OfNodes { answer, nodes, partial } = disconnected;
+        Ok(Response::new(DisconnectUserResponse { disconnected: answer as u64, nodes, partial }))
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     guard::caller,
 };
 use crate::command::Commands;
+use crate::message::{self, OfNodes, Stats};
 use crate::proto::v1::{
     GetStatsRequest, GetStatsResponse, GetUserRequest, GetUserResponse, GetUsersRequest, GetUsersResponse,
     ListUsersRequest, ListUsersResponse, NodeStats, presence_server::Presence,
@@ -24,9 +25,9 @@ impl Presence for Service {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
         let caller = caller(&request)?;
         let user = decode::user(&request.get_ref().user_id)?;
-        let connections = self.0.get_user(&caller, &user).await?;
-        let connections: Vec<_> = connections.into_iter().map(encode::connection).collect();
-        Ok(Response::new(GetUserResponse { online: !connections.is_empty(), connections }))
+        let OfNodes { answer, partial, .. } = self.0.get_user(&caller, &user).await?;
+        let connections: Vec<_> = answer.into_iter().map(encode::connection).collect();
+        Ok(Response::new(GetUserResponse { online: !connections.is_empty(), connections, partial }))
     }
 
     async fn get_users(&self, request: Request<GetUsersRequest>) -> Result<Response<GetUsersResponse>, Status> {
@@ -34,8 +35,9 @@ impl Presence for Service {
         let mut fields = Fields::default();
         let users = decode::users(&mut fields, &request.get_ref().user_ids);
         let users = fields.finish(Some(users))?;
-        let users = self.0.get_users(&caller, users).await?;
-        Ok(Response::new(GetUsersResponse { users: users.into_iter().map(encode::user_summary).collect() }))
+        let OfNodes { answer, partial, .. } = self.0.get_users(&caller, users).await?;
+        let users = answer.into_iter().map(encode::user_summary).collect();
+        Ok(Response::new(GetUsersResponse { users, partial }))
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
@@ -44,16 +46,22 @@ impl Presence for Service {
         let mut fields = Fields::default();
         let page = decode::page(&mut fields, *page_size, page_token);
         let (size, after) = fields.finish(page)?;
-        let page = self.0.list_users(&caller, after, size).await?;
+        let OfNodes { answer: page, partial, .. } = self.0.list_users(&caller, after, size).await?;
         let next_page_token = encode::next_page_token(&page);
         let users = page.items.into_iter().map(encode::user_summary).collect();
-        Ok(Response::new(ListUsersResponse { users, next_page_token }))
+        Ok(Response::new(ListUsersResponse { users, next_page_token, partial }))
     }
 
     async fn get_stats(&self, request: Request<GetStatsRequest>) -> Result<Response<GetStatsResponse>, Status> {
-        let stats = self.0.get_stats(&*caller(&request)?).await?;
-        let (users, connections, rooms) = (stats.users as u64, stats.connections as u64, stats.rooms as u64);
-        let node = NodeStats { node: stats.node.to_owned(), users, connections, rooms };
-        Ok(Response::new(GetStatsResponse { users, connections, rooms, nodes: vec![node] }))
+        let OfNodes { answer, partial, .. } = self.0.get_stats(&*caller(&request)?).await?;
+        let Stats { users, connections, rooms, nodes } = answer;
+        let node = |stats: message::NodeStats| NodeStats {
+            node: stats.node.to_string(),
+            users: stats.users,
+            connections: stats.connections,
+            rooms: stats.rooms,
+        };
+        let nodes = nodes.into_iter().map(node).collect();
+        Ok(Response::new(GetStatsResponse { users, connections, rooms, nodes, partial }))
     }
 }

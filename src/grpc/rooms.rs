@@ -6,7 +6,7 @@ use super::{
     guard::caller,
 };
 use crate::command::{Commands, Error, JoinRoom};
-use crate::message::{RoomName, UserId};
+use crate::message::{OfNodes, RoomName, UserId};
 use crate::proto::v1::{
     AllowRoomRequest, AllowRoomResponse, ForbidRoomRequest, ForbidRoomResponse, GetRoomRequest, GetRoomResponse,
     JoinRoomRequest, JoinRoomResponse, LeaveRoomRequest, LeaveRoomResponse, ListRoomsRequest, ListRoomsResponse,
@@ -27,8 +27,8 @@ impl Rooms for Service {
         let caller = caller(&request)?;
         let JoinRoomRequest { room, user_id, ttl } = request.get_ref();
         let command = decode_join_room(user_id, room, ttl.as_ref())?;
-        let joined = self.0.join_room(&caller, &command).await?;
-        Ok(Response::new(JoinRoomResponse { joined: joined as u64 }))
+        let OfNodes { answer, partial, .. } = self.0.join_room(&caller, &command).await?;
+        Ok(Response::new(JoinRoomResponse { joined: answer as u64, partial }))
     }
 
     async fn leave_room(&self, request: Request<LeaveRoomRequest>) -> Result<Response<LeaveRoomResponse>, Status> {
@@ -37,14 +37,14 @@ impl Rooms for Service {
         let mut fields = Fields::default();
         let user_and_room = decode::user_and_room(&mut fields, user_id, room);
         let (user, room) = fields.finish(user_and_room)?;
-        let left = self.0.leave_room(&caller, &user, &room).await?;
-        Ok(Response::new(LeaveRoomResponse { left: left as u64 }))
+        let OfNodes { answer, partial, .. } = self.0.leave_room(&caller, &user, &room).await?;
+        Ok(Response::new(LeaveRoomResponse { left: answer as u64, partial }))
     }
 
     async fn allow_room(&self, request: Request<AllowRoomRequest>) -> Result<Response<AllowRoomResponse>, Status> {
         let caller = caller(&request)?;
         let AllowRoomRequest { room, user_id, ttl } = request.get_ref();
-        self.0.allow_room(&caller, &decode_join_room(user_id, room, ttl.as_ref())?)?;
+        self.0.allow_room(&caller, &decode_join_room(user_id, room, ttl.as_ref())?).await?;
         Ok(Response::new(AllowRoomResponse {}))
     }
 
@@ -54,8 +54,8 @@ impl Rooms for Service {
         let mut fields = Fields::default();
         let user_and_room = decode::user_and_room(&mut fields, user_id, room);
         let (user, room) = fields.finish(user_and_room)?;
-        let left = self.0.forbid_room(&caller, &user, &room).await?;
-        Ok(Response::new(ForbidRoomResponse { left: left as u64 }))
+        let OfNodes { answer, partial, .. } = self.0.forbid_room(&caller, &user, &room).await?;
+        Ok(Response::new(ForbidRoomResponse { left: answer as u64, partial }))
     }
 
     async fn list_rooms(&self, request: Request<ListRoomsRequest>) -> Result<Response<ListRoomsResponse>, Status> {
@@ -64,14 +64,14 @@ impl Rooms for Service {
         let mut fields = Fields::default();
         let page = decode::page(&mut fields, *page_size, page_token);
         let (size, after) = fields.finish(page)?;
-        let page = self.0.list_rooms(&caller, prefix, after, size).await?;
+        let OfNodes { answer: page, partial, .. } = self.0.list_rooms(&caller, prefix, after, size).await?;
         let next_page_token = encode::next_page_token(&page);
         let summary = |(room, connections): (_, usize)| RoomSummary {
             room: ToString::to_string(&room as &RoomName),
             connection_count: connections as u64,
         };
         let rooms = page.items.into_iter().map(summary).collect();
-        Ok(Response::new(ListRoomsResponse { rooms, next_page_token }))
+        Ok(Response::new(ListRoomsResponse { rooms, next_page_token, partial }))
     }
 
     async fn get_room(&self, request: Request<GetRoomRequest>) -> Result<Response<GetRoomResponse>, Status> {
@@ -81,7 +81,7 @@ impl Rooms for Service {
         let room = fields.take("room", RoomName::new(room));
         let page = decode::page(&mut fields, *page_size, page_token);
         let (room, (size, after)) = fields.finish(room.zip(page))?;
-        let found = self.0.get_room(&caller, &room, after, size).await?;
+        let OfNodes { answer: found, partial, .. } = self.0.get_room(&caller, &room, after, size).await?;
         let next_page_token = encode::next_page_token(&found.page);
         let member = |(user, connections): (UserId, usize)| Member {
             user_id: user.to_string(),
@@ -92,6 +92,7 @@ impl Rooms for Service {
             next_page_token,
             user_count: found.users as u64,
             connection_count: found.connections as u64,
+            partial,
         }))
     }
 }

@@ -7,6 +7,8 @@ pub mod console;
 
 use std::net::SocketAddr;
 
+use std::time::Duration;
+
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
@@ -34,10 +36,13 @@ pub struct Deps {
     pub metrics: PrometheusHandle,
 }
 
+/// A node that does not hear the others for so long is not ready.
+const UNREADY_AFTER: Duration = Duration::from_secs(5);
+
 /// What operators' paths are, besides the console's.
 pub const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// `/livez`: the process answers. `/readyz`: it takes devices and calls, and reaches its store; 503 if not. `/metrics`: in the Prometheus text format.
+/// `/livez`: the process answers. `/readyz`: it takes devices and calls, and reaches its store and the engine between the nodes; 503 if not. `/metrics`: in the Prometheus text format.
 pub fn admin_routes(deps: Deps) -> Router {
     Router::new()
         .route("/", get(async || "Bugle, for operators: /livez, /readyz, /metrics\n"))
@@ -52,6 +57,9 @@ async fn readyz(State(deps): State<Deps>) -> (StatusCode, String) {
     match deps.commands.store_status() {
         _ if deps.lifecycle.is_stopping() => unavailable(&"stopping"),
         _ if !deps.lifecycle.is_ready() => unavailable(&"starting"),
+        _ if deps.commands.unready_for().is_some_and(|unready| unready >= UNREADY_AFTER) => {
+            unavailable(&"the engine between the nodes (cluster.redis) cannot be reached")
+        }
         Some(status) if !status.can_write() => unavailable(&status),
         Some(_) | None => (StatusCode::OK, "ok\n".into()),
     }

@@ -62,6 +62,11 @@ impl AckWaiter {
     }
 
     /// The connection, and whose it is.
+    pub fn target(&self) -> &(UserId, ConnectionId) {
+        &self.target
+    }
+
+    /// The same, when nothing is waited for any more.
     pub fn into_target(self) -> (UserId, ConnectionId) {
         self.target
     }

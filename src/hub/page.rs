@@ -19,6 +19,11 @@ impl Hub {
         Page::of(rooms.filter(|(_, connections)| *connections > 0), after, size)
     }
 
+    /// The names of all rooms with a connection. The map is locked in parts meanwhile.
+    pub fn for_each_room(&self, mut see: impl FnMut(&RoomName)) {
+        self.rooms.iter().filter(|room| !room.is_empty()).for_each(|room| see(room.key()));
+    }
+
     /// The users in a room, ordered by id, from the first one after `after`; none if nobody is in it.
     pub fn list_room(&self, name: &RoomName, after: &str, size: usize) -> Option<RoomUsers> {
         let members = self.members(name);

@@ -35,7 +35,7 @@ pub struct Acks {
 }
 
 /// What became of an emit at one connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// Whose connection it is.
     pub user: UserId,

@@ -15,6 +15,16 @@ impl ConnectionId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
+
+    /// The id as bytes, as nodes tell it each other.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Reads what [`ConnectionId::as_bytes`] gave.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self)
+    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -43,6 +53,16 @@ impl MessageId {
         let seconds = u64::try_from(time.as_second()).unwrap_or(0);
         let nanos = u32::try_from(time.subsec_nanosecond()).unwrap_or(0);
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, nanos)))
+    }
+
+    /// The id as bytes, as nodes tell it each other.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Reads what [`MessageId::as_bytes`] gave.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self)
     }
 }
 

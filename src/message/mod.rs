@@ -41,3 +41,6 @@ pub use transport::Transport;
 
 mod fault;
 pub use fault::Fault;
+
+mod presence;
+pub use presence::{ConnectionInfo, NodeStats, OfNodes, Stats};

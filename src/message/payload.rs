@@ -34,6 +34,11 @@ impl Payload {
         }
     }
 
+    /// Whether there is no argument at all.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

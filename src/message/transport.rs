@@ -10,6 +10,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// All that there are. Nodes tell each other a transport by its index here: new ones are added at the end.
+    pub const ALL: [Self; 3] = [Self::SocketIoWebSocket, Self::SocketIoPolling, Self::WebSocket];
+
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

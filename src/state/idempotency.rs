@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::message::{Audience, Receipt};
 
 /// How long a key is remembered.
-const REMEMBERED: Duration = Duration::from_mins(5);
+pub(super) const REMEMBERED: Duration = Duration::from_mins(5);
 /// The acknowledgements in the receipts take up this much together, in bytes; past it the oldest keys go first.
 const MAX_ACK_BYTES: usize = 64 * 1024 * 1024;
 /// Keys that one sweep forgets without giving others a chance to use the map.

@@ -13,3 +13,23 @@ pub use retained::{Retained, RetainedFull, Value as RetainedValue};
 
 mod user_rooms;
 pub use user_rooms::{TooMany, UserRooms};
+
+mod keys;
+
+mod shared_user_rooms;
+pub use shared_user_rooms::{PutError, SharedUserRooms};
+
+mod shared_claim;
+pub use shared_claim::SharedClaim;
+
+mod shared_idempotency;
+pub use shared_idempotency::{SharedClaimed, SharedIdempotency};
+
+mod shared_retained;
+pub use shared_retained::{RetainedPut, SharedRetained};
+
+mod shared_collapse;
+pub use shared_collapse::{DeferredFrame, Offered, SharedCollapse};
+
+#[cfg(test)]
+mod tests;

@@ -190,7 +190,7 @@ impl Value {
     }
 }
 
-fn bytes(event: &EventName, payload: &Payload, except_users: &[UserId]) -> usize {
+pub(super) fn bytes(event: &EventName, payload: &Payload, except_users: &[UserId]) -> usize {
     event.as_str().len() + payload.len() + bytes_of_users(except_users) + ENTRY_BYTES
 }
 

@@ -11,12 +11,12 @@ use super::shares::Shares;
 use crate::message::{RoomName, UserId};
 
 /// The most rooms that are noted of one user at one time: each connection may be in all of them.
-const MAX_PER_USER: usize = 1_000;
+pub(super) const MAX_PER_USER: usize = 1_000;
 
 /// How many one sweep forgets.
 const SWEEP_STEP: usize = 1_000;
 /// How soon the ended ones are swept away.
-const SWEPT_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const SWEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Users and rooms that a backend has put together for some time, for connections that are yet to come, too: those in which the user is,
 /// or those that the user may join.

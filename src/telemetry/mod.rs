@@ -5,6 +5,12 @@ pub use logs::{Config, LogError, LogFiles, LogFormat, is_ours_or_grave, logs, st
 
 pub mod audit;
 
+mod bus;
+pub use bus::{
+    bus_answered, bus_answers_missing, bus_frame, bus_gap, bus_gap_ended, bus_late, bus_refused, bus_rooms,
+    bus_waiting, clock_skew, peers, receipt_partial,
+};
+
 mod daily;
 
 mod handles;
@@ -35,6 +41,8 @@ pub fn start_metrics() -> Result<PrometheusHandle, Error> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(EMIT_SECONDS.into()), &EMIT_SECONDS_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(COMMIT_SECONDS.into()), &COMMIT_SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(bus::SECONDS.into()), &bus::SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(bus::GAP_SECONDS.into()), &bus::GAP_SECONDS_BUCKETS)?
         .install_recorder()?;
     describe();
     Ok(HANDLE.get_or_init(|| handle).clone())
@@ -103,11 +111,12 @@ fn describe() {
     describe_counter!(GRPC_STREAMS_BROKEN, "gRPC streams that had begun well and ended otherwise, by code");
     describe_counter!(AUDIT_DROPPED, "Lines that the audit log lacks, since the disk did not keep up or failed");
     describe_counter!(LOG_LINES_LOST, "Lines that the log files lack, since the disk did not keep up or failed");
+    bus::describe();
     metrics_process::Collector::default().describe();
 }
 
 /// Renders all metrics in the Prometheus text format, with these numbers for the gauges.
-pub fn render(metrics: &PrometheusHandle, connections: usize, users: usize, rooms: usize) -> String {
+pub fn render(metrics: &PrometheusHandle, connections: u64, users: u64, rooms: u64) -> String {
     for (name, value) in [(CONNECTIONS, connections), (USERS, users), (ROOMS, rooms)] {
         #[expect(clippy::cast_precision_loss, reason = "a count of things in memory is far below 2^52")]
         gauge!(name).set(value as f64);

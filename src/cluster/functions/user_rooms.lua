@@ -1,1 +1,92 @@
+-- Entries that belong to a caller and end: a zset has the end of each, and a hash counts those of each caller. A member of the zset is the key
+-- that has the entry, the entry's field there and the caller, with line feeds between them: no name has one.
+
+local function member_of(key, field, caller)
+  return key .. '\n' .. field .. '\n' .. caller
+end
+
+local function add_entry(ends, shares, member, caller, score)
+  if redis.call('ZADD', ends, score, member) == 1 then
+    redis.call('HINCRBY', shares, caller, 1)
+  end
+end
+
+local function remove_entry(ends, shares, member, caller)
+  if redis.call('ZREM', ends, member) == 1 and redis.call('HINCRBY', shares, caller, -1) <= 0 then
+    redis.call('HDEL', shares, caller)
+  end
+end
+
+-- Removes up to `steps` entries that have ended. `drop(key, field, now)` removes what the key has of one. Returns how many ended.
+local function sweep_entries(ends, shares, now, steps, drop)
+  local ended = redis.call('ZRANGEBYSCORE', ends, '-inf', text_of(now), 'LIMIT', 0, steps)
+  for _, member in ipairs(ended) do
+    local key, field, caller = string.match(member, '^([^\n]*)\n([^\n]*)\n(.*)$')
+    remove_entry(ends, shares, member, caller)
+    drop(key, field, now)
+  end
+  return #ended
+end
+
+-- Memberships and grants: a hash of a user has, by room, the end in milliseconds and the caller.
+
+local function drop_user_room(key, room, now)
+  local value = redis.call('HGET', key, room)
+  -- It may have been put again since, by another caller.
+  if value and tonumber(string.match(value, '^%d+')) <= now then
+    redis.call('HDEL', key, room)
+  end
+end
+
+-- Puts a user and a room together. KEYS: the user's hash, the ends, the shares. ARGV: room, time to live in ms, most entries, most of one user,
+-- caller. Returns -1, or how many ms after now the first entry ends if there are too many.
+local function put_user_room(keys, args)
+  local now = now_ms()
+  local room, caller = args[1], args[5]
+  local before = redis.call('HGET', keys[1], room)
+  if not before then
+    local function is_full()
+      return redis.call('ZCARD', keys[2]) >= tonumber(args[3]) or redis.call('HLEN', keys[1]) >= tonumber(args[4])
+    end
+    if is_full() then
+      sweep_entries(keys[2], keys[3], now, 1000, drop_user_room)
+      if is_full() then
+        local first = redis.call('ZRANGE', keys[2], 0, 0, 'WITHSCORES')
+        return first[2] and math.max(0, tonumber(first[2]) - now) or 0
+      end
+    end
+  else
+    local old = string.match(before, ' (.*)$')
+    if old ~= caller then
+      remove_entry(keys[2], keys[3], member_of(keys[1], room, old), old)
+    end
+  end
+  local ends_at = text_of(now + args[2])
+  add_entry(keys[2], keys[3], member_of(keys[1], room, caller), caller, ends_at)
+  redis.call('HSET', keys[1], room, ends_at .. ' ' .. caller)
+  if tonumber(redis.call('PEXPIRETIME', keys[1])) < now + args[2] then
+    redis.call('PEXPIREAT', keys[1], ends_at)
+  end
+  return -1
+end
+
+-- Takes a user and a room apart. KEYS: the user's hash, the ends, the shares. ARGV: room.
+local function take_user_room(keys, args)
+  local before = redis.call('HGET', keys[1], args[1])
+  if before then
+    local caller = string.match(before, ' (.*)$')
+    remove_entry(keys[2], keys[3], member_of(keys[1], args[1], caller), caller)
+    redis.call('HDEL', keys[1], args[1])
+  end
+  return 1
+end
+
+-- Removes some of what has ended. KEYS: the ends, the shares. ARGV: how many at most. Returns how many.
+local function sweep_user_rooms(keys, args)
+  return sweep_entries(keys[1], keys[2], now_ms(), args[1], drop_user_room)
+end
+
+redis.register_function('put_user_room_@', put_user_room)
+redis.register_function('take_user_room_@', take_user_room)
+redis.register_function('sweep_user_rooms_@', sweep_user_rooms)
 

@@ -18,7 +18,8 @@ use self::{
 };
 use super::{Admission, Commands};
 use crate::auth::{Identity, Place, Template};
-use crate::message::{Audience, Emit, Exceptions, Fault, Payload, RoomName};
+use crate::delivery::Granted;
+use crate::message::{Audience, Emit, Exceptions, Fault, Payload, RoomName, UserId};
 
 /// The most rooms that one event is about: several come of a claim or a role that is a list.
 const MAX_ROOMS: usize = 64;
@@ -123,7 +124,7 @@ impl Commands {
     ) -> Result<(), EventRefused> {
         let names = made(rooms.template.rooms(|placeholder| values.texts(placeholder), MAX_ROOMS))?;
         for room in &names {
-            self.allow(admission, values.identity, room, rooms.allowed)?;
+            self.allow(admission, values.identity, room, rooms.allowed).await?;
         }
         let (present, max) = (admission.rooms(), self.rooms_per_connection);
         let more = names.iter().filter(|room| !present.contains(room)).count();
@@ -134,7 +135,7 @@ impl Commands {
         for room in names {
             admission.join(&room).await;
             // A ForbidRoom in between took the right away, but did not see that this connection joined by an event.
-            if let Err(refused) = self.allow(admission, values.identity, &room, rooms.allowed) {
+            if let Err(refused) = self.allow(admission, values.identity, &room, rooms.allowed).await {
                 admission.leave(&room);
                 return Err(refused);
             }
@@ -157,7 +158,7 @@ impl Commands {
             Recipient::Rooms(rooms) => {
                 let names = made(rooms.template.any_rooms(|placeholder| values.texts(placeholder), MAX_ROOMS))?;
                 for room in &names {
-                    self.allow(admission, values.identity, room, rooms.allowed)?;
+                    self.allow(admission, values.identity, room, rooms.allowed).await?;
                 }
                 names.into_iter().map(Audience::of_room).collect()
             }
@@ -197,7 +198,7 @@ impl Commands {
         self.relay_emit(emit).await;
     }
 
-    fn allow(
+    async fn allow(
         &self,
         admission: &Admission,
         identity: &Identity,
@@ -208,21 +209,29 @@ impl Commands {
             AllowedRooms::Any => return Ok(()),
             AllowedRooms::Joined => (admission.is_in(room), "the connection is not in the room"),
             AllowedRooms::Granted => (
-                identity.may_join(room) || self.delivery.is_allowed(&identity.user, room),
+                identity.may_join(room) || self.delivery.is_allowed(&identity.user, room).await,
                 "neither the token nor a backend gives this user the right to the room",
             ),
         };
         if is_allowed { Ok(()) } else { Err(EventRefused::Forbidden(problem)) }
     }
 
+    /// The rooms that a user has the right to join by `AllowRoom`, if any event joins rooms.
+    pub(super) async fn granted(&self, user: &UserId) -> Granted {
+        let joins =
+            |rule: &Rule| matches!(&rule.action, Some(Action::Join(rooms)) if rooms.allowed == AllowedRooms::Granted);
+        if !self.rules.0.values().any(joins) {
+            return Granted::default();
+        }
+        self.delivery.granted(user).await
+    }
+
     /// Whether an event would still let a device with this token into a room that it is in.
-    pub(super) fn may_stay(&self, identity: &Identity, room: &RoomName) -> bool {
+    pub(super) fn may_stay(&self, identity: &Identity, granted: &Granted, room: &RoomName) -> bool {
         self.rules.0.values().filter(|rule| rule.is_for(identity)).any(|rule| match &rule.action {
             Some(Action::Join(rooms)) => {
                 rooms.template.could_make(room, |placeholder| identity.values_of(placeholder), MAX_ROOMS)
-                    && (rooms.allowed == AllowedRooms::Any
-                        || identity.may_join(room)
-                        || self.delivery.is_allowed(&identity.user, room))
+                    && (rooms.allowed == AllowedRooms::Any || identity.may_join(room) || granted.has(room))
             }
             Some(Action::Leave(_) | Action::Relay(..)) | None => false,
         })

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{EmitError, IdempotencyKey, PendingAcks, Publishing};
+use crate::delivery::{BusError, EmitError, IdempotencyKey, PendingAcks, Publishing};
 use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, AudienceKind, Emit, EventName, Invalid, Payload, Receipt};
 use crate::telemetry;
@@ -110,11 +110,16 @@ impl Commands {
     }
 
     /// Whether an event would be sent, as far as can be told before.
-    pub(super) fn check_for(&self, caller: &Caller, emit: &Emit, key: Option<&IdempotencyKey>) -> Result<(), Error> {
+    pub(super) async fn check_for(
+        &self,
+        caller: &Caller,
+        emit: &Emit,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(), Error> {
         caller.may_emit_to(&emit.audience)?;
         self.check(emit)?;
         match key {
-            Some(key) if self.delivery.is_reused(emit, key) => Err(key_reused()),
+            Some(key) if self.delivery.is_reused(emit, key).await? => Err(key_reused()),
             Some(_) | None => Ok(()),
         }
     }
@@ -259,6 +264,15 @@ pub(super) fn refusal(error: EmitError) -> Error {
                 .into(),
             retry_after: STORE_RETRY,
         },
+        EmitError::FirstRuns => Error::Unavailable(
+            "another call with this options.idempotency_key still runs, or was cut off: send this one again for its receipt".into(),
+        ),
+        EmitError::Bus(BusError::Away) => Error::Unavailable(
+            "the engine between the nodes (cluster.redis) cannot be reached: nothing was sent, and it can be sent again".into(),
+        ),
+        EmitError::Bus(error @ (BusError::Unanswered | BusError::Refused)) => Error::Unavailable(format!(
+            "{error}: this emit may have been sent. Send it again, with the same options.idempotency_key to have it once"
+        )),
         EmitError::CollapseFull { retry_after } => Error::ResourceExhausted {
             message: "more keys than collapse.max_keys, or more than 64 MiB of emits, are collapsed at one time".into(),
             retry_after,

@@ -7,7 +7,7 @@ use crate::message::RoomName;
 /// duplicates or wait. Emits to different rooms do not wait for each other.
 ///
 /// An emit begins when all earlier ones to its room are finished. Stored ones need not wait for each other: they keep their order in the
-/// room's log lane, and are written together.
+/// room's log lane, and are written together. Nor need plain ones that have their place in the room's channel, among several nodes.
 pub(super) struct Sequencer<E> {
     rooms: HashMap<RoomName, RoomSequence<E>>,
 }
@@ -16,6 +16,7 @@ pub(super) struct Sequencer<E> {
 struct RoomSequence<E> {
     /// Emits that have begun and are not finished, by their place.
     in_lane: usize,
+    in_channel: usize,
     unplaced: usize,
     waiting: VecDeque<E>,
 }
@@ -50,7 +51,7 @@ impl<E: Sequenced> Sequencer<E> {
 
     /// Notes that an emit that was returned has begun and is not finished.
     pub(super) fn began(&mut self, room: RoomName, place: Place) {
-        let new = || RoomSequence { in_lane: 0, unplaced: 0, waiting: VecDeque::new() };
+        let new = || RoomSequence { in_lane: 0, in_channel: 0, unplaced: 0, waiting: VecDeque::new() };
         *self.rooms.entry(room).or_insert_with(new).count(place) += 1;
     }
 
@@ -75,7 +76,7 @@ impl<E: Sequenced> Sequencer<E> {
                 None
             }
             None => {
-                if sequence.in_lane + sequence.unplaced == 0 {
+                if sequence.in_lane + sequence.in_channel + sequence.unplaced == 0 {
                     entry.remove();
                 }
                 None
@@ -96,12 +97,14 @@ impl<E: Sequenced> RoomSequence<E> {
     }
 
     fn may_begin(&self, emit: &E) -> bool {
-        self.unplaced == 0 && (self.in_lane == 0 || emit.is_stored())
+        let (in_lane, in_channel) = (self.in_lane > 0, self.in_channel > 0);
+        self.unplaced == 0 && if emit.is_stored() { !in_channel } else { !in_lane }
     }
 
     fn count(&mut self, place: Place) -> &mut usize {
         match place {
             Place::Lane => &mut self.in_lane,
+            Place::Channel => &mut self.in_channel,
             Place::Unplaced => &mut self.unplaced,
         }
     }

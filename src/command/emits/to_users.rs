@@ -27,7 +27,7 @@ impl Commands {
         for user in &users {
             request.emit.audience = Audience::user(user);
             let audience = &request.emit.audience;
-            let checked = self.check_for(caller, &request.emit, key.as_ref());
+            let checked = self.check_for(caller, &request.emit, key.as_ref()).await;
             checked.inspect_err(|error| audit_refusal(&caller.name, Some(audience), Some(&event), error))?;
         }
         let audit_whole = |error: &Error| {
@@ -40,7 +40,8 @@ impl Commands {
                 ..Default::default()
             });
         };
-        self.delivery.check_capacity(&request.emit, &users).map_err(refusal).inspect_err(audit_whole)?;
+        let capacity = self.delivery.check_capacity(&request.emit, &users).await;
+        capacity.map_err(refusal).inspect_err(audit_whole)?;
         self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX)).inspect_err(audit_whole)?;
         request.emit.alone = false;
         request.emit.ack = request.emit.ack.map(|ack| ack.one_of(users.len()).into());

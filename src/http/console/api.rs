@@ -56,15 +56,15 @@ pub(super) async fn disconnect(
     });
     let user = user.map_err(|refused: ApiError| refused.audited(Some(&caller), "console/disconnect"))?;
     let command = DisconnectUser { user, reason: String::new(), except: Vec::new() };
-    let disconnected = console.commands.disconnect_user(&caller, command).await?;
+    let disconnected = console.commands.disconnect_user(&caller, command).await?.answer;
     Ok(Json(Disconnected { disconnected }))
 }
 
 #[derive(Serialize)]
 pub(super) struct StatsBody {
-    users: usize,
-    connections: usize,
-    rooms: usize,
+    users: u64,
+    connections: u64,
+    rooms: u64,
 }
 
 /// `GET stats`: how many there are.
@@ -73,7 +73,7 @@ pub(super) async fn stats(
     Extension(caller): Extension<Arc<Caller>>,
 ) -> Answer<StatsBody> {
     let stats = console.commands.get_stats(&caller).await;
-    let stats = stats.map_err(|error| ApiError::from(error).audited(Some(&caller), "console/stats"))?;
+    let stats = stats.map_err(|error| ApiError::from(error).audited(Some(&caller), "console/stats"))?.answer;
     Ok(Json(StatsBody { users: stats.users, connections: stats.connections, rooms: stats.rooms }))
 }
 

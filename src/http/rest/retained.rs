@@ -36,7 +36,7 @@ pub(super) async fn one(
     let (Ok(Path(event)), Ok(Query(InRoom { room }))) = (event, query) else {
         return malformed("name one event, and one room at most, both in UTF-8");
     };
-    match commands.device_retained(token(&headers), room.as_deref(), &event) {
+    match commands.device_retained(token(&headers), room.as_deref(), &event).await {
         Ok(Payload::Json(raw)) => fresh("application/json", raw.get().to_owned().into_bytes()),
         Ok(Payload::Binary(bytes)) => fresh("application/octet-stream", bytes.into()),
         Ok(Payload::None) => fresh("application/json", b"null".into()),
@@ -45,7 +45,7 @@ pub(super) async fn one(
 }
 
 pub(super) async fn all(State(commands): State<Commands>, headers: HeaderMap) -> Response {
-    let values = match commands.device_retained_all(token(&headers)) {
+    let values = match commands.device_retained_all(token(&headers)).await {
         Ok(values) => values,
         Err(refused) => return refuse(&refused),
     };

@@ -1,0 +1,238 @@
+//! Frames as bytes, and back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::frame::Frame;
+use crate::message::{
+    AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, MessageId, Payload, RoomName, UserId,
+};
+use crate::proto::bus::v1::{self, emit, frame::Body};
+
+/// Writes a frame behind what is there.
+pub(super) fn encode(frame: &Frame, sent_at_ms: i64, bytes: &mut Vec<u8>) {
+    let frame = v1::Frame { sent_at_ms, body: Some(body(frame)) };
+    bytes.reserve(frame.encoded_len());
+    // A vector has room.
+    let _ = frame.encode(bytes);
+}
+
+/// Reads a frame, and when it was sent. `None`: it is not one of this version.
+pub(super) fn decode(bytes: Bytes) -> Option<(Frame, i64)> {
+    let v1::Frame { sent_at_ms, body } = v1::Frame::decode(bytes).ok()?;
+    Some((frame(body?)?, sent_at_ms))
+}
+
+fn body(frame: &Frame) -> Body {
+    match frame {
+        Frame::Emit(id, emit) => Body::Emit(encode_emit(*id, emit)),
+        Frame::Disconnect { user, reason, except } => Body::Disconnect(v1::Disconnect {
+            user: user.to_string(),
+            reason: reason.to_string(),
+            except_connections: except.iter().map(connection).collect(),
+        }),
+        Frame::Join(user, room, ttl) => Body::Join(v1::RoomChange {
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            ..change(user, room)
+        }),
+        Frame::Leave(user, room) => Body::Leave(change(user, room)),
+        Frame::Forbid(user, room) => Body::Forbid(change(user, room)),
+        Frame::CountUser(user) => Body::CountUser(user.to_string()),
+        Frame::GetUser(user) => Body::GetUser(user.to_string()),
+        Frame::GetRoom(room, after, size) => {
+            Body::GetRoom(v1::GetRoom { room: room.to_string(), after: after.clone(), size: count32(*size) })
+        }
+        Frame::ListUsers(after, size) => {
+            Body::ListUsers(v1::List { prefix: String::new(), after: after.clone(), size: count32(*size) })
+        }
+        Frame::ListRooms(prefix, after, size) => {
+            Body::ListRooms(v1::List { prefix: prefix.clone(), after: after.clone(), size: count32(*size) })
+        }
+        Frame::Stats => Body::Stats(v1::Stats {}),
+        Frame::Collapses(event) => Body::Collapses(event.to_string()),
+    }
+}
+
+fn frame(body: Body) -> Option<Frame> {
+    Some(match body {
+        Body::Emit(emit) => {
+            let (id, emit) = decode_emit(emit)?;
+            Frame::Emit(id, Box::new(emit))
+        }
+        Body::Disconnect(v1::Disconnect { user, reason, except_connections }) => Frame::Disconnect {
+            user: UserId::new(&user).ok()?,
+            reason: reason.into(),
+            except: connections(&except_connections)?,
+        },
+        Body::Join(change) => {
+            let (user, room) = changed(&change)?;
+            Frame::Join(user, room, Duration::from_millis(change.ttl_ms))
+        }
+        Body::Leave(change) => changed(&change).map(|(user, room)| Frame::Leave(user, room))?,
+        Body::Forbid(change) => changed(&change).map(|(user, room)| Frame::Forbid(user, room))?,
+        Body::CountUser(user) => Frame::CountUser(UserId::new(&user).ok()?),
+        Body::GetUser(user) => Frame::GetUser(UserId::new(&user).ok()?),
+        Body::GetRoom(v1::GetRoom { room, after, size }) => {
+            Frame::GetRoom(RoomName::new(&room).ok()?, after, size as usize)
+        }
+        Body::ListUsers(v1::List { after, size, .. }) => Frame::ListUsers(after, size as usize),
+        Body::ListRooms(v1::List { prefix, after, size }) => Frame::ListRooms(prefix, after, size as usize),
+        Body::Stats(v1::Stats {}) => Frame::Stats,
+        Body::Collapses(event) => Frame::Collapses(EventName::own(&event)),
+    })
+}
+
+pub(super) fn encode_emit(id: MessageId, emit: &Emit) -> v1::Emit {
+    let payload = match &emit.payload {
+        Payload::None => None,
+        Payload::Json(raw) => Some(emit::Payload::Json(raw.get().to_owned())),
+        Payload::Binary(bytes) => Some(emit::Payload::Binary(bytes.clone())),
+    };
+    let ack = emit.ack.as_ref().map(|ack| v1::AckRequest {
+        all: ack.mode == AckMode::All,
+        timeout_ms: u32::try_from(ack.timeout.as_millis()).unwrap_or(u32::MAX),
+        max_reply_bytes: count32(ack.max_reply_bytes),
+    });
+    v1::Emit {
+        room: emit.audience.room().to_string(),
+        message_id: Bytes::copy_from_slice(id.as_bytes()),
+        event: emit.event.to_string(),
+        payload,
+        volatile: emit.volatile,
+        alone: emit.alone,
+        ack,
+        except_connections: emit.except.connections.iter().map(connection).collect(),
+        except_users: emit.except.users.iter().map(ToString::to_string).collect(),
+        except_rooms: emit.except.rooms.iter().map(ToString::to_string).collect(),
+    }
+}
+
+pub(super) fn decode_emit(emit: v1::Emit) -> Option<(MessageId, Emit)> {
+    let payload = match emit.payload {
+        None => Payload::None,
+        Some(emit::Payload::Json(text)) => Payload::json(&text).ok()?,
+        Some(emit::Payload::Binary(bytes)) => Payload::Binary(bytes),
+    };
+    let ack = emit.ack.map(|ack| {
+        let mode = if ack.all { AckMode::All } else { AckMode::Any };
+        let timeout = Duration::from_millis(ack.timeout_ms.into());
+        Box::new(AckRequest { mode, timeout, max_reply_bytes: ack.max_reply_bytes as usize })
+    });
+    let users = emit.except_users.iter().map(|user| UserId::new(user));
+    let rooms = emit.except_rooms.iter().map(|room| RoomName::new(room));
+    let except = Exceptions {
+        connections: connections(&emit.except_connections)?,
+        users: users.collect::<Result<_, _>>().ok()?,
+        rooms: rooms.collect::<Result<_, _>>().ok()?,
+    };
+    let decoded = Emit {
+        audience: Audience::of_room(RoomName::new(&emit.room).ok()?),
+        except,
+        event: EventName::own(&emit.event),
+        payload,
+        volatile: emit.volatile,
+        envelope: false,
+        retain: false,
+        store: false,
+        ttl: None,
+        collapse_key: None,
+        ack,
+        alone: emit.alone,
+    };
+    Some((MessageId::from_bytes(&emit.message_id)?, decoded))
+}
+
+fn change(user: &UserId, room: &RoomName) -> v1::RoomChange {
+    v1::RoomChange { user: user.to_string(), room: room.to_string(), ttl_ms: 0 }
+}
+
+fn changed(change: &v1::RoomChange) -> Option<(UserId, RoomName)> {
+    Some((UserId::new(&change.user).ok()?, RoomName::new(&change.room).ok()?))
+}
+
+pub(super) fn connection(id: &ConnectionId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+fn connections(ids: &[Bytes]) -> Option<Vec<ConnectionId>> {
+    ids.iter().map(|id| ConnectionId::from_bytes(id)).collect()
+}
+
+pub(super) fn count32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(name: &str) -> RoomName {
+        RoomName::new(name).unwrap()
+    }
+
+    fn emits() -> Vec<Emit> {
+        let plain = Emit {
+            audience: Audience::of_room(room("listing:1")),
+            except: Exceptions::default(),
+            event: EventName::own("bid"),
+            payload: Payload::json(r#"{"amount":1.10}"#).unwrap(),
+            volatile: false,
+            envelope: false,
+            retain: false,
+            store: false,
+            ttl: None,
+            collapse_key: None,
+            ack: None,
+            alone: true,
+        };
+        let except = Exceptions {
+            connections: vec![ConnectionId::random()],
+            users: vec![UserId::new("7").unwrap()],
+            rooms: vec![room("a"), room("b")],
+        };
+        let ack = AckRequest::new(AckMode::All, Duration::from_millis(1_500)).into();
+        vec![
+            Emit { payload: Payload::None, volatile: true, ..plain.clone() },
+            Emit { payload: Payload::Binary("bytes".into()), except, ack: Some(ack), alone: false, ..plain.clone() },
+            plain,
+        ]
+    }
+
+    #[test]
+    fn every_frame_is_read_as_it_was_written() {
+        let user = UserId::new("42").unwrap();
+        let mut frames = vec![
+            Frame::Disconnect {
+                user: user.clone(),
+                reason: "out".into(),
+                except: vec![ConnectionId::random(), ConnectionId::random()],
+            },
+            Frame::Join(user.clone(), room("r"), Duration::from_hours(1)),
+            Frame::Leave(user.clone(), room("r")),
+            Frame::Forbid(user.clone(), room("r")),
+            Frame::CountUser(user.clone()),
+            Frame::GetUser(user),
+            Frame::GetRoom(room("r"), "a".to_owned(), 3),
+            Frame::ListUsers(String::new(), 100),
+            Frame::ListRooms("p".to_owned(), "q".to_owned(), 1),
+            Frame::Stats,
+            Frame::Collapses(EventName::own("e")),
+        ];
+        let id = MessageId::at(jiff::Timestamp::UNIX_EPOCH);
+        frames.extend(emits().into_iter().map(|emit| Frame::Emit(id, Box::new(emit))));
+        for frame in frames {
+            let mut bytes = Vec::new();
+            encode(&frame, 17, &mut bytes);
+            assert_eq!(decode(bytes.into()), Some((frame, 17)));
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_stranger_are_no_frame() {
+        for bytes in [&b""[..], b"\xff\xff", b"\x12\x05hello"] {
+            assert_eq!(decode(Bytes::copy_from_slice(bytes)), None);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+-- The engine's time in microseconds.
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- The engine's time in milliseconds.
+local function now_ms()
+  return math.floor(now_us() / 1000)
+end
+
+-- Returns a whole number as text, which `..` would write as 1.7e+15.
+local function text_of(number)
+  return string.format('%.0f', number)
+end
+

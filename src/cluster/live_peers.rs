@@ -1,0 +1,77 @@
+use std::{collections::HashSet, time::Duration};
+
+use tokio::time::Instant;
+
+/// The peers whose connections a receipt must not leave out.
+///
+/// The engine knows who has a lease. After a time without it (it restarted, lost its data, or stood still, or this node did) it may not know
+/// peers that are about to come back: those that were known before count for one lease longer.
+#[derive(Default)]
+pub(super) struct LivePeers {
+    known: HashSet<String>,
+    last_seen: Option<Instant>,
+    /// Known before the engine was away, until then.
+    remembered: Option<(HashSet<String>, Instant)>,
+}
+
+impl LivePeers {
+    /// Notes who has a lease, by name, and returns how many peers are live. `is_new`: the engine is another one, or began anew.
+    pub(super) fn seen(&mut self, names: impl Iterator<Item = String>, is_new: bool, lease: Duration) -> usize {
+        let now = Instant::now();
+        let names: HashSet<_> = names.collect();
+        let was_away = self.last_seen.is_some_and(|last_seen| is_new || now - last_seen > lease / 2);
+        if was_away {
+            let mut remembered = std::mem::take(&mut self.known);
+            remembered.extend(self.remembered.take().into_iter().flat_map(|(names, _)| names));
+            self.remembered = Some((remembered, now + lease));
+        }
+        if let Some((remembered, until)) = &mut self.remembered {
+            remembered.retain(|name| !names.contains(name));
+            if remembered.is_empty() || *until <= now {
+                self.remembered = None;
+            }
+        }
+        self.last_seen = Some(now);
+        self.known = names;
+        self.known.len() + self.remembered.as_ref().map_or(0, |(names, _)| names.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(5);
+    const BEAT: Duration = Duration::from_secs(1);
+
+    fn names(list: &str) -> impl Iterator<Item = String> {
+        list.chars().map(String::from)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_lease_has_ended_is_not_live() {
+        let mut peers = LivePeers::default();
+        assert_eq!(peers.seen(names("abc"), true, LEASE), 3);
+        advance(BEAT).await;
+        assert_eq!(peers.seen(names("ab"), false, LEASE), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_from_before_an_outage_count_until_they_are_back_or_a_lease_has_passed() {
+        for is_new in [true, false] {
+            let mut peers = LivePeers::default();
+            peers.seen(names("abc"), true, LEASE);
+            advance(if is_new { BEAT } else { 3 * BEAT }).await;
+            assert_eq!(peers.seen(names("a"), is_new, LEASE), 3);
+            advance(BEAT).await;
+            assert_eq!(peers.seen(names("ab"), false, LEASE), 3, "one is back");
+            for _ in 0..5 {
+                advance(BEAT).await;
+                peers.seen(names("ab"), false, LEASE);
+            }
+            assert_eq!(peers.seen(names("ab"), false, LEASE), 2, "the other is not");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The lease of this node, and the peers that have one.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use jiff::Timestamp;
+use prost::Message;
+use redis::Cmd;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{
+    BusError, Engine,
+    head::{MIN_VERSION, VERSION},
+    live_peers::LivePeers,
+    publisher::subscribers,
+    shard::Shard,
+};
+use crate::proto::bus::v1;
+use crate::telemetry;
+
+/// A node whose clock is further off than this says so.
+const MAX_SKEW_MS: i64 = 1_000;
+
+/// What a heartbeat tells: the engine's time in ms, whether the lease was still there, the live peers, and those whose lease has ended.
+type Heartbeat = (i64, i64, Vec<Vec<u8>>, Vec<Vec<u8>>);
+
+/// What this node knows of its lease and its peers.
+#[derive(Default)]
+struct Lease {
+    /// The replication id of the engine at which this incarnation has its lease.
+    registered: Option<Arc<str>>,
+    is_skewed: bool,
+    peers: LivePeers,
+}
+
+/// Another process has this node's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NameTaken;
+
+impl Shard {
+    /// Renews the lease, again and again. Ends if another process has this node's name.
+    pub(super) async fn heartbeat_loop(self: Arc<Self>) {
+        let mut ticks = interval(self.config.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lease = Lease::default();
+        let mut name_lost_since = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.heartbeat_now.notified() => {}
+            }
+            if self.is_leaving.load(Ordering::Acquire) {
+                return;
+            }
+            if self.index == 0 && self.has_lost_name(&mut name_lost_since).await {
+                tracing::error!(
+                    cluster.node = self.config.node_name(),
+                    "another process has this node's name: give each node its own cluster.node"
+                );
+                return;
+            }
+            if let Err(error) = self.heartbeat(&mut lease).await {
+                tracing::debug!(%error, "no heartbeat");
+            }
+        }
+    }
+
+    /// Whether another process has this node's name, for as long as a lease.
+    async fn has_lost_name(&self, since: &mut Option<Instant>) -> bool {
+        match self.hold_name().await {
+            Ok(Ok(())) | Err(_) => {
+                *since = None;
+                false
+            }
+            Ok(Err(NameTaken)) => since.get_or_insert_with(Instant::now).elapsed() > self.config.lease,
+        }
+    }
+
+    /// Takes or renews this node's name.
+    pub(super) async fn hold_name(&self) -> Result<Result<(), NameTaken>, BusError> {
+        let key = self.engine.name("node", &self.config.node_name());
+        let mut hold = Engine::function("hold_name", &[&key]);
+        hold.arg(self.hex()).arg(self.lease_ms());
+        let held: i64 = self.engine.run(&hold).await?;
+        Ok(if held == 1 { Ok(()) } else { Err(NameTaken) })
+    }
+
+    async fn heartbeat(&self, lease: &mut Lease) -> Result<(), BusError> {
+        let replication_id = self.engine.connected()?.replication_id;
+        let registers = lease.registered.as_ref() != Some(&replication_id);
+        let asked = Instant::now();
+        let (time_ms, known, peers, ended): Heartbeat = self.engine.run(&self.heartbeat_call(registers)).await?;
+        self.clock.set(asked, Instant::now(), time_ms);
+        self.note_skew(time_ms, &mut lease.is_skewed);
+        if known == 0 {
+            // Other nodes took this one for dead, and no longer wait for its answers.
+            tracing::warn!(cluster.redis = self.engine.masked(), "this node's lease has ended: it takes another one");
+            lease.registered = None;
+            self.renew_incarnation();
+            self.fenced.notify_one();
+            self.heartbeat_now.notify_one();
+        } else {
+            lease.registered = Some(replication_id);
+            let peers: Vec<_> = peers.iter().filter_map(|peer| v1::Peer::decode(&**peer).ok()).collect();
+            self.note_versions(&peers);
+            let names = peers.into_iter().map(|peer| peer.node);
+            let live = lease.peers.seen(names, registers, self.config.lease);
+            self.live.store(live, Ordering::Relaxed);
+            self.heartbeat_done.notify_waiters();
+            let mut ready = redis::cmd("PUBSUB");
+            ready.arg("NUMSUB").arg(self.engine.single("ready"));
+            telemetry::peers(live, subscribers(&self.engine.query(&ready).await?));
+        }
+        for peer in ended {
+            if let Ok(peer) = v1::Peer::decode(&*peer) {
+                tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
+                self.kill(u64::try_from(peer.client_id).unwrap_or_default()).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn heartbeat_call(&self, registers: bool) -> Cmd {
+        let own = v1::Peer {
+            node: self.config.node_name(),
+            incarnation: self.incarnation(),
+            min_version: MIN_VERSION.into(),
+            max_version: VERSION.into(),
+            client_id: i64::try_from(self.client_id.load(Ordering::Acquire)).unwrap_or_default(),
+        };
+        let mut call = Engine::function("heartbeat", &[&self.engine.single("peers"), &self.engine.single("peer")]);
+        call.arg(self.hex()).arg(self.lease_ms()).arg(own.encode_to_vec()).arg(u8::from(registers));
+        call
+    }
+
+    fn note_versions(&self, peers: &[v1::Peer]) {
+        let newest = peers.iter().map(|peer| u8::try_from(peer.max_version).unwrap_or(u8::MAX)).min();
+        self.version.store(newest.unwrap_or(VERSION).clamp(MIN_VERSION, VERSION), Ordering::Relaxed);
+    }
+
+    fn note_skew(&self, engine_ms: i64, skewed: &mut bool) {
+        #[expect(clippy::disallowed_methods, reason = "what is compared is the system's clock")]
+        let skew_ms = engine_ms - Timestamp::now().as_millisecond();
+        telemetry::clock_skew(skew_ms);
+        let is_skewed = skew_ms.abs() > MAX_SKEW_MS;
+        if is_skewed && !*skewed {
+            tracing::warn!(skew_ms, "the clocks of this node and of the engine differ by more than a second");
+        }
+        *skewed = is_skewed;
+    }
+
+    /// Ends the lease: other nodes no longer wait for this one.
+    pub(super) async fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+        let client_id = self.client_id.load(Ordering::Acquire);
+        let (peers, peer) = (self.engine.single("peers"), self.engine.single("peer"));
+        let name = self.engine.name("node", &self.config.node_name());
+        let mut leave = Engine::function("leave", &[&peers, &peer, &name]);
+        leave.arg(self.hex());
+        self.set_ready(false);
+        self.kill(client_id).await;
+        let _ = self.engine.run::<i64>(&leave).await;
+        // The subscribing connection's task may wait for a join.
+        self.rooms.requested.notify_one();
+    }
+
+    fn hex(&self) -> String {
+        format!("{:016x}", self.incarnation())
+    }
+
+    fn lease_ms(&self) -> u64 {
+        u64::try_from(self.config.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,177 @@
+//! What this node publishes at one engine. Frames that come while a round trip is under way go out together in the next one, in their order.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use parking_lot::Mutex;
+use redis::{Cmd, Pipeline, Value};
+use tokio::sync::Notify;
+
+use super::{
+    BusError, Ticket, codec,
+    frame::Frame,
+    functions,
+    head::Head,
+    pending::{PublishError, Published},
+    shard::Shard,
+};
+use crate::telemetry;
+
+/// Frames of one round trip, and their bytes. The last one may exceed the bytes.
+const MAX_FRAMES: usize = 512;
+const MAX_BYTES: usize = 1 << 20;
+
+/// Frames that wait to be published.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    queue: Mutex<std::collections::VecDeque<Waiting>>,
+    filled: Notify,
+}
+
+struct Waiting {
+    number: u64,
+    command: Cmd,
+    bytes: usize,
+}
+
+impl Shard {
+    /// Publishes a frame to the nodes that have its room, or to all, after what was published before. The ticket waits for their answers.
+    pub(super) fn publish(&self, frame: &Frame) -> Result<Ticket, BusError> {
+        self.publish_by(frame, |start, rest, channel| {
+            let mut bytes = Vec::with_capacity(start.len() + 8 + rest.len());
+            bytes.extend_from_slice(start);
+            bytes.extend_from_slice(&0_u64.to_be_bytes());
+            bytes.extend_from_slice(rest);
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(channel).arg(bytes);
+            publish
+        })
+    }
+
+    /// The same by a function of ours, which is given the frame before and after the number of the retained value, and the channel. It
+    /// returns the number of receivers first, or a negative number.
+    pub(super) fn publish_by(
+        &self,
+        frame: &Frame,
+        command: impl FnOnce(&[u8], &[u8], &str) -> Cmd,
+    ) -> Result<Ticket, BusError> {
+        self.engine.connected()?;
+        let asks = matches!(frame, Frame::Emit(_, emit) if emit.ack.is_some());
+        let ticket = self.pending.begin(asks);
+        let (mut start, mut rest) = (Vec::with_capacity(17), Vec::new());
+        let version = self.version.load(Ordering::Relaxed);
+        Head { version, origin: self.incarnation(), number: ticket.number, retained: 0 }.write_start(&mut start);
+        codec::encode(frame, self.clock.now_ms(), &mut rest);
+        let channel = match frame.room() {
+            Some(room) => self.channel_of_room(room.as_str()),
+            None => self.engine.single("all"),
+        };
+        let waiting = Waiting { number: ticket.number, command: command(&start, &rest, &channel), bytes: rest.len() };
+        telemetry::bus_frame("sent", frame.kind());
+        self.outgoing.queue.lock().push_back(waiting);
+        self.outgoing.filled.notify_one();
+        Ok(ticket)
+    }
+
+    /// Publishes what waits, again and again.
+    pub(super) async fn publish_loop(self: Arc<Self>) {
+        loop {
+            let batch = self.outgoing.take();
+            if batch.is_empty() {
+                self.outgoing.filled.notified().await;
+                continue;
+            }
+            self.publish_batch(batch).await;
+        }
+    }
+
+    /// In a transaction: the nodes that are ready are counted at the moment at which the frames are published.
+    async fn publish_batch(&self, batch: Vec<Waiting>) {
+        let mut commands = Pipeline::with_capacity(batch.len() + 1);
+        commands.atomic().ignore_errors();
+        let mut numbers = Vec::with_capacity(batch.len());
+        for Waiting { number, command, .. } in batch {
+            numbers.push(number);
+            commands.add_command(command);
+        }
+        commands.cmd("PUBSUB").arg("NUMSUB").arg(self.engine.single("ready"));
+        let live = self.live.load(Ordering::Relaxed) as u64;
+        let answers = self.engine.query_all::<Vec<Value>>(&commands).await;
+        let fail = |number: &u64, error| self.pending.failed(*number, PublishError::Bus(error));
+        let mut answers = match answers {
+            Ok(answers) if answers.len() == numbers.len() + 1 => answers,
+            Ok(_) => return numbers.iter().for_each(|number| fail(number, BusError::Refused)),
+            Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
+        };
+        let ready = answers.pop().as_ref().map_or(0, subscribers);
+        for (index, (number, answer)) in numbers.iter().zip(&answers).enumerate() {
+            match receivers(answer) {
+                Some(Ok(receivers)) => self.pending.published(*number, Published { receivers, ready, live }),
+                Some(Err(rejected)) => self.pending.failed(*number, PublishError::Rejected(rejected)),
+                None if functions::is_missing_in(answer) => self.retry(&commands, index, *number).await,
+                None => {
+                    tracing::warn!(?answer, cluster.redis = self.engine.masked(), "the engine refused to publish");
+                    fail(number, BusError::Refused);
+                }
+            }
+        }
+    }
+
+    /// Runs a function again that the engine had forgotten.
+    async fn retry(&self, commands: &Pipeline, index: usize, number: u64) {
+        let Some(command) = commands.cmd_iter().nth(index) else {
+            return;
+        };
+        let answer = match self.engine.load_functions().await {
+            Ok(()) => self.engine.query::<Value>(command).await,
+            Err(error) => Err(error),
+        };
+        match answer.map(|answer| receivers(&answer)) {
+            // The nodes that were ready were not counted.
+            Ok(Some(Ok(receivers))) => self.pending.published(number, Published { receivers, ready: 0, live: 1 }),
+            Ok(Some(Err(rejected))) => self.pending.failed(number, PublishError::Rejected(rejected)),
+            Ok(None) => self.pending.failed(number, PublishError::Bus(BusError::Refused)),
+            Err(error) => self.pending.failed(number, PublishError::Bus(error)),
+        }
+    }
+}
+
+impl Outgoing {
+    fn take(&self) -> Vec<Waiting> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut queue = self.queue.lock();
+        while batch.len() < MAX_FRAMES
+            && bytes < MAX_BYTES
+            && let Some(waiting) = queue.pop_front()
+        {
+            bytes += waiting.bytes;
+            batch.push(waiting);
+        }
+        batch
+    }
+}
+
+/// The number of receivers, or why a function did not publish.
+fn receivers(answer: &Value) -> Option<Result<u64, i64>> {
+    let number = match answer {
+        Value::Int(number) => *number,
+        Value::Array(list) => match list.first()? {
+            Value::Int(number) => *number,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(u64::try_from(number).map_err(|_| number))
+}
+
+/// The one count of an answer to `PUBSUB NUMSUB`.
+pub(super) fn subscribers(answer: &Value) -> u64 {
+    let count = match answer {
+        Value::Array(list) => list.get(1),
+        Value::Map(map) => map.first().map(|(_, count)| count),
+        _ => None,
+    };
+    match count {
+        Some(Value::Int(count)) => u64::try_from(*count).unwrap_or_default(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,234 @@
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use redis::{Cmd, Value};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BusError, Config, Node, Shards, Ticket,
+    engine::ConnectError,
+    frame::Frame,
+    peers::NameTaken,
+    publisher::subscribers,
+    rooms::{Pin, Rooms},
+    shard::Shard,
+};
+use crate::lifecycle::Lifecycle;
+use crate::message::RoomName;
+
+/// A start waits so many deadlines for the subscriptions. Then the node serves without them, and says that it is not ready.
+const START_DEADLINES: u32 = 6;
+/// Why a node cannot join the others.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An engine will not do.
+    #[error("cluster.redis: {engine} cannot be used: {problem}")]
+    Unfit {
+        /// Its address, without the password.
+        engine: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another process has the name.
+    #[error("cluster.node: another process has the name {0:?}: give each node its own")]
+    NameTaken(String),
+}
+
+/// This node among others. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    name: Arc<str>,
+    engines: Shards,
+    shards: Vec<Arc<Shard>>,
+    done: CancellationToken,
+}
+
+/// Keeps rooms subscribed until connections are in them.
+#[derive(Default)]
+pub struct Subscribed {
+    _pins: Vec<Pin>,
+}
+
+impl Cluster {
+    /// A node that has not joined yet. `None`: there is no address, or one is wrong.
+    pub fn new(config: &Config) -> Option<Self> {
+        let engines = Shards::new(config)?;
+        let shards = engines.all().iter().enumerate();
+        let shards = shards.map(|(index, engine)| Shard::new(index, engine.clone(), config.clone())).collect();
+        let name = config.node_name().into();
+        Some(Self(Arc::new(Inner { config: config.clone(), name, engines, shards, done: CancellationToken::new() })))
+    }
+
+    /// The name of this node.
+    pub fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    /// The engines, for what nodes share.
+    pub fn engines(&self) -> &Shards {
+        &self.0.engines
+    }
+
+    /// How long a call may wait for other nodes.
+    pub fn deadline(&self) -> Duration {
+        self.0.config.deadline
+    }
+
+    /// Joins the other nodes: takes this one's name, and its lease, and subscribes. `node` executes what comes. If an engine cannot be reached
+    /// now, the node joins later.
+    pub async fn start(&self, node: &Arc<dyn Node>, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        let connects = self.0.shards.iter().map(async |shard| match shard.engine.connect(1).await {
+            Ok(()) => Ok(()),
+            Err(ConnectError::Unfit(problem)) => {
+                Err(StartError::Unfit { engine: shard.engine.masked().to_owned(), problem })
+            }
+            Err(error @ ConnectError::Unreachable(_)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    cluster.redis = shard.engine.masked(),
+                    "the engine is away: this node is alone until it is there"
+                );
+                Ok(())
+            }
+        });
+        join_all(connects).await.into_iter().collect::<Result<(), _>>()?;
+        self.take_name().await?;
+        for shard in &self.0.shards {
+            let _ = shard.node.set(node.clone());
+            self.spawn(shard, lifecycle);
+        }
+        let wait = timeout(self.deadline() * START_DEADLINES, self.ready());
+        let _ = wait.await;
+        Ok(())
+    }
+
+    fn spawn(&self, shard: &Arc<Shard>, lifecycle: &Lifecycle) {
+        let (messages, received) = mpsc::unbounded_channel();
+        let done = &self.0.done;
+        let run = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let done = done.clone();
+            lifecycle.spawn_vital(name, async move {
+                tokio::select! {
+                    () = done.cancelled() => {}
+                    () = task => {}
+                }
+            });
+        };
+        run("bus connection", Box::pin(shard.engine.clone().keep_connected()));
+        run("bus lease", Box::pin(shard.clone().heartbeat_loop()));
+        run("bus subscriptions", Box::pin(shard.clone().subscribe_loop(messages)));
+        run("bus receiver", Box::pin(shard.clone().receive_loop(received)));
+        run("bus publisher", Box::pin(shard.clone().publish_loop()));
+        run("bus answers", Box::pin(shard.clone().answer_loop()));
+    }
+
+    /// Waits for a process of the same name whose lease has not ended: this one may have been started in its place.
+    async fn take_name(&self) -> Result<(), StartError> {
+        let Some(shard) = self.0.shards.first() else { return Ok(()) };
+        let deadline = Instant::now() + self.0.config.lease + self.0.config.heartbeat;
+        loop {
+            match shard.hold_name().await {
+                // The heartbeat finds out later.
+                Ok(Ok(())) | Err(_) => return Ok(()),
+                Ok(Err(NameTaken)) if Instant::now() >= deadline => {
+                    return Err(StartError::NameTaken(self.0.name.to_string()));
+                }
+                Ok(Err(NameTaken)) => sleep(self.0.config.heartbeat / 2).await,
+            }
+        }
+    }
+
+    /// Waits until all rooms of this node are subscribed.
+    pub async fn ready(&self) {
+        for shard in &self.0.shards {
+            loop {
+                let changed = shard.readiness.notified();
+                if shard.is_ready() {
+                    break;
+                }
+                changed.await;
+            }
+        }
+    }
+
+    /// For how long some room of this node is not subscribed. `None`: all are.
+    pub fn unready_for(&self) -> Option<Duration> {
+        let unready = self.0.shards.iter().filter(|shard| !shard.is_ready());
+        unready.map(|shard| shard.ready_changed.lock().elapsed()).max()
+    }
+
+    /// Publishes a frame to the nodes that have its room; a frame without a room to all nodes. Frames of one room come to every node in one
+    /// order, which is that of these calls for the frames of this node.
+    pub fn publish(&self, frame: &Frame) -> Result<Ticket, BusError> {
+        self.shard_for(frame).publish(frame)
+    }
+
+    /// The same by a function, which also changes what the room keeps. It is given the frame before and after the number of the retained
+    /// value, and the channel.
+    pub fn publish_by(
+        &self,
+        frame: &Frame,
+        command: impl FnOnce(&[u8], &[u8], &str) -> Cmd,
+    ) -> Result<Ticket, BusError> {
+        self.shard_for(frame).publish_by(frame, command)
+    }
+
+    fn shard_for(&self, frame: &Frame) -> &Shard {
+        let index = frame.room().map_or(0, |room| self.0.engines.index_of(&room));
+        &self.0.shards[index]
+    }
+
+    /// Waits until what is published to these rooms comes to this node. While an engine is away it does not wait for that one: its rooms are
+    /// subscribed later, and this node is not ready until then. The rooms stay subscribed as long as the returned value is kept, and later on
+    /// while a connection is in them.
+    pub async fn subscribe(&self, rooms: Vec<RoomName>) -> Subscribed {
+        let (subscribed, confirmations) = self.want_each(rooms);
+        for confirmed in confirmations {
+            // An error: the engine is away.
+            let _ = confirmed.await;
+        }
+        subscribed
+    }
+
+    fn want_each(&self, rooms: Vec<RoomName>) -> (Subscribed, Vec<oneshot::Receiver<()>>) {
+        let mut by_shard = vec![Vec::new(); self.0.shards.len()];
+        for room in rooms {
+            by_shard[self.0.engines.index_of(&room)].push(room);
+        }
+        let (mut pins, mut confirmations) = (Vec::new(), Vec::new());
+        for (shard, rooms) in self.0.shards.iter().zip(by_shard) {
+            if !rooms.is_empty() {
+                let (pin, confirmed) = Rooms::want(shard, rooms);
+                pins.push(pin);
+                confirmations.extend(confirmed);
+            }
+        }
+        (Subscribed { _pins: pins }, confirmations)
+    }
+
+    /// Has what is published to these rooms come to this node once it can. They stay subscribed as long as the returned value is kept.
+    pub fn want(&self, rooms: Vec<RoomName>) -> Subscribed {
+        self.want_each(rooms).0
+    }
+
+    /// How many nodes are subscribed to a room.
+    pub async fn nodes_in(&self, room: &RoomName) -> Result<u64, BusError> {
+        let shard = &self.0.shards[self.0.engines.index_of(room)];
+        let mut count = redis::cmd("PUBSUB");
+        count.arg("NUMSUB").arg(shard.channel_of_room(room.as_str()));
+        Ok(subscribers(&shard.engine.query::<Value>(&count).await?))
+    }
+
+    /// Leaves the other nodes: they wait for this one no longer. Nothing is published or received from then on.
+    pub async fn leave(&self) {
+        join_all(self.0.shards.iter().map(|shard| shard.leave())).await;
+        self.0.done.cancel();
+    }
+}

@@ -1,0 +1,115 @@
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Config, Node, answering::Outbox, engine::Engine, engine_clock::EngineClock, head::VERSION, pending::Pending,
+    publisher::Outgoing, rooms::Rooms,
+};
+
+/// What this node has to do with one engine: what it publishes there, what it is subscribed to, and its lease.
+pub(super) struct Shard {
+    pub(super) engine: Engine,
+    pub(super) index: usize,
+    pub(super) config: Config,
+    /// Names this node at the engine: another one after each lease that ended.
+    pub(super) incarnation: AtomicU64,
+    /// The version of the frames that all peers understand.
+    pub(super) version: AtomicU8,
+    pub(super) clock: EngineClock,
+    /// Peers with a lease, this node among them, as of the last heartbeat.
+    pub(super) live: AtomicUsize,
+    /// Whether all rooms of this node are subscribed.
+    pub(super) is_ready: AtomicBool,
+    /// Since when that is as it is.
+    pub(super) ready_changed: Mutex<Instant>,
+    /// Notified when `is_ready` changes.
+    pub(super) readiness: Notify,
+    pub(super) pending: Pending,
+    pub(super) outgoing: Outgoing,
+    pub(super) outbox: Outbox,
+    pub(super) rooms: Rooms,
+    /// The id of the subscribing connection at the engine; 0: none.
+    pub(super) client_id: AtomicU64,
+    /// Notified when a heartbeat is due at once.
+    pub(super) heartbeat_now: Notify,
+    /// Notified when a heartbeat is done.
+    pub(super) heartbeat_done: Notify,
+    /// Notified when the lease has ended: the subscribing connection is to be closed.
+    pub(super) fenced: Notify,
+    /// Set when this node leaves for good.
+    pub(super) is_leaving: AtomicBool,
+    pub(super) node: OnceLock<Arc<dyn Node>>,
+}
+
+impl Shard {
+    pub(super) fn new(index: usize, engine: Engine, config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            index,
+            config,
+            incarnation: AtomicU64::new(new_incarnation()),
+            version: AtomicU8::new(VERSION),
+            clock: EngineClock::new(),
+            live: AtomicUsize::new(0),
+            is_ready: AtomicBool::new(false),
+            ready_changed: Mutex::new(Instant::now()),
+            readiness: Notify::new(),
+            pending: Pending::default(),
+            outgoing: Outgoing::default(),
+            outbox: Outbox::default(),
+            rooms: Rooms::default(),
+            client_id: AtomicU64::new(0),
+            heartbeat_now: Notify::new(),
+            heartbeat_done: Notify::new(),
+            fenced: Notify::new(),
+            is_leaving: AtomicBool::new(false),
+            node: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
+    /// Takes another incarnation: what was sent to the old one no longer comes.
+    pub(super) fn renew_incarnation(&self) {
+        self.incarnation.store(new_incarnation(), Ordering::Release);
+    }
+
+    pub(super) fn node(&self) -> Option<&Arc<dyn Node>> {
+        self.node.get()
+    }
+
+    pub(super) fn set_ready(&self, is_ready: bool) {
+        if self.is_ready.swap(is_ready, Ordering::AcqRel) != is_ready {
+            *self.ready_changed.lock() = Instant::now();
+            self.readiness.notify_waiters();
+        }
+    }
+
+    /// Whether all rooms of this node are subscribed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    /// The channel of answers to an incarnation.
+    pub(super) fn channel_of(&self, incarnation: u64) -> String {
+        self.engine.name("n", &format!("{incarnation:016x}"))
+    }
+
+    /// The channel of a room.
+    pub(super) fn channel_of_room(&self, room: &str) -> String {
+        self.engine.name("r", room)
+    }
+}
+
+fn new_incarnation() -> u64 {
+    // A random UUID has 6 bits that are not.
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    (high ^ low.rotate_left(8)).max(1)
+}

@@ -1,0 +1,82 @@
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::acks::Gathered;
+use crate::cluster::Ticket;
+use crate::lifecycle::Lifecycle;
+use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Receipt, UserId};
+use crate::state::SharedClaim;
+
+/// Acknowledgements of connections at several nodes. Each node tells all of its own at one time: when they are there, or with the first
+/// reply, or at the timeout.
+pub(super) struct AcksAcross {
+    ticket: Ticket,
+    request: AckRequest,
+    /// How long a node may take to tell.
+    deadline: Duration,
+    /// Connections of nodes that have not told.
+    asked: HashMap<ConnectionId, UserId>,
+    began: Instant,
+    lifecycle: Lifecycle,
+    /// Repetitions under the same idempotency key wait for it.
+    claim: Option<SharedClaim>,
+}
+
+impl AcksAcross {
+    pub(super) fn new(
+        ticket: Ticket,
+        (request, deadline): (AckRequest, Duration),
+        asked: Vec<(UserId, ConnectionId)>,
+        began: Instant,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        let asked = asked.into_iter().map(|(user, connection)| (connection, user)).collect();
+        Self { ticket, request, deadline, asked, began, lifecycle, claim: None }
+    }
+
+    pub(super) fn with_claim(self, claim: SharedClaim) -> Self {
+        Self { claim: Some(claim), ..self }
+    }
+
+    /// Completes an emit's receipt. It is partial if a node has not told: it is gone, or was cut off.
+    pub(super) async fn complete(mut self, receipt: Receipt) -> Receipt {
+        let claim = self.claim.take();
+        let (acks, are_missing) = self.answers().await;
+        let receipt = Receipt { acks: Some(Arc::new(acks)), partial: receipt.partial || are_missing, ..receipt };
+        if let Some(claim) = claim {
+            // What cannot be noted now is noted later, if possible.
+            let _ = claim.done(&receipt).await;
+        }
+        receipt
+    }
+
+    async fn answers(self) -> (Acks, bool) {
+        let Self { mut ticket, request, deadline, mut asked, began, lifecycle, .. } = self;
+        let mut gathered = Gathered::new(request.max_reply_bytes);
+        let mut timeout = pin!(sleep_until(Instant::now() + request.timeout + deadline));
+        let mut stopping = pin!(lifecycle.stopping());
+        let mut are_missing = false;
+        while !asked.is_empty() && !(request.mode == AckMode::Any && gathered.has_reply()) {
+            tokio::select! {
+                biased;
+                part = ticket.acks() => {
+                    for ack in part {
+                        asked.remove(&ack.connection);
+                        gathered.note(ack);
+                    }
+                }
+                () = &mut timeout => {
+                    are_missing = true;
+                    break;
+                }
+                () = &mut stopping => break,
+            }
+        }
+        let elapsed = began.elapsed();
+        for (connection, user) in asked {
+            gathered.note(Ack { user, connection, outcome: AckOutcome::Pending, elapsed });
+        }
+        (gathered.into(), are_missing)
+    }
+}

@@ -1,0 +1,62 @@
+//! Asking the nodes that have something to answer.
+
+use tokio::time::Instant;
+
+use super::{Delivery, accepted::EmitError};
+use crate::cluster::{Answer, BusError, Cluster, Frame, Gathered, PublishError, Ticket};
+use crate::message::OfNodes;
+use crate::telemetry;
+
+impl Delivery {
+    /// The other nodes, if there may be any.
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
+        self.inner.bus.cluster()
+    }
+
+    /// Whether this node is the only one.
+    pub(super) fn is_alone(&self) -> bool {
+        self.cluster().is_none()
+    }
+
+    /// Asks the nodes that have the frame's room, or all.
+    pub(super) async fn ask(&self, frame: Frame) -> Result<OfNodes<Vec<Answer>>, BusError> {
+        let cluster = self.cluster().ok_or(BusError::Away)?;
+        let ticket = cluster.publish(&frame)?;
+        let Gathered { answers, partial, .. } = match gather(ticket, cluster).await {
+            Ok((gathered, _)) => gathered,
+            Err(PublishError::Bus(error)) => return Err(error),
+            Err(PublishError::Rejected(_)) => return Err(BusError::Refused),
+        };
+        Ok(OfNodes { nodes: nodes(&answers), answer: answers, partial })
+    }
+
+    /// Has the nodes of the frame's room do something, and adds up how often they did.
+    pub(super) async fn count(&self, frame: Frame) -> Result<OfNodes<usize>, BusError> {
+        let count = |answer: Answer| match answer {
+            Answer::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
+            _ => 0,
+        };
+        Ok(self.ask(frame).await?.map(|answers| answers.into_iter().map(count).sum()))
+    }
+}
+
+/// Waits for the answers to a frame, and returns them with the ticket: acknowledgements may follow.
+pub(super) async fn gather(mut ticket: Ticket, cluster: &Cluster) -> Result<(Gathered, Ticket), PublishError> {
+    let began = Instant::now();
+    let gathered = ticket.gathered(began + cluster.deadline()).await?;
+    telemetry::bus_answered(began.elapsed());
+    telemetry::bus_answers_missing(gathered.missing);
+    Ok((gathered, ticket))
+}
+
+/// How many nodes have done what a frame asked for.
+pub(super) fn nodes(answers: &[Answer]) -> u32 {
+    let is_done = |answer: &&Answer| !matches!(answer, Answer::Late | Answer::Refused);
+    u32::try_from(answers.iter().filter(is_done).count()).unwrap_or(u32::MAX)
+}
+
+impl From<BusError> for EmitError {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error)
+    }
+}

@@ -1,0 +1,130 @@
+//! Collapsing across nodes: the engine has the windows and what waits for their ends. The node whose emit opened a window keeps it.
+
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    Delivery,
+    accepted::{Accepted, EmitError, Published},
+};
+use crate::cluster::Frame;
+use crate::message::{Emit, EventName, Receipt, RoomName};
+use crate::state::Offered;
+
+/// An event is noted again at the engine after so long.
+const NOTED_AGAIN: Duration = Duration::from_mins(4);
+/// An event of which no emit was collapsed for so long is forgotten here.
+const FORGOTTEN: Duration = Duration::from_mins(15);
+
+/// The events of which emits are collapsed, by when this node last heard of it. An emit of another event need not ask the engine whether
+/// something waits that came before it.
+#[derive(Default)]
+pub(super) struct Collapsing(Mutex<HashMap<EventName, Noted>>);
+
+struct Noted {
+    heard: Instant,
+    /// When this node noted it at the engine.
+    noted: Option<Instant>,
+}
+
+impl Collapsing {
+    /// Whether an emit has a collapse key, or may have to follow one that has.
+    pub(super) fn concerns(&self, emit: &Emit) -> bool {
+        emit.collapse_key.is_some() || self.0.lock().contains_key(&emit.event)
+    }
+
+    fn is_due(&self, event: &EventName) -> bool {
+        let events = self.0.lock();
+        let noted = events.get(event).and_then(|noted| noted.noted);
+        noted.is_none_or(|noted| noted.elapsed() >= NOTED_AGAIN)
+    }
+
+    fn heard(&self, event: &EventName) {
+        let now = Instant::now();
+        self.0.lock().entry(event.clone()).or_insert(Noted { heard: now, noted: None }).heard = now;
+    }
+
+    fn noted(&self, event: &EventName) {
+        self.heard(event);
+        if let Some(noted) = self.0.lock().get_mut(event) {
+            noted.noted = Some(Instant::now());
+        }
+    }
+
+    /// Forgets events that are no longer collapsed.
+    pub(super) fn sweep(&self) {
+        self.0.lock().retain(|_, noted| noted.heard.elapsed() < FORGOTTEN);
+    }
+}
+
+impl Delivery {
+    /// Publishes an emit with a collapse key if it opens a window; else it waits for the window's end.
+    pub(super) async fn collapse_across(&self, accepted: Accepted) -> Published {
+        let shared = self.shared()?;
+        let deferred = accepted.into_deferred();
+        let (room, event) = (deferred.emit.audience.room().clone(), deferred.emit.event.clone());
+        let key = deferred.emit.collapse_key.clone().unwrap_or_default();
+        if deferred.emit.retain {
+            let emit = &deferred.emit;
+            shared.retained.can_retain(&[&room], &event, deferred.retained(), &emit.except.users).await??;
+        }
+        self.announce_collapsing(&event).await?;
+        match shared.collapse.offer(&room, &event, &key, deferred.encode()).await? {
+            Offered::Full => Err(EmitError::CollapseFull { retry_after: self.inner.collapse.config.window }),
+            Offered::Deferred => Ok((Receipt { deferred: true, ..Receipt::new(deferred.message_id) }, None)),
+            Offered::Opens => {
+                let delivery = self.clone();
+                self.inner.lifecycle.spawn(async move { delivery.keep_window_across(room, event, &key).await });
+                self.publish_frame(&deferred).await
+            }
+        }
+    }
+
+    /// Has all nodes know that emits of an event are collapsed, before the first one waits.
+    async fn announce_collapsing(&self, event: &EventName) -> Result<(), EmitError> {
+        let shared = self.shared()?;
+        if shared.collapsing.is_due(event) {
+            if shared.collapse.note_event(event).await? {
+                self.ask(Frame::Collapses(event.clone())).await?;
+            }
+            shared.collapsing.noted(event);
+        }
+        Ok(())
+    }
+
+    /// Notes that another node collapses emits of an event.
+    pub(super) fn note_collapsing(&self, event: &EventName) {
+        if let Ok(shared) = self.shared() {
+            shared.collapsing.heard(event);
+        }
+    }
+
+    /// Reads which events are collapsed: what nodes told while this one did not hear them.
+    pub(super) async fn read_collapsing(&self) {
+        let Ok(shared) = self.shared() else { return };
+        if let Ok(events) = shared.collapse.events().await {
+            events.iter().for_each(|event| shared.collapsing.heard(event));
+        }
+    }
+
+    async fn keep_window_across(&self, room: RoomName, event: EventName, key: &str) {
+        let Ok(shared) = self.shared() else { return };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.inner.collapse.config.window) => {}
+                // Nothing that waits is lost to a stop.
+                () = self.inner.lifecycle.stopping() => {}
+            }
+            match shared.collapse.window_ended(&room, &event, key).await {
+                Ok(Some(waiting)) => self.send_deferred(&waiting),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, room.name = %room, "what a collapse window deferred is lost");
+                    return;
+                }
+            }
+        }
+    }
+}

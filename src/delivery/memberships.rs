@@ -1,0 +1,169 @@
+//! Where backends have put users.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::Delivery;
+use crate::cluster::{BusError, Shards};
+use crate::hub::Reason;
+use crate::message::{RoomName, UserId};
+use crate::state::{PutError, SharedUserRooms, TooMany, UserRooms};
+
+/// Users in rooms by `JoinRoom`. Among several nodes the engine has them, and this node knows those of the users that connected here.
+pub(super) struct Memberships {
+    here: UserRooms,
+    shared: Option<SharedUserRooms>,
+    /// Counts what frames changed here.
+    changes: AtomicU64,
+}
+
+/// Users whose notes are read at one time.
+const READ_AT_ONCE: usize = 500;
+/// A read that frames change meanwhile is done again so often at most.
+const ATTEMPTS: usize = 4;
+
+impl Memberships {
+    pub(super) fn new(max_entries: usize, engines: Option<&Shards>) -> Self {
+        let shared = engines.map(|engines| SharedUserRooms::new(engines.clone(), "j", max_entries));
+        // The engine has the bound.
+        let here = UserRooms::new(if shared.is_some() { usize::MAX } else { max_entries });
+        Self { here, shared, changes: AtomicU64::new(0) }
+    }
+
+    pub(super) async fn put(
+        &self,
+        caller: &Arc<str>,
+        user: &UserId,
+        room: &RoomName,
+        ttl: Duration,
+    ) -> Result<(), PutError> {
+        match &self.shared {
+            None => self.here.put(caller, user, room, ttl).map_err(PutError::TooMany),
+            Some(shared) => shared.put(caller, user, room, ttl).await,
+        }
+    }
+
+    pub(super) async fn take(&self, user: &UserId, room: &RoomName) -> Result<(), BusError> {
+        match &self.shared {
+            None => {
+                self.here.take(user, room);
+                Ok(())
+            }
+            Some(shared) => shared.take(user, room).await,
+        }
+    }
+
+    /// The rooms of a user who connects. From then on this node knows them, if it is subscribed to the user's room. While the engine is away,
+    /// those that are known here.
+    pub(super) async fn load(&self, user: &UserId) -> Vec<RoomName> {
+        let Some(shared) = &self.shared else {
+            return self.here.rooms(user);
+        };
+        for _ in 0..ATTEMPTS {
+            let before = self.changes.load(Ordering::Acquire);
+            let Ok(rooms) = shared.rooms(user).await else { break };
+            if self.changes.load(Ordering::Acquire) == before {
+                self.replace(user, &rooms);
+                break;
+            }
+        }
+        self.here.rooms(user)
+    }
+
+    fn replace(&self, user: &UserId, rooms: &[(RoomName, Duration)]) {
+        for gone in self.here.rooms(user).iter().filter(|room| !rooms.iter().any(|(name, _)| name == *room)) {
+            self.here.take(user, gone);
+        }
+        rooms.iter().for_each(|(room, left)| self.note_put(user, room, *left));
+    }
+
+    /// The rooms of a user that are known here.
+    pub(super) fn rooms(&self, user: &UserId) -> Vec<RoomName> {
+        self.here.rooms(user)
+    }
+
+    /// Whether a user is known here to be put into a room.
+    pub(super) fn has(&self, user: &UserId, room: &RoomName) -> bool {
+        self.here.has(user, room)
+    }
+
+    fn note_put(&self, user: &UserId, room: &RoomName, ttl: Duration) {
+        // There is no bound here that it could exceed but that of one user's rooms, which the engine has too.
+        let _: Result<(), TooMany> = self.here.put(&"".into(), user, room, ttl);
+    }
+
+    /// Forgets some of those that have ended, and says which.
+    pub(super) fn sweep(&self) -> Vec<(UserId, RoomName)> {
+        self.here.sweep()
+    }
+
+    /// The same at the engines.
+    pub(super) async fn sweep_shared(&self) {
+        if let Some(shared) = &self.shared {
+            while matches!(shared.sweep().await, Ok(true)) {}
+        }
+    }
+}
+
+impl Delivery {
+    /// Puts a user's connections here into a room, for this time. Says how many joined.
+    pub(super) async fn join_here(&self, user: &UserId, room: &RoomName, ttl: Duration) -> usize {
+        let memberships = &self.inner.memberships;
+        if memberships.shared.is_some() {
+            memberships.changes.fetch_add(1, Ordering::AcqRel);
+            memberships.note_put(user, room, ttl);
+        }
+        let mut joined = 0;
+        for member in self.hub().of_user(user) {
+            joined += usize::from(self.join_as_member(&member, room).await);
+        }
+        joined
+    }
+
+    /// Takes a user's connections here out of a room where a backend has put them. Says how many left.
+    pub(super) fn leave_here(&self, user: &UserId, room: &RoomName) -> usize {
+        let memberships = &self.inner.memberships;
+        if memberships.shared.is_some() {
+            memberships.changes.fetch_add(1, Ordering::AcqRel);
+            memberships.here.take(user, room);
+        }
+        self.leave_now(user, room, Reason::Backend)
+    }
+
+    /// Does what frames asked for that did not come to this node. `leaves`: users leave rooms, too, that the engine does not have.
+    pub(super) async fn reconcile_memberships(&self, shard: usize, leaves: bool) {
+        let (Some(cluster), Some(shared)) = (self.cluster(), &self.inner.memberships.shared) else { return };
+        let mut users = Vec::new();
+        self.hub().for_each_room(|room| {
+            if cluster.engines().index_of(room) == shard
+                && let Some(user) = room.user()
+            {
+                users.extend(UserId::new(user));
+            }
+        });
+        for users in users.chunks(READ_AT_ONCE) {
+            // If the engine is away again, this is done again when it is back.
+            let Ok(rooms) = shared.rooms_of_many(users).await else { return };
+            for (user, rooms) in users.iter().zip(rooms) {
+                self.reconcile(user, &rooms, leaves).await;
+            }
+        }
+    }
+
+    async fn reconcile(&self, user: &UserId, rooms: &[(RoomName, Duration)], leaves: bool) {
+        let known = self.inner.memberships.rooms(user);
+        for (room, left) in rooms.iter().filter(|(room, _)| !known.contains(room)) {
+            self.join_here(user, room, *left).await;
+        }
+        if leaves {
+            for room in known.iter().filter(|room| !rooms.iter().any(|(name, _)| name == *room)) {
+                self.leave_here(user, room);
+            }
+        }
+    }
+}

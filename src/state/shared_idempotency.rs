@@ -1,0 +1,176 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    idempotency::{REMEMBERED, RequestHash, Scope},
+    keys::{SWEEP_STEP, digest, millis, shard_of, share, sweep},
+    shared_claim::{Claims, MAX_RECEIPT_BYTES, SharedClaim, ages_and_sizes},
+};
+use crate::{
+    cluster::{BusError, Engine, Shards, decode_receipt},
+    lifecycle::Lifecycle,
+    message::{MessageId, Receipt},
+};
+
+/// How long the claim of a node that is gone, or paused, keeps others from running the emit.
+const LEASE: Duration = Duration::from_secs(5);
+/// The pauses before a key is looked up again, from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// Remembers what was answered under an idempotency key: [`Idempotency`](super::Idempotency), shared by all nodes. A key is at the engine of the
+/// audience's room. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct SharedIdempotency {
+    claims: Arc<Claims>,
+    max_keys: usize,
+}
+
+/// What is known of a key.
+pub enum SharedClaimed {
+    /// Nothing: the caller is the first, and runs the emit under this message id: its own, or the one of a caller that gave up or is gone and may
+    /// have sent it.
+    First(SharedClaim, MessageId),
+    /// The first one runs, here or at another node.
+    Running,
+    /// The first one is published, with this receipt, and its acknowledgements are awaited.
+    Published(Receipt),
+    /// The first one was answered with this receipt.
+    Done(Receipt),
+    /// The key was used for something else.
+    Reused,
+}
+
+impl SharedIdempotency {
+    /// Remembers up to so many keys, of which one engine has its part; past it the oldest go first. Claims are renewed, and noted, in tasks of
+    /// `lifecycle`.
+    pub fn new(shards: Shards, max_keys: usize, lifecycle: Lifecycle) -> Self {
+        Self::with_lease(shards, max_keys, lifecycle, LEASE)
+    }
+
+    pub(super) fn with_lease(shards: Shards, max_keys: usize, lifecycle: Lifecycle, lease: Duration) -> Self {
+        let max_keys = share(max_keys, &shards);
+        Self { claims: Claims::new(shards, lifecycle, lease), max_keys }
+    }
+
+    /// Claims a key for an emit with this message id, or says what is known of the key. A key is looked up before others are forgotten to make
+    /// room for it. If the caller gives up, a granted claim is released.
+    pub async fn claim(
+        &self,
+        scope: &Scope,
+        request_hash: RequestHash,
+        message_id: MessageId,
+    ) -> Result<SharedClaimed, BusError> {
+        let (shard, key) = self.place(scope);
+        let engine = self.engine(shard);
+        let [ages, sizes] = ages_and_sizes(engine);
+        let mut call = Engine::function("claim_key", &[&key, &ages, &sizes]);
+        let claim = self.claims.new_claim(shard, key);
+        call.arg(&request_hash[..]).arg(message_id.as_bytes()).arg(claim.token());
+        call.arg(millis(self.claims.lease)).arg(millis(REMEMBERED)).arg(self.max_keys).arg(MAX_RECEIPT_BYTES);
+        let answer: Vec<Vec<u8>> = engine.run(&call).await?;
+        let claimed = match known(&answer)? {
+            Known::First(message_id) => return Ok(SharedClaimed::First(claim, message_id)),
+            Known::Running => SharedClaimed::Running,
+            Known::Published(receipt) => SharedClaimed::Published(receipt),
+            Known::Done(receipt) => SharedClaimed::Done(receipt),
+            Known::Reused => SharedClaimed::Reused,
+            // Only a look says this.
+            Known::Idle => return Err(BusError::Refused),
+        };
+        claim.was_refused();
+        Ok(claimed)
+    }
+
+    /// Claims a key, and claims it again while another caller runs the first emit, up to the engine's deadline. If it runs still, the answer is
+    /// [`SharedClaimed::Running`], and the caller is told to come again.
+    pub async fn claim_or_wait(
+        &self,
+        scope: &Scope,
+        request_hash: RequestHash,
+        message_id: MessageId,
+    ) -> Result<SharedClaimed, BusError> {
+        let until = Instant::now() + self.engine(self.place(scope).0).deadline();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let claimed = self.claim(scope, request_hash, message_id).await?;
+            if !matches!(claimed, SharedClaimed::Running) || Instant::now() + pause > until {
+                return Ok(claimed);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Waits for the answer of an emit that is published, and whose acknowledgements are awaited. It comes when the first caller has it, or is
+    /// gone. `None`: the emit was given up, or is forgotten.
+    pub async fn answer(&self, scope: &Scope, request_hash: RequestHash) -> Result<Option<Receipt>, BusError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.look(scope, request_hash).await? {
+                Known::Running | Known::Published(_) => {}
+                Known::Done(receipt) => return Ok(Some(receipt)),
+                Known::First(_) | Known::Idle | Known::Reused => return Ok(None),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Whether the key was used for something else.
+    pub async fn is_reused(&self, scope: &Scope, request_hash: RequestHash) -> Result<bool, BusError> {
+        Ok(matches!(self.look(scope, request_hash).await?, Known::Reused))
+    }
+
+    /// Forgets some of the keys whose time is over. True if more may be left. Any node may call this at any time.
+    pub async fn sweep(&self) -> Result<bool, BusError> {
+        sweep(&self.claims.shards, |engine| {
+            let [ages, sizes] = &ages_and_sizes(engine);
+            let mut call = Engine::function("sweep_keys", &[ages, sizes]);
+            call.arg(millis(REMEMBERED)).arg(SWEEP_STEP);
+            call
+        })
+        .await
+    }
+
+    async fn look(&self, scope: &Scope, request_hash: RequestHash) -> Result<Known, BusError> {
+        let (shard, key) = self.place(scope);
+        let mut call = Engine::function("look_at_key", &[&key]);
+        self.engine(shard).run::<Vec<Vec<u8>>>(call.arg(&request_hash[..])).await.and_then(|answer| known(&answer))
+    }
+
+    /// The shard of a key, and its name there.
+    fn place(&self, scope: &Scope) -> (usize, String) {
+        let room = scope.audience.room();
+        let shard = shard_of(&self.claims.shards, room);
+        (shard, self.engine(shard).name("i", &digest(&[&scope.caller, room.as_str(), &scope.key])))
+    }
+
+    fn engine(&self, shard: usize) -> &Engine {
+        &self.claims.shards.all()[shard]
+    }
+}
+
+/// What the engine says of a key.
+enum Known {
+    First(MessageId),
+    Running,
+    Published(Receipt),
+    Done(Receipt),
+    Idle,
+    Reused,
+}
+
+fn known(answer: &[Vec<u8>]) -> Result<Known, BusError> {
+    let receipt = |bytes: &[u8]| decode_receipt(bytes).ok_or(BusError::Refused);
+    match answer {
+        [state, id] if state == b"first" => MessageId::from_bytes(id).map(Known::First).ok_or(BusError::Refused),
+        [state, bytes] if state == b"published" => receipt(bytes).map(Known::Published),
+        [state, bytes] if state == b"done" => receipt(bytes).map(Known::Done),
+        [state] if state == b"running" => Ok(Known::Running),
+        [state] if state == b"reused" => Ok(Known::Reused),
+        [state] if state == b"idle" => Ok(Known::Idle),
+        _ => Err(BusError::Refused),
+    }
+}

@@ -1,0 +1,200 @@
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use redis::{Cmd, Value};
+
+use super::{
+    keys::{SWEEP_STEP, millis, shard_of, share, sweep, time_ms},
+    retained::{RetainedFull, Value as RetainedValue, bytes},
+};
+use crate::cluster::{BusError, Engine, Shards, decode_retained, encode_retained};
+use crate::message::{EventName, Payload, RoomName, UserId};
+
+/// The last payload of each event in each room that was to be retained: [`Retained`](super::Retained), shared by all nodes. The values of a room
+/// are at the room's engine. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct SharedRetained {
+    shards: Shards,
+    max_entries: usize,
+    max_room_bytes: usize,
+}
+
+/// A value that is to be retained.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedPut<'a> {
+    /// The API key whose value it is.
+    pub caller: &'a Arc<str>,
+    /// Where it is retained.
+    pub room: &'a RoomName,
+    /// The value's event.
+    pub event: &'a EventName,
+    /// As it is sent. [`Payload::None`] takes the value away that is there.
+    pub payload: &'a Payload,
+    /// Users who are excepted, and are so from what is sent later too.
+    pub except_users: &'a [UserId],
+    /// How long it is of use; none: until it is replaced or taken away.
+    pub ttl: Option<Duration>,
+}
+
+impl SharedRetained {
+    /// Keeps up to so many values, of which one engine has its part, and so many bytes of one room.
+    pub fn new(shards: Shards, max_entries: usize, max_room_bytes: usize) -> Self {
+        let max_entries = share(max_entries, &shards);
+        Self { shards, max_entries, max_room_bytes }
+    }
+
+    /// A call, for the room's engine, that keeps a value in place of the one before and publishes a frame on a channel: its head, the number of
+    /// the change (8 bytes, big-endian), its tail. Both happen, or neither. [`SharedRetained::decode_reply`] reads the answer.
+    pub fn put_command(&self, put: &RetainedPut<'_>, channel: &str, (head, tail): (&[u8], &[u8])) -> Cmd {
+        let engine = self.shards.of(put.room);
+        let mut call = Engine::function("retain", &[&room_key(engine, put.room), &ends(engine), &shares(engine)]);
+        let is_kept = !matches!(put.payload, Payload::None);
+        call.arg(put.event.as_str()).arg(u8::from(is_kept)).arg(put.ttl.map_or(0, millis));
+        call.arg(bytes(put.event, put.payload, put.except_users)).arg(self.max_entries).arg(self.max_room_bytes);
+        let value = if is_kept { encode_retained(put.payload, put.except_users) } else { Vec::new() };
+        call.arg(&**put.caller).arg(value).arg(channel).arg(head).arg(tail);
+        call
+    }
+
+    /// Reads the answer to [`SharedRetained::put_command`]: how many subscribers received the frame, and the number of the change. Later changes
+    /// in a room have larger ones.
+    pub fn decode_reply(reply: &Value) -> Result<Result<(u64, u64), RetainedFull>, BusError> {
+        let Value::Array(items) = reply else { return Err(BusError::Refused) };
+        match items[..] {
+            [Value::Int(-1)] => Ok(Err(RetainedFull::Entries)),
+            [Value::Int(-2)] => Ok(Err(RetainedFull::RoomBytes)),
+            [Value::Int(receivers), Value::Int(number)] => Ok(Ok((receivers.unsigned_abs(), number.unsigned_abs()))),
+            _ => Err(BusError::Refused),
+        }
+    }
+
+    /// The number of a room's last change (0: it has no values, and had none for some minutes), and the values that are of use, ordered by event.
+    /// All changes up to that number are in the values.
+    pub async fn of_room(&self, room: &RoomName) -> Result<(u64, Vec<(EventName, RetainedValue)>), BusError> {
+        let engine = self.shards.of(room);
+        let mut read = redis::pipe();
+        read.cmd("TIME").hgetall(room_key(engine, room));
+        let (time, fields): (_, HashMap<String, Vec<u8>>) = engine.query_all(&read).await?;
+        let (now, mut fields) = (time_ms(time), fields);
+        let number = fields.get("n").and_then(|number| str::from_utf8(number).ok()?.parse().ok()).unwrap_or_default();
+        let events: Vec<_> = fields.keys().filter_map(|field| Some(field.strip_prefix('h')?.to_owned())).collect();
+        let mut values: Vec<_> = events
+            .into_iter()
+            .filter_map(|event| {
+                let head = fields.remove(&["h", &event].concat())?;
+                let value = fields.remove(&["v", &event].concat())?;
+                Some((EventName::new(&event).ok()?, value_at(now, &head, value)?))
+            })
+            .collect();
+        values.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok((number, values))
+    }
+
+    /// The value of an event in a room, if it is of use.
+    pub async fn get(&self, room: &RoomName, event: &str) -> Result<Option<RetainedValue>, BusError> {
+        let engine = self.shards.of(room);
+        let mut read = redis::pipe();
+        read.cmd("TIME").hmget(room_key(engine, room), &[["h", event].concat(), ["v", event].concat()][..]);
+        let (time, [head, value]): (_, [Option<Vec<u8>>; 2]) = engine.query_all(&read).await?;
+        let value = head.zip(value);
+        Ok(value.and_then(|(head, value)| value_at(time_ms(time), &head, value)))
+    }
+
+    /// Whether a value for this event can be kept in each of these rooms.
+    pub async fn can_retain(
+        &self,
+        rooms: &[&RoomName],
+        event: &EventName,
+        payload: &Payload,
+        except_users: &[UserId],
+    ) -> Result<Result<(), RetainedFull>, BusError> {
+        if matches!(payload, Payload::None) {
+            return Ok(Ok(()));
+        }
+        let bytes = bytes(event, payload, except_users);
+        let checks = self.shards.all().iter().enumerate().map(|(shard, engine)| {
+            let there = rooms.iter().copied().filter(|room| shard_of(&self.shards, room) == shard);
+            self.check_at(engine, there.collect(), event, bytes)
+        });
+        Ok(try_join_all(checks).await?.into_iter().collect())
+    }
+
+    async fn check_at(
+        &self,
+        engine: &Engine,
+        rooms: Vec<&RoomName>,
+        event: &EventName,
+        bytes: usize,
+    ) -> Result<Result<(), RetainedFull>, BusError> {
+        if rooms.is_empty() {
+            return Ok(Ok(()));
+        }
+        let mut read = redis::pipe();
+        for room in &rooms {
+            read.hmget(room_key(engine, room), &["b".to_owned(), ["h", event.as_str()].concat()][..]);
+        }
+        read.zcard(ends(engine));
+        let mut answers: Vec<Value> = engine.query_all(&read).await?;
+        let count = answers.pop().and_then(|count| redis::from_redis_value(count).ok());
+        let mut count: usize = count.ok_or(BusError::Refused)?;
+        for answer in answers {
+            let (all, head): (Option<usize>, Option<String>) =
+                redis::from_redis_value(answer).map_err(|_| BusError::Refused)?;
+            let before = head.and_then(|head| head.split(' ').nth(1)?.parse::<usize>().ok());
+            count += usize::from(before.is_none());
+            if count > self.max_entries {
+                return Ok(Err(RetainedFull::Entries));
+            }
+            if all.unwrap_or_default().saturating_sub(before.unwrap_or_default()) + bytes > self.max_room_bytes {
+                return Ok(Err(RetainedFull::RoomBytes));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// How many values an API key holds.
+    pub async fn held_by(&self, caller: &str) -> Result<usize, BusError> {
+        let read = async |engine: &Engine| {
+            let mut read = redis::cmd("HGET");
+            engine.query::<Option<usize>>(read.arg(shares(engine)).arg(caller)).await
+        };
+        let held = try_join_all(self.shards.all().iter().map(read)).await?;
+        Ok(held.into_iter().flatten().sum())
+    }
+
+    /// Takes away some of what has expired. True if more may be left. Any node may call this at any time.
+    pub async fn sweep(&self) -> Result<bool, BusError> {
+        sweep(&self.shards, |engine| {
+            let mut call = Engine::function("sweep_retained", &[&ends(engine), &shares(engine)]);
+            call.arg(SWEEP_STEP);
+            call
+        })
+        .await
+    }
+}
+
+fn room_key(engine: &Engine, room: &RoomName) -> String {
+    engine.name("v", &["{", room.as_str(), "}"].concat())
+}
+
+fn ends(engine: &Engine) -> String {
+    engine.name("ends", "v")
+}
+
+fn shares(engine: &Engine) -> String {
+    engine.name("shares", "v")
+}
+
+/// A value whose head is its end in milliseconds or 0, its bytes and its caller. `None`: it has ended.
+fn value_at(now: u64, head: &[u8], value: Vec<u8>) -> Option<RetainedValue> {
+    let end: u64 = str::from_utf8(head).ok()?.split(' ').next()?.parse().ok()?;
+    if end != 0 && end <= now {
+        return None;
+    }
+    let expires_at = (end != 0).then(|| Timestamp::from_millisecond(i64::try_from(end).unwrap_or(i64::MAX)));
+    let expires_at = expires_at.map(|end| end.unwrap_or(Timestamp::MAX));
+    let (payload, except_users) = decode_retained(Bytes::from(value))?;
+    Some(RetainedValue { payload, except_users, expires_at })
+}

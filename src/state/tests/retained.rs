@@ -1,0 +1,153 @@
+use redis::Value;
+
+use super::*;
+use crate::message::Payload;
+use crate::state::{RetainedFull, RetainedPut, RetainedValue, SharedRetained};
+
+/// Puts a value; `null` takes it away.
+async fn put(
+    (shards, retained): (&Shards, &SharedRetained),
+    (in_room, name): (&str, &str),
+    json: &str,
+    ttl: Option<Duration>,
+) -> Result<(u64, u64), RetainedFull> {
+    let (caller, room, event) = (caller(), room(in_room), event(name));
+    let payload = if json == "null" { Payload::None } else { Payload::json(json).unwrap() };
+    let put = RetainedPut { caller: &caller, room: &room, event: &event, payload: &payload, except_users: &[], ttl };
+    let call = retained.put_command(&put, &format!("channel of {in_room}"), (b"head", b"tail"));
+    let reply: Value = shards.of(&room).run(&call).await.unwrap();
+    SharedRetained::decode_reply(&reply).unwrap()
+}
+
+fn value(json: &str) -> RetainedValue {
+    RetainedValue { payload: Payload::json(json).unwrap(), except_users: Vec::new(), expires_at: None }
+}
+
+#[tokio::test]
+async fn the_last_value_of_each_event_and_room_is_seen_at_another_node_with_the_number_of_the_last_change() {
+    let server = RedisServer::start_shards(2);
+    let (shards, other) = (server.connect().await, server.connect().await);
+    let (a, b) = (SharedRetained::new(shards.clone(), 9, 1_000), SharedRetained::new(other, 9, 1_000));
+    let mut last = 0;
+    for (in_room, name, json) in [("a", "x", "1"), ("a", "x", "2"), ("a", "b", "3"), ("c", "x", "4")] {
+        let (receivers, number) = put((&shards, &a), (in_room, name), json, None).await.unwrap();
+        assert!(receivers == 0 && number > 0);
+        if in_room == "a" {
+            assert!(number > last);
+            last = number;
+        }
+    }
+    assert_eq!(b.get(&room("a"), "x").await, Ok(Some(value("2"))));
+    assert_eq!(b.get(&room("none"), "x").await, Ok(None));
+    assert_eq!(b.of_room(&room("a")).await, Ok((last, vec![(event("b"), value("3")), (event("x"), value("2"))])));
+    assert_eq!(b.of_room(&room("none")).await, Ok((0, Vec::new())));
+    assert_eq!(b.held_by("test").await, Ok(3));
+}
+
+#[tokio::test]
+async fn bytes_and_excepted_users_are_kept_as_they_were() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 9, 1_000);
+    let (caller, room, event) = (caller(), room("a"), event("x"));
+    let payload = Payload::Binary(vec![0, 255, b'\n', b'\r'].into());
+    let except_users = [user("1"), user("2")];
+    let put = RetainedPut {
+        caller: &caller,
+        room: &room,
+        event: &event,
+        payload: &payload,
+        except_users: &except_users,
+        ttl: Some(HOUR),
+    };
+    shards.of(&room).run::<Value>(&retained.put_command(&put, "c", (b"", b""))).await.unwrap();
+    let kept = retained.get(&room, "x").await.unwrap().unwrap();
+    assert_eq!((kept.payload, kept.except_users), (payload, except_users.to_vec()));
+    assert!(kept.expires_at.is_some());
+}
+
+#[tokio::test]
+async fn a_change_is_published_with_its_number_also_when_it_takes_the_value_away() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 9, 1_000);
+    let mut subscriber = server.subscribe("channel of a").await;
+    let mut last = 0;
+    for json in ["1", "2", "null", "null", "3"] {
+        let (receivers, number) = put((&shards, &retained), ("a", "x"), json, None).await.unwrap();
+        assert!(receivers == 1 && number > last, "{number} after {last}");
+        last = number;
+        let frame = [&b"head"[..], &number.to_be_bytes(), b"tail"].concat();
+        assert_eq!(subscriber.recv().await, Some(frame));
+        let (seen, values) = retained.of_room(&room("a")).await.unwrap();
+        assert_eq!((seen, values.len()), (number, usize::from(json != "null")));
+    }
+}
+
+#[tokio::test]
+async fn values_are_bounded_replaced_and_taken_away() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 1, 1_000);
+    let node = (&shards, &retained);
+    put(node, ("a", "x"), "1", None).await.unwrap();
+    put(node, ("a", "x"), "2", None).await.expect("it takes the place of the other");
+    assert_eq!(put(node, ("b", "x"), "1", None).await, Err(RetainedFull::Entries));
+    let one = value("1").payload;
+    let can = async |room: &RoomName| retained.can_retain(&[room], &event("x"), &one, &[]).await.unwrap();
+    assert_eq!(can(&room("b")).await, Err(RetainedFull::Entries));
+    assert_eq!(can(&room("a")).await, Ok(()));
+    put(node, ("a", "x"), "null", None).await.unwrap();
+    assert_eq!(retained.held_by("test").await, Ok(0));
+    assert_eq!(keys(&shards).await, ["p:v:{a}"]);
+    let left: i64 = shards.all()[0].query(redis::cmd("PTTL").arg("p:v:{a}")).await.unwrap();
+    assert!(left > 0, "the number of the last change is kept for some time");
+    put(node, ("b", "x"), "1", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_room_are_bounded_and_given_back() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 9, 200);
+    let (node, long) = ((&shards, &retained), format!("\"{}\"", "a".repeat(100)));
+    put(node, ("a", "x"), &long, None).await.unwrap();
+    assert_eq!(put(node, ("a", "y"), &long, None).await, Err(RetainedFull::RoomBytes));
+    let payload = Payload::json(&long).unwrap();
+    let can = retained.can_retain(&[&room("b"), &room("a")], &event("y"), &payload, &[]).await.unwrap();
+    assert_eq!(can, Err(RetainedFull::RoomBytes));
+    put(node, ("b", "y"), &long, None).await.expect("another room has its own bytes");
+    put(node, ("a", "x"), "1", None).await.unwrap();
+    put(node, ("a", "x"), &long, None).await.expect("it takes the place of the other");
+    put(node, ("a", "x"), "null", None).await.unwrap();
+    put(node, ("a", "y"), &long, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn room_for_several_is_counted_together() {
+    let server = RedisServer::start();
+    let retained = SharedRetained::new(server.connect().await, 2, 1_000);
+    let (a, b, c, one) = (room("a"), room("b"), room("c"), value("1").payload);
+    let can = async |rooms: &[&RoomName]| retained.can_retain(rooms, &event("x"), &one, &[]).await.unwrap();
+    assert_eq!(can(&[&a, &b]).await, Ok(()));
+    assert_eq!(can(&[&a, &b, &c]).await, Err(RetainedFull::Entries));
+}
+
+#[tokio::test]
+async fn a_value_ends_with_its_time_and_is_swept_away() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 2, 1_000);
+    let node = (&shards, &retained);
+    put(node, ("a", "x"), "1", Some(SOON)).await.unwrap();
+    put(node, ("a", "y"), "2", Some(HOUR)).await.unwrap();
+    eventually(async || retained.get(&room("a"), "x").await.unwrap().is_none()).await;
+    let names = async || retained.of_room(&room("a")).await.unwrap().1.into_iter().map(|(event, _)| event);
+    assert_eq!(names().await.collect::<Vec<_>>(), [event("y")]);
+    put(node, ("b", "x"), "3", Some(SOON)).await.expect("what has ended makes room");
+    eventually(async || retained.get(&room("b"), "x").await.unwrap().is_none()).await;
+    assert!(!retained.sweep().await.unwrap());
+    assert_eq!(retained.held_by("test").await, Ok(1));
+    let bytes: usize = shards.all()[0].query(redis::cmd("HGET").arg("p:v:{b}").arg("b")).await.unwrap();
+    assert_eq!(bytes, 0);
+}
