@@ -21,6 +21,11 @@ async fn emit_with(backend: &Backend, json: Option<&str>, options: EmitOptions) 
     response.expect("it is accepted").into_inner().receipt.expect("there is a receipt")
 }
 
+/// The node that a user's only device is connected to.
+async fn node_of(backend: &Backend, user: &str) -> String {
+    backend.get_user(user).await.connections[0].node.clone()
+}
+
 #[tokio::test]
 async fn of_many_updates_few_arrive_and_the_last_is_the_last() {
     const WINDOW: Duration = Duration::from_millis(100);
@@ -42,7 +47,7 @@ async fn of_many_updates_few_arrive_and_the_last_is_the_last() {
 
 #[tokio::test]
 async fn the_first_goes_at_once_the_others_are_deferred_and_keys_are_apart() {
-    let server = TestServer::start_with(|config| config.collapse.window = Duration::from_mins(1)).await;
+    let mut server = TestServer::start_with(|config| config.collapse.window = Duration::from_mins(1)).await;
     let backend = server.backend().await;
     let mut device = server.connect("42").await;
     let first = emit(&backend, "a", "1").await;
@@ -53,13 +58,13 @@ async fn the_first_goes_at_once_the_others_are_deferred_and_keys_are_apart() {
     assert_eq!(device.expect_event("price").await.json(), "1");
     assert_eq!(device.expect_event("price").await.json(), "3");
 
-    server.stop();
+    server.stop_ending_with(&node_of(&backend, "42").await).await;
     assert_eq!(device.expect_event("price").await.json(), "2", "what waits is not lost to a stop");
 }
 
 #[tokio::test]
 async fn an_emit_without_a_key_does_not_overtake_what_waits() {
-    let server = TestServer::start_with(|config| config.collapse.window = Duration::from_mins(1)).await;
+    let mut server = TestServer::start_with(|config| config.collapse.window = Duration::from_mins(1)).await;
     let backend = server.backend().await;
     let mut device = server.connect("42").await;
     for (key, json) in [("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("a", "5"), ("", "6"), ("a", "7")] {
@@ -68,7 +73,7 @@ async fn an_emit_without_a_key_does_not_overtake_what_waits() {
     for json in ["1", "3", "4", "5", "6"] {
         assert_eq!(device.expect_event("price").await.json(), json);
     }
-    server.stop();
+    server.stop_ending_with(&node_of(&backend, "42").await).await;
     assert_eq!(device.expect_event("price").await.json(), "7", "the window is still open");
 }
 

@@ -105,7 +105,7 @@ async fn a_bad_emit_of_a_batch_stops_no_other_and_says_what_is_wrong() {
 async fn the_scope_is_asked_for_each_emit_of_a_batch() {
     let server =
         TestServer::start_with(|config| config.grpc.api_keys.push(api_key("users", USERS_KEY, &["emit:user"]))).await;
-    let backend = Backend::connect(server.grpc(), USERS_KEY).await;
+    let backend = server.backend_with(USERS_KEY).await;
     let emits = vec![
         emit_to(Target::Everyone(true), "e", "1"),
         emit_to(user("42"), "e", "1"),

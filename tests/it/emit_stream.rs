@@ -78,7 +78,7 @@ async fn each_emit_of_a_stream_is_sent_at_once_and_answered_under_its_correlatio
 async fn a_bad_emit_is_answered_in_the_stream_which_goes_on() {
     let server =
         TestServer::start_with(|config| config.grpc.api_keys.push(api_key("users", USERS_KEY, &["emit:user"]))).await;
-    let backend = Backend::connect(server.grpc(), USERS_KEY).await;
+    let backend = server.backend_with(USERS_KEY).await;
     let mut stream = EmitStream::open(&backend).await;
     let long = "x".repeat(257);
     let invalid = emit_error::Code::InvalidArgument;

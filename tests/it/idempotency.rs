@@ -72,7 +72,7 @@ async fn a_key_holds_for_one_api_key_and_one_audience() {
     let server =
         TestServer::start_with(|config| config.grpc.api_keys.push(api_key("other", OTHER_KEY, &["emit"]))).await;
     let backend = server.backend().await;
-    let other = Backend::connect(server.grpc(), OTHER_KEY).await;
+    let other = server.backend_with(OTHER_KEY).await;
     let request = EmitToUserRequest { options: once("k"), ..to_user("42", "e", "1") };
     assert!(!emit(&backend, request.clone()).await.duplicate);
     assert!(!emit(&other, request.clone()).await.duplicate, "another backend's key is another key");

@@ -3,6 +3,9 @@
 #[allow(dead_code, unused_imports, reason = "the tests that use the rest come with the server")]
 mod harness;
 
+/// How many nodes a server has. `tests/cluster` runs some of these tests with more.
+const NODES: usize = 1;
+
 mod devices;
 
 mod engineio;

@@ -11,16 +11,16 @@ use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt;
 
-use super::deadline;
+use super::{any_node::AnyNode, deadline};
 
-/// A connection whose calls carry the API key.
-pub type Keyed = InterceptedService<Channel, ApiKey>;
+/// Connections whose calls carry the API key.
+pub type Keyed = InterceptedService<AnyNode, ApiKey>;
 
-/// A backend that calls over gRPC. Cheap to clone; clones share the connection.
+/// A backend that calls over gRPC. Cheap to clone; clones share the connections. With several nodes, each call goes to any one; a stream stays
+/// there.
 #[derive(Clone)]
 pub struct Backend {
     channel: Keyed,
@@ -47,19 +47,24 @@ impl Backend {
     /// A backend with an API key.
     #[track_caller]
     pub fn connect(grpc: SocketAddr, key: &str) -> impl Future<Output = Self> {
+        Self::connect_to(vec![grpc], key)
+    }
+
+    /// The same, which calls any of these nodes.
+    #[track_caller]
+    pub fn connect_to(nodes: Vec<SocketAddr>, key: &str) -> impl Future<Output = Self> {
         let header = format!("Bearer {key}").parse().expect("an API key fits a header");
-        deadline("the gRPC connection", Self::open(grpc, ApiKey(Some(header))))
+        deadline("the gRPC connection", Self::open(nodes, ApiKey(Some(header))))
     }
 
     /// A backend without one.
     #[track_caller]
     pub fn anonymous(grpc: SocketAddr) -> impl Future<Output = Self> {
-        deadline("the gRPC connection", Self::open(grpc, ApiKey(None)))
+        deadline("the gRPC connection", Self::open(vec![grpc], ApiKey(None)))
     }
 
-    async fn open(grpc: SocketAddr, key: ApiKey) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{grpc}")).expect("an address makes a URI");
-        let channel = endpoint.connect().await.expect("the gRPC port is open");
+    async fn open(nodes: Vec<SocketAddr>, key: ApiKey) -> Self {
+        let channel = AnyNode::connect(&nodes).await;
         Self {
             notify: NotifyClient::with_interceptor(channel.clone(), key.clone()),
             presence: PresenceClient::with_interceptor(channel.clone(), key.clone()),

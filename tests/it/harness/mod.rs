@@ -3,11 +3,16 @@
 mod deadline;
 pub use deadline::{PATIENCE, deadline};
 
+mod any_node;
+pub use any_node::any_of;
+
 mod backend;
 pub use backend::{Backend, Keyed, violations};
 
 mod requests;
-pub use requests::{answer, counts, emit_to, named, refused, to_everyone, to_room, to_user, to_users, with_options};
+pub use requests::{
+    answer, counts, emit_to, is_node_count, named, refused, to_everyone, to_room, to_user, to_users, with_options,
+};
 
 mod raw_grpc;
 pub use raw_grpc::{RawAnswer, RawGrpc, grpc_frame};
@@ -31,6 +36,9 @@ pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message
 
 mod postgres;
 pub use postgres::new_database;
+
+mod redis;
+pub use redis::TestRedis;
 
 mod sql;
 pub use sql::execute;

@@ -98,11 +98,31 @@ impl ServerProcess {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process is there").count()
     }
 
+    /// Ends it at once, as a crash does.
+    pub fn kill_9(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Stops it from running: its connections stay.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it run on after [`ServerProcess::pause`].
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
     /// Stops it as a service manager does; how long that took, and whether it ended well.
     #[track_caller]
     pub fn stop(mut self) -> impl Future<Output = (Duration, bool)> {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(asked.expect("kill is there").success());
+        self.signal("-TERM");
         let begun = Instant::now();
         deadline("the end of the process", async move {
             loop {

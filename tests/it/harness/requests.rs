@@ -9,6 +9,7 @@ use bugle::proto::v1::{
 use tonic::{Code, Response, Status};
 
 use super::{deadline, violations};
+use crate::NODES;
 
 /// JSON for a user.
 pub fn to_user(user: &str, event: &str, json: &str) -> EmitToUserRequest {
@@ -73,4 +74,11 @@ pub fn named(status: &Status) -> Vec<String> {
 /// How many connections matched, took the event and dropped it.
 pub fn counts(receipt: &Receipt) -> (u64, u64, u64) {
     (receipt.matched, receipt.enqueued, receipt.dropped)
+}
+
+/// Whether so many nodes can have answered an emit that matched so many connections: the only node always does; of several those that have the
+/// room, and for a while those that had it.
+pub fn is_node_count(nodes: u32, matched: u64) -> bool {
+    let is_possible = if NODES == 1 { nodes == 1 } else { matched == 0 || nodes > 0 };
+    is_possible && usize::try_from(nodes).is_ok_and(|nodes| nodes <= NODES)
 }

@@ -9,20 +9,48 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::{Backend, Device, DeviceBuilder, deadline};
+use super::{Backend, Device, DeviceBuilder, TestRedis, any_of, deadline};
+use crate::NODES;
 
 /// The API key that may do everything.
 pub const API_KEY: &str = "an-api-key-of-thirty-two-bytes-or-more";
 /// What tokens are signed with.
 pub const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
 
-/// A server of its own, on free ports, that stops with its value.
+/// A server of its own, on free ports, that stops with its value. It has [`NODES`] nodes: a device connects to any one.
 pub struct TestServer {
-    addresses: Addresses,
-    lifecycle: Lifecycle,
+    nodes: Vec<Node>,
     /// Moves the time of day that tokens are compared with; timers do not follow.
     pub clock: Clock,
+}
+
+struct Node {
+    addresses: Addresses,
+    lifecycle: Lifecycle,
     running: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Node {
+    async fn start(config: Config, clock: Clock) -> Result<Self, Error> {
+        let app = App::new(config, clock, false)?;
+        let lifecycle = app.lifecycle().clone();
+        let listening = app.listen().await?;
+        let addresses = listening.addresses();
+        #[expect(clippy::disallowed_methods, reason = "what stops the server is not stopped by it")]
+        let running = Some(tokio::spawn(listening.run()));
+        Ok(Self { addresses, lifecycle, running })
+    }
+
+    async fn stopped(&mut self) -> Result<(), Error> {
+        let running = self.running.take().expect("it is waited for once");
+        deadline("a node to stop", running).await.expect("a node does not panic")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.lifecycle.stop_hard();
+    }
 }
 
 impl TestServer {
@@ -36,38 +64,57 @@ impl TestServer {
         let mut config = config();
         change(&mut config);
         assert_eq!(config.faults(false), [], "the configuration is good");
-        Self::serve(config).await.expect("the server starts")
+        Box::pin(Self::serve(config)).await.expect("the server starts")
     }
 
     async fn serve(config: Config) -> Result<Self, Error> {
         let clock = Clock::movable();
-        let app = App::new(config, clock.clone(), false)?;
-        let lifecycle = app.lifecycle().clone();
-        let listening = app.listen().await?;
-        let addresses = listening.addresses();
-        #[expect(clippy::disallowed_methods, reason = "what stops the server is not stopped by it")]
-        let running = Some(tokio::spawn(listening.run()));
-        Ok(Self { addresses, lifecycle, clock, running })
+        let mut nodes = Vec::new();
+        for number in 0..NODES {
+            let mut config = config.clone();
+            config.cluster.node = node_name(number);
+            nodes.push(Node::start(config, clock.clone()).await?);
+        }
+        let server = Self { nodes, clock };
+        deadline("all nodes to know each other", server.know_each_other()).await;
+        Ok(server)
     }
 
-    /// Where devices connect.
+    /// Returns when each node counts all of them.
+    async fn know_each_other(&self) {
+        for node in self.nodes.iter().filter(|_| NODES > 1) {
+            let backend = Backend::connect(node.addresses.grpc, API_KEY).await;
+            while backend.get_stats().await.nodes.len() < NODES {}
+        }
+    }
+
+    fn any(&self) -> &Addresses {
+        &any_of(&self.nodes).addresses
+    }
+
+    /// Where devices connect to one of the nodes.
     pub fn clients(&self) -> SocketAddr {
-        self.addresses.clients
+        self.any().clients
     }
 
-    /// Where backends call.
+    /// Where backends call one of the nodes.
     pub fn grpc(&self) -> SocketAddr {
-        self.addresses.grpc
+        self.any().grpc
     }
 
     /// Where operators ask.
     pub fn admin(&self) -> SocketAddr {
-        self.addresses.admin
+        self.any().admin
     }
 
     /// A backend that may do everything.
     pub async fn backend(&self) -> Backend {
-        Backend::connect(self.grpc(), API_KEY).await
+        self.backend_with(API_KEY).await
+    }
+
+    /// A backend with this API key.
+    pub async fn backend_with(&self, key: &str) -> Backend {
+        Backend::connect_to(self.nodes.iter().map(|node| node.addresses.grpc).collect(), key).await
     }
 
     /// A device of this user, over WebSocket, yet to be connected.
@@ -80,25 +127,44 @@ impl TestServer {
         self.device(user).connect().await.expect("the device connects")
     }
 
-    /// Asks for a soft stop.
+    /// Asks all nodes for a soft stop.
     pub fn stop(&self) {
-        self.lifecycle.stop();
+        for node in &self.nodes {
+            node.lifecycle.stop();
+        }
     }
 
-    /// Waits until the server has stopped.
+    /// What the nodes are called.
+    pub fn node_names() -> Vec<String> {
+        if NODES == 1 { vec!["solo".to_owned()] } else { (0..NODES).map(node_name).collect() }
+    }
+
+    /// Stops all nodes but the named one, and when they have stopped, asks that for a soft stop.
+    pub async fn stop_ending_with(&mut self, node: &str) {
+        let names = Self::node_names();
+        let last = names.iter().position(|name| name == node).expect("it is one of ours");
+        let others = self.nodes.iter_mut().enumerate().filter(|(number, _)| *number != last);
+        for (_, other) in others {
+            other.lifecycle.stop();
+            other.stopped().await.expect("a node stops well");
+        }
+        self.nodes[last].lifecycle.stop();
+    }
+
+    /// Waits until all nodes have stopped.
     pub async fn stopped(&mut self) -> Result<(), Error> {
-        let running = self.running.take().expect("it is waited for once");
-        deadline("the server to stop", running).await.expect("the server does not panic")
+        for node in &mut self.nodes {
+            node.stopped().await?;
+        }
+        Ok(())
     }
 }
 
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        self.lifecycle.stop_hard();
-    }
+fn node_name(number: usize) -> String {
+    format!("node-{number}")
 }
 
-/// The defaults, on free ports, with one key for tokens and one API key.
+/// The defaults, on free ports, with one key for tokens and one API key. Several nodes share an engine, and keep no messages.
 fn config() -> Config {
     let free: SocketAddr = ([127, 0, 0, 1], 0).into();
     let mut config = Config::defaults().expect("the defaults are good");
@@ -106,7 +172,11 @@ fn config() -> Config {
     config.auth.jwt.keys.push(token_key());
     config.grpc.api_keys.push(api_key("test", API_KEY, &["emit", "presence", "rooms", "disconnect", "mailbox"]));
     config.drain.deadline = Duration::from_secs(4);
-    config.store.url = SecretString::from("sqlite::memory:");
+    if NODES > 1 {
+        config.cluster.redis = vec![TestRedis::shared().url().into()];
+        config.cluster.prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
+    }
+    config.store.url = SecretString::from(if NODES > 1 { "" } else { "sqlite::memory:" });
     config
 }
 

@@ -1,0 +1,70 @@
+//! The behaviour tests of `tests/it` over three nodes that share a Redis: each call goes through any node, each device connects to any. And what
+//! several nodes alone can do.
+//!
+//! Left out of the tests for callers and devices:
+//! - `interleavings`, `mailbox`, `notifications`, `resume`, `stored`, `watermark`: several nodes keep no messages yet.
+//! - `rates`, `websocket_gate`, and the limits of `devices`: those limits hold for each node.
+//! - `audit`, `logs`, `operations`, `stopping`: they are about one process.
+
+#[allow(dead_code, unused_imports, reason = "the same as in tests/it, where the rest is used")]
+#[path = "../it/harness/mod.rs"]
+mod harness;
+
+/// How many nodes a server has.
+const NODES: usize = 3;
+
+#[path = "../it/emits.rs"]
+mod emits;
+
+#[path = "../it/emit_options.rs"]
+mod emit_options;
+
+#[path = "../it/emit_batch.rs"]
+mod emit_batch;
+
+#[path = "../it/emit_stream.rs"]
+mod emit_stream;
+
+#[path = "../it/fan_out.rs"]
+mod fan_out;
+
+#[path = "../it/acks.rs"]
+mod acks;
+
+#[path = "../it/acks_together.rs"]
+mod acks_together;
+
+#[path = "../it/idempotency.rs"]
+mod idempotency;
+
+#[path = "../it/collapse.rs"]
+mod collapse;
+
+#[path = "../it/envelopes.rs"]
+mod envelopes;
+
+#[path = "../it/retained.rs"]
+mod retained;
+
+#[path = "../it/presence.rs"]
+mod presence;
+
+#[path = "../it/rooms.rs"]
+mod rooms;
+
+#[path = "../it/room_reasons.rs"]
+mod room_reasons;
+
+#[path = "../it/disconnect_user.rs"]
+mod disconnect_user;
+
+#[path = "../it/client_events.rs"]
+mod client_events;
+
+#[path = "../it/websocket.rs"]
+mod websocket;
+
+#[path = "../it/websocket_closing.rs"]
+mod websocket_closing;
+
+mod faults;
