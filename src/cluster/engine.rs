@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -31,6 +32,8 @@ struct Inner {
     prefix: String,
     deadline: Duration,
     current: watch::Sender<Option<Connected>>,
+    /// When the log last told of a refused command.
+    warned: Mutex<Option<Instant>>,
 }
 
 /// A working connection.
@@ -43,6 +46,8 @@ pub(super) struct Connected {
     pub(super) replication_id: Arc<str>,
     /// Whether this engine lets nodes close each other's connections.
     pub(super) may_kill: bool,
+    /// How long the engine had run when it was connected.
+    pub(super) uptime: Duration,
 }
 
 /// Why an engine cannot be used.
@@ -58,22 +63,30 @@ pub(super) enum ConnectError {
 
 impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
-        match error.kind() {
-            redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
-                Self::Unfit(format!("it refuses the login: {error}"))
-            }
-            redis::ErrorKind::RESP3NotSupported => {
-                Self::Unfit("it does not speak RESP3: Redis or Valkey 7 or later is needed".to_owned())
-            }
-            _ => Self::Unreachable(Some(error)),
+        use redis::ErrorKind::{AuthenticationFailed, InvalidClientConfig, RESP3NotSupported};
+
+        let kind = error.kind();
+        if [AuthenticationFailed, InvalidClientConfig].contains(&kind) {
+            return Self::Unfit(format!("it refuses the login: {error}"));
         }
+        if kind == RESP3NotSupported {
+            return Self::Unfit("it does not speak RESP3: Redis or Valkey 7 or later is needed".to_owned());
+        }
+        Self::Unreachable(Some(error))
     }
 }
 
 impl Engine {
     pub(super) fn new(address: Address, masked: String, prefix: &str, deadline: Duration) -> Self {
         let (current, _) = watch::channel(None);
-        Self(Arc::new(Inner { address, masked, prefix: prefix.to_owned(), deadline, current }))
+        Self(Arc::new(Inner {
+            address,
+            masked,
+            prefix: prefix.to_owned(),
+            deadline,
+            current,
+            warned: Mutex::default(),
+        }))
     }
 
     /// The address without its password.
@@ -161,9 +174,20 @@ impl Engine {
                 self.give_up(generation, "the connection failed");
                 return BusError::Unanswered;
             }
-            tracing::warn!(%error, cluster.redis = self.masked(), "the engine refused a command");
+            self.warn_of_refusal(&error);
             BusError::Refused
         })
+    }
+
+    /// At most once a second.
+    fn warn_of_refusal(&self, error: &RedisError) {
+        let now = Instant::now();
+        let before = self.0.warned.lock().replace(now);
+        if before.is_none_or(|before| now - before >= Duration::from_secs(1)) {
+            tracing::warn!(%error, cluster.redis = self.masked(), "the engine refused a command");
+        } else {
+            *self.0.warned.lock() = before;
+        }
     }
 
     /// Drops a connection that is of no use any more: everything is refused until there is another one.
@@ -184,8 +208,8 @@ impl Engine {
     pub(super) async fn connect(&self, generation: u64) -> Result<(), ConnectError> {
         let opening = async {
             let (mut connection, _) = self.open(AsyncConnectionConfig::new()).await?;
-            let Probed { replication_id, may_kill } = probe::probe(&mut connection, self.masked()).await?;
-            Ok::<_, ConnectError>(Connected { connection, generation, replication_id, may_kill })
+            let Probed { replication_id, may_kill, uptime } = probe::probe(&mut connection, self.masked()).await?;
+            Ok::<_, ConnectError>(Connected { connection, generation, replication_id, may_kill, uptime })
         };
         let opened = timeout(self.0.deadline * CONNECT_DEADLINES, opening).await;
         let connected = opened.map_err(|_| ConnectError::Unreachable(None))??;

@@ -24,6 +24,11 @@ impl EngineClock {
         self.offset_ms.store(engine_ms - self.elapsed_ms(middle), Ordering::Relaxed);
     }
 
+    /// Whether a heartbeat has told.
+    pub(super) fn is_set(&self) -> bool {
+        self.offset_ms.load(Ordering::Relaxed) != 0
+    }
+
     /// Milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
         self.offset_ms.load(Ordering::Relaxed) + self.elapsed_ms(Instant::now())

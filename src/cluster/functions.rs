@@ -17,7 +17,8 @@ const SOURCE: &str = concat!(
 
 static HASH: LazyLock<String> = LazyLock::new(|| {
     let hash = Sha256::digest(SOURCE);
-    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let first = hash[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{first:016x}")
 });
 
 static LIBRARY: LazyLock<String> =

@@ -32,6 +32,19 @@ struct Lease {
     peers: LivePeers,
 }
 
+impl Lease {
+    fn note_skew(&mut self, engine_ms: i64) {
+        #[expect(clippy::disallowed_methods, reason = "what is compared is the system's clock")]
+        let skew_ms = engine_ms - Timestamp::now().as_millisecond();
+        telemetry::clock_skew(skew_ms);
+        let is_skewed = skew_ms.abs() > MAX_SKEW_MS;
+        if is_skewed && !self.is_skewed {
+            tracing::warn!(skew_ms, "the clocks of this node and of the engine differ by more than a second");
+        }
+        self.is_skewed = is_skewed;
+    }
+}
+
 /// Another process has this node's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NameTaken;
@@ -43,10 +56,13 @@ impl Shard {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lease = Lease::default();
         let mut name_lost_since = None;
+        let mut connected = self.engine.watch();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.heartbeat_now.notified() => {}
+                // Another engine may have another clock, and may not know this node.
+                _ = connected.changed() => {}
             }
             if self.is_leaving.load(Ordering::Acquire) {
                 return;
@@ -80,8 +96,8 @@ impl Shard {
         let key = self.engine.name("node", &self.config.node_name());
         let mut hold = Engine::function("hold_name", &[&key]);
         hold.arg(self.hex()).arg(self.lease_ms());
-        let held: i64 = self.engine.run(&hold).await?;
-        Ok(if held == 1 { Ok(()) } else { Err(NameTaken) })
+        let is_ours: i64 = self.engine.run(&hold).await?;
+        Ok(if is_ours == 1 { Ok(()) } else { Err(NameTaken) })
     }
 
     async fn heartbeat(&self, lease: &mut Lease) -> Result<(), BusError> {
@@ -90,7 +106,7 @@ impl Shard {
         let asked = Instant::now();
         let (time_ms, known, peers, ended): Heartbeat = self.engine.run(&self.heartbeat_call(registers)).await?;
         self.clock.set(asked, Instant::now(), time_ms);
-        self.note_skew(time_ms, &mut lease.is_skewed);
+        lease.note_skew(time_ms);
         if known == 0 {
             // Other nodes took this one for dead, and no longer wait for its answers.
             tracing::warn!(cluster.redis = self.engine.masked(), "this node's lease has ended: it takes another one");
@@ -135,17 +151,6 @@ impl Shard {
     fn note_versions(&self, peers: &[v1::Peer]) {
         let newest = peers.iter().map(|peer| u8::try_from(peer.max_version).unwrap_or(u8::MAX)).min();
         self.version.store(newest.unwrap_or(VERSION).clamp(MIN_VERSION, VERSION), Ordering::Relaxed);
-    }
-
-    fn note_skew(&self, engine_ms: i64, skewed: &mut bool) {
-        #[expect(clippy::disallowed_methods, reason = "what is compared is the system's clock")]
-        let skew_ms = engine_ms - Timestamp::now().as_millisecond();
-        telemetry::clock_skew(skew_ms);
-        let is_skewed = skew_ms.abs() > MAX_SKEW_MS;
-        if is_skewed && !*skewed {
-            tracing::warn!(skew_ms, "the clocks of this node and of the engine differ by more than a second");
-        }
-        *skewed = is_skewed;
     }
 
     /// Ends the lease: other nodes no longer wait for this one.

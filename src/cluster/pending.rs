@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -74,19 +75,21 @@ pub struct Gathered {
 pub struct Ticket {
     pending: Pending,
     pub(super) number: u64,
+    /// When it was published.
+    began: Instant,
     settled: oneshot::Receiver<Result<Gathered, PublishError>>,
     acks: Option<mpsc::UnboundedReceiver<AckPart>>,
 }
 
 impl Pending {
-    /// Notes a frame, which gets a number. `asks`: acknowledgements follow the answers.
-    pub(super) fn begin(&self, asks: bool) -> Ticket {
+    /// Notes a frame, which gets a number. `has_acks`: acknowledgements follow the answers.
+    pub(super) fn begin(&self, has_acks: bool) -> Ticket {
         let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (settle, settled) = oneshot::channel();
-        let (parts, acks) = asks.then(mpsc::unbounded_channel).unzip();
-        let unanswered = Unanswered { published: None, answers: Vec::new(), settled: Some(settle), acks: parts };
+        let (tell, acks) = has_acks.then(mpsc::unbounded_channel).unzip();
+        let unanswered = Unanswered { published: None, answers: Vec::new(), settled: Some(settle), acks: tell };
         self.0.frames.lock().insert(number, unanswered);
-        Ticket { pending: self.clone(), number, settled, acks }
+        Ticket { pending: self.clone(), number, began: Instant::now(), settled, acks }
     }
 
     /// Notes what the engine said.
@@ -150,9 +153,14 @@ impl Unanswered {
 }
 
 impl Ticket {
-    /// Waits for the answers, at most until then.
-    pub async fn gathered(&mut self, deadline: Instant) -> Result<Gathered, PublishError> {
-        if let Ok(settled) = timeout_at(deadline, &mut self.settled).await {
+    /// When the frame was published.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Waits for the answers, at most so long since the frame was published.
+    pub async fn gathered(&mut self, deadline: Duration) -> Result<Gathered, PublishError> {
+        if let Ok(settled) = timeout_at(self.began + deadline, &mut self.settled).await {
             return settled.unwrap_or(Err(PublishError::Bus(BusError::Unanswered)));
         }
         let mut frames = self.pending.0.frames.lock();
@@ -182,15 +190,11 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const READY: Published = Published { receivers: 2, ready: 3, live: 3 };
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(500)
-    }
+    const DEADLINE: Duration = Duration::from_millis(500);
 
     fn answer(pending: &Pending, number: u64, answer: Answer) -> bool {
         pending.answered(number, Reply::Answer(answer))
@@ -203,7 +207,7 @@ mod tests {
         assert!(answer(&pending, ticket.number, Answer::Count(1)));
         pending.published(ticket.number, READY);
         assert!(answer(&pending, ticket.number, Answer::Count(2)));
-        let gathered = ticket.gathered(soon()).await.unwrap();
+        let gathered = ticket.gathered(DEADLINE).await.unwrap();
         assert_eq!(
             gathered,
             Gathered { answers: vec![Answer::Count(1), Answer::Count(2)], partial: false, missing: 0 }
@@ -225,7 +229,7 @@ mod tests {
             let mut ticket = pending.begin(false);
             pending.published(ticket.number, published);
             answers.iter().for_each(|one| assert!(answer(&pending, ticket.number, one.clone())));
-            assert_eq!(ticket.gathered(soon()).await.unwrap(), Gathered { answers, partial: true, missing });
+            assert_eq!(ticket.gathered(DEADLINE).await.unwrap(), Gathered { answers, partial: true, missing });
         }
     }
 
@@ -233,9 +237,9 @@ mod tests {
     async fn a_frame_of_which_the_engine_tells_nothing_may_have_been_sent() {
         let pending = Pending::default();
         let mut ticket = pending.begin(false);
-        assert_eq!(ticket.gathered(soon()).await, Err(PublishError::Bus(BusError::Unanswered)));
+        assert_eq!(ticket.gathered(DEADLINE).await, Err(PublishError::Bus(BusError::Unanswered)));
         let mut ticket = pending.begin(false);
         pending.failed(ticket.number, PublishError::Rejected(-1));
-        assert_eq!(ticket.gathered(soon()).await, Err(PublishError::Rejected(-1)));
+        assert_eq!(ticket.gathered(DEADLINE).await, Err(PublishError::Rejected(-1)));
     }
 }

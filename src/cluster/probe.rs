@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
 };
 
 use redis::{RedisError, Value, aio::MultiplexedConnection};
@@ -13,6 +14,7 @@ use super::{engine::ConnectError, functions};
 pub(super) struct Probed {
     pub(super) replication_id: Arc<str>,
     pub(super) may_kill: bool,
+    pub(super) uptime: Duration,
 }
 
 /// What a subscriber's output buffer should hold: less is a gap at the first burst.
@@ -69,7 +71,9 @@ pub(super) async fn probe(connection: &mut MultiplexedConnection, engine: &str) 
              \"pubsub 256mb 64mb 60\""
         );
     });
-    Ok(Probed { replication_id: field("master_replid").unwrap_or_default().into(), may_kill })
+    let uptime = field("uptime_in_seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
+    let uptime = Duration::from_secs(uptime);
+    Ok(Probed { replication_id: field("master_replid").unwrap_or_default().into(), may_kill, uptime })
 }
 
 static NO_KILL: AtomicBool = AtomicBool::new(false);
@@ -82,7 +86,7 @@ fn warn_once(condition: bool, told: &AtomicBool, warn: impl FnOnce()) {
 }
 
 /// The soft limit of a subscriber's output buffer, in bytes; none: there is none.
-fn pubsub_buffer(limits: &String) -> Option<u64> {
+fn pubsub_buffer(limits: &str) -> Option<u64> {
     let mut words = limits.split_whitespace().skip_while(|word| *word != "pubsub").skip(1);
     let hard: u64 = words.next()?.parse().ok()?;
     (hard > 0).then_some(hard)

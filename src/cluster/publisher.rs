@@ -55,6 +55,10 @@ impl Shard {
         command: impl FnOnce(&[u8], &[u8], &str) -> Cmd,
     ) -> Result<Ticket, BusError> {
         self.engine.connected()?;
+        if !self.clock.is_set() {
+            // Nodes would take the frame for a late one.
+            return Err(BusError::Away);
+        }
         let asks = matches!(frame, Frame::Emit(_, emit) if emit.ack.is_some());
         let ticket = self.pending.begin(asks);
         let (mut start, mut rest) = (Vec::with_capacity(17), Vec::new());
@@ -152,26 +156,19 @@ impl Outgoing {
 
 /// The number of receivers, or why a function did not publish.
 fn receivers(answer: &Value) -> Option<Result<u64, i64>> {
-    let number = match answer {
-        Value::Int(number) => *number,
-        Value::Array(list) => match list.first()? {
-            Value::Int(number) => *number,
-            _ => return None,
-        },
-        _ => return None,
-    };
-    Some(u64::try_from(number).map_err(|_| number))
+    let first = if let Value::Array(list) = answer { list.first()? } else { answer };
+    let Value::Int(number) = first else { return None };
+    Some(u64::try_from(*number).map_err(|_| *number))
 }
 
 /// The one count of an answer to `PUBSUB NUMSUB`.
 pub(super) fn subscribers(answer: &Value) -> u64 {
-    let count = match answer {
-        Value::Array(list) => list.get(1),
-        Value::Map(map) => map.first().map(|(_, count)| count),
-        _ => None,
+    let count = if let Value::Map(map) = answer {
+        map.first().map(|(_, count)| count)
+    } else if let Value::Array(list) = answer {
+        list.get(1)
+    } else {
+        None
     };
-    match count {
-        Some(Value::Int(count)) => u64::try_from(*count).unwrap_or_default(),
-        _ => 0,
-    }
+    if let Some(Value::Int(count)) = count { u64::try_from(*count).unwrap_or_default() } else { 0 }
 }

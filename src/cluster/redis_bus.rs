@@ -106,7 +106,17 @@ impl Cluster {
         }
         let wait = timeout(self.deadline() * START_DEADLINES, self.ready());
         let _ = wait.await;
+        self.wait_for_peers().await;
         Ok(())
+    }
+
+    /// Gives peers time to take their leases again at an engine that has just begun: a receipt of this node must not leave them out.
+    async fn wait_for_peers(&self) {
+        let Config { lease, heartbeat, .. } = self.0.config;
+        let uptimes = self.0.shards.iter().filter_map(|shard| Some(shard.engine.connected().ok()?.uptime));
+        if uptimes.min().is_some_and(|uptime| uptime < lease) {
+            sleep(heartbeat + heartbeat / 4).await;
+        }
     }
 
     fn spawn(&self, shard: &Arc<Shard>, lifecycle: &Lifecycle) {

@@ -16,7 +16,7 @@ use crate::message::RoomName;
 /// connection lives. It is given up when no connection was in it for some time.
 #[derive(Default)]
 pub(super) struct Rooms {
-    rooms: Mutex<IndexMap<RoomName, Entry>>,
+    entries: Mutex<IndexMap<RoomName, Entry>>,
     /// What joins wait for; none: there is no subscribing connection, and they do not wait.
     requests: Mutex<Option<Vec<Request>>>,
     pub(super) requested: Notify,
@@ -53,7 +53,7 @@ impl Rooms {
         let rooms = &shard.rooms;
         let mut cold = Vec::new();
         {
-            let mut entries = rooms.rooms.lock();
+            let mut entries = rooms.entries.lock();
             for name in &names {
                 let entry = entries.entry(name.clone()).or_default();
                 entry.pins += 1;
@@ -91,7 +91,7 @@ impl Rooms {
 
     /// Notes that the engine has confirmed these.
     pub(super) fn set_hot(&self, names: &[RoomName]) {
-        let mut entries = self.rooms.lock();
+        let mut entries = self.entries.lock();
         for name in names {
             if let Some(entry) = entries.get_mut(name) {
                 entry.is_hot = true;
@@ -101,17 +101,17 @@ impl Rooms {
 
     /// Notes that the subscribing connection is lost: no room is hot.
     pub(super) fn set_all_cold(&self) {
-        self.rooms.lock().values_mut().for_each(|entry| entry.is_hot = false);
+        self.entries.lock().values_mut().for_each(|entry| entry.is_hot = false);
     }
 
     /// The rooms that are not hot.
     pub(super) fn cold(&self) -> Vec<RoomName> {
-        let entries = self.rooms.lock();
+        let entries = self.entries.lock();
         entries.iter().filter(|(_, entry)| !entry.is_hot).map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rooms.lock().len()
+        self.entries.lock().len()
     }
 
     /// Gives up the rooms that were empty for `linger`, and returns them. `is_occupied` says whether a connection is in a room.
@@ -119,7 +119,7 @@ impl Rooms {
         let (mut index, mut given_up) = (0, Vec::new());
         loop {
             let now = Instant::now();
-            let mut entries = self.rooms.lock();
+            let mut entries = self.entries.lock();
             let end = index + SWEEP_STEP;
             while index < end {
                 let Some((name, entry)) = entries.get_index_mut(index) else {
@@ -148,7 +148,7 @@ fn shrink(rooms: &mut IndexMap<RoomName, Entry>) {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut entries = self.shard.rooms.rooms.lock();
+        let mut entries = self.shard.rooms.entries.lock();
         for name in &self.names {
             if let Some(entry) = entries.get_mut(name) {
                 entry.pins -= 1;

@@ -37,7 +37,11 @@ impl Sketch {
     /// Adds the names of another set.
     pub fn merge(&mut self, other: Self) {
         match (&mut *self, other) {
-            (_, Self::Few(hashes)) => hashes.into_iter().for_each(|hash| self.insert(hash)),
+            (_, Self::Few(hashes)) => {
+                for hash in hashes {
+                    self.insert(hash);
+                }
+            }
             (Self::Many(registers), Self::Many(others)) => {
                 registers.iter_mut().zip(others).for_each(|(register, other)| *register = other.max(*register));
             }
@@ -63,7 +67,7 @@ impl Sketch {
         let m = REGISTERS as f64;
         let sum: f64 = registers.iter().map(|register| (-f64::from(*register)).exp2()).sum();
         let estimate = 0.7213 / (1.0 + 1.079 / m) * m * m / sum;
-        let empty = registers.iter().filter(|register| **register == 0).count();
+        let empty: usize = registers.iter().map(|register| usize::from(*register == 0)).sum();
         if estimate <= 2.5 * m && empty > 0 {
             return (m * (m / empty as f64).ln()).round() as u64;
         }
@@ -77,7 +81,7 @@ impl Sketch {
                 if hashes.len() > MAX_FEW {
                     let hashes = std::mem::take(hashes);
                     *self = Self::Many(vec![0; REGISTERS].into());
-                    hashes.into_iter().for_each(|hash| self.insert(hash));
+                    self.merge(Self::Few(hashes));
                 }
             }
             Self::Many(registers) => {
@@ -89,7 +93,7 @@ impl Sketch {
     }
 }
 
-/// FNV-1a with the finalizer of MurmurHash3: all nodes must agree.
+/// FNV-1a with the finalizer of `MurmurHash3`: all nodes must agree.
 fn hash(text: &str) -> u64 {
     let hash = text
         .bytes()

@@ -85,23 +85,28 @@ impl Shard {
             };
             self.rooms.accept_requests();
             let before = replication_id.clone();
-            let lost = match self.subscribe_all(&mut subscription).await {
-                Err(lost) => lost,
-                Ok(()) => {
-                    replication_id = self.engine.connected().ok().map(|connected| connected.replication_id);
-                    self.set_ready(true);
-                    if !is_first {
-                        telemetry::bus_gap_ended(began.elapsed());
-                        tracing::info!(cluster.redis = self.engine.masked(), "all rooms are subscribed again");
-                        self.recovered(before == replication_id);
-                    }
-                    is_first = false;
-                    let lost = self.serve(&mut subscription).await;
-                    began = Instant::now();
-                    lost
+            let lost = if let Err(lost) = self.subscribe_all(&mut subscription).await {
+                lost
+            } else {
+                replication_id = self.engine.connected().ok().map(|connected| connected.replication_id);
+                self.set_ready(true);
+                if !is_first {
+                    telemetry::bus_gap_ended(began.elapsed());
+                    tracing::info!(cluster.redis = self.engine.masked(), "all rooms are subscribed again");
+                    self.recovered(before == replication_id);
                 }
+                is_first = false;
+                let lost = self.serve(&mut subscription).await;
+                began = Instant::now();
+                lost
             };
             self.lose(lost);
+            if matches!(lost, Lost::Behind) {
+                // Else the next frames would be too many again.
+                while waiting.load(Ordering::Relaxed) > self.config.waiting / 2 {
+                    sleep(backoff()).await;
+                }
+            }
         }
     }
 

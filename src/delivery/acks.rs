@@ -57,9 +57,10 @@ impl PendingAcks {
     /// Notes the answer under an idempotency key, too. If this is dropped before, repetitions get the receipt without acknowledgements.
     pub(super) fn with_claim(self, claim: Claim, receipt: &Receipt) -> Self {
         claim.published(receipt);
-        match self.0 {
-            Pending::Own(own) => Self(Pending::Own(Box::new(OwnAcks { claim: Some(claim), ..*own }))),
-            other => Self(other),
+        if let Pending::Own(own) = self.0 {
+            Self(Pending::Own(Box::new(OwnAcks { claim: Some(claim), ..*own })))
+        } else {
+            self
         }
     }
 
@@ -81,9 +82,10 @@ impl PendingAcks {
 
     /// Notes the answer under an idempotency key of all nodes, too.
     pub(super) fn with_shared_claim(self, claim: SharedClaim) -> Self {
-        match self.0 {
-            Pending::Across(across) => Self(Pending::Across(Box::new(across.with_claim(claim)))),
-            other => Self(other),
+        if let Pending::Across(across) = self.0 {
+            Self(Pending::Across(Box::new(across.with_claim(claim))))
+        } else {
+            self
         }
     }
 

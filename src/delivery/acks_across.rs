@@ -57,7 +57,8 @@ impl AcksAcross {
         let mut timeout = pin!(sleep_until(Instant::now() + request.timeout + deadline));
         let mut stopping = pin!(lifecycle.stopping());
         let mut are_missing = false;
-        while !asked.is_empty() && !(request.mode == AckMode::Any && gathered.has_reply()) {
+        let is_enough = |gathered: &Gathered| request.mode == AckMode::Any && gathered.has_reply();
+        while !asked.is_empty() && !is_enough(&gathered) {
             tokio::select! {
                 biased;
                 part = ticket.acks() => {

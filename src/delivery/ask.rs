@@ -1,7 +1,5 @@
 //! Asking the nodes that have something to answer.
 
-use tokio::time::Instant;
-
 use super::{Delivery, accepted::EmitError};
 use crate::cluster::{Answer, BusError, Cluster, Frame, Gathered, PublishError, Ticket};
 use crate::message::OfNodes;
@@ -32,9 +30,9 @@ impl Delivery {
 
     /// Has the nodes of the frame's room do something, and adds up how often they did.
     pub(super) async fn count(&self, frame: Frame) -> Result<OfNodes<usize>, BusError> {
-        let count = |answer: Answer| match answer {
-            Answer::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
-            _ => 0,
+        let count = |answer: Answer| {
+            let count = if let Answer::Count(count) = answer { count } else { 0 };
+            usize::try_from(count).unwrap_or(usize::MAX)
         };
         Ok(self.ask(frame).await?.map(|answers| answers.into_iter().map(count).sum()))
     }
@@ -42,9 +40,8 @@ impl Delivery {
 
 /// Waits for the answers to a frame, and returns them with the ticket: acknowledgements may follow.
 pub(super) async fn gather(mut ticket: Ticket, cluster: &Cluster) -> Result<(Gathered, Ticket), PublishError> {
-    let began = Instant::now();
-    let gathered = ticket.gathered(began + cluster.deadline()).await?;
-    telemetry::bus_answered(began.elapsed());
+    let gathered = ticket.gathered(cluster.deadline()).await?;
+    telemetry::bus_answered(ticket.began().elapsed());
     telemetry::bus_answers_missing(gathered.missing);
     Ok((gathered, ticket))
 }

@@ -105,7 +105,9 @@ impl Delivery {
     pub(super) async fn read_collapsing(&self) {
         let Ok(shared) = self.shared() else { return };
         if let Ok(events) = shared.collapse.events().await {
-            events.iter().for_each(|event| shared.collapsing.heard(event));
+            for event in &events {
+                shared.collapsing.heard(event);
+            }
         }
     }
 

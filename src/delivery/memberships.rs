@@ -79,7 +79,9 @@ impl Memberships {
         for gone in self.here.rooms(user).iter().filter(|room| !rooms.iter().any(|(name, _)| name == *room)) {
             self.here.take(user, gone);
         }
-        rooms.iter().for_each(|(room, left)| self.note_put(user, room, *left));
+        for (room, left) in rooms {
+            self.note_put(user, room, *left);
+        }
     }
 
     /// The rooms of a user that are known here.
@@ -137,7 +139,7 @@ impl Delivery {
 
     /// Does what frames asked for that did not come to this node. `leaves`: users leave rooms, too, that the engine does not have.
     pub(super) async fn reconcile_memberships(&self, shard: usize, leaves: bool) {
-        let (Some(cluster), Some(shared)) = (self.cluster(), &self.inner.memberships.shared) else { return };
+        let (Some(cluster), Some(notes)) = (self.cluster(), &self.inner.memberships.shared) else { return };
         let mut users = Vec::new();
         self.hub().for_each_room(|room| {
             if cluster.engines().index_of(room) == shard
@@ -148,7 +150,7 @@ impl Delivery {
         });
         for users in users.chunks(READ_AT_ONCE) {
             // If the engine is away again, this is done again when it is back.
-            let Ok(rooms) = shared.rooms_of_many(users).await else { return };
+            let Ok(rooms) = notes.rooms_of_many(users).await else { return };
             for (user, rooms) in users.iter().zip(rooms) {
                 self.reconcile(user, &rooms, leaves).await;
             }

@@ -38,11 +38,12 @@ impl Delivery {
         }
         let answers = self.ask(Frame::GetUser(user.clone())).await?;
         Ok(answers.map(|answers| {
-            let each = answers.into_iter().map(|answer| match answer {
-                Answer::Connections(connections) => connections,
-                _ => Vec::new(),
-            });
-            let mut all: Vec<_> = each.flatten().collect();
+            let mut all = Vec::new();
+            for answer in answers {
+                if let Answer::Connections(connections) = answer {
+                    all.extend(connections);
+                }
+            }
             all.sort_by_key(|connection| connection.id);
             all
         }))
@@ -164,11 +165,13 @@ impl Delivery {
 }
 
 fn merged<K>(answers: Vec<Answer>, size: usize, name: impl Fn(&str) -> Option<K>) -> Page<K> {
-    let page = |answer| match answer {
-        Answer::Page(page) => Some(page),
-        _ => None,
-    };
-    let page = Page::merged(answers.into_iter().filter_map(page).collect(), size);
+    let mut pages = Vec::new();
+    for answer in answers {
+        if let Answer::Page(page) = answer {
+            pages.push(page);
+        }
+    }
+    let page = Page::merged(pages, size);
     // Nodes tell names that they have checked.
     page.named(name).unwrap_or(Page { items: Vec::new(), more: false })
 }

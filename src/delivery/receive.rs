@@ -103,32 +103,32 @@ impl Delivery {
             return;
         };
         let Received { frame, retained, responder, waiting } = received;
-        match frame {
-            Frame::Emit(id, emit) => match self.publish_now(Accepted::by_peer(id, *emit, retained)) {
-                Ok(published) => self.respond(responder, published),
-                Err(accepted) => {
-                    self.inner.frame_lanes.open(&room);
-                    let delivery = self.clone();
-                    self.inner.lifecycle.spawn(async move {
-                        delivery.respond(responder, delivery.publish_in_order(*accepted).await);
-                        drop(waiting);
-                        delivery.run_frame_lane(&room).await;
-                    });
-                }
-            },
-            frame => self.answer(Received { frame, retained, responder, waiting }),
+        let Frame::Emit(id, emit) = frame else {
+            return self.answer(Received { frame, retained, responder, waiting });
+        };
+        match self.publish_now(Accepted::by_peer(id, *emit, retained)) {
+            Ok(published) => self.respond(responder, published),
+            Err(accepted) => {
+                self.inner.frame_lanes.open(&room);
+                let delivery = self.clone();
+                self.inner.lifecycle.spawn(async move {
+                    let _guard = guard_on_unwind((), |()| delivery.inner.frame_lanes.abandon(&room));
+                    delivery.respond(responder, delivery.publish_in_order(*accepted).await);
+                    drop(waiting);
+                    delivery.run_frame_lane(&room).await;
+                });
+            }
         }
     }
 
     async fn run_frame_lane(&self, room: &RoomName) {
-        let _guard = guard_on_unwind((), |()| self.inner.frame_lanes.abandon(room));
-        while let Some(Received { frame, retained, responder, waiting }) = self.inner.frame_lanes.next(room) {
-            match frame {
-                Frame::Emit(id, emit) => {
-                    let published = self.publish_in_order(Accepted::by_peer(id, *emit, retained)).await;
-                    self.respond(responder, published);
-                }
-                frame => self.answer(Received { frame, retained, responder, waiting }),
+        while let Some(received) = self.inner.frame_lanes.next(room) {
+            let Received { frame, retained, responder, waiting } = received;
+            if let Frame::Emit(id, emit) = frame {
+                let published = self.publish_in_order(Accepted::by_peer(id, *emit, retained)).await;
+                self.respond(responder, published);
+            } else {
+                self.answer(Received { frame, retained, responder, waiting });
             }
         }
     }

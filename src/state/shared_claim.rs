@@ -106,8 +106,16 @@ async fn renew(claims: Weak<Claims>, pause: Duration) {
     let mut tick = interval(pause);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        let Some(lifecycle) = claims.upgrade().map(|claims| claims.lifecycle.clone()) else { return };
+        let is_stopping = lifecycle.is_stopping();
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = lifecycle.stopping(), if !is_stopping => {}
+        }
         let Some(claims) = claims.upgrade() else { return };
+        if lifecycle.is_stopping() && claims.live.lock().is_empty() {
+            return;
+        }
         let engines = claims.shards.all().iter().enumerate();
         join_all(engines.map(|(shard, engine)| claims.renew_due(shard, engine))).await;
     }
