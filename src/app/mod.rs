@@ -161,7 +161,8 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        delivery.join_nodes().await?;
+        // The tasks that run already end with it.
+        delivery.join_nodes().await.inspect_err(|_| lifecycle.stop())?;
         let commands = commands(&config, delivery.clone(), store.clone(), (tokens, rules), lifecycle.clone());
         let listening = Listening {
             addresses,

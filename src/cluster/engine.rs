@@ -66,7 +66,12 @@ impl From<RedisError> for ConnectError {
         use redis::ErrorKind::{AuthenticationFailed, InvalidClientConfig, RESP3NotSupported};
 
         let kind = error.kind();
-        if [AuthenticationFailed, InvalidClientConfig].contains(&kind) {
+        if error.code() == Some("NOPERM") {
+            return Self::Unfit(format!("it forbids a command that is needed: {error}"));
+        }
+        if [AuthenticationFailed, InvalidClientConfig].contains(&kind)
+            || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        {
             return Self::Unfit(format!("it refuses the login: {error}"));
         }
         if kind == RESP3NotSupported {
