@@ -67,4 +67,6 @@ mod websocket;
 #[path = "../it/websocket_closing.rs"]
 mod websocket_closing;
 
+mod limits;
+
 mod faults;

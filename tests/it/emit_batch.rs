@@ -73,7 +73,8 @@ async fn a_bad_emit_of_a_batch_stops_no_other_and_says_what_is_wrong() {
     let backend = server.backend().await;
     let mut device = server.connect("42").await;
     let large = format!("\"{}\"", "x".repeat(1 << 20));
-    let store = Some(EmitOptions { store: true, ..EmitOptions::default() });
+    let envelope = Some(EmitOptions { envelope: true, ..EmitOptions::default() });
+    let binary = Some(Payload::Binary("bytes".into()));
     let emits = vec![
         emit_to(user("42"), "first", "1"),
         Emit { target: None, ..emit_to(user(""), "e", "1") },
@@ -81,7 +82,7 @@ async fn a_bad_emit_of_a_batch_stops_no_other_and_says_what_is_wrong() {
         emit_to(user(""), "connect", "{"),
         emit_to(Target::Room("a\nb".into()), "e", "1"),
         emit_to(user("42"), "e", &large),
-        Emit { options: store, ..emit_to(Target::Everyone(true), "e", "1") },
+        Emit { options: envelope, payload: binary, ..emit_to(Target::Everyone(true), "e", "") },
         emit_to(user("42"), "last", "1"),
     ];
     let results = results(&backend, emits).await;
@@ -95,7 +96,7 @@ async fn a_bad_emit_of_a_batch_stops_no_other_and_says_what_is_wrong() {
     assert_eq!(fields(3), ["user_id", "event", "json"]);
     assert_eq!(fields(4), ["room"]);
     assert_eq!(fields(5), ["payload"]);
-    assert_eq!(fields(6), ["options.store"]);
+    assert_eq!(fields(6), ["options.envelope"]);
     assert_eq!([0, 7].map(|index| counts(results[index].as_ref().unwrap())), [(1, 1, 0); 2]);
     device.expect_event("first").await;
     device.expect_event("last").await;

@@ -9,9 +9,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Backend, PATIENCE, PlainDevice, PlainFrame, TestServer, auth_message, deadline, token, token_with,
+    Backend, PATIENCE, PlainDevice, PlainDeviceBuilder, PlainFrame, TestServer, auth_message, deadline, token,
+    token_with,
 };
-use crate::websocket::{connect, device, emit, start_with};
+use crate::websocket::{PATH, connect, device, emit, start_with};
 
 #[tokio::test]
 async fn a_disconnected_user_is_closed_with_4403_and_the_reason() {
@@ -156,8 +157,8 @@ async fn end(device: &mut PlainDevice) -> PlainFrame {
     }
 }
 
-async fn stalled(server: &TestServer) -> PlainDevice {
-    let mut player = device(server).receive_buffer(4096).open().await.expect("the upgrade is agreed to");
+async fn stalled(device: PlainDeviceBuilder) -> PlainDevice {
+    let mut player = device.receive_buffer(4096).open().await.expect("the upgrade is agreed to");
     player.authenticate(&token("42")).await;
     player
 }
@@ -166,7 +167,7 @@ async fn stalled(server: &TestServer) -> PlainDevice {
 async fn a_device_that_falls_behind_is_closed_with_4409() {
     let server = start_with(|config| config.socketio.queue_bytes = 256 << 10).await;
     let backend = server.backend().await;
-    let mut player = stalled(&server).await;
+    let mut player = stalled(device(&server)).await;
     fill(&backend, false).await;
     assert!(!backend.get_user("42").await.online, "at once");
     assert_eq!(end(&mut player).await, PlainFrame::closed(4409, "the device did not keep up"));
@@ -180,14 +181,18 @@ async fn a_device_that_reads_nothing_is_cut_and_harms_nobody() {
     })
     .await;
     let backend = server.backend().await;
-    let mut player = stalled(&server).await;
-    let mut other = connect(&server, "43").await;
+    // The limit is each node's own: all of them go to one.
+    let node = server.clients();
+    let device = || PlainDevice::builder(node, PATH);
+    let mut player = stalled(device()).await;
+    let mut other = device().open().await.expect("the upgrade is agreed to");
+    other.authenticate(&token("43")).await;
     fill(&backend, false).await;
     backend.broadcast("balance", "1").await;
     assert_eq!(other.receive().await, PlainFrame::text("1"));
     assert_eq!(backend.get_stats().await.connections, 1);
     // Its place is free while it still sleeps: the socket itself is gone.
-    deadline("a free place", async { while device(&server).open().await.is_err() {} }).await;
+    deadline("a free place", async { while device().open().await.is_err() {} }).await;
     assert_eq!(end(&mut player).await, PlainFrame::Cut, "what was on its way is thrown away");
 }
 
@@ -195,7 +200,7 @@ async fn a_device_that_reads_nothing_is_cut_and_harms_nobody() {
 async fn a_volatile_event_is_dropped_instead_of_the_connection() {
     let server = start_with(|config| config.socketio.queue_bytes = 256 << 10).await;
     let backend = server.backend().await;
-    let mut player = stalled(&server).await;
+    let mut player = stalled(device(&server)).await;
     fill(&backend, true).await;
     assert!(backend.get_user("42").await.online);
     // Whoever reads on may go on.

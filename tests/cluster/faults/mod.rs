@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use load::{Call, Devices, Heard, Load, check, check_waits};
 use nodes::Nodes;
+use tokio::sync::{Mutex, MutexGuard};
 use tonic::Code;
 
 /// The default.
@@ -45,6 +46,8 @@ fn devices_at(nodes: &[usize]) -> u64 {
 
 /// Nodes, devices and callers before a fault.
 struct Scene {
+    /// One scene at a time: each has four processes under load.
+    _turn: MutexGuard<'static, ()>,
     nodes: Nodes,
     devices: Devices,
     load: Load,
@@ -52,13 +55,15 @@ struct Scene {
 
 impl Scene {
     async fn begin(append_only: bool, lease: Duration) -> Self {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let turn = TURN.lock().await;
         let nodes = Nodes::start(append_only, lease).await;
         let devices = Devices::connect(&nodes, &users()).await;
         nodes.complete_again(&ALL, "begin", devices_at(&ALL)).await;
         let names: Vec<_> = connections(&ALL).into_iter().map(|(user, _)| user).collect();
         let mut load = Load::start(&nodes, &names).await;
         load.answered(MANY, |_| true).await;
-        Self { nodes, devices, load }
+        Self { _turn: turn, nodes, devices, load }
     }
 
     /// After the fault: receipts and presence are right at these nodes, which are left; then the load ends.
