@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn the_counts_are_given_in_all_and_per_node() {
         let node = v1::NodeStats { node: "n1".into(), users: 1, connections: 2, rooms: 3 };
-        let stats = v1::GetStatsResponse { users: 1, connections: 2, rooms: 3, nodes: vec![node] };
+        let stats = v1::GetStatsResponse { users: 1, connections: 2, rooms: 3, nodes: vec![node], partial: false };
         assert_eq!(
             line(&Stats::from(&stats)),
             r#"{"users":1,"connections":2,"rooms":3,"nodes":[{"node":"n1","users":1,"connections":2,"rooms":3}]}"#

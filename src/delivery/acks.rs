@@ -3,13 +3,12 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
-use super::acks_across::AcksAcross;
+use super::{acks_across::AcksAcross, gathered_acks::GatheredAcks};
 use crate::cluster::Ticket;
 use crate::hub::AckWaiter;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Receipt, UserId};
 use crate::state::{Claim, FirstEmit, RequestHash, Scope, SharedClaim, SharedIdempotency};
-use crate::telemetry;
 
 /// The acknowledgements that a published emit waits for. No room is locked meanwhile.
 pub struct PendingAcks(Pending);
@@ -32,14 +31,6 @@ struct OwnAcks {
     lifecycle: Lifecycle,
     /// Repetitions under the same idempotency key wait for it.
     claim: Option<Claim>,
-}
-
-/// What is known so far.
-pub(super) struct Gathered {
-    replies: Vec<Ack>,
-    others: Vec<Ack>,
-    /// Bytes that may be kept of later replies.
-    room: usize,
 }
 
 impl PendingAcks {
@@ -101,7 +92,7 @@ impl PendingAcks {
     pub(super) async fn gather(self) -> Acks {
         match self.0 {
             Pending::Own(own) => own.answers().await,
-            Pending::Across(_) | Pending::OfFirst(_) | Pending::OfFirstElsewhere(..) => Gathered::new(0).into(),
+            Pending::Across(_) | Pending::OfFirst(_) | Pending::OfFirstElsewhere(..) => GatheredAcks::new(0).into(),
         }
     }
 
@@ -133,14 +124,14 @@ impl PendingAcks {
 impl OwnAcks {
     async fn answers(self) -> Acks {
         let Self { request, waiters, began, sent, lifecycle, .. } = self;
-        let mut gathered = Gathered::new(request.max_reply_bytes);
-        let note = |gathered: &mut Gathered, (user, connection), outcome| {
+        let mut gathered = GatheredAcks::new(request.max_reply_bytes);
+        let note = |gathered: &mut GatheredAcks, (user, connection), outcome| {
             gathered.note(Ack { user, connection, outcome, elapsed: began.elapsed() });
         };
         let mut waiting: FuturesUnordered<_> = waiters.into_iter().collect();
         let (mut timeout, mut stopping) = (pin!(sleep_until(sent + request.timeout)), pin!(lifecycle.stopping()));
         let rest = loop {
-            if waiting.is_empty() || (request.mode == AckMode::Any && !gathered.replies.is_empty()) {
+            if waiting.is_empty() || (request.mode == AckMode::Any && gathered.has_reply()) {
                 break AckOutcome::Pending;
             }
             tokio::select! {
@@ -157,79 +148,9 @@ impl OwnAcks {
     }
 }
 
-impl Gathered {
-    /// Nothing is known yet, and of replies so many bytes are kept.
-    pub(super) fn new(max_reply_bytes: usize) -> Self {
-        Self { replies: Vec::new(), others: Vec::new(), room: max_reply_bytes }
-    }
-
-    /// Whether a device has replied.
-    pub(super) fn has_reply(&self) -> bool {
-        !self.replies.is_empty()
-    }
-
-    pub(super) fn note(&mut self, ack: Ack) {
-        telemetry::acknowledged(ack.outcome.as_str());
-        match ack.outcome {
-            AckOutcome::Replied(reply) => {
-                let reply = reply.filter(|reply| reply.len() <= self.room);
-                self.room -= reply.as_ref().map_or(0, |reply| reply.len());
-                self.replies.push(Ack { outcome: AckOutcome::Replied(reply), ..ack });
-            }
-            AckOutcome::Timeout
-            | AckOutcome::Gone
-            | AckOutcome::Unsupported
-            | AckOutcome::Dropped
-            | AckOutcome::Pending => self.others.push(ack),
-        }
-    }
-}
-
-impl From<Gathered> for Acks {
-    fn from(Gathered { replies: mut list, mut others, .. }: Gathered) -> Self {
-        let replied = list.len() as u64;
-        list.append(&mut others);
-        Self { list, replied }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn gathered(room: usize) -> Gathered {
-        Gathered::new(room)
-    }
-
-    fn ack(user: &str, outcome: AckOutcome) -> Ack {
-        let (user, connection) = (UserId::new(user).unwrap(), ConnectionId::random());
-        Ack { user, connection, outcome, elapsed: Duration::ZERO }
-    }
-
-    #[tokio::test]
-    async fn who_replied_comes_first_and_replies_have_only_so_much_room() {
-        let mut gathered = gathered(5);
-        let reply = |text: &str| AckOutcome::Replied(Some(text.into()));
-        for (user, outcome) in
-            [("1", AckOutcome::Gone), ("2", reply("[1]")), ("3", reply("[22]")), ("4", reply("[]")), ("5", reply("[]"))]
-        {
-            gathered.note(ack(user, outcome));
-        }
-        let acks = Acks::from(gathered);
-        let listed: Vec<_> = acks.list.iter().map(|ack| (ack.user.as_str(), ack.outcome.clone())).collect();
-        let left_out = AckOutcome::Replied(None);
-        assert_eq!(
-            listed,
-            [
-                ("2", reply("[1]")),
-                ("3", left_out.clone()),
-                ("4", reply("[]")),
-                ("5", left_out),
-                ("1", AckOutcome::Gone)
-            ]
-        );
-        assert_eq!(acks.replied, 4);
-    }
 
     #[tokio::test]
     async fn an_emit_to_nobody_does_not_wait_for_acknowledgements() {

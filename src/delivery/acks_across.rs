@@ -2,7 +2,7 @@ use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::acks::Gathered;
+use super::gathered_acks::GatheredAcks;
 use crate::cluster::Ticket;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Receipt, UserId};
@@ -53,11 +53,11 @@ impl AcksAcross {
 
     async fn answers(self) -> (Acks, bool) {
         let Self { mut ticket, request, deadline, mut asked, began, lifecycle, .. } = self;
-        let mut gathered = Gathered::new(request.max_reply_bytes);
+        let mut gathered = GatheredAcks::new(request.max_reply_bytes);
         let mut timeout = pin!(sleep_until(Instant::now() + request.timeout + deadline));
         let mut stopping = pin!(lifecycle.stopping());
         let mut are_missing = false;
-        let is_enough = |gathered: &Gathered| request.mode == AckMode::Any && gathered.has_reply();
+        let is_enough = |gathered: &GatheredAcks| request.mode == AckMode::Any && gathered.has_reply();
         while !asked.is_empty() && !is_enough(&gathered) {
             tokio::select! {
                 biased;

@@ -236,8 +236,15 @@ mod tests {
     fn append(room: &RoomName, emit: Emit) -> Job {
         let emit = Emit { audience: Audience::of_room(room.clone()), store: true, ..emit };
         let (message_id, time) = (MessageId::at(Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
-        let accepted =
-            Accepted { caller: Arc::from("test"), emit, message_id, number: 1, time, received: Instant::now() };
+        let accepted = Accepted {
+            caller: Arc::from("test"),
+            emit,
+            message_id,
+            number: 1,
+            time,
+            received: Instant::now(),
+            change: 0,
+        };
         Job::Append(Box::new(PendingAppend { accepted, idempotency: None, answer: oneshot::channel().0 }))
     }
 

@@ -33,6 +33,8 @@ mod envelope;
 mod acks;
 
 mod acks_across;
+
+mod gathered_acks;
 pub use acks::PendingAcks;
 
 mod collapse_windows;

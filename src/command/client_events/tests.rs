@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::delivery::{self, Delivery};
 use crate::hub::fake::{Behaviour, FakeConnection};
 use crate::lifecycle::Lifecycle;
+use crate::message::OfNodes;
 
 fn faults(rules: serde_json::Value, on_connect: &[&str]) -> Vec<String> {
     let configs: Vec<ClientEventConfig> = serde_json::from_value(rules).expect("the rules have the right types");
@@ -125,8 +126,8 @@ async fn a_right_that_is_taken_back_during_a_join_is_no_reason_to_stay() {
     assert!(admission.go_live(None));
 
     let (caller, room, ttl) = (Arc::from("test"), RoomName::new("listing:7").unwrap(), Duration::from_mins(1));
-    assert_eq!(delivery.join_user(&caller, &identity.user, &room, ttl).await, Ok(1));
-    delivery.allow_user(&caller, &identity.user, &room, ttl).unwrap();
+    assert_eq!(delivery.join_user(&caller, &identity.user, &room, ttl).await, Ok(OfNodes::of_one(1)));
+    delivery.allow_user(&caller, &identity.user, &room, ttl).await.unwrap();
     let argument = serde_json::value::to_raw_value("7").unwrap();
     let mut joining = pin!(commands.client_event(&admission, &identity, "subscribe", Some(&argument)));
     let forbidding = async {

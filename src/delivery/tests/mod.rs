@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{CollapseConfig, Delivery, Deps};
 use crate::clock::Clock;
+use crate::cluster::Bus;
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Audience, Emit, EventName, Exceptions, Payload, RoomName, UserId};
@@ -14,6 +15,7 @@ use crate::message::{Audience, Emit, EventName, Exceptions, Payload, RoomName, U
 /// What delivery works with by default, without a store.
 pub(crate) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
     Deps {
+        bus: Bus::Solo,
         limits: &config.limits,
         retain: config.retain,
         collapse: config.collapse,
@@ -75,9 +77,12 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
         delivery.publish(&caller, emit, None, tokio::time::Instant::now()).done()
     };
     let room = RoomName::of_user(&user);
-    let retained = || match delivery.retained(&room, "price").map(|value| value.payload) {
-        Some(Payload::Json(raw)) => raw.get().to_owned(),
-        other => panic!("{other:?}"),
+    let retained = async || {
+        let value = delivery.retained(&room, "price").await.unwrap();
+        match value.map(|value| value.payload) {
+            Some(Payload::Json(raw)) => raw.get().to_owned(),
+            other => panic!("{other:?}"),
+        }
     };
     emit(Some("k"), "1").await.unwrap();
     assert!(emit(Some("k"), "2").await.unwrap().0.deferred);
@@ -87,10 +92,10 @@ async fn what_came_later_than_an_emit_without_a_key_does_not_go_before_it() {
     assert!(emit(Some("k"), "4").await.unwrap().0.deferred);
     drop(guard);
     plain.await.unwrap();
-    assert_eq!(retained(), "3");
+    assert_eq!(retained().await, "3");
     lifecycle.stop();
     tokio::time::timeout(Duration::from_secs(10), async {
-        while retained() != "4" {
+        while retained().await != "4" {
             tokio::task::yield_now().await;
         }
     })

@@ -259,7 +259,7 @@ async fn run(emits: Vec<(usize, usize, bool)>, is_disturbed: bool) {
             let _ = tokio::time::timeout(Duration::from_secs(10), complete).await;
             assert_eq!(device.of_room(index), room.published, "room {}", ROOMS[index]);
         }
-        let retained = world.delivery.retained(&RoomName::new(ROOMS[index]).unwrap(), "event");
+        let retained = world.delivery.retained(&RoomName::new(ROOMS[index]).unwrap(), "event").await.unwrap();
         let retained = retained.map(|value| format!("{:?}", value.payload));
         let expected = room.retained.map(|text| format!("{:?}", Payload::json(&text).unwrap()));
         assert_eq!(retained, expected, "room {}", ROOMS[index]);
