@@ -228,7 +228,9 @@ mod tests {
         ] {
             let mut ticket = pending.begin(false);
             pending.published(ticket.number, published);
-            answers.iter().for_each(|one| assert!(answer(&pending, ticket.number, one.clone())));
+            for one in &answers {
+                assert!(answer(&pending, ticket.number, one.clone()));
+            }
             assert_eq!(ticket.gathered(DEADLINE).await.unwrap(), Gathered { answers, partial: true, missing });
         }
     }
