@@ -30,7 +30,7 @@ impl Nodes {
         for number in 0..NODES {
             let name = format!("node-{number}");
             let (url, lease_ms) = (redis.url(), format!("{}ms", lease.as_millis()));
-            let heartbeat = format!("{}ms", lease.as_millis() / 5);
+            let heartbeat = format!("{}ms", (lease.as_millis() / 5).min(1_000));
             let variables = [
                 ("BUGLE_CLUSTER__REDIS", url.as_str()),
                 ("BUGLE_CLUSTER__NODE", name.as_str()),
