@@ -12,7 +12,7 @@ use super::{
 };
 use crate::cluster::{Answer, Cluster, Counts, Deferred, Frame, Gathered, PublishError, Ticket};
 use crate::message::{Emit, Receipt};
-use crate::state::{RetainedFull, RetainedPut, SharedClaimed};
+use crate::state::{DeferredFrame, RetainedFull, RetainedPut, SharedClaimed};
 use crate::telemetry;
 
 impl Delivery {
@@ -33,7 +33,7 @@ impl Delivery {
             };
             return Publishing::Pending(Place::Unplaced, Box::pin(publishing));
         }
-        match Self::send((cluster, shared), &accepted.into_deferred()) {
+        match Self::send((cluster, shared), &accepted.into_deferred(), None) {
             Err(error) => Publishing::Done(Err(error)),
             Ok(sent) => Publishing::Pending(Place::Channel, Box::pin(async move { delivery.finish(sent).await })),
         }
@@ -87,26 +87,27 @@ impl Delivery {
     async fn send_earlier(&self, emit: &Emit) -> Result<(), EmitError> {
         let shared = self.shared()?;
         for earlier in shared.collapse.take_earlier(emit.audience.room(), &emit.event).await? {
-            self.send_deferred(&earlier.frame);
+            self.send_deferred(&earlier);
         }
         Ok(())
     }
 
     /// Sends an emit that was told that it would wait.
-    pub(super) fn send_deferred(&self, bytes: &[u8]) {
-        let (Some(cluster), Ok(shared)) = (self.cluster(), self.shared()) else { return };
-        let Some(deferred) = Deferred::decode(bytes) else {
+    pub(super) fn send_deferred(&self, waiting: &DeferredFrame) {
+        let Some(nodes) = self.others() else { return };
+        let Some(deferred) = Deferred::decode(&waiting.frame) else {
             telemetry::bus_refused("deferred");
             return;
         };
-        match Self::send((cluster, shared), &deferred) {
+        match Self::send(nodes, &deferred, Some(waiting.order)) {
             Ok(sent) => {
                 let delivery = self.clone();
-                self.inner.lifecycle.spawn(async move {
+                // A stop waits for it.
+                self.inner.lifecycle.spawn(nodes.1.windows.track_future(async move {
                     if let Err(error) = delivery.finish(sent).await {
                         tracing::warn!(%error, "a deferred emit could not be published");
                     }
-                });
+                }));
             }
             Err(error) => tracing::warn!(%error, "a deferred emit could not be published"),
         }
@@ -114,12 +115,16 @@ impl Delivery {
 
     /// Publishes an emit, and waits for its answers.
     pub(super) async fn publish_frame(&self, deferred: &Deferred) -> Published {
-        let sent = Self::send((self.cluster_or_away()?, self.shared()?), deferred)?;
+        let sent = Self::send((self.cluster_or_away()?, self.shared()?), deferred, None)?;
         self.finish(sent).await
     }
 
-    /// Publishes the frame of an emit.
-    fn send((cluster, shared): (&Cluster, &Shared), deferred: &Deferred) -> Result<Sent, EmitError> {
+    /// Publishes the frame of an emit. `order`: when it was deferred, if it was.
+    fn send(
+        (cluster, shared): (&Cluster, &Shared),
+        deferred: &Deferred,
+        order: Option<u64>,
+    ) -> Result<Sent, EmitError> {
         let Deferred { message_id, emit, caller, .. } = deferred;
         let frame = Frame::Emit(*message_id, Box::new(emit.clone()));
         let ticket = if emit.retain {
@@ -130,6 +135,7 @@ impl Delivery {
                 payload: deferred.retained(),
                 except_users: &emit.except.users,
                 ttl: emit.ttl,
+                deferred: order,
             };
             cluster.publish_by(&frame, |start, rest, channel| shared.retained.put_command(&put, channel, (start, rest)))
         } else {

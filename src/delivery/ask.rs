@@ -19,23 +19,38 @@ impl Delivery {
     /// Asks the nodes that have the frame's room, or all.
     pub(super) async fn ask(&self, frame: Frame) -> Result<OfNodes<Vec<Answer>>, BusError> {
         let cluster = self.cluster().ok_or(BusError::Away)?;
-        let ticket = cluster.publish(&frame)?;
-        let Gathered { answers, partial, .. } = match gather(ticket, cluster).await {
-            Ok((gathered, _)) => gathered,
-            Err(PublishError::Bus(error)) => return Err(error),
-            Err(PublishError::Rejected(_)) => return Err(BusError::Refused),
-        };
+        let answers = Self::answers(cluster.publish(&frame)?, cluster).await;
+        answers.map_err(|error| match error {
+            PublishError::Bus(error) => error,
+            PublishError::Rejected(_) => BusError::Refused,
+        })
+    }
+
+    async fn answers(ticket: Ticket, cluster: &Cluster) -> Result<OfNodes<Vec<Answer>>, PublishError> {
+        let (Gathered { answers, partial, .. }, _) = gather(ticket, cluster).await?;
         Ok(OfNodes { nodes: nodes(&answers), answer: answers, partial })
     }
 
     /// Has the nodes of the frame's room do something, and adds up how often they did.
     pub(super) async fn count(&self, frame: Frame) -> Result<OfNodes<usize>, BusError> {
-        let count = |answer: Answer| {
-            let count = if let Answer::Count(count) = answer { count } else { 0 };
-            usize::try_from(count).unwrap_or(usize::MAX)
-        };
-        Ok(self.ask(frame).await?.map(|answers| answers.into_iter().map(count).sum()))
+        Ok(self.ask(frame).await?.map(sum))
     }
+
+    /// The same after a change at the engine, in one step with the frame.
+    pub(super) async fn count_by(&self, ticket: Result<Ticket, BusError>) -> Result<OfNodes<usize>, PublishError> {
+        let cluster = self.cluster().ok_or(PublishError::Bus(BusError::Away))?;
+        let ticket = ticket.map_err(PublishError::Bus)?;
+        Ok(Self::answers(ticket, cluster).await?.map(sum))
+    }
+}
+
+/// Adds up counts.
+fn sum(answers: Vec<Answer>) -> usize {
+    let count = |answer: Answer| {
+        let count = if let Answer::Count(count) = answer { count } else { 0 };
+        usize::try_from(count).unwrap_or(usize::MAX)
+    };
+    answers.into_iter().map(count).sum()
 }
 
 /// Waits for the answers to a frame, and returns them with the ticket: acknowledgements may follow.

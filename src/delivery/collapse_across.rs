@@ -76,7 +76,8 @@ impl Delivery {
             Offered::Deferred => Ok((Receipt { deferred: true, ..Receipt::new(deferred.message_id) }, None)),
             Offered::Opens => {
                 let delivery = self.clone();
-                self.inner.lifecycle.spawn(async move { delivery.keep_window_across(room, event, &key).await });
+                let keeping = async move { delivery.keep_window_across(room, event, &key).await };
+                self.inner.lifecycle.spawn(shared.windows.track_future(keeping));
                 self.publish_frame(&deferred).await
             }
         }
@@ -108,6 +109,15 @@ impl Delivery {
             for event in &events {
                 shared.collapsing.heard(event);
             }
+        }
+    }
+
+    /// Waits until what windows deferred is sent: a stop sends it before devices are sent away. At most this long.
+    pub(super) async fn flush_windows(&self, patience: Duration) {
+        if let Ok(shared) = self.shared() {
+            shared.windows.close();
+            // What is not sent by then is lost with the engine.
+            let _ = tokio::time::timeout(patience, shared.windows.wait()).await;
         }
     }
 

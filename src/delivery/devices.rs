@@ -13,6 +13,8 @@ use crate::limits;
 use crate::message::{CloseCode, CloseReason, ConnectionId, EventName, Payload, RoomName, Transport, UserId};
 
 const DRAIN_TICK: Duration = Duration::from_millis(10);
+/// What collapse windows deferred at the engine is sent within this time at a stop.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(2);
 /// Connections that are looked at before other tasks get a chance to run.
 pub(super) const STRETCH: usize = 1_024;
 
@@ -257,6 +259,7 @@ impl Delivery {
     /// Sends all connections away, until none is left or the deadline has come. Says how many that were. `pace`: so many per second of
     /// those whose devices hear it, and come back at once.
     pub async fn drain(&self, pace: u32, deadline: Instant) -> usize {
+        self.flush_windows(FLUSHED_WITHIN).await;
         let mut closed = 0;
         let mut tick = tokio::time::interval(DRAIN_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);

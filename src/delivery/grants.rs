@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use super::Delivery;
-use crate::cluster::{BusError, Shards};
-use crate::message::{RoomName, UserId};
+use super::{Delivery, memberships::taken};
+use crate::cluster::{BusError, Frame, Shards};
+use crate::message::{OfNodes, RoomName, UserId};
 use crate::state::{PutError, SharedUserRooms, UserRooms};
 
 /// Rights to join rooms by `AllowRoom`.
@@ -39,14 +39,25 @@ impl Grants {
         }
     }
 
-    pub(super) async fn take(&self, user: &UserId, room: &RoomName) -> Result<(), BusError> {
-        match self {
+    /// Takes a right back at the engine, and has all nodes take the user's connections out of the room. `None`: this node is alone, and the
+    /// right is taken back.
+    pub(super) async fn take_across(
+        &self,
+        delivery: &Delivery,
+        user: &UserId,
+        room: &RoomName,
+    ) -> Option<Result<OfNodes<usize>, BusError>> {
+        let grants = match self {
             Self::Here(grants) => {
                 grants.take(user, room);
-                Ok(())
+                return None;
             }
-            Self::Shared(grants) => grants.take(user, room).await,
-        }
+            Self::Shared(grants) => grants,
+        };
+        let cluster = delivery.cluster()?;
+        let frame = Frame::Forbid(user.clone(), room.clone());
+        let take = |start: &[u8], rest: &[u8], channel: &str| grants.take_command(user, room, (channel, start, rest));
+        Some(taken(delivery.count_by(cluster.publish_by(&frame, take)).await))
     }
 
     /// Whether a right was given back, as far as is known here.

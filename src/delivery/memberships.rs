@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::Delivery;
-use crate::cluster::{BusError, Shards};
+use crate::cluster::{BusError, Frame, PublishError, Shards};
 use crate::hub::Reason;
-use crate::message::{RoomName, UserId};
+use crate::message::{OfNodes, RoomName, UserId};
 use crate::state::{PutError, SharedUserRooms, TooMany, UserRooms};
 
 /// Users in rooms by `JoinRoom`. Among several nodes the engine has them, and this node knows those of the users that connected here.
@@ -35,27 +35,46 @@ impl Memberships {
         Self { here, shared, changes: AtomicU64::new(0) }
     }
 
-    pub(super) async fn put(
-        &self,
-        caller: &Arc<str>,
-        user: &UserId,
-        room: &RoomName,
-        ttl: Duration,
-    ) -> Result<(), PutError> {
-        match &self.shared {
-            None => self.here.put(caller, user, room, ttl).map_err(PutError::TooMany),
-            Some(shared) => shared.put(caller, user, room, ttl).await,
-        }
+    /// Puts a user into a room at this node, which is alone.
+    pub(super) fn put(&self, caller: &Arc<str>, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), TooMany> {
+        self.here.put(caller, user, room, ttl)
     }
 
-    pub(super) async fn take(&self, user: &UserId, room: &RoomName) -> Result<(), BusError> {
-        match &self.shared {
-            None => {
-                self.here.take(user, room);
-                Ok(())
-            }
-            Some(shared) => shared.take(user, room).await,
-        }
+    /// The same at the engine: nodes put the user's connections into the room. `None`: this node is alone.
+    pub(super) async fn put_across(
+        &self,
+        delivery: &Delivery,
+        caller: &Arc<str>,
+        (user, room): (&UserId, &RoomName),
+        ttl: Duration,
+    ) -> Option<Result<OfNodes<usize>, PutError>> {
+        let (cluster, notes) = delivery.cluster().zip(self.shared.as_ref())?;
+        let frame = Frame::Join(user.clone(), room.clone(), ttl);
+        let ticket = cluster.publish_by(&frame, |start, rest, channel| {
+            notes.put_command(caller, (user, room), ttl, (channel, start, rest))
+        });
+        Some(delivery.count_by(ticket).await.map_err(|error| match error {
+            PublishError::Bus(error) => PutError::Bus(error),
+            PublishError::Rejected(number) => PutError::TooMany(SharedUserRooms::rejected(number)),
+        }))
+    }
+
+    /// Ends that at this node, which is alone.
+    pub(super) fn take(&self, user: &UserId, room: &RoomName) {
+        self.here.take(user, room);
+    }
+
+    /// The same at the engine. `None`: this node is alone.
+    pub(super) async fn take_across(
+        &self,
+        delivery: &Delivery,
+        user: &UserId,
+        room: &RoomName,
+    ) -> Option<Result<OfNodes<usize>, BusError>> {
+        let (cluster, notes) = delivery.cluster().zip(self.shared.as_ref())?;
+        let frame = Frame::Leave(user.clone(), room.clone());
+        let take = |start: &[u8], rest: &[u8], channel: &str| notes.take_command(user, room, (channel, start, rest));
+        Some(taken(delivery.count_by(cluster.publish_by(&frame, take)).await))
     }
 
     /// The rooms of a user who connects. From then on this node knows them, if it is subscribed to the user's room. While the engine is away,
@@ -112,14 +131,24 @@ impl Memberships {
     }
 }
 
+/// A call that takes something is never rejected.
+pub(super) fn taken(counted: Result<OfNodes<usize>, PublishError>) -> Result<OfNodes<usize>, BusError> {
+    counted.map_err(|error| match error {
+        PublishError::Bus(error) => error,
+        PublishError::Rejected(_) => BusError::Refused,
+    })
+}
+
 impl Delivery {
-    /// Puts a user's connections here into a room, for this time. Says how many joined.
-    pub(super) async fn join_here(&self, user: &UserId, room: &RoomName, ttl: Duration) -> usize {
+    /// Notes that a backend has put a user into a room for this time. To be called in the order of the frames.
+    pub(super) fn note_join(&self, user: &UserId, room: &RoomName, ttl: Duration) {
         let memberships = &self.inner.memberships;
-        if memberships.shared.is_some() {
-            memberships.changes.fetch_add(1, Ordering::AcqRel);
-            memberships.note_put(user, room, ttl);
-        }
+        memberships.changes.fetch_add(1, Ordering::AcqRel);
+        memberships.note_put(user, room, ttl);
+    }
+
+    /// Puts a user's connections here into a room, as long as that is noted. Says how many joined.
+    pub(super) async fn join_here(&self, user: &UserId, room: &RoomName) -> usize {
         let mut joined = 0;
         for member in self.hub().of_user(user) {
             joined += usize::from(self.join_as_member(&member, room).await);
@@ -127,13 +156,11 @@ impl Delivery {
         joined
     }
 
-    /// Takes a user's connections here out of a room where a backend has put them. Says how many left.
+    /// Notes the end of that, and takes the user's connections here out of the room. Says how many left.
     pub(super) fn leave_here(&self, user: &UserId, room: &RoomName) -> usize {
         let memberships = &self.inner.memberships;
-        if memberships.shared.is_some() {
-            memberships.changes.fetch_add(1, Ordering::AcqRel);
-            memberships.here.take(user, room);
-        }
+        memberships.changes.fetch_add(1, Ordering::AcqRel);
+        memberships.here.take(user, room);
         self.leave_now(user, room, Reason::Backend)
     }
 
@@ -160,7 +187,8 @@ impl Delivery {
     async fn reconcile(&self, user: &UserId, rooms: &[(RoomName, Duration)], leaves: bool) {
         let known = self.inner.memberships.rooms(user);
         for (room, left) in rooms.iter().filter(|(room, _)| !known.contains(room)) {
-            self.join_here(user, room, *left).await;
+            self.note_join(user, room, *left);
+            self.join_here(user, room).await;
         }
         if leaves {
             for room in known.iter().filter(|room| !rooms.iter().any(|(name, _)| name == *room)) {

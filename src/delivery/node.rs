@@ -4,6 +4,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use transport::QueuedBytes;
 
@@ -96,6 +97,8 @@ pub(super) struct Shared {
     pub(super) changes: RetainedChanges,
     pub(super) collapse: SharedCollapse,
     pub(super) collapsing: Collapsing,
+    /// Tasks that keep windows, and that send what was deferred.
+    pub(super) windows: TaskTracker,
 }
 
 impl Delivery {
@@ -110,6 +113,7 @@ impl Delivery {
             changes: RetainedChanges::default(),
             collapse: SharedCollapse::new(engines.clone(), collapse.window, collapse.max_keys),
             collapsing: Collapsing::default(),
+            windows: TaskTracker::new(),
         });
         let inner = Inner {
             node: bus.node(),

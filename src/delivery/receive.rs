@@ -154,9 +154,10 @@ impl Delivery {
                 Answer::Count(self.disconnect_here(&user, &reason, &except) as u64)
             }
             Frame::Join(user, room, ttl) => {
+                self.note_join(&user, &room, ttl);
                 let delivery = self.clone();
                 self.inner.lifecycle.spawn(async move {
-                    responder.answer(Answer::Count(delivery.join_here(&user, &room, ttl).await as u64));
+                    responder.answer(Answer::Count(delivery.join_here(&user, &room).await as u64));
                 });
                 return;
             }

@@ -7,7 +7,7 @@ use super::{
     retained::RetainedRead,
     unreadable_logs::FailedReads,
 };
-use crate::cluster::{BusError, Frame};
+use crate::cluster::BusError;
 use crate::hub::{Member, Reason, RoomGuard};
 use crate::message::{OfNodes, Position, RoomName, UserId};
 use crate::state::PutError;
@@ -119,11 +119,11 @@ impl Delivery {
         ttl: Duration,
     ) -> Result<OfNodes<usize>, PutError> {
         // Noted first: a connection that comes in between sees the note, or is seen here.
-        self.inner.memberships.put(caller, user, room, ttl).await?;
-        if self.is_alone() {
-            return Ok(OfNodes::of_one(self.join_here(user, room, ttl).await));
+        if let Some(joined) = self.inner.memberships.put_across(self, caller, (user, room), ttl).await {
+            return joined;
         }
-        Ok(self.count(Frame::Join(user.clone(), room.clone(), ttl)).await?)
+        self.inner.memberships.put(caller, user, room, ttl).map_err(PutError::TooMany)?;
+        Ok(OfNodes::of_one(self.join_here(user, room).await))
     }
 
     /// Puts a user's connections into a room again, which `JoinRoom` joined while an earlier one ended.
@@ -144,11 +144,11 @@ impl Delivery {
     /// Ends what [`Delivery::join_user`] began, now and for connections to come. Says how many connections left: those that are in the room
     /// for another reason stay.
     pub async fn leave_user(&self, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, BusError> {
-        self.inner.memberships.take(user, room).await?;
-        if !self.is_alone() {
-            return self.count(Frame::Leave(user.clone(), room.clone())).await;
+        if let Some(left) = self.inner.memberships.take_across(self, user, room).await {
+            return left;
         }
-        let left = OfNodes::of_one(self.leave_here(user, room));
+        self.inner.memberships.take(user, room);
+        let left = OfNodes::of_one(self.leave_now(user, room, Reason::Backend));
         // A JoinRoom in between saw its connections in the room still.
         if self.inner.memberships.has(user, room) {
             self.join_again(user, room).await;
@@ -159,11 +159,10 @@ impl Delivery {
     /// Takes the right to join a room back, and the user's connections out of it that joined by an event and have no other reason to be
     /// there. Says how many connections left.
     pub async fn forbid_user(&self, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, BusError> {
-        self.inner.grants.take(user, room).await?;
-        if self.is_alone() {
-            return Ok(OfNodes::of_one(self.forbid_here(user, room)));
+        if let Some(left) = self.inner.grants.take_across(self, user, room).await {
+            return left;
         }
-        self.count(Frame::Forbid(user.clone(), room.clone())).await
+        Ok(OfNodes::of_one(self.forbid_here(user, room)))
     }
 
     /// The same of this node's connections.

@@ -30,7 +30,7 @@ pub enum Offered {
 /// What waits for the end of a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeferredFrame {
-    /// Later ones have larger ones.
+    /// When it was deferred: later emits have larger ones, and so have later changes of what the room retains.
     pub order: u64,
     /// The collapse key.
     pub key: String,
@@ -82,10 +82,11 @@ impl SharedCollapse {
         room: &RoomName,
         event: &EventName,
         key: &str,
-    ) -> Result<Option<Vec<u8>>, BusError> {
+    ) -> Result<Option<DeferredFrame>, BusError> {
         let engine = self.shards.of(room);
         let mut call = Self::window_function("end_window", engine, room, event);
-        engine.run(call.arg(key).arg(self.lease())).await
+        let waiting: Option<(u64, Vec<u8>)> = engine.run(call.arg(key).arg(self.lease())).await?;
+        Ok(waiting.map(|(order, frame)| DeferredFrame { order, key: key.to_owned(), frame }))
     }
 
     /// Takes all that waits of an event in a room, for whatever key, in the order in which it came. The windows stay open.

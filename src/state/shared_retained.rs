@@ -36,6 +36,8 @@ pub struct RetainedPut<'a> {
     pub except_users: &'a [UserId],
     /// How long it is of use; none: until it is replaced or taken away.
     pub ttl: Option<Duration>,
+    /// Of an emit that was deferred: when. What was changed later stays.
+    pub deferred: Option<u64>,
 }
 
 impl SharedRetained {
@@ -54,7 +56,7 @@ impl SharedRetained {
         call.arg(put.event.as_str()).arg(u8::from(is_kept)).arg(put.ttl.map_or(0, millis));
         call.arg(bytes(put.event, put.payload, put.except_users)).arg(self.max_entries).arg(self.max_room_bytes);
         let value = if is_kept { encode_retained(put.payload, put.except_users) } else { Vec::new() };
-        call.arg(&**put.caller).arg(value).arg(channel).arg(head).arg(tail);
+        call.arg(&**put.caller).arg(value).arg(channel).arg(head).arg(tail).arg(put.deferred.unwrap_or_default());
         call
     }
 

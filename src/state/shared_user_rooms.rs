@@ -1,6 +1,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
+use redis::Cmd;
 
 use super::{
     keys::{SWEEP_STEP, millis, share, sweep, time_ms},
@@ -32,6 +33,10 @@ pub enum PutError {
     Bus(#[from] BusError),
 }
 
+fn too_many(first_end_ms: u64) -> TooMany {
+    TooMany { retry_after: Duration::from_millis(first_end_ms).max(SWEPT_WITHIN) }
+}
+
 type Rooms = Vec<(RoomName, Duration)>;
 
 impl SharedUserRooms {
@@ -44,16 +49,45 @@ impl SharedUserRooms {
 
     /// Puts a user and a room together for some time from now on, for an API key.
     pub async fn put(&self, caller: &Arc<str>, user: &UserId, room: &RoomName, ttl: Duration) -> Result<(), PutError> {
-        let (engine, key) = self.place(user);
-        let mut call = Engine::function("put_user_room", &[&key, &self.ends(engine), &self.shares(engine)]);
-        call.arg(room.as_str()).arg(millis(ttl)).arg(self.max_entries).arg(MAX_PER_USER).arg(&**caller);
-        match u64::try_from(engine.run::<i64>(&call).await?) {
+        let call = self.put_call("put_user_room", caller, (user, room), ttl);
+        match u64::try_from(self.place(user).0.run::<i64>(&call).await?) {
             Err(_) => Ok(()),
-            Ok(first_end) => {
-                let retry_after = Duration::from_millis(first_end).max(SWEPT_WITHIN);
-                Err(PutError::TooMany(TooMany { retry_after }))
-            }
+            Ok(first_end) => Err(PutError::TooMany(too_many(first_end))),
         }
+    }
+
+    fn put_call(&self, name: &str, caller: &Arc<str>, (user, room): (&UserId, &RoomName), ttl: Duration) -> Cmd {
+        let (engine, key) = self.place(user);
+        let mut call = Engine::function(name, &[&key, &self.ends(engine), &self.shares(engine)]);
+        call.arg(room.as_str()).arg(millis(ttl)).arg(self.max_entries).arg(MAX_PER_USER).arg(&**caller);
+        call
+    }
+
+    /// A call that does the same and publishes a frame: notes and frames have one order. Its answer is a number of receivers, or one for
+    /// [`SharedUserRooms::rejected`].
+    pub fn put_command(
+        &self,
+        caller: &Arc<str>,
+        (user, room): (&UserId, &RoomName),
+        ttl: Duration,
+        (channel, head, tail): (&str, &[u8], &[u8]),
+    ) -> Cmd {
+        let mut call = self.put_call("put_and_publish", caller, (user, room), ttl);
+        call.arg(channel).arg(head).arg(tail);
+        call
+    }
+
+    /// Why a call was rejected with this number.
+    pub fn rejected(number: i64) -> TooMany {
+        too_many((number + 1).unsigned_abs())
+    }
+
+    /// A call that takes a user and a room apart, and publishes a frame.
+    pub fn take_command(&self, user: &UserId, room: &RoomName, (channel, head, tail): (&str, &[u8], &[u8])) -> Cmd {
+        let (engine, key) = self.place(user);
+        let mut call = Engine::function("take_and_publish", &[&key, &self.ends(engine), &self.shares(engine)]);
+        call.arg(room.as_str()).arg(channel).arg(head).arg(tail);
+        call
     }
 
     /// Takes them apart.

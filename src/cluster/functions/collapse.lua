@@ -1,6 +1,6 @@
 -- Collapse windows. A zset has the open ones, by when they end if the node that keeps them is gone; a member is the topic's key and the collapse
 -- key, with a line feed between them. The hash of a topic has what waits by collapse key: its order, a space, the frame. One hash has the sums:
--- b the bytes of all that waits, o the last order.
+-- b the bytes of all that waits, o the last order. An order is the time in microseconds, or one more than the one before.
 
 -- Takes what waits. Returns its order and the frame; nil: nothing waits.
 local function take_waiting(topic, sums, key)
@@ -31,12 +31,13 @@ local function offer_to_window(keys, args)
   local member = keys[1] .. '\n' .. args[1]
   local ends_at = redis.call('ZSCORE', keys[2], member)
   if ends_at and tonumber(ends_at) > now then
-    local order = redis.call('HINCRBY', keys[3], 'o', 1)
-    local waiting = text_of(order) .. ' ' .. args[2]
+    local order = text_of(math.max(now_us(), tonumber(redis.call('HGET', keys[3], 'o') or 0) + 1))
+    local waiting = order .. ' ' .. args[2]
     local more = #waiting - redis.call('HSTRLEN', keys[1], args[1])
     if tonumber(redis.call('HGET', keys[3], 'b') or 0) + more > tonumber(args[5]) then
       return -1
     end
+    redis.call('HSET', keys[3], 'o', order)
     redis.call('HSET', keys[1], args[1], waiting)
     redis.call('HINCRBY', keys[3], 'b', more)
     return 0
@@ -55,13 +56,13 @@ local function offer_to_window(keys, args)
 end
 
 -- Takes what waits for the end of a window, and opens the next one; closes the window if nothing waits. KEYS: the topic's hash, the windows, the
--- sums. ARGV: key, after how many ms the next window is over if its node is gone. Returns the frame, or nothing.
+-- sums. ARGV: key, after how many ms the next window is over if its node is gone. Returns the order and the frame, or nothing.
 local function end_window(keys, args)
   local member = keys[1] .. '\n' .. args[1]
-  local _, frame = take_waiting(keys[1], keys[3], args[1])
+  local order, frame = take_waiting(keys[1], keys[3], args[1])
   if frame then
     redis.call('ZADD', keys[2], text_of(now_ms() + args[2]), member)
-    return frame
+    return {order, frame}
   end
   redis.call('ZREM', keys[2], member)
   return nil

@@ -1,11 +1,11 @@
 -- Retained values. The hash of a room has: n the number of the last change, b the bytes of all values, and of each event 'h' .. event the
--- value's end in ms (0: none), its bytes and its caller, and 'v' .. event the value.
+-- value's end in ms (0: none), its bytes and its caller, 'v' .. event the value, and 'l' .. event the number of the event's last change.
 
 -- How long the number of a room without values is kept, in ms.
 local NUMBER_KEPT = 600000
 
 local function remove_value(key, event, bytes)
-  redis.call('HDEL', key, 'h' .. event, 'v' .. event)
+  redis.call('HDEL', key, 'h' .. event, 'v' .. event, 'l' .. event)
   if redis.call('HINCRBY', key, 'b', 0 - bytes) <= 0 then
     redis.call('PEXPIRE', key, NUMBER_KEPT)
   end
@@ -29,11 +29,18 @@ end
 
 -- Keeps a value in place of the one before, or takes that away, and publishes the frame with the number of the change in the middle. KEYS: the
 -- room's hash, the ends, the shares. ARGV: event, '1' to keep, time to live in ms (0: none), bytes, most values, most bytes of a room, caller,
--- value, channel, the frame's head, its tail. Returns how many received it, and the number; {-1}: too many values, {-2}: too many bytes.
+-- value, channel, the frame's head, its tail, the order of an emit that was deferred ('0': it was not): what was changed later stays, and the
+-- frame has the number 0. Returns how many received it, and the number; {-1}: too many values, {-2}: too many bytes.
 local function retain(keys, args)
   local now = now_ms()
   local event, bytes, caller = args[1], tonumber(args[4]), args[7]
   local is_kept = args[2] == '1'
+  local function publish(number)
+    return {redis.call('PUBLISH', args[9], args[10] .. struct.pack('>I8', number) .. args[11]), number}
+  end
+  if args[12] ~= '0' and tonumber(redis.call('HGET', keys[1], 'l' .. event) or 0) > tonumber(args[12]) then
+    return publish(0)
+  end
   local function before()
     local head = redis.call('HGET', keys[1], 'h' .. event)
     if head then
@@ -69,13 +76,16 @@ local function retain(keys, args)
   if is_kept then
     local ends_at = args[3] == '0' and '0' or text_of(now + args[3])
     add_entry(keys[2], keys[3], member_of(keys[1], event, caller), caller, ends_at == '0' and '+inf' or ends_at)
-    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, args[8])
+    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, args[8], 'l' .. event, text_of(number))
     redis.call('HINCRBY', keys[1], 'b', bytes - (old_bytes or 0))
     redis.call('PERSIST', keys[1])
   else
     remove_value(keys[1], event, old_bytes or 0)
+    if old_bytes then
+      redis.call('HSET', keys[1], 'l' .. event, text_of(number))
+    end
   end
-  return {redis.call('PUBLISH', args[9], args[10] .. struct.pack('>I8', number) .. args[11]), number}
+  return publish(number)
 end
 
 -- Removes some of the values that have ended. KEYS: the ends, the shares. ARGV: how many at most. Returns how many.

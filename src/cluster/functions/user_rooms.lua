@@ -86,6 +86,28 @@ local function sweep_user_rooms(keys, args)
   return sweep_entries(keys[1], keys[2], now_ms(), args[1], drop_user_room)
 end
 
+local function publish(channel, head, tail)
+  return {redis.call('PUBLISH', channel, head .. struct.pack('>I8', 0) .. tail)}
+end
+
+-- The same as put_user_room, and publishes a frame: notes and frames have one order. ARGV besides: channel, the frame's head, its tail. Returns
+-- how many received it; a negative number: nothing was put, and the first entry ends so many ms and one after now.
+local function put_and_publish(keys, args)
+  local first = put_user_room(keys, args)
+  if first >= 0 then
+    return {-1 - first}
+  end
+  return publish(args[6], args[7], args[8])
+end
+
+-- The same as take_user_room, likewise.
+local function take_and_publish(keys, args)
+  take_user_room(keys, args)
+  return publish(args[2], args[3], args[4])
+end
+
+redis.register_function('put_and_publish_@', put_and_publish)
+redis.register_function('take_and_publish_@', take_and_publish)
 redis.register_function('put_user_room_@', put_user_room)
 redis.register_function('take_user_room_@', take_user_room)
 redis.register_function('sweep_user_rooms_@', sweep_user_rooms)

@@ -9,7 +9,7 @@ async fn offer(collapse: &SharedCollapse, key: &str, frame: &str) -> Offered {
 
 async fn ended(collapse: &SharedCollapse, key: &str) -> Option<String> {
     let frame = collapse.window_ended(&room("a"), &event("x"), key).await.unwrap();
-    frame.map(|frame| String::from_utf8(frame).unwrap())
+    frame.map(|frame| String::from_utf8(frame.frame).unwrap())
 }
 
 #[tokio::test]

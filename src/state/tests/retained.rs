@@ -13,7 +13,15 @@ async fn put(
 ) -> Result<(u64, u64), RetainedFull> {
     let (caller, room, event) = (caller(), room(in_room), event(name));
     let payload = if json == "null" { Payload::None } else { Payload::json(json).unwrap() };
-    let put = RetainedPut { caller: &caller, room: &room, event: &event, payload: &payload, except_users: &[], ttl };
+    let put = RetainedPut {
+        caller: &caller,
+        room: &room,
+        event: &event,
+        payload: &payload,
+        except_users: &[],
+        ttl,
+        deferred: None,
+    };
     let call = retained.put_command(&put, &format!("channel of {in_room}"), (b"head", b"tail"));
     let reply: Value = shards.of(&room).run(&call).await.unwrap();
     SharedRetained::decode_reply(&reply).unwrap()
@@ -59,6 +67,7 @@ async fn bytes_and_excepted_users_are_kept_as_they_were() {
         payload: &payload,
         except_users: &except_users,
         ttl: Some(HOUR),
+        deferred: None,
     };
     shards.of(&room).run::<Value>(&retained.put_command(&put, "c", (b"", b""))).await.unwrap();
     let kept = retained.get(&room, "x").await.unwrap().unwrap();
