@@ -69,4 +69,8 @@ mod websocket_closing;
 
 mod limits;
 
+mod engines;
+
+mod links;
+
 mod faults;

@@ -63,16 +63,32 @@ impl TestServer {
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
-        assert_eq!(config.faults(false), [], "the configuration is good");
-        Box::pin(Self::serve(config)).await.expect("the server starts")
+        Box::pin(Self::serve(config, |_, _| ())).await.expect("the server starts")
     }
 
-    async fn serve(config: Config) -> Result<Self, Error> {
+    /// With these changes to the configuration of each node, by its number.
+    pub async fn start_each_with(change: impl Fn(usize, &mut Config)) -> Self {
+        Box::pin(Self::serve(config(), change)).await.expect("the server starts")
+    }
+
+    /// Why a server of one node with these changes does not start.
+    pub async fn refusal(change: impl FnOnce(&mut Config)) -> Error {
+        let mut config = config();
+        change(&mut config);
+        match Box::pin(Node::start(config, Clock::movable())).await {
+            Err(error) => error,
+            Ok(_) => panic!("it starts"),
+        }
+    }
+
+    async fn serve(config: Config, change: impl Fn(usize, &mut Config)) -> Result<Self, Error> {
         let clock = Clock::movable();
         let mut nodes = Vec::new();
         for number in 0..NODES {
             let mut config = config.clone();
             config.cluster.node = node_name(number);
+            change(number, &mut config);
+            assert_eq!(config.faults(false), [], "the configuration is good");
             nodes.push(Node::start(config, clock.clone()).await?);
         }
         let server = Self { nodes, clock };
@@ -115,6 +131,21 @@ impl TestServer {
     /// A backend with this API key.
     pub async fn backend_with(&self, key: &str) -> Backend {
         Backend::connect_to(self.nodes.iter().map(|node| node.addresses.grpc).collect(), key).await
+    }
+
+    /// A backend of one node that may do everything.
+    pub async fn backend_of(&self, number: usize) -> Backend {
+        Backend::connect(self.nodes[number].addresses.grpc, API_KEY).await
+    }
+
+    /// A device of this user at one node, over WebSocket, yet to be connected.
+    pub fn device_at(&self, number: usize, user: &str) -> DeviceBuilder {
+        Device::builder(self.nodes[number].addresses.clients).token(token(user))
+    }
+
+    /// Where operators ask one node.
+    pub fn admin_of(&self, number: usize) -> SocketAddr {
+        self.nodes[number].addresses.admin
     }
 
     /// A device of this user, over WebSocket, yet to be connected.

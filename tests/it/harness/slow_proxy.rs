@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a PostgreSQL, which adds latency or lets it hang.
+//! A TCP proxy in front of a PostgreSQL or a Redis, which adds latency or lets it hang.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -64,13 +64,24 @@ impl SlowProxy {
         let (user, rest) = database.split_once('@').expect("the URL names a user");
         let (address, name) = rest.split_once('/').expect("the URL names a database");
         let server: SocketAddr = address.parse().expect("the URL has an IP address and a port");
+        let (own, link, accepting) = Self::listen(server, delay).await;
+        Self { url: format!("{user}@{own}/{name}"), link, _accepting: accepting }
+    }
+
+    /// Listens in front of a Redis.
+    pub async fn start_before_redis(server: SocketAddr, delay: Duration) -> Self {
+        let (own, link, accepting) = Self::listen(server, delay).await;
+        Self { url: format!("redis://{own}"), link, _accepting: accepting }
+    }
+
+    async fn listen(server: SocketAddr, delay: Duration) -> (SocketAddr, Arc<Link>, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let own = listener.local_addr().expect("the listener has an address");
         let hanging = watch::Sender::new(Hanging::None);
         let link = Arc::new(Link { delay: Mutex::new(delay), hanging, traps: Mutex::default() });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, server, link.clone()));
-        Self { url: format!("{user}@{own}/{name}"), link, _accepting: accepting }
+        (own, link, accepting)
     }
 
     /// The URL of the database behind the proxy.

@@ -1,0 +1,207 @@
+//! What an engine must be, and what becomes of nodes when it is another one.
+
+use std::{
+    error::Error as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use bugle::app::Error;
+
+use crate::harness::{TestRedis, TestServer, answer, deadline, to_user};
+
+/// What the manual lists for an ACL user.
+const RIGHTS: &str = "+@connection +@pubsub +@hash +@string +@sortedset +@set +@transaction +@scripting +@keyspace -@dangerous +time +info \
+                      +client|id +client|kill +role";
+
+fn texts(error: &Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(error) = source {
+        texts.push(error.to_string());
+        source = error.source();
+    }
+    texts.join(": ")
+}
+
+fn set_user(redis: &TestRedis, rights: &str) -> String {
+    let mut command = vec!["ACL", "SETUSER", "bugle", "reset", "on", ">PASSWORD", "resetchannels", "&test*", "~test*"];
+    command.extend(rights.split_whitespace());
+    redis.cli(&command);
+    redis.url().replace("redis://", "redis://bugle:PASSWORD@")
+}
+
+#[tokio::test]
+async fn a_user_with_the_rights_that_the_manual_lists_is_enough() {
+    let redis = TestRedis::start(false);
+    let url = set_user(&redis, RIGHTS);
+    let server = TestServer::start_with(|config| config.cluster.redis = vec![url.into()]).await;
+    let mut device = server.connect("42").await;
+    let receipt = server.backend().await.emit_to_user("42", "hello", "1").await;
+    assert_eq!((receipt.matched, receipt.partial), (1, false));
+    assert_eq!(device.expect_event("hello").await.json(), "1");
+}
+
+#[tokio::test]
+async fn an_engine_that_forbids_what_is_needed_is_refused_with_the_command_and_without_the_password() {
+    let redis = TestRedis::start(false);
+    for (rights, problem) in [
+        (format!("{RIGHTS} -function"), "FUNCTION LOAD"),
+        (format!("{RIGHTS} -pubsub|numsub"), "PUBSUB"),
+        (format!("{RIGHTS} -time"), "TIME"),
+    ] {
+        let url = set_user(&redis, &rights);
+        let error = TestServer::refusal(|config| config.cluster.redis = vec![url.into()]).await;
+        let text = texts(&error);
+        assert!(text.contains(problem) && text.contains("cluster.redis") && !text.contains("PASSWORD"), "{text}");
+    }
+    set_user(&redis, RIGHTS);
+    let wrong = redis.url().replace("redis://", "redis://bugle:SECRET@");
+    let text = texts(&TestServer::refusal(|config| config.cluster.redis = vec![wrong.into()]).await);
+    assert!(text.contains("login") && !text.contains("SECRET"), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_whose_name_another_has_does_not_start() {
+    let lease = Duration::from_millis(500);
+    let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
+    let server = TestServer::start_with(|config| {
+        (config.cluster.lease, config.cluster.heartbeat) = (lease, lease / 4);
+        config.cluster.prefix.clone_from(&prefix);
+    })
+    .await;
+    let error = TestServer::refusal(|config| {
+        (config.cluster.lease, config.cluster.heartbeat) = (lease, lease / 4);
+        config.cluster.prefix.clone_from(&prefix);
+        config.cluster.node = TestServer::node_names()[0].clone();
+    })
+    .await;
+    assert!(texts(&error).contains("cluster.node"), "{error:?}");
+    assert_eq!(server.backend().await.get_stats().await.nodes.len(), crate::NODES, "the first one goes on");
+}
+
+#[tokio::test]
+async fn a_frame_of_another_version_is_counted_and_the_room_goes_on() {
+    let redis = TestRedis::start(false);
+    let server = TestServer::start_with(|config| {
+        config.cluster.redis = vec![redis.url().into()];
+        config.cluster.prefix = "test".to_owned();
+    })
+    .await;
+    let mut device = server.connect("42").await;
+    for frame in [
+        "",
+        "short",
+        "\u{7f}a version that nobody knows yet, and long enough",
+        "\u{1}a frame that is none, and long enough",
+    ] {
+        assert_eq!(redis.cli(&["PUBLISH", "test:r:user:42", frame]), "1", "its node gets it");
+    }
+    let receipt = server.backend().await.emit_to_user("42", "hello", "1").await;
+    assert_eq!((receipt.matched, receipt.partial), (1, false));
+    assert_eq!(device.expect_event("hello").await.json(), "1");
+}
+
+#[tokio::test]
+async fn a_foreign_subscriber_makes_the_receipts_of_its_room_partial() {
+    let redis = TestRedis::start(false);
+    let server = TestServer::start_with(|config| {
+        config.cluster.redis = vec![redis.url().into()];
+        config.cluster.prefix = "test".to_owned();
+    })
+    .await;
+    let _device = server.connect("42").await;
+    let port = redis.address().port().to_string();
+    let mut subscriber = Command::new("redis-cli");
+    subscriber.args(["-p", &port, "SUBSCRIBE", "test:r:user:42"]);
+    let subscriber = subscriber.stdout(Stdio::null()).spawn();
+    let mut subscriber = scopeguard::guard(subscriber.expect("redis-cli runs"), |mut subscriber| {
+        // It may have ended.
+        let _ = subscriber.kill();
+        let _ = subscriber.wait();
+    });
+    let backend = server.backend().await;
+    let partial = async { while !backend.emit_to_user("42", "hello", "1").await.partial {} };
+    deadline("the foreign subscriber", Box::pin(partial)).await;
+    subscriber.kill().expect("it runs");
+    let complete = async { while backend.emit_to_user("42", "hello", "1").await.partial {} };
+    deadline("a complete receipt", Box::pin(complete)).await;
+}
+
+/// A Sentinel that watches a primary. It is killed with its value.
+struct Sentinel {
+    port: u16,
+    process: std::process::Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn start(primary: &TestRedis) -> Self {
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("sentinel.conf");
+        let watched = primary.address().port();
+        let lines = [
+            format!("port {port}"),
+            "bind 127.0.0.1".to_owned(),
+            format!("sentinel monitor primary 127.0.0.1 {watched} 1"),
+            "sentinel down-after-milliseconds primary 500".to_owned(),
+            "sentinel failover-timeout primary 3000".to_owned(),
+        ];
+        std::fs::write(&file, lines.join("\n")).expect("the file is written");
+        let mut command = Command::new("redis-server");
+        let process = command.arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn().expect("redis-server runs");
+        Self { port, process, _directory: directory }
+    }
+
+    /// What it answers, if it does.
+    fn ask(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output();
+        String::from_utf8(output.expect("redis-cli runs").stdout).expect("an answer is text")
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn nodes_follow_a_fail_over_that_sentinels_decide() {
+    let (primary, replica) = (TestRedis::start(false), TestRedis::start(false));
+    replica.cli(&["REPLICAOF", "127.0.0.1", &primary.address().port().to_string()]);
+    let sentinel = Sentinel::start(&primary);
+    deadline("the Sentinel to know the replica", async {
+        while !sentinel.ask(&["SENTINEL", "replicas", "primary"]).contains("slave-priority") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let url = format!("redis+sentinel://127.0.0.1:{}/primary", sentinel.port);
+    let server = TestServer::start_with(|config| config.cluster.redis = vec![url.into()]).await;
+    let mut device = server.connect("42").await;
+    let backend = server.backend().await;
+    assert!(!backend.emit_to_user("42", "before", "1").await.partial);
+    assert_eq!(device.expect_event("before").await.json(), "1");
+    primary.kill_9();
+    let receipt = Box::pin(deadline(
+        "the replica to take over",
+        Box::pin(async {
+            loop {
+                let sent = answer(backend.notify().emit_to_user(to_user("42", "after", "1"))).await;
+                if let Some(receipt) =
+                    sent.ok().and_then(|response| response.receipt).filter(|receipt| !receipt.partial)
+                {
+                    return receipt;
+                }
+            }
+        }),
+    ))
+    .await;
+    assert_eq!(receipt.matched, 1, "a complete receipt leaves no device out");
+    assert_eq!(device.expect_event("after").await.json(), "1");
+}
