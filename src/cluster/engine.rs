@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -179,17 +179,24 @@ impl Engine {
                 self.give_up(generation, "the connection failed");
                 return BusError::Unanswered;
             }
-            self.warn_of_refusal(&error);
+            self.warn_of_refusal(&error.to_string());
             BusError::Refused
         })
     }
 
+    /// The same of one command among several.
+    pub(super) fn warn_of_answer(&self, answer: &Value) {
+        if let Value::ServerError(error) = answer {
+            self.warn_of_refusal(&error.to_string());
+        }
+    }
+
     /// At most once a second.
-    fn warn_of_refusal(&self, error: &RedisError) {
+    fn warn_of_refusal(&self, error: &str) {
         let now = Instant::now();
         let before = self.0.warned.lock().replace(now);
         if before.is_none_or(|before| now - before >= Duration::from_secs(1)) {
-            tracing::warn!(%error, cluster.redis = self.masked(), "the engine refused a command");
+            tracing::warn!(error, cluster.redis = self.masked(), "the engine refused a command");
         } else {
             *self.0.warned.lock() = before;
         }
@@ -213,7 +220,8 @@ impl Engine {
     pub(super) async fn connect(&self, generation: u64) -> Result<(), ConnectError> {
         let opening = async {
             let (mut connection, _) = self.open(AsyncConnectionConfig::new()).await?;
-            let Probed { replication_id, may_kill, uptime } = probe::probe(&mut connection, self.masked()).await?;
+            let Probed { replication_id, may_kill, uptime } =
+                probe::probe(&mut connection, self.masked(), &self.single("probe")).await?;
             Ok::<_, ConnectError>(Connected { connection, generation, replication_id, may_kill, uptime })
         };
         let opened = timeout(self.0.deadline * CONNECT_DEADLINES, opening).await;
@@ -254,7 +262,8 @@ impl Engine {
             generation += 1;
             match self.connect(generation).await {
                 Ok(()) => tracing::info!(cluster.redis = self.masked(), "connected to the engine"),
-                Err(error) => tracing::debug!(
+                Err(ConnectError::Unfit(problem)) => self.warn_of_refusal(&problem),
+                Err(error @ ConnectError::Unreachable(_)) => tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     cluster.redis = self.masked(),
                     "the engine is away"

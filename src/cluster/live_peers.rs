@@ -1,4 +1,7 @@
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -8,6 +11,7 @@ use tokio::time::Instant;
 /// peers that are about to come back: those that were known before count for one lease longer.
 #[derive(Default)]
 pub(super) struct LivePeers {
+    /// The names of those that had a lease.
     known: HashSet<String>,
     last_seen: Option<Instant>,
     /// Known before the engine was away, until then.
@@ -15,10 +19,13 @@ pub(super) struct LivePeers {
 }
 
 impl LivePeers {
-    /// Notes who has a lease, by name, and returns how many peers are live. `is_new`: the engine is another one, or began anew.
-    pub(super) fn seen(&mut self, names: impl Iterator<Item = String>, is_new: bool, lease: Duration) -> usize {
+    /// Notes who has a lease, by incarnation and name, and returns how many peers are live. `is_new`: the engine is another one, or began anew.
+    pub(super) fn seen(&mut self, peers: impl Iterator<Item = (u64, String)>, is_new: bool, lease: Duration) -> usize {
         let now = Instant::now();
-        let names: HashSet<_> = names.collect();
+        let peers: HashMap<_, _> = peers.collect();
+        // Two processes may have one name for a while.
+        let count = peers.len();
+        let names: HashSet<_> = peers.into_values().collect();
         let was_away = self.last_seen.is_some_and(|last_seen| is_new || now - last_seen > lease / 2);
         if was_away {
             let mut remembered = std::mem::take(&mut self.known);
@@ -33,7 +40,7 @@ impl LivePeers {
         }
         self.last_seen = Some(now);
         self.known = names;
-        self.known.len() + self.remembered.as_ref().map_or(0, |(names, _)| names.len())
+        count + self.remembered.as_ref().map_or(0, |(names, _)| names.len())
     }
 }
 
@@ -46,8 +53,8 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(5);
     const BEAT: Duration = Duration::from_secs(1);
 
-    fn names(list: &str) -> impl Iterator<Item = String> {
-        list.chars().map(String::from)
+    fn names(list: &str) -> impl Iterator<Item = (u64, String)> {
+        list.chars().map(|name| (u64::from(name), String::from(name)))
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use super::{
     head::{MIN_VERSION, VERSION},
     live_peers::LivePeers,
     publisher::subscribers,
-    shard::Shard,
+    shard::{Client, Shard},
 };
 use crate::proto::bus::v1;
 use crate::telemetry;
@@ -29,6 +29,8 @@ struct Lease {
     /// The replication id of the engine at which this incarnation has its lease.
     registered: Option<Arc<str>>,
     is_skewed: bool,
+    /// The last heartbeat failed.
+    is_away: bool,
     peers: LivePeers,
 }
 
@@ -74,8 +76,17 @@ impl Shard {
                 );
                 return;
             }
-            if let Err(error) = self.heartbeat(&mut lease).await {
-                tracing::debug!(%error, "no heartbeat");
+            let was_away = lease.is_away;
+            match self.heartbeat(&mut lease).await {
+                Ok(()) => lease.is_away = false,
+                Err(error) => {
+                    lease.is_away = true;
+                    tracing::debug!(%error, "no heartbeat");
+                }
+            }
+            if was_away && !lease.is_away && self.is_ready() {
+                // What could not be read meanwhile is read now.
+                self.recovered(false);
             }
         }
     }
@@ -95,7 +106,7 @@ impl Shard {
     pub(super) async fn hold_name(&self) -> Result<Result<(), NameTaken>, BusError> {
         let key = self.engine.name("node", &self.config.node_name());
         let mut hold = Engine::function("hold_name", &[&key]);
-        hold.arg(self.hex()).arg(self.lease_ms());
+        hold.arg(hex(self.holder)).arg(self.lease_ms());
         let is_ours: i64 = self.engine.run(&hold).await?;
         Ok(if is_ours == 1 { Ok(()) } else { Err(NameTaken) })
     }
@@ -115,36 +126,48 @@ impl Shard {
             self.fenced.notify_one();
             self.heartbeat_now.notify_one();
         } else {
-            lease.registered = Some(replication_id);
+            lease.registered = Some(replication_id.clone());
+            *self.renewed.lock() = Some(asked);
             let peers: Vec<_> = peers.iter().filter_map(|peer| v1::Peer::decode(&**peer).ok()).collect();
             self.note_versions(&peers);
-            let names = peers.into_iter().map(|peer| peer.node);
-            let live = lease.peers.seen(names, registers, self.config.lease);
+            let peers = peers.into_iter().map(|peer| (peer.incarnation, peer.node));
+            let live = lease.peers.seen(peers, registers, self.config.lease);
             self.live.store(live, Ordering::Relaxed);
             self.heartbeat_done.notify_waiters();
             let mut ready = redis::cmd("PUBSUB");
             ready.arg("NUMSUB").arg(self.engine.single("ready"));
             telemetry::peers(live, subscribers(&self.engine.query(&ready).await?));
         }
+        self.remove_ended(&ended).await
+    }
+
+    /// Has the engine close the connections of peers whose lease is over, and removes these peers then: until both is done they count as live.
+    async fn remove_ended(&self, ended: &[Vec<u8>]) -> Result<(), BusError> {
         for peer in ended {
-            if let Ok(peer) = v1::Peer::decode(&*peer) {
-                tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
-                self.kill(u64::try_from(peer.client_id).unwrap_or_default()).await;
-            }
+            let Ok(peer) = v1::Peer::decode(&**peer) else { continue };
+            tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
+            let id = u64::try_from(peer.client_id).unwrap_or_default();
+            self.kill(&Client { id, replication_id: peer.replication_id.into() }).await?;
+            let mut remove =
+                Engine::function("remove_peer", &[&self.engine.single("peers"), &self.engine.single("peer")]);
+            remove.arg(hex(peer.incarnation));
+            self.engine.run::<i64>(&remove).await?;
         }
         Ok(())
     }
 
     fn heartbeat_call(&self, registers: bool) -> Cmd {
+        let client = self.client.lock().clone();
         let own = v1::Peer {
             node: self.config.node_name(),
             incarnation: self.incarnation(),
             min_version: MIN_VERSION.into(),
             max_version: VERSION.into(),
-            client_id: i64::try_from(self.client_id.load(Ordering::Acquire)).unwrap_or_default(),
+            client_id: client.as_ref().map_or(0, |client| i64::try_from(client.id).unwrap_or_default()),
+            replication_id: client.map(|client| client.replication_id.to_string()).unwrap_or_default(),
         };
         let mut call = Engine::function("heartbeat", &[&self.engine.single("peers"), &self.engine.single("peer")]);
-        call.arg(self.hex()).arg(self.lease_ms()).arg(own.encode_to_vec()).arg(u8::from(registers));
+        call.arg(hex(self.incarnation())).arg(self.lease_ms()).arg(own.encode_to_vec()).arg(u8::from(registers));
         call
     }
 
@@ -156,23 +179,26 @@ impl Shard {
     /// Ends the lease: other nodes no longer wait for this one.
     pub(super) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
-        let client_id = self.client_id.load(Ordering::Acquire);
         let (peers, peer) = (self.engine.single("peers"), self.engine.single("peer"));
         let name = self.engine.name("node", &self.config.node_name());
         let mut leave = Engine::function("leave", &[&peers, &peer, &name]);
-        leave.arg(self.hex());
+        leave.arg(hex(self.incarnation())).arg(hex(self.holder));
         self.set_ready(false);
-        self.kill(client_id).await;
+        let client = self.client.lock().take();
+        if let Some(client) = client {
+            let _ = self.kill(&client).await;
+        }
         let _ = self.engine.run::<i64>(&leave).await;
         // The subscribing connection's task may wait for a join.
         self.rooms.requested.notify_one();
     }
 
-    fn hex(&self) -> String {
-        format!("{:016x}", self.incarnation())
-    }
-
     fn lease_ms(&self) -> u64 {
         u64::try_from(self.config.lease.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// As keys and values of the engine have it.
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
 }

@@ -21,8 +21,12 @@ pub(super) struct Probed {
 const MIN_PUBSUB_BUFFER: u64 = 64 << 20;
 const OLDEST_MAJOR: u32 = 7;
 
-/// Looks at an engine, and loads our functions. Warnings are logged once per process.
-pub(super) async fn probe(connection: &mut MultiplexedConnection, engine: &str) -> Result<Probed, ConnectError> {
+/// Looks at an engine, and loads our functions. `own`: a name under our prefix, for a channel and a key. Warnings are logged once per process.
+pub(super) async fn probe(
+    connection: &mut MultiplexedConnection,
+    engine: &str,
+    own: &str,
+) -> Result<Probed, ConnectError> {
     let info: String = ask(connection, &["INFO", "server", "replication"]).await?;
     let field = |name: &str| {
         info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
@@ -42,16 +46,12 @@ pub(super) async fn probe(connection: &mut MultiplexedConnection, engine: &str) 
         return Err(ConnectError::Unreachable(None));
     }
     functions::load(connection).await.map_err(|error| forbidden("FUNCTION LOAD", error))?;
-    for command in [&["PUBSUB", "NUMSUB"][..], &["TIME"], &["PUBLISH", "bugle-probe", ""]] {
+    for command in [&["PUBSUB", "NUMSUB"][..], &["TIME"], &["PUBLISH", own, ""], &["GET", own]] {
         let needed: Result<Value, _> = ask(connection, command).await;
-        match needed {
-            Err(error) if is_forbidden(&error) && command[0] != "PUBLISH" => {
-                return Err(forbidden(command[0], error));
-            }
-            // An ACL that allows our own channels only is a good one.
-            Ok(_) | Err(_) => {}
-        }
+        needed.map_err(|error| forbidden(command[0], error))?;
     }
+    connection.subscribe(own).await.map_err(|error| forbidden("SUBSCRIBE", error))?;
+    connection.unsubscribe(own).await?;
     // There is no such client.
     let killed: Result<Value, _> = ask(connection, &["CLIENT", "KILL", "ID", "9223372036854775807"]).await;
     let may_kill = !killed.is_err_and(|error| is_forbidden(&error));

@@ -1,10 +1,17 @@
 //! What this node publishes at one engine. Frames that come while a round trip is under way go out together in the next one, in their order.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, Value};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BusError, Ticket, codec,
@@ -19,11 +26,15 @@ use crate::telemetry;
 /// Frames of one round trip, and their bytes. The last one may exceed the bytes.
 const MAX_FRAMES: usize = 512;
 const MAX_BYTES: usize = 1 << 20;
+/// Bytes of frames that wait to be published. With more, frames are refused.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 
 /// Frames that wait to be published.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    queue: Mutex<std::collections::VecDeque<Waiting>>,
+    queue: Mutex<VecDeque<Waiting>>,
+    /// Bytes of the frames in the queue.
+    bytes: AtomicUsize,
     filled: Notify,
 }
 
@@ -31,6 +42,7 @@ struct Waiting {
     number: u64,
     command: Cmd,
     bytes: usize,
+    since: Instant,
 }
 
 impl Shard {
@@ -69,7 +81,12 @@ impl Shard {
             Some(room) => self.channel_of_room(room.as_str()),
             None => self.engine.single("all"),
         };
-        let waiting = Waiting { number: ticket.number, command: command(&start, &rest, &channel), bytes: rest.len() };
+        let (command, bytes) = (command(&start, &rest, &channel), rest.len());
+        if self.outgoing.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
+            self.outgoing.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(BusError::Away);
+        }
+        let waiting = Waiting { number: ticket.number, command, bytes, since: Instant::now() };
         telemetry::bus_frame("sent", frame.kind());
         self.outgoing.queue.lock().push_back(waiting);
         self.outgoing.filled.notify_one();
@@ -79,7 +96,9 @@ impl Shard {
     /// Publishes what waits, again and again.
     pub(super) async fn publish_loop(self: Arc<Self>) {
         loop {
-            let batch = self.outgoing.take();
+            let batch = self
+                .outgoing
+                .take(|number| self.pending.failed(number, PublishError::Bus(BusError::Away)), self.config.deadline);
             if batch.is_empty() {
                 self.outgoing.filled.notified().await;
                 continue;
@@ -107,48 +126,45 @@ impl Shard {
             Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
         };
         let ready = answers.pop().as_ref().map_or(0, subscribers);
-        for (index, (number, answer)) in numbers.iter().zip(&answers).enumerate() {
+        let mut are_missing = false;
+        for (number, answer) in numbers.iter().zip(&answers) {
             match receivers(answer) {
                 Some(Ok(receivers)) => self.pending.published(*number, Published { receivers, ready, live }),
                 Some(Err(rejected)) => self.pending.failed(*number, PublishError::Rejected(rejected)),
-                None if functions::is_missing_in(answer) => self.retry(&commands, index, *number).await,
+                None if functions::is_missing_in(answer) => {
+                    // It is not tried again here: later frames of the room are published already.
+                    are_missing = true;
+                    fail(number, BusError::Away);
+                }
                 None => {
-                    tracing::warn!(?answer, cluster.redis = self.engine.masked(), "the engine refused to publish");
+                    self.engine.warn_of_answer(answer);
                     fail(number, BusError::Refused);
                 }
             }
         }
-    }
-
-    /// Runs a function again that the engine had forgotten.
-    async fn retry(&self, commands: &Pipeline, index: usize, number: u64) {
-        let Some(command) = commands.cmd_iter().nth(index) else {
-            return;
-        };
-        let answer = match self.engine.load_functions().await {
-            Ok(()) => self.engine.query::<Value>(command).await,
-            Err(error) => Err(error),
-        };
-        match answer.map(|answer| receivers(&answer)) {
-            // The nodes that were ready were not counted.
-            Ok(Some(Ok(receivers))) => self.pending.published(number, Published { receivers, ready: 0, live: 1 }),
-            Ok(Some(Err(rejected))) => self.pending.failed(number, PublishError::Rejected(rejected)),
-            Ok(None) => self.pending.failed(number, PublishError::Bus(BusError::Refused)),
-            Err(error) => self.pending.failed(number, PublishError::Bus(error)),
+        if are_missing {
+            // If this fails, it is done again at the next connection.
+            let _ = self.engine.load_functions().await;
         }
     }
 }
 
 impl Outgoing {
-    fn take(&self) -> Vec<Waiting> {
+    /// The next frames. Those that have waited for the whole deadline are given up.
+    fn take(&self, give_up: impl Fn(u64), deadline: Duration) -> Vec<Waiting> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut queue = self.queue.lock();
         while batch.len() < MAX_FRAMES
             && bytes < MAX_BYTES
             && let Some(waiting) = queue.pop_front()
         {
-            bytes += waiting.bytes;
-            batch.push(waiting);
+            self.bytes.fetch_sub(waiting.bytes, Ordering::Relaxed);
+            if waiting.since.elapsed() > deadline {
+                give_up(waiting.number);
+            } else {
+                bytes += waiting.bytes;
+                batch.push(waiting);
+            }
         }
         batch
     }

@@ -51,9 +51,23 @@ struct Inner {
 }
 
 /// Keeps rooms subscribed until connections are in them.
-#[derive(Default)]
 pub struct Subscribed {
+    is_confirmed: bool,
     _pins: Vec<Pin>,
+}
+
+impl Default for Subscribed {
+    /// Of a node that is alone.
+    fn default() -> Self {
+        Self { is_confirmed: true, _pins: Vec::new() }
+    }
+}
+
+impl Subscribed {
+    /// Whether what is published to the rooms comes to this node. If not, it does later.
+    pub fn is_confirmed(&self) -> bool {
+        self.is_confirmed
+    }
 }
 
 impl Cluster {
@@ -199,10 +213,10 @@ impl Cluster {
     /// subscribed later, and this node is not ready until then. The rooms stay subscribed as long as the returned value is kept, and later on
     /// while a connection is in them.
     pub async fn subscribe(&self, rooms: Vec<RoomName>) -> Subscribed {
-        let (subscribed, confirmations) = self.want_each(rooms);
+        let (mut subscribed, confirmations) = self.want_each(rooms);
         for confirmed in confirmations {
             // An error: the engine is away.
-            let _ = confirmed.await;
+            subscribed.is_confirmed &= confirmed.await.is_ok();
         }
         subscribed
     }
@@ -220,7 +234,7 @@ impl Cluster {
                 confirmations.extend(confirmed);
             }
         }
-        (Subscribed { _pins: pins }, confirmations)
+        (Subscribed { is_confirmed: true, _pins: pins }, confirmations)
     }
 
     /// Has what is published to these rooms come to this node once it can. They stay subscribed as long as the returned value is kept.

@@ -33,8 +33,14 @@ pub(super) struct Shard {
     pub(super) outgoing: Outgoing,
     pub(super) outbox: Outbox,
     pub(super) rooms: Rooms,
-    /// The id of the subscribing connection at the engine; 0: none.
-    pub(super) client_id: AtomicU64,
+    /// Holds this node's name, as long as the process lives.
+    pub(super) holder: u64,
+    /// The subscribing connection, as the engine knows it.
+    pub(super) client: Mutex<Option<Client>>,
+    /// Those before, which may still count as subscribers at the engine.
+    pub(super) lost_clients: Mutex<Vec<Client>>,
+    /// When the last heartbeat began that renewed the lease.
+    pub(super) renewed: Mutex<Option<Instant>>,
     /// Notified when a heartbeat is due at once.
     pub(super) heartbeat_now: Notify,
     /// Notified when a heartbeat is done.
@@ -44,6 +50,13 @@ pub(super) struct Shard {
     /// Set when this node leaves for good.
     pub(super) is_leaving: AtomicBool,
     pub(super) node: OnceLock<Arc<dyn Node>>,
+}
+
+/// A connection at an engine. Another engine, or the same after a restart, gives its id to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) id: u64,
+    pub(super) replication_id: Arc<str>,
 }
 
 impl Shard {
@@ -63,7 +76,10 @@ impl Shard {
             outgoing: Outgoing::default(),
             outbox: Outbox::default(),
             rooms: Rooms::default(),
-            client_id: AtomicU64::new(0),
+            holder: new_incarnation(),
+            client: Mutex::default(),
+            lost_clients: Mutex::default(),
+            renewed: Mutex::default(),
             heartbeat_now: Notify::new(),
             heartbeat_done: Notify::new(),
             fenced: Notify::new(),
@@ -83,6 +99,12 @@ impl Shard {
 
     pub(super) fn node(&self) -> Option<&Arc<dyn Node>> {
         self.node.get()
+    }
+
+    /// Whether the peers no longer wait for this node, if it has not renewed its lease since: then its connections are in no receipt.
+    pub(super) fn is_fenced_by_now(&self) -> bool {
+        let margin = self.config.lease + 2 * self.config.heartbeat;
+        self.renewed.lock().is_none_or(|renewed| renewed.elapsed() > margin)
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {

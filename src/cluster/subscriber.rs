@@ -15,10 +15,11 @@ use tokio::{
 };
 
 use super::{
+    BusError,
     engine::{ConnectError, backoff},
     incoming::{Message, WaitingBytes},
     rooms::Request,
-    shard::Shard,
+    shard::{Client, Shard},
 };
 use crate::message::RoomName;
 use crate::telemetry;
@@ -75,11 +76,17 @@ impl Shard {
     /// Keeps the node subscribed, until it leaves.
     pub(super) async fn subscribe_loop(self: Arc<Self>, messages: mpsc::UnboundedSender<Message>) {
         let waiting = Arc::new(AtomicUsize::new(0));
-        let mut is_first = true;
         let mut replication_id = None;
-        let mut began = Instant::now();
+        let (mut began, mut swept) = (Instant::now(), Instant::now());
         while !self.is_leaving.load(Ordering::Acquire) {
             let Ok(mut subscription) = self.open_subscription(&messages, &waiting).await else {
+                if self.is_fenced_by_now() {
+                    self.rooms.refuse_requests();
+                }
+                if swept.elapsed() >= SWEEP_INTERVAL {
+                    swept = Instant::now();
+                    self.forget_empty_rooms();
+                }
                 sleep(backoff()).await;
                 continue;
             };
@@ -90,12 +97,11 @@ impl Shard {
             } else {
                 replication_id = self.engine.connected().ok().map(|connected| connected.replication_id);
                 self.set_ready(true);
-                if !is_first {
+                if before.is_some() {
                     telemetry::bus_gap_ended(began.elapsed());
                     tracing::info!(cluster.redis = self.engine.masked(), "all rooms are subscribed again");
-                    self.recovered(before == replication_id);
                 }
-                is_first = false;
+                self.recovered(before.is_none() || before == replication_id);
                 let lost = self.serve(&mut subscription).await;
                 began = Instant::now();
                 lost
@@ -112,7 +118,8 @@ impl Shard {
 
     fn lose(&self, lost: Lost) {
         self.set_ready(false);
-        self.rooms.refuse_requests();
+        // Joins wait until the engine no longer counts the lost connection as one of a ready node, or peers no longer count this node.
+        self.rooms.accept_requests();
         self.rooms.set_all_cold();
         if !matches!(lost, Lost::Leaving) {
             telemetry::bus_gap(lost.as_str());
@@ -124,7 +131,7 @@ impl Shard {
         }
     }
 
-    fn recovered(self: &Arc<Self>, is_same_data: bool) {
+    pub(super) fn recovered(&self, is_same_data: bool) {
         if let Some(node) = self.node() {
             node.recovered(self.index, is_same_data);
         }
@@ -136,7 +143,7 @@ impl Shard {
         messages: &mpsc::UnboundedSender<Message>,
         waiting: &Arc<AtomicUsize>,
     ) -> Result<Subscription, ConnectError> {
-        self.engine.connected().map_err(|_| ConnectError::Unreachable(None))?;
+        let replication_id = self.engine.connected().map_err(|_| ConnectError::Unreachable(None))?.replication_id;
         let intake = Arc::new(Intake {
             messages: messages.clone(),
             waiting: waiting.clone(),
@@ -148,21 +155,38 @@ impl Shard {
         let taken = intake.clone();
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| taken.take(push));
         let (connection, id) = self.engine.open(config).await?;
-        let before = self.client_id.swap(u64::try_from(id).unwrap_or_default(), Ordering::AcqRel);
-        if before != 0 {
-            self.kill(before).await;
+        let client = Client { id: u64::try_from(id).unwrap_or_default(), replication_id };
+        let before = self.client.lock().replace(client);
+        self.lost_clients.lock().extend(before);
+        if self.kill_lost().await.is_err() {
+            let own = self.client.lock().take();
+            self.lost_clients.lock().extend(own);
+            return Err(ConnectError::Unreachable(None));
         }
         Ok(Subscription { connection, intake })
     }
 
-    /// Has the engine close a client. It may be gone, or the engine may forbid it.
-    pub(super) async fn kill(&self, client_id: u64) {
-        if client_id == 0 || self.engine.connected().is_ok_and(|connected| !connected.may_kill) {
-            return;
+    /// Has the engine close the connections that this node has lost.
+    async fn kill_lost(&self) -> Result<(), BusError> {
+        loop {
+            let Some(client) = self.lost_clients.lock().last().cloned() else { return Ok(()) };
+            self.kill(&client).await?;
+            self.lost_clients.lock().retain(|lost| *lost != client);
+        }
+    }
+
+    /// Has the engine close a connection, and returns when it has none such. An engine that forbids it is not asked.
+    pub(super) async fn kill(&self, client: &Client) -> Result<(), BusError> {
+        let connected = self.engine.connected()?;
+        if client.id == 0 || client.replication_id != connected.replication_id {
+            return Ok(());
+        }
+        if !connected.may_kill {
+            return Ok(());
         }
         let mut kill = redis::cmd("CLIENT");
-        kill.arg("KILL").arg("ID").arg(client_id);
-        let _ = self.engine.query::<i64>(&kill).await;
+        kill.arg("KILL").arg("ID").arg(client.id);
+        self.engine.query::<i64>(&kill).await.map(drop)
     }
 
     /// Subscribes everything, and `ready` last: a node that is counted there has all its rooms.
@@ -253,9 +277,14 @@ impl Shard {
         self.within_deadline(ping.query_async::<Value>(&mut subscription.connection)).await.map(drop)
     }
 
+    /// Gives up the rooms that no connection has been in for a while.
+    fn forget_empty_rooms(&self) -> Vec<RoomName> {
+        let Some(node) = self.node() else { return Vec::new() };
+        self.rooms.sweep(self.config.linger, |room| node.is_occupied(room))
+    }
+
     async fn sweep_rooms(&self, subscription: &mut Subscription) -> Result<(), Lost> {
-        let Some(node) = self.node() else { return Ok(()) };
-        let given_up = self.rooms.sweep(self.config.linger, |room| node.is_occupied(room));
+        let given_up = self.forget_empty_rooms();
         for rooms in given_up.chunks(MAX_SUBSCRIBED) {
             let channels: Vec<_> = rooms.iter().map(|room| self.channel_of_room(room.as_str())).collect();
             self.within_deadline(subscription.connection.unsubscribe(channels)).await?;

@@ -87,9 +87,9 @@ impl Delivery {
     async fn announce_collapsing(&self, event: &EventName) -> Result<(), EmitError> {
         let shared = self.shared()?;
         if shared.collapsing.is_due(event) {
-            if shared.collapse.note_event(event).await? {
-                self.ask(Frame::Collapses(event.clone())).await?;
-            }
+            // Nodes that join later read it. The others are told each time, since they forget it.
+            shared.collapse.note_event(event).await?;
+            self.ask(Frame::Collapses(event.clone())).await?;
             shared.collapsing.noted(event);
         }
         Ok(())

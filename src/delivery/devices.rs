@@ -135,8 +135,10 @@ impl Delivery {
         rooms.extend(memberships.iter().map(|room| (room.clone(), Reason::Backend)));
         rooms.extend(event_rooms.iter().map(|room| (room.clone(), Reason::Device)));
         let rooms_subscribed = self.inner.bus.subscribe(rooms.iter().map(|(room, _)| room)).await;
-        let mut retained = self.read_retained(rooms.iter().map(|(room, _)| room).chain([&own])).await;
-        self.check_connections_elsewhere(&own, &user).await?;
+        let is_subscribed = own_subscribed.is_confirmed() && rooms_subscribed.is_confirmed();
+        let all = rooms.iter().map(|(room, _)| room).chain([&own]);
+        let mut retained = self.read_retained(all, is_subscribed).await;
+        self.check_connections_elsewhere(&own, &user, own_subscribed.is_confirmed()).await?;
         let entering = (retained.remove(&own), &mut catch_up, resume);
         let (admission, standing) = self.enter(&own, user, connection, entering).await?;
         let member = &admission.member;
@@ -212,9 +214,14 @@ impl Delivery {
 
     /// Refuses a connection whose user has too many at all nodes. Two that come at one moment may exceed the limit by one. While the engine is
     /// away, each node counts its own.
-    async fn check_connections_elsewhere(&self, own: &RoomName, user: &UserId) -> Result<(), limits::LimitExceeded> {
+    async fn check_connections_elsewhere(
+        &self,
+        own: &RoomName,
+        user: &UserId,
+        is_subscribed: bool,
+    ) -> Result<(), limits::LimitExceeded> {
         let Some(nodes) = self.cluster() else { return Ok(()) };
-        if !matches!(nodes.nodes_in(own).await, Ok(nodes) if nodes > 1) {
+        if !matches!(nodes.nodes_in(own).await, Ok(nodes) if nodes > u64::from(is_subscribed)) {
             return Ok(());
         }
         let count = self.count(cluster::Frame::CountUser(user.clone())).await;

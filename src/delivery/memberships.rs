@@ -1,12 +1,8 @@
 //! Where backends have put users.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use super::Delivery;
 use crate::cluster::{BusError, Frame, PublishError, Shards};
@@ -18,8 +14,23 @@ use crate::state::{PutError, SharedUserRooms, TooMany, UserRooms};
 pub(super) struct Memberships {
     here: UserRooms,
     shared: Option<SharedUserRooms>,
-    /// Counts what frames changed here.
-    changes: AtomicU64,
+    /// Users whose notes are being read.
+    reads: Mutex<HashMap<UserId, Reads>>,
+}
+
+/// Reads of one user's notes that are under way.
+#[derive(Default)]
+struct Reads {
+    count: usize,
+    /// Counts what frames changed meanwhile.
+    changes: u64,
+}
+
+/// One of these reads.
+struct Reading<'a> {
+    memberships: &'a Memberships,
+    user: &'a UserId,
+    changes: u64,
 }
 
 /// Users whose notes are read at one time.
@@ -32,7 +43,7 @@ impl Memberships {
         let shared = engines.map(|engines| SharedUserRooms::new(engines.clone(), "j", max_entries));
         // The engine has the bound.
         let here = UserRooms::new(if shared.is_some() { usize::MAX } else { max_entries });
-        Self { here, shared, changes: AtomicU64::new(0) }
+        Self { here, shared, reads: Mutex::default() }
     }
 
     /// Puts a user into a room at this node, which is alone.
@@ -83,15 +94,29 @@ impl Memberships {
         let Some(shared) = &self.shared else {
             return self.here.rooms(user);
         };
-        for _ in 0..ATTEMPTS {
-            let before = self.changes.load(Ordering::Acquire);
+        for attempt in 1..=ATTEMPTS {
+            let mut reading = self.begin_read(user);
             let Ok(rooms) = shared.rooms(user).await else { break };
-            if self.changes.load(Ordering::Acquire) == before {
+            if reading.is_current() || attempt == ATTEMPTS {
                 self.replace(user, &rooms);
                 break;
             }
         }
         self.here.rooms(user)
+    }
+
+    fn begin_read<'a>(&'a self, user: &'a UserId) -> Reading<'a> {
+        let mut reads = self.reads.lock();
+        let entry = reads.entry(user.clone()).or_default();
+        entry.count += 1;
+        Reading { memberships: self, user, changes: entry.changes }
+    }
+
+    /// Notes that a frame changes what the engine has of a user.
+    fn changed(&self, user: &UserId) {
+        if let Some(reads) = self.reads.lock().get_mut(user) {
+            reads.changes += 1;
+        }
     }
 
     fn replace(&self, user: &UserId, rooms: &[(RoomName, Duration)]) {
@@ -143,7 +168,7 @@ impl Delivery {
     /// Notes that a backend has put a user into a room for this time. To be called in the order of the frames.
     pub(super) fn note_join(&self, user: &UserId, room: &RoomName, ttl: Duration) {
         let memberships = &self.inner.memberships;
-        memberships.changes.fetch_add(1, Ordering::AcqRel);
+        memberships.changed(user);
         memberships.note_put(user, room, ttl);
     }
 
@@ -159,7 +184,7 @@ impl Delivery {
     /// Notes the end of that, and takes the user's connections here out of the room. Says how many left.
     pub(super) fn leave_here(&self, user: &UserId, room: &RoomName) -> usize {
         let memberships = &self.inner.memberships;
-        memberships.changes.fetch_add(1, Ordering::AcqRel);
+        memberships.changed(user);
         memberships.here.take(user, room);
         self.leave_now(user, room, Reason::Backend)
     }
@@ -176,23 +201,52 @@ impl Delivery {
             }
         });
         for users in users.chunks(READ_AT_ONCE) {
+            let readings: Vec<_> = users.iter().map(|user| self.inner.memberships.begin_read(user)).collect();
             // If the engine is away again, this is done again when it is back.
             let Ok(rooms) = notes.rooms_of_many(users).await else { return };
-            for (user, rooms) in users.iter().zip(rooms) {
-                self.reconcile(user, &rooms, leaves).await;
+            for (mut reading, rooms) in readings.into_iter().zip(rooms) {
+                if reading.is_current() {
+                    self.reconcile(reading.user, &rooms, leaves).await;
+                } else if let Ok(rooms) = notes.rooms(reading.user).await {
+                    // What changes from here on, frames tell.
+                    self.reconcile(reading.user, &rooms, false).await;
+                }
             }
         }
     }
 
     async fn reconcile(&self, user: &UserId, rooms: &[(RoomName, Duration)], leaves: bool) {
         let known = self.inner.memberships.rooms(user);
-        for (room, left) in rooms.iter().filter(|(room, _)| !known.contains(room)) {
-            self.note_join(user, room, *left);
-            self.join_here(user, room).await;
+        // All notes first, without a pause: frames come meanwhile.
+        for (room, left) in rooms {
+            self.inner.memberships.note_put(user, room, *left);
         }
         if leaves {
             for room in known.iter().filter(|room| !rooms.iter().any(|(name, _)| name == *room)) {
                 self.leave_here(user, room);
+            }
+        }
+        for (room, _) in rooms.iter().filter(|(room, _)| !known.contains(room)) {
+            self.join_here(user, room).await;
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// Whether no frame has changed anything since the read began, or since this was asked last.
+    fn is_current(&mut self) -> bool {
+        let now = self.memberships.reads.lock().get(self.user).map_or(0, |reads| reads.changes);
+        std::mem::replace(&mut self.changes, now) == now
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut all = self.memberships.reads.lock();
+        if let Some(reads) = all.get_mut(self.user) {
+            reads.count -= 1;
+            if reads.count == 0 {
+                all.remove(self.user);
             }
         }
     }

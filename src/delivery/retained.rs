@@ -25,12 +25,19 @@ pub(super) struct RetainedChanges {
     owed: Mutex<Vec<(Weak<Member>, RoomName)>>,
 }
 
+#[derive(Default)]
 struct Changes {
-    /// The last change that was executed here.
-    last: u64,
-    /// Connections that have read the values up to a change.
-    read: Vec<(ConnectionId, UserId, u64)>,
-    touched: Instant,
+    /// The last change that was executed here, and when.
+    last: Option<(u64, Instant)>,
+    read: Vec<Read>,
+}
+
+/// A connection that has read the values up to a change.
+struct Read {
+    id: ConnectionId,
+    user: UserId,
+    number: u64,
+    at: Instant,
 }
 
 /// Frames that are older are not executed, so what they would meet can be forgotten. More than two of the longest deadlines.
@@ -40,32 +47,38 @@ impl RetainedChanges {
     /// Notes a change that is executed with the room locked, and returns the connections that have read it before.
     fn executed(&self, room: &RoomName, number: u64) -> Vec<(ConnectionId, UserId)> {
         let mut rooms = self.rooms.lock();
-        let new = || Changes { last: 0, read: Vec::new(), touched: Instant::now() };
-        let changes = rooms.entry(room.clone()).or_insert_with(new);
-        changes.last = changes.last.max(number);
-        changes.touched = Instant::now();
-        let has_read = |(id, user, read): &(ConnectionId, UserId, u64)| (*read >= number).then(|| (*id, user.clone()));
-        changes.read.iter().filter_map(has_read).collect()
+        let changes = rooms.entry(room.clone()).or_default();
+        let last = changes.last.map_or(number, |(last, _)| last.max(number));
+        changes.last = Some((last, Instant::now()));
+        let have_it = changes.read.iter().filter(|read| read.number >= number);
+        have_it.map(|read| (read.id, read.user.clone())).collect()
     }
 
     fn last(&self, room: &RoomName) -> u64 {
-        self.rooms.lock().get(room).map_or(0, |changes| changes.last)
+        self.rooms.lock().get(room).and_then(|changes| changes.last).map_or(0, |(last, _)| last)
+    }
+
+    /// Forgets the last change of a room: the engine has lost it.
+    fn forget(&self, room: &RoomName) {
+        if let Some(changes) = self.rooms.lock().get_mut(room) {
+            changes.last = None;
+        }
     }
 
     fn read(&self, room: &RoomName, member: &Member, number: u64) {
-        if number == 0 {
-            return;
+        if number > 0 {
+            let read = Read { id: member.id(), user: member.user().clone(), number, at: Instant::now() };
+            self.rooms.lock().entry(room.clone()).or_default().read.push(read);
         }
-        let mut rooms = self.rooms.lock();
-        let new = || Changes { last: 0, read: Vec::new(), touched: Instant::now() };
-        let changes = rooms.entry(room.clone()).or_insert_with(new);
-        changes.read.push((member.id(), member.user().clone(), number));
-        changes.touched = Instant::now();
     }
 
     /// Forgets what no frame can meet any more.
     pub(super) fn sweep(&self) {
-        self.rooms.lock().retain(|_, changes| changes.touched.elapsed() < REMEMBERED);
+        self.rooms.lock().retain(|_, changes| {
+            changes.last.take_if(|(_, at)| at.elapsed() >= REMEMBERED);
+            changes.read.retain(|read| read.at.elapsed() < REMEMBERED);
+            changes.last.is_some() || !changes.read.is_empty()
+        });
         self.owed.lock().retain(|(member, _)| member.strong_count() > 0);
     }
 }
@@ -83,16 +96,21 @@ impl Delivery {
             return (guard, Some((0, values)));
         };
         loop {
+            let before = if read.is_some() { 0 } else { shared.changes.last(room) };
             let values = match read.take() {
                 Some(values) => values,
                 None => shared.retained.of_room(room).await.ok(),
             };
             let guard = self.hub().lock_room(room).await;
-            match values {
-                // A change came meanwhile, which connections that join now would miss.
-                Some((number, _)) if number < shared.changes.last(room) => {}
-                values => return (guard, values),
+            let number = values.as_ref().map_or(u64::MAX, |(number, _)| *number);
+            if number < before {
+                // The engine had made that change before it was executed here.
+                shared.changes.forget(room);
+            } else if number < shared.changes.last(room) {
+                // A change came meanwhile, which a connection that joins now would miss.
+                continue;
             }
+            return (guard, values);
         }
     }
 
@@ -107,16 +125,17 @@ impl Delivery {
         given
     }
 
-    /// Reads the values of rooms that a connection is about to join, all at one time.
+    /// Reads the values of rooms that a connection is about to join, all at one time. Those of rooms that are not subscribed are read later.
     pub(super) async fn read_retained(
         &self,
         rooms: impl Iterator<Item = &RoomName>,
+        is_subscribed: bool,
     ) -> HashMap<RoomName, RetainedRead> {
         let Ok(shared) = self.shared() else {
             return HashMap::new();
         };
         let read = async |room: RoomName| {
-            let values = shared.retained.of_room(&room).await.ok();
+            let values = if is_subscribed { shared.retained.of_room(&room).await.ok() } else { None };
             (room, values)
         };
         futures_util::future::join_all(rooms.cloned().map(read)).await.into_iter().collect()

@@ -17,8 +17,9 @@ impl Delivery {
     /// Puts a connection into a room, and sends it what is retained there; one that resumes is told where the room stands. False if
     /// it was there, and has one more reason now, or is gone.
     pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName, reason: Reason) -> bool {
-        let _subscribed = self.inner.bus.subscribe([room]).await;
-        let (guard, retained) = self.lock_with_retained(room, None).await;
+        let subscribed = self.inner.bus.subscribe([room]).await;
+        let read = if subscribed.is_confirmed() { None } else { Some(None) };
+        let (guard, retained) = self.lock_with_retained(room, read).await;
         let joined = guard.join(member, reason);
         if joined {
             self.send_retained(&guard, member, retained);
