@@ -221,6 +221,7 @@ async fn a_repetition_is_a_duplicate_even_after_a_restart() {
     first.stopped().await.expect("it stops in order");
     let second = TestServer::start_with(|config| config.store.url = url.into()).await;
     let backend = second.backend().await;
+    deadline("the store to be open again", async { while readiness(&second).await != 200 {} }).await;
     let again = emit(&backend, request()).await;
     assert!(again.duplicate && again.stored, "{receipt:?} {again:?}");
     let number = |position: &str| position.rsplit('.').next().map(str::to_owned);
