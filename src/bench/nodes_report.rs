@@ -151,7 +151,8 @@ fn median_of(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
 /// To a hundredth.
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).map_or(0.0, |&figure| round(figure, 100.0))
+    // Of nothing the sum is -0.
+    figures.get(figures.len() / 2).map_or(0.0, |&figure| round(figure, 100.0) + 0.0)
 }
 
 #[cfg(test)]

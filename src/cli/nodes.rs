@@ -18,7 +18,7 @@ pub struct ManyNodes {
     #[arg(long, value_name = "N", default_value_t = 64, requires = "nodes", value_parser = value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
     /// How many emits a round, of each call; a tenth of it goes before, to warm up.
-    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "nodes", value_parser = value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 20_000, requires = "nodes", value_parser = value_parser!(u64).range(1..=1_000_000_000))]
     emits: u64,
     /// The size of the JSON payload.
     #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "nodes", value_parser = value_parser!(u32).range(0..=3_145_728))]

