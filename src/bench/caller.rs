@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use futures_util::stream;
+use tokio::sync::Semaphore;
 
 use super::{
     Backend, Emits, Error, Tally, To,
@@ -38,6 +39,8 @@ pub struct Caller {
     pub answers: Arc<AtomicU64>,
     /// Holds back emits to all devices.
     pub gate: Option<Gate>,
+    /// How many emits of a stream may be without an answer; none: as many as the server takes.
+    pub window: Option<Arc<Semaphore>>,
 }
 
 /// Lets emits to all devices be only so far ahead of what these have got.
@@ -92,9 +95,13 @@ impl Caller {
 
     async fn stream(mut self) -> Result<(), Error> {
         let (schedule, devices, emits) = (self.schedule.clone(), self.devices, self.emits.clone());
+        let window = self.window.clone();
         let requests = stream::unfold(schedule, move |schedule| {
-            let emits = emits.clone();
+            let (emits, window) = (emits.clone(), window.clone());
             async move {
+                if let Some(window) = window {
+                    window.acquire().await.ok()?.forget();
+                }
                 let ticket = schedule.next().await?;
                 let due = schedule.due(ticket);
                 Some((request(&emits, ticket, due, devices), schedule))
@@ -104,6 +111,9 @@ impl Caller {
         let answered = |due: &str, _: &_| {
             if let Ok(due) = due.parse() {
                 self.answered(due);
+            }
+            if let Some(window) = &self.window {
+                window.add_permits(1);
             }
         };
         Ok(backend.emit_stream(requests, answered).await?)

@@ -4,6 +4,7 @@ use tonic::Status;
 
 use super::latency::LatencyError;
 use crate::auth::MintError;
+use crate::client;
 
 /// Why a bench has no figures.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,39 @@ pub enum Error {
     /// The server did not start.
     #[error("the server did not start; its log ends with:\n{0}")]
     Start(String),
+    /// There is no engine to run.
+    #[error("cannot run redis-server, which several nodes need: it is to be in PATH, of version 7 or later")]
+    Engine(#[source] io::Error),
+    /// The engine did not start.
+    #[error("redis-server did not start; its log ends with:\n{0}")]
+    EngineStart(String),
+    /// The nodes do not know one another.
+    #[error("after 20 s a node knows {ready} ready nodes, and {nodes} were started")]
+    Peers {
+        /// How many it knows.
+        ready: u64,
+        /// How many there should be.
+        nodes: usize,
+    },
+    /// A process of the bench has no processor time.
+    #[error("the processor time of process {0} is not known: it ended, or there is no /proc")]
+    NoTime(u32),
+    /// A node that was started takes no calls.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// Something did not come.
+    #[error(
+        "of {expected} deliveries {missing} are missing, and nothing has come for 30 s{}",
+        .cut_off.as_ref().map(|first| format!("; cut off: {first}")).unwrap_or_default()
+    )]
+    Missing {
+        /// How many there should be.
+        expected: u64,
+        /// How many did not come.
+        missing: u64,
+        /// What became of the first device that was cut off.
+        cut_off: Option<String>,
+    },
     /// The admin port does not answer, or not with a process's metrics.
     #[error("no figures of the server's process at {address}")]
     Admin {

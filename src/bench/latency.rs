@@ -46,10 +46,12 @@ impl Latencies {
         Ok(Self { shards: std::array::from_fn(|_| shard()) })
     }
 
-    /// From now on counts what is due at that time or later.
+    /// From now on counts what is due at that time or later, and nothing of before.
     pub fn begin(&self, from: u64) {
         for shard in &self.shards {
-            shard.lock().from = Some(from);
+            let mut shard = shard.lock();
+            shard.histogram.reset();
+            (shard.from, shard.last) = (Some(from), 0);
         }
     }
 

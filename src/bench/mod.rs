@@ -42,6 +42,14 @@ pub use device::{Device, Options, Speech};
 
 mod frame;
 
+mod engine;
+
+mod nodes;
+pub use nodes::{Nodes, measure as measure_nodes};
+
+mod nodes_report;
+pub use nodes_report::{CallFigures, NodesReport, Spread};
+
 mod server;
 pub use server::{Server, Setup};
 

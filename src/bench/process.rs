@@ -88,6 +88,13 @@ pub fn value(metrics: &str, name: &str) -> Option<f64> {
     values.next()
 }
 
+/// All samples of this name that have this label, added up.
+pub fn sum(metrics: &str, name: &str, label: &str) -> f64 {
+    let samples = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} "));
+    let samples = samples.filter(|(labels, _)| labels.split(',').any(|each| each == label));
+    samples.filter_map(|(_, figure)| figure.split_whitespace().next()?.parse::<f64>().ok()).sum()
+}
+
 /// Processor time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuTime {
@@ -125,6 +132,13 @@ mod tests {
                        process_cpu_seconds_total_more 9\nprocess_cpu_seconds_total 12.34\n\
                        process_resident_memory_bytes{app=\"a b\",path=\"{}\"} 5.6e7 1700000000\n";
         assert_eq!(usage_in(metrics), Some(Usage { cpu_seconds: 12.34, resident_bytes: 56_000_000 }));
+    }
+
+    #[test]
+    fn samples_of_a_label_are_added_up() {
+        let metrics = "a{d=\"in\",k=\"x\"} 2\na{d=\"out\",k=\"x\"} 4\na{k=\"y\",d=\"in\"} 3\nab{d=\"in\"} 9\n";
+        assert!((sum(metrics, "a", "d=\"in\"") - 5.0).abs() < f64::EPSILON);
+        assert!(sum(metrics, "b", "d=\"in\"").abs() < f64::EPSILON);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl<'a> Bench<'a> {
         };
         tokio::select! {
             done = all => done?,
-            () = self.silence() => {}
+            () = silence(&self.tally, &self.answers) => {}
         }
         Ok((before + expected).saturating_sub(self.tally.arrived()))
     }
@@ -144,23 +144,12 @@ impl<'a> Bench<'a> {
             latencies: self.answered.clone(),
             answers: self.answers.clone(),
             gate: self.emits.to.is_all().then_some(gate),
+            window: None,
         }
     }
 
     fn deliveries_of(&self, emits: u64) -> u64 {
         if self.emits.to.is_all() { emits * self.plan.devices as u64 } else { emits }
-    }
-
-    /// Waits until nothing has come for a while.
-    async fn silence(&self) {
-        let seen = || (self.tally.arrived(), self.answers.load(Ordering::Relaxed));
-        let (mut last, mut silent) = (seen(), Duration::ZERO);
-        while silent < PATIENCE {
-            sleep(LOOK_EVERY).await;
-            let now = seen();
-            silent = if now == last { silent + LOOK_EVERY } else { Duration::ZERO };
-            last = now;
-        }
     }
 
     fn report(&self, seconds: f64, missing: u64) -> Result<Report, Error> {
@@ -192,6 +181,18 @@ impl<'a> Bench<'a> {
     fn interval(&self, seconds: f64, answered: &Histogram<u64>) -> u64 {
         let of_a_caller = seconds * 1e9 * self.emits.concurrency as f64 / self.emits.count as f64;
         of_a_caller.max(answered.mean()) as u64
+    }
+}
+
+/// Waits until nothing has come for a while.
+pub(super) async fn silence(tally: &Tally, answers: &AtomicU64) {
+    let seen = || (tally.arrived(), answers.load(Ordering::Relaxed));
+    let (mut last, mut silent) = (seen(), Duration::ZERO);
+    while silent < PATIENCE {
+        sleep(LOOK_EVERY).await;
+        let now = seen();
+        silent = if now == last { silent + LOOK_EVERY } else { Duration::ZERO };
+        last = now;
     }
 }
 

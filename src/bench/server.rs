@@ -162,14 +162,18 @@ impl Setup {
 }
 
 /// A directory for this user alone, since a secret is in it. It goes when this is dropped.
-struct Directory(PathBuf);
+pub(super) struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Result<Self, Error> {
+    pub(super) fn new() -> Result<Self, Error> {
         let path = std::env::temp_dir().join(format!("bugle-bench-{}", Uuid::new_v4().simple()));
         let directory = Self(path);
         DirBuilder::new().mode(0o700).create(&directory.0).map_err(|source| directory.failed(source))?;
         Ok(directory)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -184,11 +188,11 @@ impl Drop for Directory {
 }
 
 /// Of 244 random bits.
-fn random() -> SecretString {
+pub(super) fn random() -> SecretString {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()).into()
 }
 
-fn last_lines(text: &str) -> String {
+pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }

@@ -5,13 +5,29 @@ use humantime_serde::re::humantime::parse_duration;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, figures::table, print, print_json, progress::show};
+use super::{
+    Failure,
+    figures::table,
+    nodes::{self, ManyNodes},
+    print, print_json,
+    progress::show,
+};
 use crate::bench;
-use crate::bench::{Admin, Backend, Emits, Place, Plan, Progress, Report, Server, Setup, Target, To, Work};
+use crate::bench::{Admin, Backend, Emits, Nodes, Place, Plan, Progress, Report, Server, Setup, Target, To, Work};
 
-/// `bugle bench`: with what load.
+/// `bugle bench`: one server with a load, or several nodes.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Bench {
+    #[command(subcommand)]
+    load: Option<Load>,
+    #[command(flatten)]
+    many: ManyNodes,
+}
+
+/// With what load.
 #[derive(Subcommand)]
-pub enum Bench {
+enum Load {
     /// Connect all devices, leave them idle, and let them go: what a connection costs.
     Connect(Connecting),
     /// Emit to the devices' users in turn, a call each (`EmitToUser`).
@@ -28,7 +44,7 @@ pub enum Bench {
 
 /// Devices without emits.
 #[derive(Args)]
-pub struct Connecting {
+struct Connecting {
     /// How many devices.
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
@@ -41,7 +57,7 @@ pub struct Connecting {
 
 /// Devices with emits.
 #[derive(Args)]
-pub struct Emitting {
+struct Emitting {
     /// How many devices.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
@@ -63,7 +79,7 @@ pub struct Emitting {
 
 /// Which server, and how to tell.
 #[derive(Args)]
-pub struct Common {
+struct Common {
     /// Print the figures as one JSON object.
     #[arg(long)]
     json: bool,
@@ -87,20 +103,45 @@ pub struct Common {
 impl Bench {
     /// Measures, and prints the figures.
     pub fn execute(self) -> Result<(), Failure> {
+        match (self.load, self.many.plan()) {
+            (Some(load), _) => load.execute(),
+            (None, Some(plan)) => nodes(&plan, self.many.json),
+            (None, None) => Err(Failure::NoLoad),
+        }
+    }
+}
+
+/// Several nodes.
+fn nodes(plan: &Nodes, json: bool) -> Result<(), Failure> {
+    // As many again, for the node that is alone.
+    bench::allow_devices(plan.devices.saturating_mul(2))?;
+    let program = std::env::current_exe().map_err(Failure::Program)?;
+    let report = run(async |progress| Ok(bench::measure_nodes(&program, plan, progress).await?))?;
+    if json { print_json(&report) } else { print(&nodes::table(&report)) }?;
+    nodes::faults(&report).map_or(Ok(()), |faults| Err(Failure::Lost(faults)))
+}
+
+/// Runs a bench until it has its report, or someone stops it.
+fn run<R>(measure: impl AsyncFnOnce(&Progress) -> Result<R, Failure>) -> Result<R, Failure> {
+    // Half of the machine, so that a server on it has the other half; and threads that nobody needs cost their waking.
+    let threads = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).enable_all().build().map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        let progress = Progress::default();
+        tokio::select! {
+            report = measure(&progress) => report,
+            stopped = stop_signal() => Err(stopped),
+            () = show(&progress) => Err(Failure::Interrupted),
+        }
+    })
+}
+
+impl Load {
+    fn execute(self) -> Result<(), Failure> {
         let (plan, common) = self.plan();
         bench::allow_devices(plan.devices)?;
-        // Half of the machine, so that a server on it has the other half; and threads that nobody needs cost their waking.
-        let threads = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(threads).enable_all().build().map_err(Failure::Runtime)?;
-        let report = runtime.block_on(async {
-            let progress = Progress::default();
-            tokio::select! {
-                report = common.measure(&plan, &progress) => report,
-                stopped = stop_signal() => Err(stopped),
-                () = show(&progress) => Err(Failure::Interrupted),
-            }
-        })?;
+        let report = run(async |progress| common.measure(&plan, progress).await)?;
         if common.json { print_json(&report) } else { print(&table(&report)) }?;
         faults(&report).map_or(Ok(()), |faults| Err(Failure::Lost(faults)))
     }
@@ -221,11 +262,30 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(subcommand)]
-        bench: Bench,
+        bench: Command,
+    }
+
+    #[derive(Subcommand)]
+    enum Command {
+        Bench(Bench),
+    }
+
+    fn one(line: &str) -> Option<Bench> {
+        let line = Line::try_parse_from(["bugle"].into_iter().chain(line.split(' ')));
+        line.ok().map(|Line { bench: Command::Bench(bench) }| bench)
+    }
+
+    #[test]
+    fn several_nodes_are_a_bench_without_a_load() {
+        let plan = one("bench --nodes 3 --emits 7 --concurrency 5").unwrap().many.plan().unwrap();
+        assert_eq!((plan.nodes, plan.emits, plan.in_flight, plan.devices), (3, 7, 5, 64));
+        for line in ["bench", "bench --nodes 1", "bench --emits 7", "bench --nodes 2 user", "bench user --nodes 2"] {
+            assert!(one(line).is_none(), "{line}");
+        }
     }
 
     fn parsed(line: &str) -> Option<(Plan, Common)> {
-        Some(Line::try_parse_from(line.split(' ')).ok()?.bench.plan())
+        Some(one(line)?.load?.plan())
     }
 
     fn emits(line: &str) -> Emits {

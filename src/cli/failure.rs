@@ -49,6 +49,9 @@ pub enum Failure {
         /// Where it can stand as well.
         variable: &'static str,
     },
+    /// `bugle bench` with nothing to measure.
+    #[error("give a load, or --nodes N: see bugle bench --help")]
+    NoLoad,
     /// The payload is not JSON.
     #[error("the payload {0}")]
     Payload(Invalid),
@@ -108,7 +111,12 @@ impl Failure {
                 client::Error::Unreachable { .. } => FAILED,
             },
             Self::Bench(error) => bench_code(error),
-            Self::User(_) | Self::Ttl(_) | Self::NoSigningKey | Self::Payload(_) | Self::Missing { .. } => USAGE,
+            Self::User(_)
+            | Self::Ttl(_)
+            | Self::NoSigningKey
+            | Self::Payload(_)
+            | Self::NoLoad
+            | Self::Missing { .. } => USAGE,
             Self::TokenRefused(_)
             | Self::Lost(_)
             | Self::Program(_)
@@ -160,6 +168,12 @@ fn bench_code(error: &bench::Error) -> u8 {
         | bench::Error::Unknown { .. }
         | bench::Error::Prepare { .. }
         | bench::Error::Start(_)
+        | bench::Error::Engine(_)
+        | bench::Error::EngineStart(_)
+        | bench::Error::Peers { .. }
+        | bench::Error::NoTime(_)
+        | bench::Error::Client(_)
+        | bench::Error::Missing { .. }
         | bench::Error::Admin { .. }
         | bench::Error::Connect { .. }
         | bench::Error::Refused(_)

@@ -90,7 +90,7 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 /// Three digits, more or less, and the unit that suits them.
-fn micros(micros: f64) -> String {
+pub fn micros(micros: f64) -> String {
     match micros {
         ..100.0 => format!("{micros:.1} µs"),
         ..1_000.0 => format!("{micros:.0} µs"),
@@ -101,7 +101,7 @@ fn micros(micros: f64) -> String {
 }
 
 /// With commas between thousands.
-fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

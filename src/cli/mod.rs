@@ -20,6 +20,7 @@ mod store;
 
 mod bench;
 mod figures;
+mod nodes;
 mod progress;
 
 mod failure;
@@ -61,7 +62,6 @@ enum Command {
     #[command(subcommand)]
     Store(store::Store),
     /// Measure what a server keeps up and what that costs, with many devices: one of its own on this machine, or a given one.
-    #[command(subcommand)]
     Bench(bench::Bench),
 }
 

@@ -137,6 +137,52 @@ async fn people_get_a_table() {
     }
 }
 
+#[tokio::test]
+async fn several_nodes_are_measured_beside_one_and_the_others_get_nothing() {
+    let report = report(&["--nodes", "3", "--devices", "2", "--emits", "50", "--concurrency", "4", "--json"]).await;
+    assert_eq!((&report["nodes"], &report["partial_receipts"]), (&3.into(), &0.into()), "{report}");
+    let frames: Vec<_> = report["frames_received"].as_array().expect("a list").iter().map(Value::as_u64).collect();
+    // 4 calls, 5 rounds, 50 emits and 5 to warm up; what else came to the receiver is what its devices' rooms had.
+    assert!(frames[1] >= Some(1_100) && frames[2] == Some(0), "{report}");
+    let calls = report["calls"].as_array().expect("a list");
+    let loads: Vec<_> = calls.iter().map(|call| (call["call"].as_str(), call["in_flight"].as_u64())).collect();
+    let expected = [("user", 1), ("user", 4), ("stream", 1), ("stream", 4)];
+    assert_eq!(loads, expected.map(|(call, in_flight)| (Some(call), Some(in_flight))));
+    for call in calls {
+        for (side, of) in ["solo", "several"].iter().flat_map(|side| [(side, "answer_us"), (side, "delivery_us")]) {
+            let [p50, p99] = ["p50", "p99"].map(|name| call[side][of][name].as_f64().expect(name));
+            assert!(p50 > 0.0 && p99 >= p50, "{report}");
+        }
+        for cpu in ["sender_cpu_us", "receiver_cpu_us", "engine_cpu_us", "others_cpu_us"] {
+            assert!(call["several"][cpu].is_number(), "{cpu}: {report}");
+        }
+        for cpu in [&call["solo"]["cpu_us"], &call["nodes_over_solo_us"], &call["all_over_solo_us"]] {
+            assert!(cpu.is_number(), "{report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_nodes_are_shown_as_a_table() {
+    let output = run(&["--nodes", "2", "--devices", "1", "--emits", "10", "--concurrency", "2"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("it is text");
+    for part in ["2 nodes beside one alone, 1 devices, 10 emits", "stream, 2 in flight", "frames received, by node: "] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn several_nodes_without_an_engine_to_start_are_a_failure_that_says_so() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    let mut command = bench(&["--nodes", "2"], temporary.path());
+    let output = ended(command.env("PATH", temporary.path()).spawn().expect("the binary is there")).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot run redis-server") && told.contains("PATH"), "{told}");
+    assert_eq!(entries(temporary.path()), 0, "nothing is left behind");
+}
+
 /// What says where a server is that is there already.
 fn given(server: &TestServer, secret: &str) -> Vec<String> {
     let url = |address| format!("http://{address}");
