@@ -24,7 +24,11 @@ mod ask;
 
 mod across;
 
+mod frame_lanes;
+
 mod receive;
+
+mod nodes;
 
 mod execute;
 
@@ -41,7 +45,11 @@ mod collapse_windows;
 
 mod collapse;
 
+mod collapsing;
+
 mod collapse_across;
+
+mod retained_changes;
 
 mod retained;
 
@@ -60,8 +68,12 @@ mod presence;
 
 mod memberships;
 
+mod rooms_across;
+
 mod grants;
 pub use grants::Granted;
+
+mod rights;
 
 mod rooms;
 

@@ -1,7 +1,4 @@
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
@@ -9,23 +6,22 @@ use tokio_util::task::TaskTracker;
 use transport::QueuedBytes;
 
 use super::{
-    collapse_across::Collapsing,
     collapse_windows::Collapse,
+    collapsing::Collapsing,
     config::{self, CollapseConfig, HistoryConfig, RetainConfig, RoomConfig},
+    frame_lanes::FrameLanes,
     grants::Grants,
     log_lanes::LogLanes,
     memberships::Memberships,
     ready_deadlines::ReadyDeadlines,
-    receive::{FrameLanes, Receiver},
-    retained::RetainedChanges,
+    retained_changes::RetainedChanges,
     unreadable_logs::UnreadableLogs,
 };
 use crate::clock::Clock;
-use crate::cluster::{Bus, BusError, Cluster, StartError, Subscribed};
+use crate::cluster::{Bus, BusError, Cluster, Subscribed};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::message::RoomName;
 use crate::state::{History, Idempotency, Retained, SharedCollapse, SharedIdempotency, SharedRetained};
 use crate::store::Store;
 
@@ -69,7 +65,7 @@ pub(super) struct Inner {
     pub(super) shared: Option<Shared>,
     pub(super) frame_lanes: FrameLanes,
     /// Every node is subscribed to everyone's room.
-    everyone: Mutex<Subscribed>,
+    pub(super) everyone: Mutex<Subscribed>,
     pub(super) hub: Hub,
     pub(super) idempotency: Idempotency,
     /// Where backends have put users.
@@ -149,39 +145,6 @@ impl Delivery {
         lifecycle.spawn_vital("queue bound", delivery.clone().bound_queues(queued));
         lifecycle.spawn_vital("sweeper", delivery.clone().sweep_loop());
         delivery
-    }
-
-    /// Joins the other nodes, if there are any: from then on their frames come.
-    pub async fn join_nodes(&self) -> Result<(), StartError> {
-        let Some(cluster) = self.cluster() else {
-            return Ok(());
-        };
-        let everyone = cluster.want(vec![RoomName::everyone()]);
-        *self.inner.everyone.lock() = everyone;
-        let node = Arc::new(Receiver(Arc::downgrade(&self.inner)));
-        let node: Arc<dyn crate::cluster::Node> = node;
-        cluster.start(&node, &self.inner.lifecycle).await?;
-        self.read_collapsing().await;
-        Ok(())
-    }
-
-    /// Leaves the other nodes, after the devices: they wait for this one no longer.
-    pub async fn leave_nodes(&self) {
-        if let Some(cluster) = self.cluster() {
-            cluster.leave().await;
-        }
-    }
-
-    /// For how long this node has not heard all that is published to its rooms. `None`: it does, or is alone.
-    pub fn unready_for(&self) -> Option<Duration> {
-        self.cluster()?.unready_for()
-    }
-
-    /// What this node does when all that is published to its rooms comes again.
-    pub(super) async fn catch_up_with_engine(&self, shard: usize, is_same_data: bool) {
-        self.reconcile_memberships(shard, is_same_data).await;
-        self.read_collapsing().await;
-        self.send_owed().await;
     }
 
     /// The other nodes and what is shared with them, if there may be any.

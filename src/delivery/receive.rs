@@ -1,10 +1,7 @@
 //! Frames that come over the bus: those of one room are executed in their order. A frame whose room is free and small is executed by the bus's
 //! task; others wait in the room's frame lane.
 
-use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
-    sync::Weak,
-};
+use std::sync::Weak;
 
 use super::{
     Delivery,
@@ -13,47 +10,7 @@ use super::{
 };
 use crate::cluster::{Answer, Counts, Frame, Node, Received, Responder};
 use crate::message::{CloseCode, CloseReason, Receipt, RoomName};
-use parking_lot::Mutex;
 use scopeguard::guard_on_unwind;
-
-/// Frames that wait for their rooms, by room. A room with a task that executes them has an entry.
-#[derive(Default)]
-pub(super) struct FrameLanes(Mutex<HashMap<RoomName, VecDeque<Received>>>);
-
-impl FrameLanes {
-    /// Queues a frame behind others of its room. `None`: none are there.
-    fn push_behind(&self, room: &RoomName, received: Received) -> Option<Received> {
-        match self.0.lock().get_mut(room) {
-            Some(lane) => {
-                lane.push_back(received);
-                None
-            }
-            None => Some(received),
-        }
-    }
-
-    fn open(&self, room: &RoomName) {
-        self.0.lock().insert(room.clone(), VecDeque::new());
-    }
-
-    /// The next frame of a room. `None`: there is none, and the lane is closed.
-    fn next(&self, room: &RoomName) -> Option<Received> {
-        let mut lanes = self.0.lock();
-        let Entry::Occupied(mut lane) = lanes.entry(room.clone()) else {
-            return None;
-        };
-        let next = lane.get_mut().pop_front();
-        if next.is_none() {
-            lane.remove();
-        }
-        next
-    }
-
-    /// Closes a lane whose task has panicked. Its frames are not answered.
-    fn abandon(&self, room: &RoomName) {
-        self.0.lock().remove(room);
-    }
-}
 
 /// Executes frames on this node. The bus has it as long as it runs.
 pub(super) struct Receiver(pub(super) Weak<Inner>);

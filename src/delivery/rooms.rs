@@ -120,7 +120,7 @@ impl Delivery {
         ttl: Duration,
     ) -> Result<OfNodes<usize>, PutError> {
         // Noted first: a connection that comes in between sees the note, or is seen here.
-        if let Some(joined) = self.inner.memberships.put_across(self, caller, (user, room), ttl).await {
+        if let Some(joined) = self.join_across(caller, (user, room), ttl).await {
             return joined;
         }
         self.inner.memberships.put(caller, user, room, ttl).map_err(PutError::TooMany)?;
@@ -145,7 +145,7 @@ impl Delivery {
     /// Ends what [`Delivery::join_user`] began, now and for connections to come. Says how many connections left: those that are in the room
     /// for another reason stay.
     pub async fn leave_user(&self, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, BusError> {
-        if let Some(left) = self.inner.memberships.take_across(self, user, room).await {
+        if let Some(left) = self.leave_across(user, room).await {
             return left;
         }
         self.inner.memberships.take(user, room);
@@ -160,7 +160,7 @@ impl Delivery {
     /// Takes the right to join a room back, and the user's connections out of it that joined by an event and have no other reason to be
     /// there. Says how many connections left.
     pub async fn forbid_user(&self, user: &UserId, room: &RoomName) -> Result<OfNodes<usize>, BusError> {
-        if let Some(left) = self.inner.grants.take_across(self, user, room).await {
+        if let Some(left) = self.forbid_across(user, room).await {
             return left;
         }
         Ok(OfNodes::of_one(self.forbid_here(user, room)))
