@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::{
     engine::{ConnectError, backoff},
     incoming::{Message, WaitingBytes},
@@ -71,6 +73,14 @@ struct Subscription {
     intake: Arc<Intake>,
 }
 
+impl Lost {
+    /// Whether the engine no longer counts this node as ready. If not, connections wait for their rooms, until another connection is there or
+    /// the lease has ended: complete receipts would leave them out.
+    fn is_noticed_by_engine(self) -> bool {
+        matches!(self, Self::Disconnected | Self::Leaving)
+    }
+}
+
 impl Shard {
     /// Keeps the node subscribed, until it leaves.
     pub(super) async fn subscribe_loop(self: Arc<Self>, messages: mpsc::UnboundedSender<Message>) {
@@ -78,8 +88,12 @@ impl Shard {
         let mut is_first = true;
         let mut replication_id = None;
         let mut began = Instant::now();
+        let mut counted_until = began;
         while !self.is_leaving.load(Ordering::Acquire) {
             let Ok(mut subscription) = self.open_subscription(&messages, &waiting).await else {
+                if Instant::now() >= counted_until {
+                    self.rooms.refuse_requests();
+                }
                 sleep(backoff()).await;
                 continue;
             };
@@ -101,6 +115,11 @@ impl Shard {
                 lost
             };
             self.lose(lost);
+            if lost.is_noticed_by_engine() {
+                self.rooms.refuse_requests();
+            } else {
+                counted_until = Instant::now() + self.config.lease + self.config.heartbeat;
+            }
             if matches!(lost, Lost::Behind) {
                 // Else the next frames would be too many again.
                 while waiting.load(Ordering::Relaxed) > self.config.waiting / 2 {
@@ -112,7 +131,6 @@ impl Shard {
 
     fn lose(&self, lost: Lost) {
         self.set_ready(false);
-        self.rooms.refuse_requests();
         self.rooms.set_all_cold();
         if !matches!(lost, Lost::Leaving) {
             telemetry::bus_gap(lost.as_str());
@@ -173,6 +191,10 @@ impl Shard {
         timeout(self.config.deadline, heartbeat).await.map_err(|_| Lost::Unanswered)?;
         let own = vec![self.channel_of(self.incarnation()), self.engine.single("all")];
         self.subscribe(subscription, own).await?;
+        #[cfg(test)]
+        if is_broken(Rule::ReadyIsLast) {
+            self.subscribe(subscription, vec![self.engine.single("ready")]).await?;
+        }
         loop {
             // More come meanwhile.
             let rooms = self.rooms.cold();
@@ -240,7 +262,10 @@ impl Shard {
         let mut rooms: Vec<_> = requests.iter().flat_map(|request| request.rooms.iter().cloned()).collect();
         rooms.sort_unstable();
         rooms.dedup();
-        self.subscribe_rooms(subscription, &rooms).await?;
+        if let Err(lost) = self.subscribe_rooms(subscription, &rooms).await {
+            self.rooms.put_back(requests);
+            return Err(lost);
+        }
         for Request { done, .. } in requests {
             // The device may be gone.
             let _ = done.send(());
