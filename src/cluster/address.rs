@@ -1,6 +1,12 @@
 //! Where an engine is: `redis://`, `rediss://` (TLS), or the Sentinels that know its primary.
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
+    aio::MultiplexedConnection,
+};
+
+#[cfg(test)]
+use super::model::Dialer;
 
 /// The address of one shard.
 #[derive(Clone, Debug)]
@@ -8,6 +14,9 @@ pub(super) struct Address {
     /// How to log in at the primary; its host and port, unless Sentinels name them.
     primary: ConnectionInfo,
     sentinels: Option<Sentinels>,
+    /// Opens connections to an engine in memory instead.
+    #[cfg(test)]
+    dialer: Option<Dialer>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,7 +36,7 @@ impl Address {
             if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
                 return Err("must begin with redis://, rediss:// or redis+sentinel://".to_owned());
             }
-            return Ok(Self { primary: resp3(url)?, sentinels: None });
+            return Ok(Self::new(resp3(url)?, None));
         };
         let (login, rest) = rest.rsplit_once('@').map_or(("", rest), |(login, rest)| (login, rest));
         let (hosts, service) = rest.split_once('/').unwrap_or((rest, ""));
@@ -39,7 +48,31 @@ impl Address {
         // The host is replaced by the one that Sentinels name.
         let separator = if login.is_empty() { "" } else { "@" };
         let primary = resp3(&format!("redis://{login}{separator}primary"))?;
-        Ok(Self { primary, sentinels: Some(Sentinels { hosts, service: service.to_owned() }) })
+        Ok(Self::new(primary, Some(Sentinels { hosts, service: service.to_owned() })))
+    }
+
+    fn new(primary: ConnectionInfo, sentinels: Option<Sentinels>) -> Self {
+        Self {
+            primary,
+            sentinels,
+            #[cfg(test)]
+            dialer: None,
+        }
+    }
+
+    /// An engine in memory.
+    #[cfg(test)]
+    pub(super) fn of(dialer: Dialer) -> Self {
+        Self { dialer: Some(dialer), ..Self::parse("redis://memory").unwrap() }
+    }
+
+    /// Opens a connection to the primary.
+    pub(super) async fn connect(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, RedisError> {
+        #[cfg(test)]
+        if let Some(dialer) = &self.dialer {
+            return dialer.dial(self.primary.redis_settings(), config).await;
+        }
+        self.client().await?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// The address without its password, for logs.
@@ -55,7 +88,7 @@ impl Address {
     }
 
     /// A client for the primary, whose place Sentinels are asked for each time.
-    pub(super) async fn client(&self) -> Result<Client, RedisError> {
+    async fn client(&self) -> Result<Client, RedisError> {
         let Some(sentinels) = &self.sentinels else {
             return Client::open(self.primary.clone());
         };

@@ -236,14 +236,13 @@ impl Engine {
         config: AsyncConnectionConfig,
     ) -> Result<(MultiplexedConnection, i64), ConnectError> {
         let opening = async {
-            let client = self.0.address.client().await?;
             // Deadlines are ours.
             let config = config
                 .set_connection_timeout(None)
                 .set_response_timeout(None)
                 .set_pipeline_buffer_size(WRITE_QUEUE)
                 .set_write_backpressure_boundary(64 * 1024);
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let mut connection = self.0.address.connect(config).await?;
             let id = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await?;
             Ok((connection, id))
         };

@@ -18,8 +18,11 @@ impl EngineClock {
         Self { begin: Instant::now(), offset_ms: AtomicI64::new(0) }
     }
 
-    /// Notes what the engine said between these two moments.
-    pub(super) fn set(&self, asked: Instant, answered: Instant, engine_ms: i64) {
+    /// Notes what the engine said between these two moments. If they are further apart than `at_most`, nobody knows when it said that.
+    pub(super) fn set(&self, asked: Instant, answered: Instant, engine_ms: i64, at_most: Duration) {
+        if answered - asked > at_most {
+            return;
+        }
         let middle = asked + (answered - asked) / 2;
         self.offset_ms.store(engine_ms - self.elapsed_ms(middle), Ordering::Relaxed);
     }

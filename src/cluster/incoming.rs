@@ -9,6 +9,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::{
     Received, Waiting, answer_codec,
     answering::Responder,
@@ -109,7 +111,10 @@ impl Shard {
             return;
         };
         telemetry::bus_frame("received", frame.kind());
-        if self.clock.age(sent_at_ms) > self.config.deadline * LATE_DEADLINES {
+        let is_late = self.clock.age(sent_at_ms) > self.config.deadline * LATE_DEADLINES;
+        #[cfg(test)]
+        let is_late = is_late && !is_broken(Rule::LateIsNotExecuted);
+        if is_late {
             telemetry::bus_late();
             responder.answer(Answer::Late);
             return;

@@ -5,6 +5,9 @@ use std::{
 
 use tokio::time::Instant;
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
+
 /// The peers whose connections a receipt must not leave out.
 ///
 /// The engine knows who has a lease. After a time without it (it restarted, lost its data, or stood still, or this node did) it may not know
@@ -27,20 +30,19 @@ impl LivePeers {
         let count = peers.len();
         let names: HashSet<_> = peers.into_values().collect();
         let was_away = self.last_seen.is_some_and(|last_seen| is_new || now - last_seen > lease / 2);
+        #[cfg(test)]
+        let was_away = was_away && !is_broken(Rule::OutageKeepsPeers);
         if was_away {
             let mut remembered = std::mem::take(&mut self.known);
             remembered.extend(self.remembered.take().into_iter().flat_map(|(names, _)| names));
             self.remembered = Some((remembered, now + lease));
         }
-        if let Some((remembered, until)) = &mut self.remembered {
-            remembered.retain(|name| !names.contains(name));
-            if remembered.is_empty() || *until <= now {
-                self.remembered = None;
-            }
-        }
+        self.remembered.take_if(|(_, until)| *until <= now);
         self.last_seen = Some(now);
         self.known = names;
-        count + self.remembered.as_ref().map_or(0, |(names, _)| names.len())
+        // The lease of one that is known may be from before, and end before the peer is back.
+        let remembered = self.remembered.iter().flat_map(|(names, _)| names);
+        count + remembered.filter(|name| !self.known.contains(*name)).count()
     }
 }
 
@@ -80,5 +82,15 @@ mod tests {
             }
             assert_eq!(peers.seen(names("ab"), false, LEASE), 2, "the other is not");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_lease_is_from_before_an_outage_counts_for_one_lease_longer() {
+        let mut peers = LivePeers::default();
+        peers.seen(names("ab"), true, LEASE);
+        advance(4 * BEAT).await;
+        assert_eq!(peers.seen(names("ab"), true, LEASE), 2);
+        advance(BEAT).await;
+        assert_eq!(peers.seen(names("a"), false, LEASE), 2, "it is about to come back");
     }
 }

@@ -59,6 +59,12 @@ mod incoming;
 
 mod subscriber;
 
+#[cfg(test)]
+mod broken;
+
+#[cfg(test)]
+mod model;
+
 mod redis_bus;
 pub use redis_bus::{Cluster, StartError, Subscribed};
 

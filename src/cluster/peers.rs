@@ -116,7 +116,8 @@ impl Shard {
         let registers = lease.registered.as_ref() != Some(&replication_id);
         let asked = Instant::now();
         let (time_ms, known, peers, ended): Heartbeat = self.engine.run(&self.heartbeat_call(registers)).await?;
-        self.clock.set(asked, Instant::now(), time_ms);
+        // This node may have stood still since it asked.
+        self.clock.set(asked, Instant::now(), time_ms, self.config.deadline);
         lease.note_skew(time_ms);
         if known == 0 {
             // Other nodes took this one for dead, and no longer wait for its answers.

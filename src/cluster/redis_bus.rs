@@ -50,6 +50,10 @@ struct Inner {
     done: CancellationToken,
 }
 
+/// What a node runs, by a name.
+type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Spawn<'a> = dyn Fn(&'static str, Task) + Sync + 'a;
+
 /// Keeps rooms subscribed until connections are in them.
 pub struct Subscribed {
     is_confirmed: bool,
@@ -73,11 +77,15 @@ impl Subscribed {
 impl Cluster {
     /// A node that has not joined yet. `None`: there is no address, or one is wrong.
     pub fn new(config: &Config) -> Option<Self> {
-        let engines = Shards::new(config)?;
+        Some(Self::over(config, Shards::new(config)?))
+    }
+
+    /// The same, over these engines.
+    pub(super) fn over(config: &Config, engines: Shards) -> Self {
         let shards = engines.all().iter().enumerate();
         let shards = shards.map(|(index, engine)| Shard::new(index, engine.clone(), config.clone())).collect();
         let name = config.node_name().into();
-        Some(Self(Arc::new(Inner { config: config.clone(), name, engines, shards, done: CancellationToken::new() })))
+        Self(Arc::new(Inner { config: config.clone(), name, engines, shards, done: CancellationToken::new() }))
     }
 
     /// The name of this node.
@@ -98,6 +106,11 @@ impl Cluster {
     /// Joins the other nodes: takes this one's name, and its lease, and subscribes. `node` executes what comes. If an engine cannot be reached
     /// now, the node joins later.
     pub async fn start(&self, node: &Arc<dyn Node>, lifecycle: &Lifecycle) -> Result<(), StartError> {
+        self.start_on(node, &|name, task| lifecycle.spawn_vital(name, task)).await
+    }
+
+    /// The same. `spawn` runs each task until it ends.
+    pub(super) async fn start_on(&self, node: &Arc<dyn Node>, spawn: &Spawn<'_>) -> Result<(), StartError> {
         let connects = self.0.shards.iter().map(async |shard| match shard.engine.connect(1).await {
             Ok(()) => Ok(()),
             Err(ConnectError::Unfit(problem)) => {
@@ -116,7 +129,7 @@ impl Cluster {
         self.take_name().await?;
         for shard in &self.0.shards {
             let _ = shard.node.set(node.clone());
-            self.spawn(shard, lifecycle);
+            self.spawn(shard, spawn);
         }
         let wait = timeout(self.deadline() * START_DEADLINES, self.ready());
         let _ = wait.await;
@@ -133,17 +146,18 @@ impl Cluster {
         }
     }
 
-    fn spawn(&self, shard: &Arc<Shard>, lifecycle: &Lifecycle) {
+    fn spawn(&self, shard: &Arc<Shard>, spawn: &Spawn<'_>) {
         let (messages, received) = mpsc::unbounded_channel();
         let done = &self.0.done;
-        let run = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let run = |name, task: Task| {
             let done = done.clone();
-            lifecycle.spawn_vital(name, async move {
+            let task = async move {
                 tokio::select! {
                     () = done.cancelled() => {}
                     () = task => {}
                 }
-            });
+            };
+            spawn(name, Box::pin(task));
         };
         run("bus connection", Box::pin(shard.engine.clone().keep_connected()));
         run("bus lease", Box::pin(shard.clone().heartbeat_loop()));
@@ -202,6 +216,11 @@ impl Cluster {
         command: impl FnOnce(&[u8], &[u8], &str) -> Cmd,
     ) -> Result<Ticket, BusError> {
         self.shard_for(frame).publish_by(frame, command)
+    }
+
+    #[cfg(test)]
+    pub(super) fn shards(&self) -> &[Arc<Shard>] {
+        &self.0.shards
     }
 
     fn shard_for(&self, frame: &Frame) -> &Shard {

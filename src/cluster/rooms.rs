@@ -9,6 +9,8 @@ use tokio::{
     time::Instant,
 };
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::shard::Shard;
 use crate::message::RoomName;
 
@@ -89,6 +91,12 @@ impl Rooms {
         self.requests.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Lets joins wait on whose rooms could not be subscribed.
+    pub(super) fn put_back(&self, taken: Vec<Request>) {
+        self.requests.lock().get_or_insert_default().extend(taken);
+        self.requested.notify_one();
+    }
+
     /// Notes that the engine has confirmed these.
     pub(super) fn set_hot(&self, names: &[RoomName]) {
         let mut entries = self.entries.lock();
@@ -114,6 +122,12 @@ impl Rooms {
         self.entries.lock().len()
     }
 
+    /// How many joins keep some room.
+    #[cfg(test)]
+    pub(super) fn pins(&self) -> usize {
+        self.entries.lock().values().map(|entry| entry.pins).sum()
+    }
+
     /// Gives up the rooms that were empty for `linger`, and returns them. `is_occupied` says whether a connection is in a room.
     pub(super) fn sweep(&self, linger: Duration, is_occupied: impl Fn(&RoomName) -> bool) -> Vec<RoomName> {
         let (mut index, mut given_up) = (0, Vec::new());
@@ -126,7 +140,10 @@ impl Rooms {
                     shrink(&mut entries);
                     return given_up;
                 };
-                if entry.pins > 0 || is_occupied(name) {
+                let is_pinned = entry.pins > 0;
+                #[cfg(test)]
+                let is_pinned = is_pinned && !is_broken(Rule::PinKeepsRoom);
+                if is_pinned || is_occupied(name) {
                     entry.empty_since = None;
                 } else if now - *entry.empty_since.get_or_insert(now) >= linger {
                     // The last one takes its place, and is looked at next.

@@ -21,6 +21,12 @@ impl Shards {
         engines.filter(|engines| !engines.is_empty()).map(|engines| Self(engines.into()))
     }
 
+    /// One engine in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory(config: &Config, dialer: super::model::Dialer) -> Self {
+        Self([Engine::new(Address::of(dialer), "memory".to_owned(), &config.prefix, config.deadline)].into())
+    }
+
     /// Connected engines.
     #[cfg(test)]
     pub(crate) async fn connected(config: &Config) -> Option<Self> {

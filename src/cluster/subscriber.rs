@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::{
     BusError,
     engine::{ConnectError, backoff},
@@ -197,6 +199,10 @@ impl Shard {
         timeout(self.config.deadline, heartbeat).await.map_err(|_| Lost::Unanswered)?;
         let own = vec![self.channel_of(self.incarnation()), self.engine.single("all")];
         self.subscribe(subscription, own).await?;
+        #[cfg(test)]
+        if is_broken(Rule::ReadyIsLast) {
+            self.subscribe(subscription, vec![self.engine.single("ready")]).await?;
+        }
         loop {
             // More come meanwhile.
             let rooms = self.rooms.cold();
@@ -264,7 +270,10 @@ impl Shard {
         let mut rooms: Vec<_> = requests.iter().flat_map(|request| request.rooms.iter().cloned()).collect();
         rooms.sort_unstable();
         rooms.dedup();
-        self.subscribe_rooms(subscription, &rooms).await?;
+        if let Err(lost) = self.subscribe_rooms(subscription, &rooms).await {
+            self.rooms.put_back(requests);
+            return Err(lost);
+        }
         for Request { done, .. } in requests {
             // The device may be gone.
             let _ = done.send(());

@@ -1,0 +1,384 @@
+//! An engine in memory: as much of Redis as the bus uses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    node::LEASE,
+    oracle::NODES,
+    wire::{Command, Faults, Shared},
+};
+
+/// After so long all nodes know one that is ready: a heartbeat, which may be late once.
+const UNKNOWN: Duration = Duration::from_secs(3);
+
+/// The engine, and the way to it. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(super) struct Memory {
+    pub(super) state: Shared<State>,
+    pub(super) faults: watch::Sender<Faults>,
+}
+
+pub(super) struct State {
+    is_up: bool,
+    has_functions: bool,
+    /// How often it has started.
+    starts: u64,
+    origin: Instant,
+    began: Instant,
+    /// Since when nobody could reach it, the last time.
+    away_since: Instant,
+    lost_data: Instant,
+    last_id: u64,
+    clients: BTreeMap<u64, Client>,
+    /// By incarnation: the end of the lease, and the value.
+    peers: BTreeMap<Vec<u8>, (i64, Vec<u8>)>,
+    /// Who has a name, and until when.
+    names: HashMap<Vec<u8>, (Vec<u8>, i64)>,
+    /// So many of the next pushes to a node are lost on the way.
+    pub(super) drops: [u32; NODES],
+    pub(super) contacts: [Contact; NODES],
+}
+
+struct Client {
+    node: usize,
+    out: mpsc::UnboundedSender<Vec<u8>>,
+    closed: CancellationToken,
+    channels: BTreeSet<Vec<u8>>,
+    transaction: Option<Vec<Command>>,
+}
+
+/// What a test knows of a node's lease.
+#[derive(Clone, Copy)]
+pub(super) struct Contact {
+    renewed: Option<Instant>,
+    /// Its lease had ended, and it is not ready again.
+    is_returning: bool,
+    /// When it was last ready again.
+    returned: Option<Instant>,
+    /// It has had a lease since the engine last lost its data.
+    is_known: bool,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let contact = Contact { renewed: None, is_returning: true, returned: None, is_known: false };
+        let state = State {
+            is_up: true,
+            has_functions: false,
+            starts: 1,
+            origin: now,
+            // The first nodes need not wait for others.
+            began: now,
+            away_since: now,
+            lost_data: now,
+            last_id: 0,
+            clients: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            names: HashMap::new(),
+            drops: [0; NODES],
+            contacts: [contact; NODES],
+        };
+        Self { state: Shared::new(state.into()), faults: watch::channel(Faults::default()).0 }
+    }
+
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        let was_frozen = self.faults.borrow().is_frozen;
+        match (was_frozen, is_frozen) {
+            (false, true) => self.state.lock().away_since = Instant::now(),
+            (true, false) => self.state.lock().is_back(),
+            _ => {}
+        }
+        self.faults.send_modify(|faults| faults.is_frozen = is_frozen);
+    }
+}
+
+impl State {
+    pub(super) fn crash(&mut self, keeps_data: bool) {
+        if !std::mem::take(&mut self.is_up) {
+            return;
+        }
+        self.away_since = Instant::now();
+        for client in std::mem::take(&mut self.clients).into_values() {
+            client.closed.cancel();
+        }
+        if !keeps_data {
+            self.peers.clear();
+            self.names.clear();
+            self.has_functions = false;
+            self.contacts.iter_mut().for_each(|contact| contact.is_known = false);
+            self.lost_data = Instant::now();
+        }
+    }
+
+    /// Whether a process that began then can know of a node: nobody tells it of those that have no lease.
+    pub(super) fn may_be_known(&self, node: usize, began: Instant) -> bool {
+        self.contacts[node].is_known || began < self.lost_data
+    }
+
+    pub(super) fn start(&mut self) {
+        if !self.is_up {
+            self.is_up = true;
+            self.starts += 1;
+            self.began = Instant::now();
+            self.is_back();
+        }
+    }
+
+    /// Leases could not be renewed meanwhile.
+    fn is_back(&mut self) {
+        let away_since = self.away_since;
+        let renewed = self.contacts.iter_mut().filter_map(|contact| contact.renewed.as_mut());
+        renewed
+            .filter(|renewed| away_since.saturating_duration_since(**renewed) < LEASE)
+            .for_each(|renewed| *renewed = Instant::now());
+    }
+
+    pub(super) fn forget_functions(&mut self) {
+        self.has_functions = false;
+    }
+
+    /// Closes a node's subscribing connections.
+    pub(super) fn lose_subscriptions(&mut self, node: usize) {
+        let of_node = |client: &Client| client.node == node && !client.channels.is_empty();
+        let lost: Vec<_> = self.clients.iter().filter(|(_, client)| of_node(client)).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.disconnected(id);
+        }
+    }
+
+    /// Whether a node's lease has ended at some time since, and the node was not ready after that.
+    pub(super) fn was_fenced_since(&self, node: usize, since: Instant) -> bool {
+        let Contact { renewed, is_returning, returned, .. } = self.contacts[node];
+        let is_over = renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE);
+        is_over || is_returning || returned.is_some_and(|returned| returned >= since)
+    }
+
+    /// Whether some node was ready for the first time, or again after its lease had ended, so shortly before that others may not know it: it
+    /// counts as ready for one that they know, and that is not. That is a limit of comparing two counts.
+    pub(super) fn may_hide_unready(&self, since: Instant) -> bool {
+        let returned = self.contacts.iter().filter_map(|contact| contact.returned);
+        returned.max().is_some_and(|returned| returned + UNKNOWN >= since)
+    }
+
+    /// A process of the node is new: others need not count it before it has been ready.
+    pub(super) fn forget_contact(&mut self, node: usize) {
+        self.contacts[node] = Contact { renewed: None, is_returning: true, returned: None, is_known: false };
+    }
+
+    pub(super) fn connected(
+        &mut self,
+        node: usize,
+        out: mpsc::UnboundedSender<Vec<u8>>,
+        closed: CancellationToken,
+    ) -> Option<u64> {
+        self.last_id += 1;
+        let client = Client { node, out, closed, channels: BTreeSet::new(), transaction: None };
+        self.is_up.then(|| self.clients.insert(self.last_id, client));
+        self.is_up.then_some(self.last_id)
+    }
+
+    pub(super) fn disconnected(&mut self, id: u64) {
+        if let Some(client) = self.clients.remove(&id) {
+            client.closed.cancel();
+        }
+    }
+
+    pub(super) fn execute(&mut self, id: u64, command: Command) {
+        // It may just have been closed.
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let name = command[0].to_ascii_uppercase();
+        let reply = match (&*name, &mut client.transaction) {
+            (b"MULTI", _) => {
+                client.transaction = Some(Vec::new());
+                b"+OK\r\n".to_vec()
+            }
+            (b"EXEC", _) => {
+                let commands = client.transaction.take().unwrap_or_default();
+                let mut reply = format!("*{}\r\n", commands.len()).into_bytes();
+                for command in commands {
+                    reply.extend(self.run(id, &command));
+                }
+                reply
+            }
+            (_, Some(commands)) => {
+                commands.push(command);
+                b"+QUEUED\r\n".to_vec()
+            }
+            (_, None) => self.run(id, &command),
+        };
+        if let Some(client) = self.clients.get(&id) {
+            // The connection may be about to end.
+            let _ = client.out.send(reply);
+        }
+    }
+
+    fn run(&mut self, id: u64, command: &[Vec<u8>]) -> Vec<u8> {
+        let words: Vec<_> = command.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        let words: Vec<&str> = words.iter().map(|word| &**word).collect();
+        match &words[..] {
+            ["HELLO", ..] => b"%1\r\n$5\r\nproto\r\n:3\r\n".to_vec(),
+            ["CLIENT", "SETINFO", ..] => b"+OK\r\n".to_vec(),
+            ["CLIENT", "ID"] => integer(id),
+            ["CLIENT", "KILL", "ID", other] => {
+                self.disconnected(other.parse().unwrap());
+                integer(1)
+            }
+            ["INFO", ..] => {
+                let uptime = self.began.elapsed().as_secs();
+                bulk(
+                    format!(
+                        "redis_version:7.2.0\r\nuptime_in_seconds:{uptime}\r\nrole:master\r\nmaster_replid:{}\r\n",
+                        self.starts
+                    )
+                    .as_bytes(),
+                )
+            }
+            ["FUNCTION", "LOAD", ..] => {
+                self.has_functions = true;
+                bulk(b"bugle")
+            }
+            ["CONFIG", ..] => b"%0\r\n".to_vec(),
+            ["TIME"] => b"*2\r\n$1\r\n0\r\n$1\r\n0\r\n".to_vec(),
+            ["PING"] => b"+PONG\r\n".to_vec(),
+            ["GET", _] => b"_\r\n".to_vec(),
+            ["PUBSUB", "NUMSUB"] => b"*0\r\n".to_vec(),
+            ["PUBSUB", "NUMSUB", channel] => {
+                [b"*2\r\n".to_vec(), bulk(b""), integer(self.subscribers(channel))].concat()
+            }
+            ["PUBLISH", ..] => integer(self.publish(&command[1], &command[2])),
+            ["SUBSCRIBE", ..] => self.subscribe(id, &command[1..], true),
+            ["UNSUBSCRIBE", ..] => self.subscribe(id, &command[1..], false),
+            ["FCALL", function, ..] => self.call(id, function, command),
+            _ => panic!("the model's engine does not know {words:?}"),
+        }
+    }
+
+    fn subscribers(&self, channel: &str) -> u64 {
+        self.clients.values().filter(|client| client.channels.contains(channel.as_bytes())).count() as u64
+    }
+
+    fn publish(&mut self, channel: &[u8], frame: &[u8]) -> u64 {
+        let push = [b">3\r\n".to_vec(), bulk(b"message"), bulk(channel), bulk(frame)].concat();
+        let mut receivers = 0;
+        for client in self.clients.values().filter(|client| client.channels.contains(channel)) {
+            receivers += 1;
+            let drops = &mut self.drops[client.node];
+            if *drops > 0 {
+                *drops -= 1;
+            } else {
+                // The connection may be about to end.
+                let _ = client.out.send(push.clone());
+            }
+        }
+        receivers
+    }
+
+    fn subscribe(&mut self, id: u64, channels: &[Vec<u8>], is_wanted: bool) -> Vec<u8> {
+        let Some(client) = self.clients.get_mut(&id) else { return Vec::new() };
+        let kind: &[u8] = if is_wanted { b"subscribe" } else { b"unsubscribe" };
+        let mut reply = Vec::new();
+        for channel in channels {
+            if is_wanted {
+                client.channels.insert(channel.clone());
+            } else {
+                client.channels.remove(channel);
+            }
+            reply.extend(
+                [b">3\r\n".to_vec(), bulk(kind), bulk(channel), integer(client.channels.len() as u64)].concat(),
+            );
+            let contact = &mut self.contacts[client.node];
+            if channel.ends_with(b":ready") && contact.is_returning {
+                contact.is_returning = false;
+                contact.returned = Some(Instant::now());
+            }
+        }
+        reply
+    }
+
+    fn now_ms(&self) -> i64 {
+        1_700_000_000_000 + i64::try_from(self.origin.elapsed().as_millis()).unwrap()
+    }
+
+    fn call(&mut self, id: u64, function: &str, command: &[Vec<u8>]) -> Vec<u8> {
+        if !self.has_functions {
+            return b"-ERR Function not found\r\n".to_vec();
+        }
+        let keys: usize = String::from_utf8_lossy(&command[2]).parse().unwrap();
+        let (keys, arguments) = command[3..].split_at(keys);
+        match function.rsplit_once('_').unwrap().0 {
+            "heartbeat" => self.heartbeat(self.clients[&id].node, arguments),
+            "hold_name" => {
+                let until = self.now_ms() + milliseconds(&arguments[1]);
+                let holder = self.names.get(&keys[0]).filter(|(_, end)| *end > self.now_ms());
+                if holder.is_some_and(|(holder, _)| *holder != arguments[0]) {
+                    return integer(0);
+                }
+                self.names.insert(keys[0].clone(), (arguments[0].clone(), until));
+                integer(1)
+            }
+            "remove_peer" => {
+                self.peers.remove(&arguments[0]);
+                integer(1)
+            }
+            "leave" => {
+                self.peers.remove(&arguments[0]);
+                if self.names.get(&keys[2]).is_some_and(|(holder, _)| *holder == arguments[1]) {
+                    self.names.remove(&keys[2]);
+                }
+                integer(1)
+            }
+            other => panic!("the model's engine has no function {other}"),
+        }
+    }
+
+    /// As `peers.lua` does it.
+    fn heartbeat(&mut self, node: usize, arguments: &[Vec<u8>]) -> Vec<u8> {
+        let (now, registers) = (self.now_ms(), arguments[3] == b"1");
+        let (own, lease) = (&arguments[0], milliseconds(&arguments[1]));
+        let has_lease = |end: i64| end > now && end <= now + 2 * lease;
+        let is_known = registers || self.peers.get(own).is_some_and(|(end, _)| has_lease(*end));
+        let contact = &mut self.contacts[node];
+        if contact.renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE) {
+            contact.is_returning = true;
+        }
+        contact.renewed = Some(Instant::now());
+        contact.is_known |= is_known;
+        if is_known {
+            self.peers.insert(own.clone(), (now + lease, arguments[2].clone()));
+        }
+        let over = self.peers.values().filter(|(end, _)| !has_lease(*end));
+        let ended = over.map(|(_, value)| value.clone()).collect();
+        let list = |values: Vec<Vec<u8>>| {
+            let head = format!("*{}\r\n", values.len()).into_bytes();
+            std::iter::once(head).chain(values.iter().map(|value| bulk(value))).collect::<Vec<_>>().concat()
+        };
+        let live = self.peers.values().map(|(_, value)| value.clone()).collect();
+        [b"*4\r\n".to_vec(), integer(u64::try_from(now).unwrap()), integer(is_known.into()), list(live), list(ended)]
+            .concat()
+    }
+}
+
+fn milliseconds(word: &[u8]) -> i64 {
+    String::from_utf8_lossy(word).parse().unwrap()
+}
+
+fn integer(number: u64) -> Vec<u8> {
+    format!(":{number}\r\n").into_bytes()
+}
+
+fn bulk(bytes: &[u8]) -> Vec<u8> {
+    [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// Longer than any link delays.
+pub(super) const MAX_LATENCY: Duration = Duration::from_millis(120);
