@@ -98,7 +98,10 @@ impl Shard {
                 *since = None;
                 false
             }
-            Ok(Err(NameTaken)) => since.get_or_insert_with(Instant::now).elapsed() > self.config.lease,
+            // It may be this node's own, of an incarnation before: what is heard of that took its time.
+            Ok(Err(NameTaken)) => {
+                since.get_or_insert_with(Instant::now).elapsed() > self.config.lease + self.config.heartbeat * 2
+            }
         }
     }
 

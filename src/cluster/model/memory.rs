@@ -36,7 +36,8 @@ pub(super) struct State {
     began: Instant,
     /// Since when nobody could reach it, the last time.
     away_since: Instant,
-    lost_data: Instant,
+    /// When leases may have been lost, the last time.
+    unknown_since: Instant,
     last_id: u64,
     clients: BTreeMap<u64, Client>,
     /// By incarnation: the end of the lease, and the value.
@@ -64,7 +65,7 @@ pub(super) struct Contact {
     is_returning: bool,
     /// When it was last ready again.
     returned: Option<Instant>,
-    /// It has had a lease since the engine last lost its data.
+    /// It has had a lease since the engine was last away.
     is_known: bool,
 }
 
@@ -80,7 +81,7 @@ impl Memory {
             // The first nodes need not wait for others.
             began: now,
             away_since: now,
-            lost_data: now,
+            unknown_since: now,
             last_id: 0,
             clients: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -95,7 +96,7 @@ impl Memory {
         let was_frozen = self.faults.borrow().is_frozen;
         match (was_frozen, is_frozen) {
             (false, true) => self.state.lock().away_since = Instant::now(),
-            (true, false) => self.state.lock().is_back(),
+            (true, false) => self.state.lock().is_back(false),
             _ => {}
         }
         self.faults.send_modify(|faults| faults.is_frozen = is_frozen);
@@ -115,14 +116,12 @@ impl State {
             self.peers.clear();
             self.names.clear();
             self.has_functions = false;
-            self.contacts.iter_mut().for_each(|contact| contact.is_known = false);
-            self.lost_data = Instant::now();
         }
     }
 
     /// Whether a process that began then can know of a node: nobody tells it of those that have no lease.
     pub(super) fn may_be_known(&self, node: usize, began: Instant) -> bool {
-        self.contacts[node].is_known || began < self.lost_data
+        self.contacts[node].is_known || began < self.unknown_since
     }
 
     pub(super) fn start(&mut self) {
@@ -130,17 +129,22 @@ impl State {
             self.is_up = true;
             self.starts += 1;
             self.began = Instant::now();
-            self.is_back();
+            self.is_back(true);
         }
     }
 
-    /// Leases could not be renewed meanwhile.
-    fn is_back(&mut self) {
-        let away_since = self.away_since;
-        let renewed = self.contacts.iter_mut().filter_map(|contact| contact.renewed.as_mut());
-        renewed
-            .filter(|renewed| away_since.saturating_duration_since(**renewed) < LEASE)
-            .for_each(|renewed| *renewed = Instant::now());
+    /// Leases could not be renewed meanwhile, and some may have ended. Nodes do not notice that it stood still for less than half a lease.
+    fn is_back(&mut self, restarted: bool) {
+        let (now, away_since) = (Instant::now(), self.away_since);
+        if !restarted && now - away_since <= LEASE / 2 {
+            return;
+        }
+        self.unknown_since = now;
+        for contact in &mut self.contacts {
+            contact.is_known = false;
+            let was_live = |renewed: &Instant| away_since.saturating_duration_since(*renewed) < LEASE;
+            contact.renewed = contact.renewed.map(|renewed| if was_live(&renewed) { now } else { renewed });
+        }
     }
 
     pub(super) fn forget_functions(&mut self) {
@@ -163,11 +167,13 @@ impl State {
         is_over || is_returning || returned.is_some_and(|returned| returned >= since)
     }
 
-    /// Whether some node was ready for the first time, or again after its lease had ended, so shortly before that others may not know it: it
-    /// counts as ready for one that they know, and that is not. That is a limit of comparing two counts.
+    /// Whether some node was ready for the first time, or again after its lease had ended, so shortly before that others may not know it, or
+    /// its lease has ended so shortly before that its connection may not be closed: it counts as ready for one that they know, and that is
+    /// not. That is a limit of comparing two counts.
     pub(super) fn may_hide_unready(&self, since: Instant) -> bool {
         let returned = self.contacts.iter().filter_map(|contact| contact.returned);
-        returned.max().is_some_and(|returned| returned + UNKNOWN >= since)
+        let ended = self.contacts.iter().filter_map(|contact| Some(contact.renewed? + LEASE));
+        returned.chain(ended.filter(|ended| *ended <= Instant::now())).any(|changed| changed + UNKNOWN >= since)
     }
 
     /// A process of the node is new: others need not count it before it has been ready.
