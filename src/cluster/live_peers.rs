@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -22,13 +22,21 @@ pub(super) struct LivePeers {
 }
 
 impl LivePeers {
-    /// Notes who has a lease, by incarnation and name, and returns how many peers are live. `is_new`: the engine is another one, or began anew.
-    pub(super) fn seen(&mut self, peers: impl Iterator<Item = (u64, String)>, is_new: bool, lease: Duration) -> usize {
+    /// Notes who has a lease, by incarnation and name, and returns the names of the live peers, each with how many have it. `is_new`: the
+    /// engine is another one, or began anew.
+    pub(super) fn seen(
+        &mut self,
+        peers: impl Iterator<Item = (u64, String)>,
+        is_new: bool,
+        lease: Duration,
+    ) -> BTreeMap<String, u64> {
         let now = Instant::now();
-        let peers: HashMap<_, _> = peers.collect();
+        let mut live = BTreeMap::new();
         // Two processes may have one name for a while.
-        let count = peers.len();
-        let names: HashSet<_> = peers.into_values().collect();
+        for name in peers.collect::<HashMap<_, _>>().into_values() {
+            *live.entry(name).or_default() += 1;
+        }
+        let names: HashSet<_> = live.keys().cloned().collect();
         let was_away = self.last_seen.is_some_and(|last_seen| is_new || now - last_seen > lease / 2);
         #[cfg(test)]
         let was_away = was_away && !is_broken(Rule::OutageKeepsPeers);
@@ -41,8 +49,10 @@ impl LivePeers {
         self.last_seen = Some(now);
         self.known = names;
         // The lease of one that is known may be from before, and end before the peer is back.
-        let remembered = self.remembered.iter().flat_map(|(names, _)| names);
-        count + remembered.filter(|name| !self.known.contains(*name)).count()
+        for name in self.remembered.iter().flat_map(|(names, _)| names) {
+            live.entry(name.clone()).or_insert(1);
+        }
+        live
     }
 }
 
@@ -55,6 +65,10 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(5);
     const BEAT: Duration = Duration::from_secs(1);
 
+    fn seen(peers: &mut LivePeers, list: impl Iterator<Item = (u64, String)>, is_new: bool, lease: Duration) -> usize {
+        peers.seen(list, is_new, lease).len()
+    }
+
     fn names(list: &str) -> impl Iterator<Item = (u64, String)> {
         list.chars().map(|name| (u64::from(name), String::from(name)))
     }
@@ -62,35 +76,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_whose_lease_has_ended_is_not_live() {
         let mut peers = LivePeers::default();
-        assert_eq!(peers.seen(names("abc"), true, LEASE), 3);
+        assert_eq!(seen(&mut peers, names("abc"), true, LEASE), 3);
         advance(BEAT).await;
-        assert_eq!(peers.seen(names("ab"), false, LEASE), 2);
+        assert_eq!(seen(&mut peers, names("ab"), false, LEASE), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn peers_from_before_an_outage_count_until_they_are_back_or_a_lease_has_passed() {
         for is_new in [true, false] {
             let mut peers = LivePeers::default();
-            peers.seen(names("abc"), true, LEASE);
+            seen(&mut peers, names("abc"), true, LEASE);
             advance(if is_new { BEAT } else { 3 * BEAT }).await;
-            assert_eq!(peers.seen(names("a"), is_new, LEASE), 3);
+            assert_eq!(seen(&mut peers, names("a"), is_new, LEASE), 3);
             advance(BEAT).await;
-            assert_eq!(peers.seen(names("ab"), false, LEASE), 3, "one is back");
+            assert_eq!(seen(&mut peers, names("ab"), false, LEASE), 3, "one is back");
             for _ in 0..5 {
                 advance(BEAT).await;
-                peers.seen(names("ab"), false, LEASE);
+                seen(&mut peers, names("ab"), false, LEASE);
             }
-            assert_eq!(peers.seen(names("ab"), false, LEASE), 2, "the other is not");
+            assert_eq!(seen(&mut peers, names("ab"), false, LEASE), 2, "the other is not");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_whose_lease_is_from_before_an_outage_counts_for_one_lease_longer() {
         let mut peers = LivePeers::default();
-        peers.seen(names("ab"), true, LEASE);
+        seen(&mut peers, names("ab"), true, LEASE);
         advance(4 * BEAT).await;
-        assert_eq!(peers.seen(names("ab"), true, LEASE), 2);
+        assert_eq!(seen(&mut peers, names("ab"), true, LEASE), 2);
         advance(BEAT).await;
-        assert_eq!(peers.seen(names("a"), false, LEASE), 2, "it is about to come back");
+        assert_eq!(seen(&mut peers, names("a"), false, LEASE), 2, "it is about to come back");
     }
 }

@@ -2,7 +2,7 @@
 //! node that is alone calls itself; several share an engine (Redis), or one for each shard of the rooms.
 //!
 //! Each room is a channel of the engine. A node is subscribed to the rooms in which it has a connection. `PUBLISH` tells how many nodes got a
-//! frame, and so how many answers to wait for; the subscribers of `ready`, counted in the same transaction, tell whether a node with
+//! frame, and so how many answers to wait for; the subscribers of each peer's `ready`, counted in the same transaction, tell whether a node with
 //! connections was left out. One engine gives all nodes one order of a room's frames.
 
 mod config;

@@ -98,10 +98,7 @@ impl Shard {
                 *since = None;
                 false
             }
-            // It may be this node's own, of an incarnation before: what is heard of that took its time.
-            Ok(Err(NameTaken)) => {
-                since.get_or_insert_with(Instant::now).elapsed() > self.config.lease + self.config.heartbeat * 2
-            }
+            Ok(Err(NameTaken)) => since.get_or_insert_with(Instant::now).elapsed() > self.config.lease,
         }
     }
 
@@ -136,11 +133,14 @@ impl Shard {
             self.note_versions(&peers);
             let peers = peers.into_iter().map(|peer| (peer.incarnation, peer.node));
             let live = lease.peers.seen(peers, registers, self.config.lease);
-            self.live.store(live, Ordering::Relaxed);
+            let count = usize::try_from(live.values().sum::<u64>()).unwrap_or(usize::MAX);
+            let channels = live.into_iter().map(|(name, count)| (self.ready_channel(&name), count));
+            *self.ready_channels.lock() = channels.collect();
+            self.live.store(count, Ordering::Relaxed);
             self.heartbeat_done.notify_waiters();
             let mut ready = redis::cmd("PUBSUB");
             ready.arg("NUMSUB").arg(self.engine.single("ready"));
-            telemetry::peers(live, subscribers(&self.engine.query(&ready).await?));
+            telemetry::peers(count, subscribers(&self.engine.query(&ready).await?));
         }
         self.remove_ended(&ended).await
     }

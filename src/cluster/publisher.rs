@@ -116,8 +116,12 @@ impl Shard {
             numbers.push(number);
             commands.add_command(command);
         }
-        commands.cmd("PUBSUB").arg("NUMSUB").arg(self.engine.single("ready"));
-        let live = self.live.load(Ordering::Relaxed) as u64;
+        let channels = self.ready_channels.lock().clone();
+        commands.cmd("PUBSUB").arg("NUMSUB");
+        for (channel, _) in &*channels {
+            commands.arg(channel);
+        }
+        let live = channels.len() as u64;
         let answers = self.engine.query_all::<Vec<Value>>(&commands).await;
         let fail = |number: &u64, error| self.pending.failed(*number, PublishError::Bus(error));
         let mut answers = match answers {
@@ -125,7 +129,7 @@ impl Shard {
             Ok(_) => return numbers.iter().for_each(|number| fail(number, BusError::Refused)),
             Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
         };
-        let ready = answers.pop().as_ref().map_or(0, subscribers);
+        let ready = answers.pop().map_or(0, |answer| ready_peers(&answer, &channels));
         let mut are_missing = false;
         for (number, answer) in numbers.iter().zip(&answers) {
             match receivers(answer) {
@@ -179,12 +183,23 @@ fn receivers(answer: &Value) -> Option<Result<u64, i64>> {
 
 /// The one count of an answer to `PUBSUB NUMSUB`.
 pub(super) fn subscribers(answer: &Value) -> u64 {
-    let count = if let Value::Map(map) = answer {
-        map.first().map(|(_, count)| count)
+    counts(answer).first().copied().unwrap_or_default()
+}
+
+/// How many of the names have all their peers subscribed.
+fn ready_peers(answer: &Value, channels: &[(String, u64)]) -> u64 {
+    let counts = counts(answer);
+    channels.iter().zip(counts).filter(|((_, peers), count)| count >= peers).count() as u64
+}
+
+/// The counts of an answer to `PUBSUB NUMSUB`, in the order of the channels.
+fn counts(answer: &Value) -> Vec<u64> {
+    let count = |value: &Value| if let Value::Int(count) = value { u64::try_from(*count).ok() } else { None };
+    if let Value::Map(map) = answer {
+        map.iter().filter_map(|(_, value)| count(value)).collect()
     } else if let Value::Array(list) = answer {
-        list.get(1)
+        list.iter().filter_map(count).collect()
     } else {
-        None
-    };
-    if let Some(Value::Int(count)) = count { u64::try_from(*count).unwrap_or_default() } else { 0 }
+        Vec::new()
+    }
 }

@@ -23,6 +23,8 @@ pub(super) struct Shard {
     pub(super) clock: EngineClock,
     /// Peers with a lease, this node among them, as of the last heartbeat.
     pub(super) live: AtomicUsize,
+    /// The channels to which these are subscribed while they are ready, each with how many peers have its name.
+    pub(super) ready_channels: Mutex<Arc<[(String, u64)]>>,
     /// Whether all rooms of this node are subscribed.
     pub(super) is_ready: AtomicBool,
     /// Since when that is as it is.
@@ -69,6 +71,7 @@ impl Shard {
             version: AtomicU8::new(VERSION),
             clock: EngineClock::new(),
             live: AtomicUsize::new(0),
+            ready_channels: Mutex::new(Arc::new([])),
             is_ready: AtomicBool::new(false),
             ready_changed: Mutex::new(Instant::now()),
             readiness: Notify::new(),
@@ -122,6 +125,11 @@ impl Shard {
     /// The channel of answers to an incarnation.
     pub(super) fn channel_of(&self, incarnation: u64) -> String {
         self.engine.name("n", &format!("{incarnation:016x}"))
+    }
+
+    /// The channel to which a node of this name is subscribed while it is ready.
+    pub(super) fn ready_channel(&self, name: &str) -> String {
+        self.engine.name("ready", name)
     }
 
     /// The channel of a room.

@@ -201,7 +201,7 @@ impl Shard {
         self.subscribe(subscription, own).await?;
         #[cfg(test)]
         if is_broken(Rule::ReadyIsLast) {
-            self.subscribe(subscription, vec![self.engine.single("ready")]).await?;
+            self.subscribe(subscription, vec![self.ready_channel(&self.config.node_name())]).await?;
         }
         loop {
             // More come meanwhile.
@@ -211,7 +211,8 @@ impl Shard {
             }
             self.subscribe_rooms(subscription, &rooms).await?;
         }
-        self.subscribe(subscription, vec![self.engine.single("ready")]).await
+        let ready = vec![self.ready_channel(&self.config.node_name()), self.engine.single("ready")];
+        self.subscribe(subscription, ready).await
     }
 
     async fn subscribe_rooms(&self, subscription: &mut Subscription, rooms: &[RoomName]) -> Result<(), Lost> {

@@ -257,9 +257,12 @@ impl State {
             ["TIME"] => b"*2\r\n$1\r\n0\r\n$1\r\n0\r\n".to_vec(),
             ["PING"] => b"+PONG\r\n".to_vec(),
             ["GET", _] => b"_\r\n".to_vec(),
-            ["PUBSUB", "NUMSUB"] => b"*0\r\n".to_vec(),
-            ["PUBSUB", "NUMSUB", channel] => {
-                [b"*2\r\n".to_vec(), bulk(b""), integer(self.subscribers(channel))].concat()
+            ["PUBSUB", "NUMSUB", channels @ ..] => {
+                let mut reply = format!("*{}\r\n", 2 * channels.len()).into_bytes();
+                for channel in channels {
+                    reply.extend([bulk(b""), integer(self.subscribers(channel))].concat());
+                }
+                reply
             }
             ["PUBLISH", ..] => integer(self.publish(&command[1], &command[2])),
             ["SUBSCRIBE", ..] => self.subscribe(id, &command[1..], true),
