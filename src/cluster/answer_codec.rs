@@ -1,18 +1,15 @@
 //! Answers as bytes, and back.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
+    ack_codec,
     codec::connection,
     frame::{AckPart, Answer, Counts},
     sketch::{REGISTERS, Sketch},
 };
-use crate::message::{
-    Ack, AckOutcome, ConnectionId, ConnectionInfo, NodeStats, Page, RoomName, RoomUsers, Transport, UserId,
-};
+use crate::message::{ConnectionId, ConnectionInfo, NodeStats, Page, RoomName, RoomUsers, Transport, UserId};
 use crate::proto::bus::v1::{self, answer::Body};
 
 /// What comes back to the node that sent a frame.
@@ -24,7 +21,7 @@ pub(super) enum Reply {
 
 pub(super) fn encode(number: u64, reply: Reply) -> v1::Answer {
     let body = match reply {
-        Reply::Acks(acks) => Body::Acks(v1::Acks { acks: acks.into_iter().map(encode_ack).collect() }),
+        Reply::Acks(acks) => Body::Acks(v1::Acks { acks: acks.iter().map(ack_codec::encode).collect() }),
         Reply::Answer(answer) => match answer {
             Answer::Counts(Counts { matched, enqueued, dropped, asked }) => {
                 let asked = asked.into_iter().map(|(user, id)| target(&user, &id)).collect();
@@ -66,7 +63,7 @@ pub(super) fn decode(answer: v1::Answer) -> (u64, Reply) {
 fn decode_body(body: Body) -> Option<Reply> {
     Some(Reply::Answer(match body {
         Body::Acks(v1::Acks { acks }) => {
-            return acks.into_iter().map(decode_ack).collect::<Option<_>>().map(Reply::Acks);
+            return acks.into_iter().map(ack_codec::decode).collect::<Option<_>>().map(Reply::Acks);
         }
         Body::Counts(v1::Counts { matched, enqueued, dropped, asked }) => {
             let asked = asked.iter().map(|asked| named(&asked.user, &asked.connection)).collect::<Option<_>>()?;
@@ -150,41 +147,12 @@ fn decode_sketch(sketch: v1::Sketch) -> Option<Sketch> {
     (sketch.registers.len() == REGISTERS).then(|| Sketch::Many(Box::from(&*sketch.registers)))
 }
 
-fn encode_ack(ack: Ack) -> v1::Ack {
-    let (outcome, reply) = match ack.outcome {
-        AckOutcome::Replied(reply) => (0, reply.map(String::from)),
-        AckOutcome::Timeout => (1, None),
-        AckOutcome::Gone => (2, None),
-        AckOutcome::Unsupported => (3, None),
-        AckOutcome::Dropped => (4, None),
-        AckOutcome::Pending => (5, None),
-    };
-    v1::Ack {
-        user: ack.user.to_string(),
-        connection: connection(&ack.connection),
-        outcome,
-        reply,
-        elapsed_us: u64::try_from(ack.elapsed.as_micros()).unwrap_or(u64::MAX),
-    }
-}
-
-fn decode_ack(ack: v1::Ack) -> Option<Ack> {
-    let outcome = match ack.outcome {
-        0 => AckOutcome::Replied(ack.reply.map(String::into_boxed_str)),
-        1 => AckOutcome::Timeout,
-        2 => AckOutcome::Gone,
-        3 => AckOutcome::Unsupported,
-        4 => AckOutcome::Dropped,
-        5 => AckOutcome::Pending,
-        _ => return None,
-    };
-    let (user, connection) = named(&ack.user, &ack.connection)?;
-    Some(Ack { user, connection, outcome, elapsed: Duration::from_micros(ack.elapsed_us) })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::message::{Ack, AckOutcome};
 
     fn user() -> UserId {
         UserId::new("42").unwrap()

@@ -32,6 +32,8 @@ mod head;
 
 mod codec;
 
+mod ack_codec;
+
 mod answer_codec;
 
 mod deferred;

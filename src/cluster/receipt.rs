@@ -1,11 +1,12 @@
 //! How receipts and retained values are written in the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
-use crate::message::{Ack, AckOutcome, Acks, ConnectionId, MessageId, Payload, Receipt, UserId};
+use super::ack_codec;
+use crate::message::{Acks, MessageId, Payload, Receipt, UserId};
 use crate::proto::bus::v1;
 
 /// Writes a receipt. That it is a duplicate is not written.
@@ -13,7 +14,7 @@ pub fn encode_receipt(receipt: &Receipt) -> Vec<u8> {
     let acks = receipt
         .acks
         .as_ref()
-        .map(|acks| v1::ReceiptAcks { acks: acks.list.iter().map(encode_ack).collect(), replied: acks.replied });
+        .map(|acks| v1::ReceiptAcks { acks: acks.list.iter().map(ack_codec::encode).collect(), replied: acks.replied });
     let receipt = v1::Receipt {
         message_id: Bytes::copy_from_slice(receipt.message_id.as_bytes()),
         matched: receipt.matched,
@@ -39,7 +40,7 @@ pub fn decode_receipt(bytes: &[u8]) -> Option<Receipt> {
     let acks = match receipt.acks {
         None => None,
         Some(v1::ReceiptAcks { acks, replied }) => {
-            let list = acks.into_iter().map(decode_ack).collect::<Option<_>>()?;
+            let list = acks.into_iter().map(ack_codec::decode).collect::<Option<_>>()?;
             Some(Arc::new(Acks { list, replied }))
         }
     };
@@ -81,46 +82,14 @@ pub fn decode_retained(bytes: Bytes) -> Option<(Payload, Vec<UserId>)> {
     Some((payload, except_users))
 }
 
-fn encode_ack(ack: &Ack) -> v1::Ack {
-    let (outcome, reply) = match &ack.outcome {
-        AckOutcome::Replied(reply) => (0, reply.as_deref().map(str::to_owned)),
-        AckOutcome::Timeout => (1, None),
-        AckOutcome::Gone => (2, None),
-        AckOutcome::Unsupported => (3, None),
-        AckOutcome::Dropped => (4, None),
-        AckOutcome::Pending => (5, None),
-    };
-    v1::Ack {
-        user: ack.user.as_str().to_owned(),
-        connection: Bytes::copy_from_slice(ack.connection.as_bytes()),
-        outcome,
-        reply,
-        elapsed_us: u64::try_from(ack.elapsed.as_micros()).unwrap_or(u64::MAX),
-    }
-}
-
-fn decode_ack(ack: v1::Ack) -> Option<Ack> {
-    let outcome = match ack.outcome {
-        0 => AckOutcome::Replied(ack.reply.map(String::into_boxed_str)),
-        1 => AckOutcome::Timeout,
-        2 => AckOutcome::Gone,
-        3 => AckOutcome::Unsupported,
-        4 => AckOutcome::Dropped,
-        5 => AckOutcome::Pending,
-        _ => return None,
-    };
-    Some(Ack {
-        user: UserId::new(&ack.user).ok()?,
-        connection: ConnectionId::from_bytes(&ack.connection)?,
-        outcome,
-        elapsed: Duration::from_micros(ack.elapsed_us),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use jiff::Timestamp;
+
+    use super::*;
+    use crate::message::{Ack, AckOutcome, ConnectionId};
 
     #[test]
     fn a_receipt_is_read_as_it_was_written() {
