@@ -19,7 +19,7 @@ use crate::message::RoomName;
 #[derive(Default)]
 pub(super) struct Rooms {
     entries: Mutex<IndexMap<RoomName, Entry>>,
-    /// What joins wait for; none: there is no subscribing connection, and they do not wait.
+    /// What joins wait for; none: no receipt counts this node as ready, and they do not wait.
     requests: Mutex<Option<Vec<Request>>>,
     pub(super) requested: Notify,
 }

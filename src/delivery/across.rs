@@ -12,7 +12,7 @@ use super::{
 };
 use crate::cluster::{Answer, Cluster, Counts, Deferred, Frame, Gathered, PublishError, Ticket};
 use crate::message::{Emit, Receipt};
-use crate::state::{DeferredFrame, RetainedFull, RetainedPut, SharedClaimed};
+use crate::state::{DeferredFrame, RetainedPut, SharedClaimed, SharedRetained};
 use crate::telemetry;
 
 impl Delivery {
@@ -195,8 +195,7 @@ impl From<PublishError> for EmitError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Bus(error) => Self::Bus(error),
-            PublishError::Rejected(-2) => RetainedFull::RoomBytes.into(),
-            PublishError::Rejected(_) => RetainedFull::Entries.into(),
+            PublishError::Rejected(number) => SharedRetained::rejected(number).into(),
         }
     }
 }

@@ -60,13 +60,17 @@ impl SharedRetained {
         call
     }
 
+    /// Why a value was rejected with this number.
+    pub fn rejected(number: i64) -> RetainedFull {
+        if number == -2 { RetainedFull::RoomBytes } else { RetainedFull::Entries }
+    }
+
     /// Reads the answer to [`SharedRetained::put_command`]: how many subscribers received the frame, and the number of the change. Later changes
     /// in a room have larger ones.
     pub fn decode_reply(reply: &Value) -> Result<Result<(u64, u64), RetainedFull>, BusError> {
         let Value::Array(items) = reply else { return Err(BusError::Refused) };
         match items[..] {
-            [Value::Int(-1)] => Ok(Err(RetainedFull::Entries)),
-            [Value::Int(-2)] => Ok(Err(RetainedFull::RoomBytes)),
+            [Value::Int(number)] if number < 0 => Ok(Err(Self::rejected(number))),
             [Value::Int(receivers), Value::Int(number)] => Ok(Ok((receivers.unsigned_abs(), number.unsigned_abs()))),
             _ => Err(BusError::Refused),
         }
