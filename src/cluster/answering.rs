@@ -40,6 +40,10 @@ impl Responder {
     }
 
     fn send(&self, reply: Reply) {
+        // Nobody waits for the answers to an emit that was published along with another one.
+        if self.number == 0 {
+            return;
+        }
         // Its own frames a node answers without the engine.
         if self.origin == self.shard.incarnation() {
             self.shard.pending.answered(self.number, reply);

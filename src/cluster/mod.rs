@@ -36,9 +36,6 @@ mod ack_codec;
 
 mod answer_codec;
 
-mod deferred;
-pub use deferred::Deferred;
-
 mod pending;
 pub use pending::{Gathered, PublishError, Ticket};
 

@@ -70,26 +70,43 @@ impl Shard {
     }
 
     fn publish_with(&self, frame: &Frame, command: impl FnOnce(&[u8], &str) -> Cmd) -> Result<Ticket, BusError> {
+        let asks = matches!(frame, Frame::Emit(_, emit) if emit.ack.is_some());
+        let ticket = self.enqueue(asks, |head| {
+            let bytes = codec::encode(head, frame, self.clock.now_ms());
+            let channel = match frame.room() {
+                Some(room) => self.channel_of_room(room.as_str()),
+                None => self.engine.single("all"),
+            };
+            (command(&bytes, &channel), bytes.len())
+        })?;
+        telemetry::bus_frame("sent", frame.kind());
+        Ok(ticket)
+    }
+
+    /// Publishes an emit that waits at the engine, by a function of ours, which is given what the frame begins with now.
+    pub(super) fn publish_waiting(&self, command: impl FnOnce(&[u8]) -> Cmd) -> Result<Ticket, BusError> {
+        self.enqueue(false, |head| {
+            let mut frame = Vec::with_capacity(Head::LEN);
+            head.write(&mut frame);
+            (command(Head::around_retained(&frame).0), frame.len())
+        })
+    }
+
+    /// Has a command wait to be sent. It is made for the head of the frame that it publishes, and counted with this many bytes.
+    fn enqueue(&self, asks: bool, command: impl FnOnce(&Head) -> (Cmd, usize)) -> Result<Ticket, BusError> {
         // Nodes would take a frame of an unknown time for a late one.
         if !self.engine.is_connected() || !self.clock.is_set() {
             return Err(BusError::Away);
         }
-        let asks = matches!(frame, Frame::Emit(_, emit) if emit.ack.is_some());
         let ticket = self.pending.begin(asks);
         let version = self.version.load(Ordering::Relaxed);
-        let head = Head { version, origin: self.incarnation(), number: ticket.number, retained: 0 };
-        let bytes = codec::encode(&head, frame, self.clock.now_ms());
-        let channel = match frame.room() {
-            Some(room) => self.channel_of_room(room.as_str()),
-            None => self.engine.single("all"),
-        };
-        let (command, bytes) = (command(&bytes, &channel), bytes.len());
+        let (command, bytes) =
+            command(&Head { version, origin: self.incarnation(), number: ticket.number, retained: 0 });
         if self.outgoing.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
             self.outgoing.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(BusError::Away);
         }
         let waiting = Waiting { number: ticket.number, command, bytes, since: Instant::now() };
-        telemetry::bus_frame("sent", frame.kind());
         self.outgoing.queue.lock().push_back(waiting);
         self.outgoing.filled.notify_one();
         Ok(ticket)

@@ -218,6 +218,11 @@ impl Cluster {
         self.shard_for(frame).publish_by(frame, command)
     }
 
+    /// The same of an emit to this room that waits at the engine. The function is given what its frame begins with now.
+    pub fn publish_waiting(&self, room: &RoomName, command: impl FnOnce(&[u8]) -> Cmd) -> Result<Ticket, BusError> {
+        self.0.shards[self.0.engines.index_of(room)].publish_waiting(command)
+    }
+
     #[cfg(test)]
     pub(super) fn shards(&self) -> &[Arc<Shard>] {
         &self.0.shards

@@ -1,5 +1,7 @@
 //! Emits across nodes. The node that was called publishes a frame; the nodes that have the room execute it and answer.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{
@@ -10,9 +12,9 @@ use super::{
     node::Shared,
     publish::duplicate,
 };
-use crate::cluster::{Answer, Cluster, Counts, Deferred, Frame, Gathered, PublishError, Ticket};
-use crate::message::{Emit, Receipt};
-use crate::state::{DeferredFrame, RetainedPut, SharedClaimed, SharedRetained};
+use crate::cluster::{Answer, BusError, Cluster, Counts, Frame, Gathered, PublishError, Ticket};
+use crate::message::{AckRequest, Emit, MessageId, Payload, Receipt};
+use crate::state::{EmitCall, RetainedPut, SharedClaimed, SharedRetained};
 use crate::telemetry;
 
 impl Delivery {
@@ -24,7 +26,7 @@ impl Delivery {
         key: Option<IdempotencyKey>,
     ) -> Publishing {
         let delivery = self.clone();
-        if key.is_some() || shared.collapsing.concerns(&accepted.emit) {
+        if key.is_some() || accepted.emit.collapse_key.is_some() {
             let publishing = async move {
                 match key {
                     Some(key) => delivery.dedupe_across(accepted, key).await,
@@ -33,9 +35,12 @@ impl Delivery {
             };
             return Publishing::Pending(Place::Unplaced, Box::pin(publishing));
         }
-        match Self::send((cluster, shared), &accepted.into_deferred(), None) {
-            Err(error) => Publishing::Done(Err(error)),
-            Ok(sent) => Publishing::Pending(Place::Channel, Box::pin(async move { delivery.finish(sent).await })),
+        match Self::send((cluster, shared), &accepted.into_outgoing()) {
+            Err(error) => Publishing::Done(Err(error.into())),
+            Ok(sent) => {
+                let finishing = async move { Ok(delivery.finish(sent).await?) };
+                Publishing::Pending(Place::Channel, Box::pin(finishing))
+            }
         }
     }
 
@@ -76,79 +81,32 @@ impl Delivery {
         if accepted.emit.collapse_key.is_some() {
             return self.collapse_across(accepted).await;
         }
-        let deferred = accepted.into_deferred();
-        if self.shared()?.collapsing.concerns(&deferred.emit) {
-            self.send_earlier(&deferred.emit).await?;
-        }
-        self.publish_frame(&deferred).await
+        let sent = Self::send((self.cluster_or_away()?, self.shared()?), &accepted.into_outgoing())?;
+        Ok(self.finish(sent).await?)
     }
 
-    /// Sends the deferred emits that came before this one, which has no key: nothing asks for another order.
-    async fn send_earlier(&self, emit: &Emit) -> Result<(), EmitError> {
-        let shared = self.shared()?;
-        for earlier in shared.collapse.take_earlier(emit.audience.room(), &emit.event).await? {
-            self.send_deferred(&earlier);
-        }
-        Ok(())
-    }
-
-    /// Sends an emit that was told that it would wait.
-    pub(super) fn send_deferred(&self, waiting: &DeferredFrame) {
-        let Some(nodes) = self.others() else { return };
-        let Some(deferred) = Deferred::decode(&waiting.frame) else {
-            telemetry::bus_refused("deferred");
-            return;
-        };
-        match Self::send(nodes, &deferred, Some(waiting.order)) {
-            Ok(sent) => {
-                let delivery = self.clone();
-                // A stop waits for it.
-                self.inner.lifecycle.spawn(nodes.1.windows.track_future(async move {
-                    if let Err(error) = delivery.finish(sent).await {
-                        tracing::warn!(%error, "a deferred emit could not be published");
-                    }
-                }));
-            }
-            Err(error) => tracing::warn!(%error, "a deferred emit could not be published"),
-        }
-    }
-
-    /// Publishes an emit, and waits for its answers.
-    pub(super) async fn publish_frame(&self, deferred: &Deferred) -> Published {
-        let sent = Self::send((self.cluster_or_away()?, self.shared()?), deferred, None)?;
-        self.finish(sent).await
-    }
-
-    /// Publishes the frame of an emit. `order`: when it was deferred, if it was.
-    fn send(
-        (cluster, shared): (&Cluster, &Shared),
-        deferred: &Deferred,
-        order: Option<u64>,
-    ) -> Result<Sent, EmitError> {
-        let Deferred { message_id, emit, caller, .. } = deferred;
-        let frame = Frame::Emit(*message_id, Box::new(emit.clone()));
-        let ticket = if emit.retain {
-            let put = RetainedPut {
-                caller,
-                room: emit.audience.room(),
-                event: &emit.event,
-                payload: deferred.retained(),
-                except_users: &emit.except.users,
-                ttl: emit.ttl,
-                deferred: order,
-            };
-            cluster.publish_by(&frame, |start, rest, channel| shared.retained.put_command(&put, channel, (start, rest)))
+    /// Publishes the frame of an emit without a collapse key: after the deferred emits that came before it, since nothing asks for another order.
+    fn send((cluster, shared): (&Cluster, &Shared), outgoing: &Outgoing) -> Result<Sent, BusError> {
+        let (emit, frame) = (&outgoing.emit, outgoing.frame());
+        let ticket = if shared.collapsing.knows(&emit.event) {
+            cluster.publish_by(&frame, |start, rest, channel| {
+                shared.collapse.publish_command(&outgoing.call(channel, start, rest))
+            })
+        } else if emit.retain {
+            cluster.publish_by(&frame, |start, rest, channel| {
+                shared.retained.put_command(&outgoing.call(channel, start, rest))
+            })
         } else {
             cluster.publish(&frame)
         };
-        Ok(Sent { ticket: ticket?, began: Instant::now(), receipt: Receipt::new(*message_id), ack: emit.ack.clone() })
+        Ok(outgoing.sent(ticket?))
     }
 
     /// Waits for the answers to an emit.
-    async fn finish(&self, sent: Sent) -> Published {
-        let cluster = self.cluster_or_away()?;
+    pub(super) async fn finish(&self, sent: Sent) -> Result<(Receipt, Option<PendingAcks>), PublishError> {
+        let cluster = self.cluster().ok_or(PublishError::Bus(BusError::Away))?;
         let Sent { ticket, began, receipt, ack } = sent;
-        let (Gathered { answers, partial, .. }, ticket) = gather(ticket, cluster).await.map_err(EmitError::from)?;
+        let (Gathered { answers, partial, .. }, ticket) = gather(ticket, cluster).await?;
         let mut receipt = Receipt { nodes: nodes(&answers), partial, ..receipt };
         let mut asked = Vec::new();
         for answer in answers {
@@ -168,26 +126,54 @@ impl Delivery {
         Ok((receipt, acks))
     }
 
-    fn cluster_or_away(&self) -> Result<&Cluster, EmitError> {
-        self.cluster().ok_or(EmitError::Bus(crate::cluster::BusError::Away))
+    pub(super) fn cluster_or_away(&self) -> Result<&Cluster, BusError> {
+        self.cluster().ok_or(BusError::Away)
     }
 }
 
+/// An emit as it is sent, and kept.
+pub(super) struct Outgoing {
+    pub(super) caller: Arc<str>,
+    pub(super) message_id: MessageId,
+    pub(super) emit: Emit,
+    /// Whether the value that it retains is none: it takes the one away that is there.
+    takes_away: bool,
+}
+
 /// An emit whose frame is published.
-struct Sent {
+pub(super) struct Sent {
     ticket: Ticket,
     began: Instant,
     receipt: Receipt,
-    ack: Option<Box<crate::message::AckRequest>>,
+    ack: Option<Box<AckRequest>>,
+}
+
+impl Outgoing {
+    pub(super) fn frame(&self) -> Frame {
+        Frame::Emit(self.message_id, Box::new(self.emit.clone()))
+    }
+
+    /// For a function at the engine.
+    pub(super) fn call<'a>(&'a self, channel: &'a str, start: &'a [u8], rest: &'a [u8]) -> EmitCall<'a> {
+        let Self { caller, emit, takes_away, .. } = self;
+        let payload = if *takes_away { &Payload::None } else { &emit.payload };
+        let put = RetainedPut { caller, payload, except_users: &emit.except.users, ttl: emit.ttl };
+        let (room, event, retained) = (emit.audience.room(), &emit.event, emit.retain.then_some(put));
+        EmitCall { room, event, retained, channel, start, rest }
+    }
+
+    pub(super) fn sent(&self, ticket: Ticket) -> Sent {
+        let (receipt, ack) = (Receipt::new(self.message_id), self.emit.ack.clone());
+        Sent { ticket, began: Instant::now(), receipt, ack }
+    }
 }
 
 impl Accepted {
-    /// The emit as it is sent, and kept.
-    pub(super) fn into_deferred(self) -> Deferred {
+    pub(super) fn into_outgoing(self) -> Outgoing {
         let payload = self.payload();
         let takes_away = self.emit.payload.is_none();
         let emit = Emit { payload, envelope: false, ..self.emit };
-        Deferred { caller: self.caller, message_id: self.message_id, emit, takes_away }
+        Outgoing { caller: self.caller, message_id: self.message_id, emit, takes_away }
     }
 }
 

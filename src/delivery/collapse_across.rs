@@ -1,36 +1,70 @@
 //! Collapsing across nodes: the engine has the windows and what waits for their ends. The node whose emit opened a window keeps it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery,
     accepted::{Accepted, EmitError, Published},
+    ask::gather,
 };
-use crate::cluster::Frame;
+use crate::cluster::{BusError, Frame, PublishError};
 use crate::message::{EventName, Receipt, RoomName};
-use crate::state::Offered;
+use crate::state::NotPublished;
+use crate::telemetry;
+
+/// The pause before a window is ended again that could not be.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A window that this node keeps.
+struct Window {
+    room: RoomName,
+    event: EventName,
+    key: Arc<str>,
+    opened: Instant,
+}
 
 impl Delivery {
     /// Publishes an emit with a collapse key if it opens a window; else it waits for the window's end.
     pub(super) async fn collapse_across(&self, accepted: Accepted) -> Published {
-        let shared = self.shared()?;
-        let deferred = accepted.into_deferred();
-        let (room, event) = (deferred.emit.audience.room().clone(), deferred.emit.event.clone());
-        let key = deferred.emit.collapse_key.clone().unwrap_or_default();
-        if deferred.emit.retain {
-            let emit = &deferred.emit;
-            shared.retained.can_retain(&[&room], &event, deferred.retained(), &emit.except.users).await??;
-        }
-        self.announce_collapsing(&event).await?;
-        match shared.collapse.offer(&room, &event, &key, deferred.encode()).await? {
-            Offered::Full => Err(EmitError::CollapseFull { retry_after: self.inner.collapse.config.window }),
-            Offered::Deferred => Ok((Receipt { deferred: true, ..Receipt::new(deferred.message_id) }, None)),
-            Offered::Opens => {
-                let delivery = self.clone();
-                let keeping = async move { delivery.keep_window_across(room, event, &key).await };
-                self.inner.lifecycle.spawn(shared.windows.track_future(keeping));
-                self.publish_frame(&deferred).await
+        let (cluster, shared) = (self.cluster_or_away()?, self.shared()?);
+        let outgoing = accepted.into_outgoing();
+        let emit = &outgoing.emit;
+        let key = emit.collapse_key.clone().unwrap_or_default();
+        self.announce_collapsing(&emit.event).await?;
+        let ticket = cluster.publish_by(&outgoing.frame(), |start, rest, channel| {
+            shared.collapse.offer_command(&key, &outgoing.call(channel, start, rest))
+        })?;
+        // A window is kept from now on, since the answers of other nodes may take longer than it.
+        let is_not_open = CancellationToken::new();
+        let window =
+            Window { room: emit.audience.room().clone(), event: emit.event.clone(), key, opened: Instant::now() };
+        let (delivery, closed) = (self.clone(), is_not_open.clone());
+        self.inner.lifecycle.spawn(shared.windows.track_future(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = delivery.keep_window_across(window) => {}
             }
+        }));
+        let error = match self.finish(outgoing.sent(ticket)).await {
+            Ok(published) => return Ok(published),
+            // It may be open.
+            Err(error @ PublishError::Bus(BusError::Unanswered)) => return Err(error.into()),
+            Err(error) => error,
+        };
+        is_not_open.cancel();
+        match error {
+            PublishError::Bus(error) => Err(error.into()),
+            PublishError::Rejected(number) => match NotPublished::of(number) {
+                NotPublished::Deferred => Ok((Receipt { deferred: true, ..Receipt::new(outgoing.message_id) }, None)),
+                NotPublished::CollapseFull => {
+                    Err(EmitError::CollapseFull { retry_after: self.inner.collapse.config.window })
+                }
+                NotPublished::NothingWaits => Err(EmitError::Bus(BusError::Refused)),
+                NotPublished::RetainedFull(full) => Err(full.into()),
+            },
         }
     }
 
@@ -72,18 +106,35 @@ impl Delivery {
         }
     }
 
-    async fn keep_window_across(&self, room: RoomName, event: EventName, key: &str) {
-        let Ok(shared) = self.shared() else { return };
+    async fn keep_window_across(&self, mut window: Window) {
+        let Some((cluster, shared)) = self.others() else { return };
         loop {
             tokio::select! {
-                () = tokio::time::sleep(self.inner.collapse.config.window) => {}
+                () = sleep_until(window.opened + self.inner.collapse.config.window) => {}
                 // Nothing that waits is lost to a stop.
                 () = self.inner.lifecycle.stopping() => {}
             }
-            match shared.collapse.window_ended(&room, &event, key).await {
-                Ok(Some(waiting)) => self.send_deferred(&waiting),
-                Ok(None) => return,
-                Err(error) => {
+            let ended = Instant::now();
+            let Window { room, event, key, opened } = &window;
+            let ticket = cluster
+                .publish_waiting(room, |start| shared.collapse.end_command(room, event, key, start))
+                .map_err(PublishError::Bus);
+            let gathered = match ticket {
+                Ok(ticket) => gather(ticket, cluster).await,
+                Err(error) => Err(error),
+            };
+            match gathered {
+                Ok((gathered, _)) => {
+                    telemetry::bus_frame("sent", "emit");
+                    if gathered.partial {
+                        telemetry::receipt_partial();
+                    }
+                    window.opened = ended;
+                }
+                Err(PublishError::Rejected(_)) => return,
+                // It is taken and published, or neither: to do it again does no harm.
+                Err(PublishError::Bus(_)) if *opened + shared.collapse.lease() > ended => sleep(RETRY).await,
+                Err(PublishError::Bus(error)) => {
                     tracing::warn!(%error, room.name = %room, "what a collapse window deferred is lost");
                     return;
                 }

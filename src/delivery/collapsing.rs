@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::message::{Emit, EventName};
+use crate::message::EventName;
 
 /// An event is noted again at the engine after so long.
 const NOTED_AGAIN: Duration = Duration::from_mins(4);
@@ -22,9 +22,9 @@ struct Noted {
 }
 
 impl Collapsing {
-    /// Whether an emit has a collapse key, or may have to follow one that has.
-    pub(super) fn concerns(&self, emit: &Emit) -> bool {
-        emit.collapse_key.is_some() || self.0.lock().contains_key(&emit.event)
+    /// Whether an emit of this event may have to follow one that has a collapse key.
+    pub(super) fn knows(&self, event: &EventName) -> bool {
+        self.0.lock().contains_key(event)
     }
 
     pub(super) fn is_due(&self, event: &EventName) -> bool {

@@ -93,7 +93,7 @@ pub(super) struct Shared {
     pub(super) changes: RetainedChanges,
     pub(super) collapse: SharedCollapse,
     pub(super) collapsing: Collapsing,
-    /// Tasks that keep windows, and that send what was deferred.
+    /// Tasks that keep windows.
     pub(super) windows: TaskTracker,
 }
 
@@ -103,13 +103,16 @@ impl Delivery {
         let Deps { bus, limits, retain, collapse, rooms, history, store, max_waiting_bytes, queued, clock, lifecycle } =
             deps;
         let engines = bus.cluster().map(Cluster::engines);
-        let shared = engines.map(|engines| Shared {
-            idempotency: SharedIdempotency::new(engines.clone(), limits.idempotency_keys, lifecycle.clone()),
-            retained: SharedRetained::new(engines.clone(), retain.max_entries, retain.max_room_bytes),
-            changes: RetainedChanges::default(),
-            collapse: SharedCollapse::new(engines.clone(), collapse.window, collapse.max_keys),
-            collapsing: Collapsing::default(),
-            windows: TaskTracker::new(),
+        let shared = engines.map(|engines| {
+            let retained = SharedRetained::new(engines.clone(), retain.max_entries, retain.max_room_bytes);
+            Shared {
+                idempotency: SharedIdempotency::new(engines.clone(), limits.idempotency_keys, lifecycle.clone()),
+                collapse: SharedCollapse::new(engines.clone(), retained.clone(), collapse.window, collapse.max_keys),
+                retained,
+                changes: RetainedChanges::default(),
+                collapsing: Collapsing::default(),
+                windows: TaskTracker::new(),
+            }
         });
         let inner = Inner {
             node: bus.node(),

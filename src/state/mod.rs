@@ -26,10 +26,10 @@ mod shared_idempotency;
 pub use shared_idempotency::{SharedClaimed, SharedIdempotency};
 
 mod shared_retained;
-pub use shared_retained::{RetainedPut, SharedRetained};
+pub use shared_retained::{EmitCall, RetainedPut, SharedRetained};
 
 mod shared_collapse;
-pub use shared_collapse::{DeferredFrame, Offered, SharedCollapse};
+pub use shared_collapse::{NotPublished, SharedCollapse};
 
 #[cfg(test)]
 mod tests;

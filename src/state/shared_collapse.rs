@@ -1,41 +1,49 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::try_join_all;
+use redis::Cmd;
 
-use super::keys::{SWEEP_STEP, digest, millis, share, sweep};
+use super::{
+    EmitCall, RetainedFull, SharedRetained,
+    keys::{SWEEP_STEP, digest, millis, share, sweep},
+};
 use crate::cluster::{BusError, Engine, Shards};
 use crate::message::{EventName, RoomName};
 
-/// The windows of collapse keys, shared by all nodes. A window is at the engine of its room; the node that opened it keeps it, and calls
-/// [`SharedCollapse::window_ended`] at its end. Cheap to clone; all clones are one.
+/// The windows of collapse keys, shared by all nodes. A window is at the engine of its room; the node that opened it keeps it, and runs
+/// [`SharedCollapse::end_command`] at its end. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct SharedCollapse {
     shards: Shards,
+    retained: SharedRetained,
     window: Duration,
     max_keys: usize,
     max_bytes: usize,
 }
 
-/// What became of an emit with a collapse key.
+/// Why the engine did not publish an emit, though it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offered {
-    /// It opens a window, and goes at once. The caller keeps the window.
-    Opens,
+pub enum NotPublished {
     /// It waits for the window's end, in place of the one before.
     Deferred,
     /// There are as many windows as there may be, or as many bytes that wait: come again after a window.
-    Full,
+    CollapseFull,
+    /// The window is over, and nothing waited for its end.
+    NothingWaits,
+    /// The value that it retains cannot be kept.
+    RetainedFull(RetainedFull),
 }
 
-/// What waits for the end of a window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeferredFrame {
-    /// When it was deferred: later emits have larger ones, and so have later changes of what the room retains.
-    pub order: u64,
-    /// The collapse key.
-    pub key: String,
-    /// As it was offered.
-    pub frame: Vec<u8>,
+impl NotPublished {
+    /// What a function says with this number.
+    pub fn of(number: i64) -> Self {
+        match number {
+            -3 => Self::Deferred,
+            -4 => Self::CollapseFull,
+            -5 => Self::NothingWaits,
+            number => Self::RetainedFull(SharedRetained::rejected(number)),
+        }
+    }
 }
 
 /// How much longer than a window its node may take to end it.
@@ -46,58 +54,50 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 const COLLAPSING: Duration = Duration::from_mins(10);
 
 impl SharedCollapse {
-    /// Windows of this length, of which one engine has its part.
-    pub fn new(shards: Shards, window: Duration, max_keys: usize) -> Self {
-        Self::with_max_bytes(shards, window, max_keys, MAX_WAITING_BYTES)
+    /// Windows of this length, of which one engine has its part. `retained` keeps the values of what waits.
+    pub fn new(shards: Shards, retained: SharedRetained, window: Duration, max_keys: usize) -> Self {
+        Self::with_max_bytes(shards, retained, window, (max_keys, MAX_WAITING_BYTES))
     }
 
-    pub(super) fn with_max_bytes(shards: Shards, window: Duration, max_keys: usize, max_bytes: usize) -> Self {
+    pub(super) fn with_max_bytes(
+        shards: Shards,
+        retained: SharedRetained,
+        window: Duration,
+        (max_keys, max_bytes): (usize, usize),
+    ) -> Self {
         let max_keys = share(max_keys, &shards);
-        Self { shards, window, max_keys, max_bytes }
+        Self { shards, retained, window, max_keys, max_bytes }
     }
 
-    /// Opens a window, or has the frame wait for its end. A window whose node has not ended it in time, and a second more, is over: the frame opens
-    /// a new one, and what waited is dropped.
-    pub async fn offer(
-        &self,
-        room: &RoomName,
-        event: &EventName,
-        key: &str,
-        frame: Vec<u8>,
-    ) -> Result<Offered, BusError> {
-        let engine = self.shards.of(room);
-        let mut call = Self::window_function("offer_to_window", engine, room, event);
-        call.arg(key).arg(frame).arg(self.lease()).arg(self.max_keys).arg(self.max_bytes);
-        match engine.run(&call).await? {
-            1 => Ok(Offered::Opens),
-            0 => Ok(Offered::Deferred),
-            -1 => Ok(Offered::Full),
-            _ => Err(BusError::Refused),
-        }
+    /// How long a window stays open if its node does not end it.
+    pub fn lease(&self) -> Duration {
+        self.window + GRACE
     }
 
-    /// Takes what waits for the end of a window that this node keeps; another window follows. `None`: nothing waits, and the window is closed.
-    pub async fn window_ended(
-        &self,
-        room: &RoomName,
-        event: &EventName,
-        key: &str,
-    ) -> Result<Option<DeferredFrame>, BusError> {
-        let engine = self.shards.of(room);
-        let mut call = Self::window_function("end_window", engine, room, event);
-        let waiting: Option<(u64, Vec<u8>)> = engine.run(call.arg(key).arg(self.lease())).await?;
-        Ok(waiting.map(|(order, frame)| DeferredFrame { order, key: key.to_owned(), frame }))
+    /// A call that publishes an emit and opens a window, or has the emit wait for the window's end. A window whose node has not ended it in time,
+    /// and a second more, is over: the emit opens a new one, and what waited is dropped. It returns the number of receivers, or one for
+    /// [`NotPublished`]. The caller keeps the window that it opens.
+    pub fn offer_command(&self, key: &str, emit: &EmitCall<'_>) -> Cmd {
+        let mut call = self.window_function("offer_to_window", emit.room, emit.event);
+        call.arg(key).arg(millis(self.lease())).arg(self.max_keys).arg(self.max_bytes);
+        self.retained.add_emit(&mut call, emit);
+        call
     }
 
-    /// Takes all that waits of an event in a room, for whatever key, in the order in which it came. The windows stay open.
-    pub async fn take_earlier(&self, room: &RoomName, event: &EventName) -> Result<Vec<DeferredFrame>, BusError> {
-        let engine = self.shards.of(room);
-        let call = Engine::function("take_topic", &[&topic(engine, room, event), &sums(engine)]);
-        let waiting: Vec<(u64, String, Vec<u8>)> = engine.run(&call).await?;
-        let frame = |(order, key, frame)| DeferredFrame { order, key, frame };
-        let mut waiting: Vec<_> = waiting.into_iter().map(frame).collect();
-        waiting.sort_by_key(|waiting| waiting.order);
-        Ok(waiting)
+    /// A call that publishes what waits for the end of a window that this node keeps; another window follows. If nothing waits, the window is
+    /// closed. `start`: what the frame begins with, in place of what it was offered with.
+    pub fn end_command(&self, room: &RoomName, event: &EventName, key: &str, start: &[u8]) -> Cmd {
+        let mut call = self.window_function("end_window", room, event);
+        call.arg(key).arg(millis(self.lease())).arg(start);
+        call
+    }
+
+    /// A call that publishes all that waits of the emit's event in its room, for whatever key, in the order in which it came, and then the emit.
+    /// The windows stay open.
+    pub fn publish_command(&self, emit: &EmitCall<'_>) -> Cmd {
+        let mut call = self.window_function("publish_after_waiting", emit.room, emit.event);
+        self.retained.add_emit(&mut call, emit);
+        call
     }
 
     /// Notes that emits of an event are collapsed. True if that was not known: then other nodes are to be told. It is known for ten minutes, so a
@@ -129,13 +129,11 @@ impl SharedCollapse {
         .await
     }
 
-    /// After how many milliseconds a window is over if its node is gone.
-    fn lease(&self) -> u64 {
-        millis(self.window + GRACE)
-    }
-
-    fn window_function(name: &str, engine: &Engine, room: &RoomName, event: &EventName) -> redis::Cmd {
-        Engine::function(name, &[&topic(engine, room, event), &windows(engine), &sums(engine)])
+    fn window_function(&self, name: &str, room: &RoomName, event: &EventName) -> Cmd {
+        let engine = self.shards.of(room);
+        let [values, ends, shares] = self.retained.keys(room);
+        let topic = topic(engine, room, event);
+        Engine::function(name, &[&values, &ends, &shares, &topic, &sums(engine), &windows(engine)])
     }
 
     /// The engine that knows whether an event is collapsed. Events are spread as rooms are.

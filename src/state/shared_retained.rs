@@ -26,18 +26,30 @@ pub struct SharedRetained {
 pub struct RetainedPut<'a> {
     /// The API key whose value it is.
     pub caller: &'a Arc<str>,
-    /// Where it is retained.
-    pub room: &'a RoomName,
-    /// The value's event.
-    pub event: &'a EventName,
     /// As it is sent. [`Payload::None`] takes the value away that is there.
     pub payload: &'a Payload,
     /// Users who are excepted, and are so from what is sent later too.
     pub except_users: &'a [UserId],
     /// How long it is of use; none: until it is replaced or taken away.
     pub ttl: Option<Duration>,
-    /// Of an emit that was deferred: when. What was changed later stays.
-    pub deferred: Option<u64>,
+}
+
+/// An emit, for a function at the engine that publishes it, with the number of a change of what the room retains (8 bytes, big-endian) in the
+/// middle of the frame. The value is kept and the frame published, or neither.
+#[derive(Clone, Copy, Debug)]
+pub struct EmitCall<'a> {
+    /// The audience's room.
+    pub room: &'a RoomName,
+    /// The emit's event.
+    pub event: &'a EventName,
+    /// What is retained of it.
+    pub retained: Option<RetainedPut<'a>>,
+    /// The room's channel.
+    pub channel: &'a str,
+    /// The frame before the number.
+    pub start: &'a [u8],
+    /// The frame after the number.
+    pub rest: &'a [u8],
 }
 
 impl SharedRetained {
@@ -47,33 +59,37 @@ impl SharedRetained {
         Self { shards, max_entries, max_room_bytes }
     }
 
-    /// A call, for the room's engine, that keeps a value in place of the one before and publishes a frame on a channel: its head, the number of
-    /// the change (8 bytes, big-endian), its tail. Both happen, or neither. [`SharedRetained::decode_reply`] reads the answer.
-    pub fn put_command(&self, put: &RetainedPut<'_>, channel: &str, (head, tail): (&[u8], &[u8])) -> Cmd {
-        let engine = self.shards.of(put.room);
-        let mut call = Engine::function("retain", &[&room_key(engine, put.room), &ends(engine), &shares(engine)]);
-        let is_kept = !matches!(put.payload, Payload::None);
-        call.arg(put.event.as_str()).arg(u8::from(is_kept)).arg(put.ttl.map_or(0, millis));
-        call.arg(bytes(put.event, put.payload, put.except_users)).arg(self.max_entries).arg(self.max_room_bytes);
-        let value = if is_kept { encode_retained(put.payload, put.except_users) } else { Vec::new() };
-        call.arg(&**put.caller).arg(value).arg(channel).arg(head).arg(tail).arg(put.deferred.unwrap_or_default());
+    /// A call, for the room's engine, that retains the emit's value and publishes the emit. It returns the number of receivers, or one for
+    /// [`SharedRetained::rejected`].
+    pub fn put_command(&self, emit: &EmitCall<'_>) -> Cmd {
+        let keys = self.keys(emit.room);
+        let mut call = Engine::function("retain", &keys.each_ref().map(String::as_str));
+        self.add_emit(&mut call, emit);
         call
+    }
+
+    /// The keys that a function needs to retain a value.
+    pub(super) fn keys(&self, room: &RoomName) -> [String; 3] {
+        let engine = self.shards.of(room);
+        [room_key(engine, room), ends(engine), shares(engine)]
+    }
+
+    /// Adds an emit to the arguments of a function.
+    pub(super) fn add_emit(&self, call: &mut Cmd, emit: &EmitCall<'_>) {
+        let &EmitCall { event, retained, channel, start, rest, .. } = emit;
+        call.arg(channel).arg(start).arg(rest);
+        if let Some(RetainedPut { caller, payload, except_users, ttl }) = retained {
+            let is_kept = !matches!(payload, Payload::None);
+            call.arg(event.as_str()).arg(u8::from(is_kept)).arg(ttl.map_or(0, millis));
+            call.arg(bytes(event, payload, except_users)).arg(self.max_entries).arg(self.max_room_bytes);
+            let value = if is_kept { encode_retained(payload, except_users) } else { Vec::new() };
+            call.arg(&**caller).arg(value);
+        }
     }
 
     /// Why a value was rejected with this number.
     pub fn rejected(number: i64) -> RetainedFull {
         if number == -2 { RetainedFull::RoomBytes } else { RetainedFull::Entries }
-    }
-
-    /// Reads the answer to [`SharedRetained::put_command`]: how many subscribers received the frame, and the number of the change. Later changes
-    /// in a room have larger ones.
-    pub fn decode_reply(reply: &Value) -> Result<Result<(u64, u64), RetainedFull>, BusError> {
-        let Value::Array(items) = reply else { return Err(BusError::Refused) };
-        match items[..] {
-            [Value::Int(number)] if number < 0 => Ok(Err(Self::rejected(number))),
-            [Value::Int(receivers), Value::Int(number)] => Ok(Ok((receivers.unsigned_abs(), number.unsigned_abs()))),
-            _ => Err(BusError::Refused),
-        }
     }
 
     /// The number of a room's last change (0: it has no values, and had none for some minutes), and the values that are of use, ordered by event.

@@ -73,4 +73,6 @@ mod engines;
 
 mod links;
 
+mod collapsing;
+
 mod faults;

@@ -1,8 +1,14 @@
 -- Collapse windows. A zset has the open ones, by when they end if the node that keeps them is gone; a member is the topic's key and the collapse
--- key, with a line feed between them. The hash of a topic has what waits by collapse key: its order, a space, the frame. One hash has the sums:
--- b the bytes of all that waits, o the last order. An order is the time in microseconds, or one more than the one before.
+-- key, with a line feed between them. The hash of a topic has the emits that wait by collapse key: the order, a space, the emit in MessagePack. One
+-- hash has the sums: b the bytes of all that waits, o the last order. An order is the time in microseconds, or one more than the one before.
+--
+-- What waits is taken and published in one function: no emit that is accepted in between overtakes it. KEYS of such a function: those of a
+-- retained value (3), the topic's hash, the sums, the windows.
 
--- Takes what waits. Returns its order and the frame; nil: nothing waits.
+-- Why an emit was not published, besides what retain returns: it waits, there is no room for it, there is none.
+local WAITS, FULL, NONE = -3, -4, -5
+
+-- Takes what waits. Returns its order and the emit; nil: nothing waits.
 local function take_waiting(topic, sums, key)
   local waiting = redis.call('HGET', topic, key)
   if not waiting then
@@ -11,7 +17,24 @@ local function take_waiting(topic, sums, key)
   redis.call('HDEL', topic, key)
   redis.call('HINCRBY', sums, 'b', -#waiting)
   local space = string.find(waiting, ' ', 1, true)
-  return string.sub(waiting, 1, space - 1), string.sub(waiting, space + 1)
+  return string.sub(waiting, 1, space - 1), cmsgpack.unpack(string.sub(waiting, space + 1))
+end
+
+-- The field of a frame that says when it was sent: behind the others it replaces the one before.
+local function sent_now()
+  local ms, bytes = now_ms(), '\8'
+  while ms >= 128 do
+    bytes = bytes .. string.char(ms % 128 + 128)
+    ms = math.floor(ms / 128)
+  end
+  return bytes .. string.char(ms)
+end
+
+-- Publishes an emit that was deferred, for the node that a frame begins with. It keeps the version in which it is written.
+local function publish_deferred(keys, order, emit, start)
+  emit[2] = string.sub(emit[2], 1, 1) .. string.sub(start, 2)
+  emit[3] = emit[3] .. sent_now()
+  return publish_emit(keys, emit, order)
 end
 
 local function close_ended(windows, sums, now, steps)
@@ -24,58 +47,73 @@ local function close_ended(windows, sums, now, steps)
   return #ended
 end
 
--- Opens a window, or has the frame wait for its end in place of the one before. KEYS: the topic's hash, the windows, the sums. ARGV: key, frame,
--- after how many ms the window is over if its node is gone, most windows, most bytes that wait. Returns 1: it opens; 0: it waits; -1: full.
+-- Has an emit wait, in place of the one before. Returns why it cannot.
+local function defer(topic, sums, key, emit, max_bytes)
+  local order = text_of(math.max(now_us(), tonumber(redis.call('HGET', sums, 'o') or 0) + 1))
+  local waiting = order .. ' ' .. cmsgpack.pack(emit)
+  local more = #waiting - redis.call('HSTRLEN', topic, key)
+  if tonumber(redis.call('HGET', sums, 'b') or 0) + more > tonumber(max_bytes) then
+    return FULL
+  end
+  redis.call('HSET', sums, 'o', order)
+  redis.call('HSET', topic, key, waiting)
+  redis.call('HINCRBY', sums, 'b', more)
+  return WAITS
+end
+
+-- Publishes an emit and opens a window, or has the emit wait for the end of the one that is open. ARGV: key, after how many ms the window is over if
+-- its node is gone, most windows, most bytes that wait, the emit. Returns how many received it; -1, -2: as retain does; -3: it waits; -4: full.
 local function offer_to_window(keys, args)
-  local now = now_ms()
-  local member = keys[1] .. '\n' .. args[1]
-  local ends_at = redis.call('ZSCORE', keys[2], member)
+  local now, emit = now_ms(), emit_of(args, 5)
+  local topic, sums, windows, key = keys[4], keys[5], keys[6], args[1]
+  local member = topic .. '\n' .. key
+  local ends_at = redis.call('ZSCORE', windows, member)
   if ends_at and tonumber(ends_at) > now then
-    local order = text_of(math.max(now_us(), tonumber(redis.call('HGET', keys[3], 'o') or 0) + 1))
-    local waiting = order .. ' ' .. args[2]
-    local more = #waiting - redis.call('HSTRLEN', keys[1], args[1])
-    if tonumber(redis.call('HGET', keys[3], 'b') or 0) + more > tonumber(args[5]) then
-      return -1
-    end
-    redis.call('HSET', keys[3], 'o', order)
-    redis.call('HSET', keys[1], args[1], waiting)
-    redis.call('HINCRBY', keys[3], 'b', more)
-    return 0
+    return emit[4] and problem_of(keys, emit) or defer(topic, sums, key, emit, args[4])
   end
-  if ends_at then
-    -- This one is newer than what waits for a node that is gone.
-    take_waiting(keys[1], keys[3], args[1])
-  elseif redis.call('ZCARD', keys[2]) >= tonumber(args[4]) then
-    close_ended(keys[2], keys[3], now, 1000)
-    if redis.call('ZCARD', keys[2]) >= tonumber(args[4]) then
-      return -1
+  if not ends_at and redis.call('ZCARD', windows) >= tonumber(args[3]) then
+    close_ended(windows, sums, now, 1000)
+    if redis.call('ZCARD', windows) >= tonumber(args[3]) then
+      return FULL
     end
   end
-  redis.call('ZADD', keys[2], text_of(now + args[3]), member)
-  return 1
+  local receivers = publish_emit(keys, emit)
+  if receivers >= 0 then
+    -- What waits for a node that is gone is older.
+    take_waiting(topic, sums, key)
+    redis.call('ZADD', windows, text_of(now + args[2]), member)
+  end
+  return receivers
 end
 
--- Takes what waits for the end of a window, and opens the next one; closes the window if nothing waits. KEYS: the topic's hash, the windows, the
--- sums. ARGV: key, after how many ms the next window is over if its node is gone. Returns the order and the frame, or nothing.
+-- Publishes what waits for the end of a window, and opens the next one; closes the window if nothing waits. ARGV: key, after how many ms the next
+-- window is over if its node is gone, what a frame of the node begins with. Returns how many received it; -5: nothing waits.
 local function end_window(keys, args)
-  local member = keys[1] .. '\n' .. args[1]
-  local order, frame = take_waiting(keys[1], keys[3], args[1])
-  if frame then
-    redis.call('ZADD', keys[2], text_of(now_ms() + args[2]), member)
-    return {order, frame}
+  local member = keys[4] .. '\n' .. args[1]
+  local order, emit = take_waiting(keys[4], keys[5], args[1])
+  if not order then
+    redis.call('ZREM', keys[6], member)
+    return NONE
   end
-  redis.call('ZREM', keys[2], member)
-  return nil
+  redis.call('ZADD', keys[6], text_of(now_ms() + args[2]), member)
+  return publish_deferred(keys, order, emit, args[3])
 end
 
--- Takes all that waits of a topic; its windows stay open. KEYS: the topic's hash, the sums. Returns, of each, the order, the key and the frame.
-local function take_topic(keys)
-  local all = {}
-  for _, key in ipairs(redis.call('HKEYS', keys[1])) do
-    local order, frame = take_waiting(keys[1], keys[2], key)
-    all[#all + 1] = {order, key, frame}
+-- Publishes all that waits of a topic in its order, and then an emit without a collapse key; the topic's windows stay open. ARGV: the emit. Returns
+-- how many received it, or what retain returns.
+local function publish_after_waiting(keys, args)
+  local emit, waiting = emit_of(args, 1), {}
+  for _, key in ipairs(redis.call('HKEYS', keys[4])) do
+    local order, deferred = take_waiting(keys[4], keys[5], key)
+    waiting[#waiting + 1] = {tonumber(order), deferred}
   end
-  return all
+  table.sort(waiting, function(a, b) return a[1] < b[1] end)
+  -- The number 0: nobody waits for answers.
+  local start = string.sub(emit[2], 1, 9) .. string.rep('\0', 8)
+  for _, one in ipairs(waiting) do
+    publish_deferred(keys, one[1], one[2], start)
+  end
+  return publish_emit(keys, emit)
 end
 
 -- Closes some of the windows whose nodes are gone. KEYS: the windows, the sums. ARGV: how many at most. Returns how many.
@@ -94,6 +132,6 @@ end
 
 redis.register_function('offer_to_window_@', offer_to_window)
 redis.register_function('end_window_@', end_window)
-redis.register_function('take_topic_@', take_topic)
+redis.register_function('publish_after_waiting_@', publish_after_waiting)
 redis.register_function('sweep_windows_@', sweep_windows)
 redis.register_function('note_collapsing_@', note_collapsing)

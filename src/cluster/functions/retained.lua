@@ -27,56 +27,65 @@ local function next_number(key)
   return math.max(now_us(), last + 1)
 end
 
--- Keeps a value in place of the one before, or takes that away, and publishes the frame with the number of the change in the middle. KEYS: the
--- room's hash, the ends, the shares. ARGV: event, '1' to keep, time to live in ms (0: none), bytes, most values, most bytes of a room, caller,
--- value, channel, the frame's head, its tail, the order of an emit that was deferred ('0': it was not): what was changed later stays, and the
--- frame has the number 0. Returns how many received it, and the number; {-1}: too many values, {-2}: too many bytes.
-local function retain(keys, args)
-  local now = now_ms()
-  local event, bytes, caller = args[1], tonumber(args[4]), args[7]
-  local is_kept = args[2] == '1'
-  local function publish(number)
-    return {redis.call('PUBLISH', args[9], args[10] .. struct.pack('>I8', number) .. args[11]), number}
+-- An emit, as functions have it: 1 the channel, 2 and 3 the frame before and after the number of a change, and, if a value is to be retained, 4 its
+-- event, 5 '1' to keep it or '0' to take the one away that is there, 6 its time to live in ms (0: none), 7 its bytes, 8 the most values, 9 the most
+-- bytes of a room, 10 the caller, 11 the value. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares.
+local function emit_of(args, first)
+  local emit = {}
+  for index = first, #args do
+    emit[#emit + 1] = args[index]
   end
-  if args[12] ~= '0' and tonumber(redis.call('HGET', keys[1], 'l' .. event) or 0) > tonumber(args[12]) then
-    return publish(0)
+  return emit
+end
+
+local function publish_change(emit, number)
+  return redis.call('PUBLISH', emit[1], emit[2] .. struct.pack('>I8', number) .. emit[3])
+end
+
+-- The bytes and the caller of an event's value, if there is one.
+local function value_of(key, event)
+  local head = redis.call('HGET', key, 'h' .. event)
+  if head then
+    local bytes, caller = string.match(head, '^%d+ (%d+) (.*)$')
+    return tonumber(bytes), caller
   end
-  local function before()
-    local head = redis.call('HGET', keys[1], 'h' .. event)
-    if head then
-      local old_bytes, old_caller = string.match(head, '^%d+ (%d+) (.*)$')
-      return tonumber(old_bytes), old_caller
+  return nil
+end
+
+-- Why the value of an emit cannot be kept: -1: too many values, -2: too many bytes; nil: it can.
+local function problem_of(keys, emit)
+  if emit[5] ~= '1' then
+    return nil
+  end
+  local function problem()
+    local before = value_of(keys[1], emit[4])
+    if not before and redis.call('ZCARD', keys[2]) >= tonumber(emit[8]) then
+      return -1
+    elseif tonumber(redis.call('HGET', keys[1], 'b') or 0) - (before or 0) + emit[7] > tonumber(emit[9]) then
+      return -2
     end
     return nil
   end
-  local old_bytes, old_caller = before()
-  if is_kept then
-    local function problem()
-      if not old_bytes and redis.call('ZCARD', keys[2]) >= tonumber(args[5]) then
-        return -1
-      elseif tonumber(redis.call('HGET', keys[1], 'b') or 0) - (old_bytes or 0) + bytes > tonumber(args[6]) then
-        return -2
-      end
-      return nil
-    end
-    if problem() then
-      sweep_entries(keys[2], keys[3], now, 1000, drop_value)
-      old_bytes, old_caller = before()
-      local still = problem()
-      if still then
-        return {still}
-      end
-    end
+  if problem() then
+    sweep_entries(keys[2], keys[3], now_ms(), 1000, drop_value)
+    return problem()
   end
+  return nil
+end
+
+-- Keeps the value of an emit in place of the one before, or takes that away. Returns the number of the change.
+local function change_value(keys, emit)
+  local event, is_kept, bytes, caller = emit[4], emit[5] == '1', tonumber(emit[7]), emit[10]
+  local old_bytes, old_caller = value_of(keys[1], event)
   if old_caller and (not is_kept or old_caller ~= caller) then
     remove_entry(keys[2], keys[3], member_of(keys[1], event, old_caller), old_caller)
   end
   local number = next_number(keys[1])
   redis.call('HSET', keys[1], 'n', text_of(number))
   if is_kept then
-    local ends_at = args[3] == '0' and '0' or text_of(now + args[3])
+    local ends_at = emit[6] == '0' and '0' or text_of(now_ms() + emit[6])
     add_entry(keys[2], keys[3], member_of(keys[1], event, caller), caller, ends_at == '0' and '+inf' or ends_at)
-    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, args[8], 'l' .. event, text_of(number))
+    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, emit[11], 'l' .. event, text_of(number))
     redis.call('HINCRBY', keys[1], 'b', bytes - (old_bytes or 0))
     redis.call('PERSIST', keys[1])
   else
@@ -85,7 +94,29 @@ local function retain(keys, args)
       redis.call('HSET', keys[1], 'l' .. event, text_of(number))
     end
   end
-  return publish(number)
+  return number
+end
+
+-- Retains what is to be retained of an emit, and publishes it, with the number of the change or 0. `order`: that of an emit that was deferred. It was
+-- accepted, so it is published even if its value is not kept: because the room was changed later, or keeps too much by now. Returns how many
+-- received it, or why it was rejected.
+local function publish_emit(keys, emit, order)
+  if not emit[4] then
+    return publish_change(emit, 0)
+  end
+  if order and tonumber(redis.call('HGET', keys[1], 'l' .. emit[4]) or 0) > tonumber(order) then
+    return publish_change(emit, 0)
+  end
+  local problem = problem_of(keys, emit)
+  if problem then
+    return order and publish_change(emit, 0) or problem
+  end
+  return publish_change(emit, change_value(keys, emit))
+end
+
+-- Publishes an emit that retains a value. ARGV: the emit. Returns how many received it; -1: too many values, -2: too many bytes.
+local function retain(keys, args)
+  return publish_emit(keys, emit_of(args, 1))
 end
 
 -- Removes some of the values that have ended. KEYS: the ends, the shares. ARGV: how many at most. Returns how many.

@@ -1,10 +1,8 @@
-use redis::Value;
-
 use super::*;
 use crate::message::Payload;
-use crate::state::{RetainedFull, RetainedPut, RetainedValue, SharedRetained};
+use crate::state::{EmitCall, RetainedFull, RetainedPut, RetainedValue, SharedRetained};
 
-/// Puts a value; `null` takes it away.
+/// Puts a value; `null` takes it away. Returns how many received it, and the number of the change.
 async fn put(
     (shards, retained): (&Shards, &SharedRetained),
     (in_room, name): (&str, &str),
@@ -13,18 +11,13 @@ async fn put(
 ) -> Result<(u64, u64), RetainedFull> {
     let (caller, room, event) = (caller(), room(in_room), event(name));
     let payload = if json == "null" { Payload::None } else { Payload::json(json).unwrap() };
-    let put = RetainedPut {
-        caller: &caller,
-        room: &room,
-        event: &event,
-        payload: &payload,
-        except_users: &[],
-        ttl,
-        deferred: None,
-    };
-    let call = retained.put_command(&put, &format!("channel of {in_room}"), (b"head", b"tail"));
-    let reply: Value = shards.of(&room).run(&call).await.unwrap();
-    SharedRetained::decode_reply(&reply).unwrap()
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl };
+    let channel = format!("channel of {in_room}");
+    let call =
+        EmitCall { room: &room, event: &event, retained: Some(put), channel: &channel, start: b"head", rest: b"tail" };
+    let number: i64 = shards.of(&room).run(&retained.put_command(&call)).await.unwrap();
+    let receivers = u64::try_from(number).map_err(|_| SharedRetained::rejected(number))?;
+    Ok((receivers, retained.of_room(&room).await.unwrap().0))
 }
 
 fn value(json: &str) -> RetainedValue {
@@ -60,16 +53,9 @@ async fn bytes_and_excepted_users_are_kept_as_they_were() {
     let (caller, room, event) = (caller(), room("a"), event("x"));
     let payload = Payload::Binary(vec![0, 255, b'\n', b'\r'].into());
     let except_users = [user("1"), user("2")];
-    let put = RetainedPut {
-        caller: &caller,
-        room: &room,
-        event: &event,
-        payload: &payload,
-        except_users: &except_users,
-        ttl: Some(HOUR),
-        deferred: None,
-    };
-    shards.of(&room).run::<Value>(&retained.put_command(&put, "c", (b"", b""))).await.unwrap();
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &except_users, ttl: Some(HOUR) };
+    let call = EmitCall { room: &room, event: &event, retained: Some(put), channel: "c", start: b"", rest: b"" };
+    shards.of(&room).run::<i64>(&retained.put_command(&call)).await.unwrap();
     let kept = retained.get(&room, "x").await.unwrap().unwrap();
     assert_eq!((kept.payload, kept.except_users), (payload, except_users.to_vec()));
     assert!(kept.expires_at.is_some());
