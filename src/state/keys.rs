@@ -7,7 +7,7 @@ use redis::Cmd;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::{BusError, Engine, Shards};
-use crate::message::RoomName;
+use crate::message::{EventName, RoomName};
 
 /// How much one sweep removes at one engine.
 pub(super) const SWEEP_STEP: usize = 1_000;
@@ -57,6 +57,16 @@ pub(super) async fn sweep(shards: &Shards, call: impl Fn(&Engine) -> Cmd) -> Res
     let calls: Vec<_> = shards.all().iter().map(|engine| (engine, call(engine))).collect();
     let swept = try_join_all(calls.iter().map(|(engine, call)| engine.run::<usize>(call))).await?;
     Ok(swept.into_iter().any(|count| count >= SWEEP_STEP))
+}
+
+/// The key of the emits of an event to a room that wait for the ends of collapse windows.
+pub(super) fn topic(engine: &Engine, room: &RoomName, event: &EventName) -> String {
+    engine.name("c", &digest(&[room.as_str(), event.as_str()]))
+}
+
+/// The key of the sums of all emits that wait so.
+pub(super) fn sums(engine: &Engine) -> String {
+    engine.name("sums", "c")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use redis::Cmd;
 
 use super::{
     EmitCall, RetainedFull, SharedRetained,
-    keys::{SWEEP_STEP, digest, millis, share, sweep},
+    keys::{SWEEP_STEP, millis, share, sums, sweep},
 };
 use crate::cluster::{BusError, Engine, Shards};
 use crate::message::{EventName, RoomName};
@@ -131,9 +131,8 @@ impl SharedCollapse {
 
     fn window_function(&self, name: &str, room: &RoomName, event: &EventName) -> Cmd {
         let engine = self.shards.of(room);
-        let [values, ends, shares] = self.retained.keys(room);
-        let topic = topic(engine, room, event);
-        Engine::function(name, &[&values, &ends, &shares, &topic, &sums(engine), &windows(engine)])
+        let [values, ends, shares, topic, sums] = self.retained.keys(room, event);
+        Engine::function(name, &[&values, &ends, &shares, &topic, &sums, &windows(engine)])
     }
 
     /// The engine that knows whether an event is collapsed. Events are spread as rooms are.
@@ -142,14 +141,6 @@ impl SharedCollapse {
     }
 }
 
-fn topic(engine: &Engine, room: &RoomName, event: &EventName) -> String {
-    engine.name("c", &digest(&[room.as_str(), event.as_str()]))
-}
-
 fn windows(engine: &Engine) -> String {
     engine.name("ends", "c")
-}
-
-fn sums(engine: &Engine) -> String {
-    engine.name("sums", "c")
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use redis::{Cmd, Value};
 
 use super::{
-    keys::{SWEEP_STEP, millis, shard_of, share, sweep, time_ms},
+    keys::{SWEEP_STEP, millis, shard_of, share, sums, sweep, time_ms, topic},
     retained::{RetainedFull, Value as RetainedValue, bytes},
 };
 use crate::cluster::{BusError, Engine, Shards, decode_retained, encode_retained};
@@ -62,16 +62,16 @@ impl SharedRetained {
     /// A call, for the room's engine, that retains the emit's value and publishes the emit. It returns the number of receivers, or one for
     /// [`SharedRetained::rejected`].
     pub fn put_command(&self, emit: &EmitCall<'_>) -> Cmd {
-        let keys = self.keys(emit.room);
+        let keys = self.keys(emit.room, emit.event);
         let mut call = Engine::function("retain", &keys.each_ref().map(String::as_str));
         self.add_emit(&mut call, emit);
         call
     }
 
     /// The keys that a function needs to retain a value.
-    pub(super) fn keys(&self, room: &RoomName) -> [String; 3] {
+    pub(super) fn keys(&self, room: &RoomName, event: &EventName) -> [String; 5] {
         let engine = self.shards.of(room);
-        [room_key(engine, room), ends(engine), shares(engine)]
+        [room_key(engine, room), ends(engine), shares(engine), topic(engine, room, event), sums(engine)]
     }
 
     /// Adds an emit to the arguments of a function.

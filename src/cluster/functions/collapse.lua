@@ -1,6 +1,7 @@
 -- Collapse windows. A zset has the open ones, by when they end if the node that keeps them is gone; a member is the topic's key and the collapse
--- key, with a line feed between them. The hash of a topic has the emits that wait by collapse key: the order, a space, the emit in MessagePack. One
--- hash has the sums: b the bytes of all that waits, o the last order. An order is the time in microseconds, or one more than the one before.
+-- key, with a line feed between them. The hash of a topic has the emits that wait by collapse key: the order, a space, the emit in MessagePack; and
+-- under '' the order up to which their values are not kept. One hash has the sums: b the bytes of all that waits, o the last order. An order is the
+-- time in microseconds, or one more than the one before.
 --
 -- What waits is taken and published in one function: no emit that is accepted in between overtakes it. KEYS of such a function: those of a
 -- retained value (3), the topic's hash, the sums, the windows.
@@ -8,16 +9,21 @@
 -- Why an emit was not published, besides what retain returns: it waits, there is no room for it, there is none.
 local WAITS, FULL, NONE = -3, -4, -5
 
--- Takes what waits. Returns its order and the emit; nil: nothing waits.
+-- Takes what waits. Returns its order, the emit, and whether a value that came later is retained; nil: nothing waits.
 local function take_waiting(topic, sums, key)
   local waiting = redis.call('HGET', topic, key)
   if not waiting then
     return nil
   end
+  local last_change = tonumber(redis.call('HGET', topic, '') or 0)
   redis.call('HDEL', topic, key)
+  if last_change > 0 and redis.call('HLEN', topic) == 1 then
+    redis.call('DEL', topic)
+  end
   redis.call('HINCRBY', sums, 'b', -#waiting)
   local space = string.find(waiting, ' ', 1, true)
-  return string.sub(waiting, 1, space - 1), cmsgpack.unpack(string.sub(waiting, space + 1))
+  local order = tonumber(string.sub(waiting, 1, space - 1))
+  return order, cmsgpack.unpack(string.sub(waiting, space + 1)), order <= last_change
 end
 
 -- The field of a frame that says when it was sent: behind the others it replaces the one before.
@@ -31,10 +37,10 @@ local function sent_now()
 end
 
 -- Publishes an emit that was deferred, for the node that a frame begins with. It keeps the version in which it is written.
-local function publish_deferred(keys, order, emit, start)
+local function publish_deferred(keys, start, order, emit, is_outdated)
   emit[2] = string.sub(emit[2], 1, 1) .. string.sub(start, 2)
   emit[3] = emit[3] .. sent_now()
-  return publish_emit(keys, emit, order)
+  return publish_emit(keys, emit, order, is_outdated)
 end
 
 local function close_ended(windows, sums, now, steps)
@@ -90,13 +96,13 @@ end
 -- window is over if its node is gone, what a frame of the node begins with. Returns how many received it; -5: nothing waits.
 local function end_window(keys, args)
   local member = keys[4] .. '\n' .. args[1]
-  local order, emit = take_waiting(keys[4], keys[5], args[1])
+  local order, emit, is_outdated = take_waiting(keys[4], keys[5], args[1])
   if not order then
     redis.call('ZREM', keys[6], member)
     return NONE
   end
   redis.call('ZADD', keys[6], text_of(now_ms() + args[2]), member)
-  return publish_deferred(keys, order, emit, args[3])
+  return publish_deferred(keys, args[3], order, emit, is_outdated)
 end
 
 -- Publishes all that waits of a topic in its order, and then an emit without a collapse key; the topic's windows stay open. ARGV: the emit. Returns
@@ -104,14 +110,15 @@ end
 local function publish_after_waiting(keys, args)
   local emit, waiting = emit_of(args, 1), {}
   for _, key in ipairs(redis.call('HKEYS', keys[4])) do
-    local order, deferred = take_waiting(keys[4], keys[5], key)
-    waiting[#waiting + 1] = {tonumber(order), deferred}
+    if key ~= '' then
+      waiting[#waiting + 1] = {take_waiting(keys[4], keys[5], key)}
+    end
   end
   table.sort(waiting, function(a, b) return a[1] < b[1] end)
   -- The number 0: nobody waits for answers.
   local start = string.sub(emit[2], 1, 9) .. string.rep('\0', 8)
   for _, one in ipairs(waiting) do
-    publish_deferred(keys, one[1], one[2], start)
+    publish_deferred(keys, start, unpack(one))
   end
   return publish_emit(keys, emit)
 end

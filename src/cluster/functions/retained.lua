@@ -1,11 +1,11 @@
 -- Retained values. The hash of a room has: n the number of the last change, b the bytes of all values, and of each event 'h' .. event the
--- value's end in ms (0: none), its bytes and its caller, 'v' .. event the value, and 'l' .. event the number of the event's last change.
+-- value's end in ms (0: none), its bytes and its caller, and 'v' .. event the value.
 
 -- How long the number of a room without values is kept, in ms.
 local NUMBER_KEPT = 600000
 
 local function remove_value(key, event, bytes)
-  redis.call('HDEL', key, 'h' .. event, 'v' .. event, 'l' .. event)
+  redis.call('HDEL', key, 'h' .. event, 'v' .. event)
   if redis.call('HINCRBY', key, 'b', 0 - bytes) <= 0 then
     redis.call('PEXPIRE', key, NUMBER_KEPT)
   end
@@ -29,7 +29,8 @@ end
 
 -- An emit, as functions have it: 1 the channel, 2 and 3 the frame before and after the number of a change, and, if a value is to be retained, 4 its
 -- event, 5 '1' to keep it or '0' to take the one away that is there, 6 its time to live in ms (0: none), 7 its bytes, 8 the most values, 9 the most
--- bytes of a room, 10 the caller, 11 the value. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares.
+-- bytes of a room, 10 the caller, 11 the value. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares, and
+-- the hash of the event's collapsed emits in the room, and the sums of all.
 local function emit_of(args, first)
   local emit = {}
   for index = first, #args do
@@ -85,32 +86,38 @@ local function change_value(keys, emit)
   if is_kept then
     local ends_at = emit[6] == '0' and '0' or text_of(now_ms() + emit[6])
     add_entry(keys[2], keys[3], member_of(keys[1], event, caller), caller, ends_at == '0' and '+inf' or ends_at)
-    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, emit[11], 'l' .. event, text_of(number))
+    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, emit[11])
     redis.call('HINCRBY', keys[1], 'b', bytes - (old_bytes or 0))
     redis.call('PERSIST', keys[1])
   else
     remove_value(keys[1], event, old_bytes or 0)
-    if old_bytes then
-      redis.call('HSET', keys[1], 'l' .. event, text_of(number))
-    end
   end
   return number
 end
 
--- Retains what is to be retained of an emit, and publishes it, with the number of the change or 0. `order`: that of an emit that was deferred. It was
--- accepted, so it is published even if its value is not kept: because the room was changed later, or keeps too much by now. Returns how many
--- received it, or why it was rejected.
-local function publish_emit(keys, emit, order)
-  if not emit[4] then
-    return publish_change(emit, 0)
+-- Notes a change for the emits that wait for the end of a collapse window and came before it, that is, before the order if one is given: their values
+-- are not kept. The field '' of the topic has the last order of those; it is there no longer than something waits.
+local function note_change(topic, sums, order)
+  if redis.call('EXISTS', topic) == 1 then
+    local last = tonumber(order or redis.call('HGET', sums, 'o') or 0)
+    if last > tonumber(redis.call('HGET', topic, '') or 0) then
+      redis.call('HSET', topic, '', text_of(last))
+    end
   end
-  if order and tonumber(redis.call('HGET', keys[1], 'l' .. emit[4]) or 0) > tonumber(order) then
+end
+
+-- Retains what is to be retained of an emit, and publishes it, with the number of the change or 0. `order`: that of an emit that was deferred. It was
+-- accepted, so it is published even if its value is not kept: because a later one was (`is_outdated`), or the room keeps too much by now. Returns how
+-- many received it, or why it was rejected.
+local function publish_emit(keys, emit, order, is_outdated)
+  if not emit[4] or is_outdated then
     return publish_change(emit, 0)
   end
   local problem = problem_of(keys, emit)
   if problem then
     return order and publish_change(emit, 0) or problem
   end
+  note_change(keys[4], keys[5], order)
   return publish_change(emit, change_value(keys, emit))
 end
 

@@ -222,6 +222,15 @@ async fn what_waits_is_retained_when_it_is_published_unless_a_later_one_was() {
     assert_eq!(node.retain(Some("k"), "5").await, Err(NotPublished::Deferred));
     node.retain(None, "6").await.unwrap();
     assert_eq!(node.value().await.as_deref(), Some("6"));
+
+    assert_eq!(node.retain(Some("k"), "7").await, Err(NotPublished::Deferred));
+    assert_eq!(node.retain(Some("l"), "8").await, Err(NotPublished::Deferred));
+    assert_eq!(node.retain(Some("k"), "9").await, Err(NotPublished::Deferred));
+    node.ended("l").await.unwrap();
+    node.ended("k").await.unwrap();
+    assert_eq!(node.value().await.as_deref(), Some("9"), "it came last, though 8 is published at the same time");
+    let waiting: Vec<String> = node.engine().query(redis::cmd("KEYS").arg("p:c:*")).await.unwrap();
+    assert!(waiting.is_empty(), "{waiting:?}");
 }
 
 #[tokio::test]

@@ -80,6 +80,23 @@ async fn a_change_is_published_with_its_number_also_when_it_takes_the_value_away
 }
 
 #[tokio::test]
+async fn nothing_is_kept_of_a_value_that_was_taken_away() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 9, 1_000);
+    let node = (&shards, &retained);
+    put(node, ("a", "stays"), "1", None).await.unwrap();
+    for number in 0..20 {
+        let name = number.to_string();
+        put(node, ("a", &name), "1", None).await.unwrap();
+        put(node, ("a", &name), "null", None).await.unwrap();
+    }
+    let mut fields: Vec<String> = shards.all()[0].query(redis::cmd("HKEYS").arg("p:v:{a}")).await.unwrap();
+    fields.sort();
+    assert_eq!(fields, ["b", "hstays", "n", "vstays"]);
+}
+
+#[tokio::test]
 async fn values_are_bounded_replaced_and_taken_away() {
     let server = RedisServer::start();
     let shards = server.connect().await;
