@@ -1,13 +1,16 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::Delivery;
 use crate::cluster::BusError;
 use crate::hub::{Frame, Member, RoomGuard};
-use crate::message::{ConnectionId, EventName, Exceptions, RoomName, UserId};
-use crate::state::RetainedValue;
+use crate::message::{EventName, Exceptions, RoomName};
+use crate::state::{RetainedValue, SharedValue};
 
 /// The values of a room, and the number of its last change; none: they cannot be read now.
-pub(super) type RetainedRead = Option<(u64, Vec<(EventName, RetainedValue)>)>;
+pub(super) type RetainedRead = Option<(u64, Vec<SharedValue>)>;
 
 impl Delivery {
     /// Locks a room for a join, with its values: nothing newer can be on its way already, and nothing in between is missed.
@@ -18,8 +21,9 @@ impl Delivery {
     ) -> (RoomGuard<'a>, RetainedRead) {
         let Ok(shared) = self.shared() else {
             let guard = self.hub().lock_room(room).await;
-            let values = self.inner.retained.of_room(room, self.inner.clock.now());
-            return (guard, Some((0, values)));
+            let values = self.inner.retained.of_room(room, self.inner.clock.now()).into_iter();
+            let values = values.map(|(event, value)| SharedValue { event, value, change: 0 });
+            return (guard, Some((0, values.collect())));
         };
         loop {
             let before = if read.is_some() { 0 } else { shared.changes.last(room) };
@@ -40,15 +44,23 @@ impl Delivery {
         }
     }
 
-    /// Notes a change of what a locked room retains. Connections that have it already are excepted; returns how many these are of the audience.
+    /// Notes a change of what a locked room retains. Connections that have read it already are excepted; returns how many of the audience were
+    /// given its value when they joined, and are in the room still.
     pub(super) fn note_change(&self, room: &RoomName, change: u64, except: &mut Exceptions) -> u64 {
         let Ok(shared) = self.shared() else { return 0 };
-        let have_it = shared.changes.executed(room, change);
-        let counts =
-            |(id, user): &&(ConnectionId, UserId)| !except.users.contains(user) && !except.connections.contains(id);
-        let given = have_it.iter().filter(counts).count() as u64;
-        except.connections.extend(have_it.into_iter().map(|(id, _)| id));
-        given
+        let (mut given, mut have_it) = (HashSet::new(), HashSet::new());
+        for (member, is_given) in shared.changes.executed(room, change) {
+            let is_in_audience = member.is_in(room)
+                && !except.users.contains(member.user())
+                && !except.connections.contains(&member.id())
+                && !except.rooms.iter().any(|other| member.is_in(other));
+            if is_given && is_in_audience {
+                given.insert(member.id());
+            }
+            have_it.insert(member.id());
+        }
+        except.connections.extend(have_it);
+        given.len() as u64
     }
 
     /// Reads the values of rooms that a connection is about to join, all at one time. Those of rooms that are not subscribed are read later.
@@ -75,13 +87,15 @@ impl Delivery {
             }
             return;
         };
-        if let Ok(shared) = self.shared() {
-            shared.changes.read(guard.room(), member, number);
-        }
-        for (event, value) in values {
-            if !value.except_users.contains(member.user()) {
-                guard.send(member, Frame::on_join(event, value.payload));
+        let mut given = Vec::new();
+        for SharedValue { event, value, change } in values {
+            let is_excepted = value.except_users.contains(member.user());
+            if !is_excepted && guard.send(member, Frame::on_join(event, value.payload)) {
+                given.push(change);
             }
+        }
+        if let Ok(shared) = self.shared() {
+            shared.changes.read(guard.room(), member, number, given);
         }
     }
 
@@ -110,7 +124,10 @@ impl Delivery {
     pub async fn retained_in(&self, room: &RoomName) -> Result<Vec<(EventName, RetainedValue)>, BusError> {
         match self.shared() {
             Err(_) => Ok(self.inner.retained.of_room(room, self.inner.clock.now())),
-            Ok(shared) => Ok(shared.retained.of_room(room).await?.1),
+            Ok(shared) => {
+                let (_, values) = shared.retained.of_room(room).await?;
+                Ok(values.into_iter().map(|SharedValue { event, value, .. }| (event, value)).collect())
+            }
         }
     }
 

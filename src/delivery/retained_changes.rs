@@ -1,10 +1,14 @@
-use std::{collections::HashMap, sync::Weak, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::hub::Member;
-use crate::message::{ConnectionId, RoomName, UserId};
+use crate::message::RoomName;
 
 /// Keeps a room's values and its frames together among several nodes. A connection that joins reads the values first, and frames with changes
 /// may come before and after that.
@@ -24,9 +28,10 @@ struct Changes {
 
 /// A connection that has read the values up to a change.
 struct Read {
-    id: ConnectionId,
-    user: UserId,
+    member: Weak<Member>,
     number: u64,
+    /// The changes of which it was given the values.
+    given: Vec<u64>,
     at: Instant,
 }
 
@@ -34,14 +39,15 @@ struct Read {
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 impl RetainedChanges {
-    /// Notes a change that is executed with the room locked, and returns the connections that have read it before.
-    pub(super) fn executed(&self, room: &RoomName, number: u64) -> Vec<(ConnectionId, UserId)> {
+    /// Notes a change that is executed with the room locked. Returns the connections that have read a state of the room with it, and whether they
+    /// were given its value: in the others the value was replaced or taken away already.
+    pub(super) fn executed(&self, room: &RoomName, number: u64) -> Vec<(Arc<Member>, bool)> {
         let mut rooms = self.rooms.lock();
         let changes = rooms.entry(room.clone()).or_default();
         let last = changes.last.map_or(number, |(last, _)| last.max(number));
         changes.last = Some((last, Instant::now()));
         let have_it = changes.read.iter().filter(|read| read.number >= number);
-        have_it.map(|read| (read.id, read.user.clone())).collect()
+        have_it.filter_map(|read| Some((read.member.upgrade()?, read.given.contains(&number)))).collect()
     }
 
     pub(super) fn last(&self, room: &RoomName) -> u64 {
@@ -55,9 +61,10 @@ impl RetainedChanges {
         }
     }
 
-    pub(super) fn read(&self, room: &RoomName, member: &Member, number: u64) {
+    /// Notes that a connection was given the values of these changes, and has read all changes up to a number.
+    pub(super) fn read(&self, room: &RoomName, member: &Arc<Member>, number: u64, given: Vec<u64>) {
         if number > 0 {
-            let read = Read { id: member.id(), user: member.user().clone(), number, at: Instant::now() };
+            let read = Read { member: Arc::downgrade(member), number, given, at: Instant::now() };
             self.rooms.lock().entry(room.clone()).or_default().read.push(read);
         }
     }

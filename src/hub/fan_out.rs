@@ -168,10 +168,11 @@ impl RoomGuard<'_> {
         self.connections() <= stretch(asks)
     }
 
-    /// Sends a frame to one of the room's connections, under the same conditions.
-    pub fn send(&self, member: &Arc<Member>, frame: Frame) {
+    /// Sends a frame to one of the room's connections, under the same conditions. True if its queue accepted the frame.
+    pub fn send(&self, member: &Arc<Member>, frame: Frame) -> bool {
         let mode = frame.mode;
-        self.hub().deliver(member, &Arc::new(frame), Target::Members(self.room()), mode, None);
+        let delivery = self.hub().deliver(member, &Arc::new(frame), Target::Members(self.room()), mode, None);
+        matches!(delivery, DeliveryOutcome::Enqueued | DeliveryOutcome::Replayed)
     }
 
     /// Returns how a frame of the room is written to this number of connections. `wanted`: the mode for at most [`FEW`].

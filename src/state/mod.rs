@@ -26,7 +26,7 @@ mod shared_idempotency;
 pub use shared_idempotency::{SharedClaimed, SharedIdempotency};
 
 mod shared_retained;
-pub use shared_retained::{EmitCall, RetainedPut, SharedRetained};
+pub use shared_retained::{EmitCall, RetainedPut, SharedRetained, SharedValue};
 
 mod shared_collapse;
 pub use shared_collapse::{NotPublished, SharedCollapse};

@@ -52,6 +52,17 @@ pub struct EmitCall<'a> {
     pub rest: &'a [u8],
 }
 
+/// What is retained of an event, and the number of the change that brought it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedValue {
+    /// Its event.
+    pub event: EventName,
+    /// The value.
+    pub value: RetainedValue,
+    /// The number of the change; 0: this node is alone.
+    pub change: u64,
+}
+
 impl SharedRetained {
     /// Keeps up to so many values, of which one engine has its part, and so many bytes of one room.
     pub fn new(shards: Shards, max_entries: usize, max_room_bytes: usize) -> Self {
@@ -94,7 +105,7 @@ impl SharedRetained {
 
     /// The number of a room's last change (0: it has no values, and had none for some minutes), and the values that are of use, ordered by event.
     /// All changes up to that number are in the values.
-    pub async fn of_room(&self, room: &RoomName) -> Result<(u64, Vec<(EventName, RetainedValue)>), BusError> {
+    pub async fn of_room(&self, room: &RoomName) -> Result<(u64, Vec<SharedValue>), BusError> {
         let engine = self.shards.of(room);
         let mut read = redis::pipe();
         read.cmd("TIME").hgetall(room_key(engine, room));
@@ -107,10 +118,11 @@ impl SharedRetained {
             .filter_map(|event| {
                 let head = fields.remove(&["h", &event].concat())?;
                 let value = fields.remove(&["v", &event].concat())?;
-                Some((EventName::new(&event).ok()?, value_at(now, &head, value)?))
+                let (change, value) = value_at(now, &head, value)?;
+                Some(SharedValue { event: EventName::new(&event).ok()?, value, change })
             })
             .collect();
-        values.sort_by(|(a, _), (b, _)| a.cmp(b));
+        values.sort_by(|a, b| a.event.cmp(&b.event));
         Ok((number, values))
     }
 
@@ -121,7 +133,7 @@ impl SharedRetained {
         read.cmd("TIME").hmget(room_key(engine, room), &[["h", event].concat(), ["v", event].concat()][..]);
         let (time, [head, value]): (_, [Option<Vec<u8>>; 2]) = engine.query_all(&read).await?;
         let value = head.zip(value);
-        Ok(value.and_then(|(head, value)| value_at(time_ms(time), &head, value)))
+        Ok(value.and_then(|(head, value)| Some(value_at(time_ms(time), &head, value)?.1)))
     }
 
     /// Whether a value for this event can be kept in each of these rooms.
@@ -209,14 +221,16 @@ fn shares(engine: &Engine) -> String {
     engine.name("shares", "v")
 }
 
-/// A value whose head is its end in milliseconds or 0, its bytes and its caller. `None`: it has ended.
-fn value_at(now: u64, head: &[u8], value: Vec<u8>) -> Option<RetainedValue> {
-    let end: u64 = str::from_utf8(head).ok()?.split(' ').next()?.parse().ok()?;
+/// A value whose head is its end in milliseconds or 0, its bytes, the number of its change and its caller. Returns the number and the value; `None`: it has ended.
+fn value_at(now: u64, head: &[u8], value: Vec<u8>) -> Option<(u64, RetainedValue)> {
+    let mut head = str::from_utf8(head).ok()?.split(' ');
+    let end: u64 = head.next()?.parse().ok()?;
+    let change = head.nth(1)?.parse().ok()?;
     if end != 0 && end <= now {
         return None;
     }
     let expires_at = (end != 0).then(|| Timestamp::from_millisecond(i64::try_from(end).unwrap_or(i64::MAX)));
     let expires_at = expires_at.map(|end| end.unwrap_or(Timestamp::MAX));
     let (payload, except_users) = decode_retained(Bytes::from(value))?;
-    Some(RetainedValue { payload, except_users, expires_at })
+    Some((change, RetainedValue { payload, except_users, expires_at }))
 }

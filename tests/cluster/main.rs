@@ -75,4 +75,6 @@ mod links;
 
 mod collapsing;
 
+mod retaining;
+
 mod faults;

@@ -1,5 +1,5 @@
 -- Retained values. The hash of a room has: n the number of the last change, b the bytes of all values, and of each event 'h' .. event the
--- value's end in ms (0: none), its bytes and its caller, and 'v' .. event the value.
+-- value's end in ms (0: none), its bytes, the number of its change and its caller, and 'v' .. event the value.
 
 -- How long the number of a room without values is kept, in ms.
 local NUMBER_KEPT = 600000
@@ -47,7 +47,7 @@ end
 local function value_of(key, event)
   local head = redis.call('HGET', key, 'h' .. event)
   if head then
-    local bytes, caller = string.match(head, '^%d+ (%d+) (.*)$')
+    local bytes, caller = string.match(head, '^%d+ (%d+) %d+ (.*)$')
     return tonumber(bytes), caller
   end
   return nil
@@ -86,7 +86,8 @@ local function change_value(keys, emit)
   if is_kept then
     local ends_at = emit[6] == '0' and '0' or text_of(now_ms() + emit[6])
     add_entry(keys[2], keys[3], member_of(keys[1], event, caller), caller, ends_at == '0' and '+inf' or ends_at)
-    redis.call('HSET', keys[1], 'h' .. event, ends_at .. ' ' .. bytes .. ' ' .. caller, 'v' .. event, emit[11])
+    local head = table.concat({ends_at, bytes, text_of(number), caller}, ' ')
+    redis.call('HSET', keys[1], 'h' .. event, head, 'v' .. event, emit[11])
     redis.call('HINCRBY', keys[1], 'b', bytes - (old_bytes or 0))
     redis.call('PERSIST', keys[1])
   else
