@@ -90,13 +90,6 @@ impl SharedUserRooms {
         call
     }
 
-    /// Takes them apart.
-    pub async fn take(&self, user: &UserId, room: &RoomName) -> Result<(), BusError> {
-        let (engine, key) = self.place(user);
-        let mut call = Engine::function("take_user_room", &[&key, &self.ends(engine), &self.shares(engine)]);
-        engine.run(call.arg(room.as_str())).await
-    }
-
     /// The rooms of a user, each with what is left of its time.
     pub async fn rooms(&self, user: &UserId) -> Result<Rooms, BusError> {
         let (engine, key) = self.place(user);

@@ -70,15 +70,13 @@ local function put_user_room(keys, args)
   return -1
 end
 
--- Takes a user and a room apart. KEYS: the user's hash, the ends, the shares. ARGV: room.
-local function take_user_room(keys, args)
-  local before = redis.call('HGET', keys[1], args[1])
+local function take_user_room(keys, room)
+  local before = redis.call('HGET', keys[1], room)
   if before then
     local caller = string.match(before, ' (.*)$')
-    remove_entry(keys[2], keys[3], member_of(keys[1], args[1], caller), caller)
-    redis.call('HDEL', keys[1], args[1])
+    remove_entry(keys[2], keys[3], member_of(keys[1], room, caller), caller)
+    redis.call('HDEL', keys[1], room)
   end
-  return 1
 end
 
 -- Removes some of what has ended. KEYS: the ends, the shares. ARGV: how many at most. Returns how many.
@@ -100,15 +98,15 @@ local function put_and_publish(keys, args)
   return publish(args[6], args[7], args[8])
 end
 
--- The same as take_user_room, likewise.
+-- Takes a user and a room apart, and publishes a frame, likewise. KEYS: the user's hash, the ends, the shares. ARGV: room, channel, the frame's head,
+-- its tail.
 local function take_and_publish(keys, args)
-  take_user_room(keys, args)
+  take_user_room(keys, args[1])
   return publish(args[2], args[3], args[4])
 end
 
 redis.register_function('put_and_publish_@', put_and_publish)
 redis.register_function('take_and_publish_@', take_and_publish)
 redis.register_function('put_user_room_@', put_user_room)
-redis.register_function('take_user_room_@', take_user_room)
 redis.register_function('sweep_user_rooms_@', sweep_user_rooms)
 

@@ -7,11 +7,17 @@ async fn names(user_rooms: &SharedUserRooms, id: &str) -> Vec<RoomName> {
     names
 }
 
+async fn take(shards: &Shards, user_rooms: &SharedUserRooms, id: &str, from: &str) {
+    let call = user_rooms.take_command(&user(id), &room(from), ("channel", b"head", b"tail"));
+    let receivers: Vec<u64> = shards.of(&RoomName::of_user(&user(id))).run(&call).await.unwrap();
+    assert_eq!(receivers, [0]);
+}
+
 #[tokio::test]
 async fn another_node_sees_what_was_put_together_and_what_is_left_of_its_time() {
     let server = RedisServer::start();
-    let (a, b) = (server.connect().await, server.connect().await);
-    let (a, b) = (SharedUserRooms::new(a, "j", 9), SharedUserRooms::new(b, "j", 9));
+    let (a, shards) = (server.connect().await, server.connect().await);
+    let (a, b) = (SharedUserRooms::new(a, "j", 9), SharedUserRooms::new(shards.clone(), "j", 9));
     a.put(&caller(), &user("1"), &room("a"), HOUR).await.unwrap();
     a.put(&caller(), &user("1"), &room("b"), 2 * HOUR).await.unwrap();
     assert_eq!(names(&b, "1").await, [room("a"), room("b")]);
@@ -19,8 +25,8 @@ async fn another_node_sees_what_was_put_together_and_what_is_left_of_its_time() 
     assert!(b.has(&user("1"), &room("a")).await.unwrap() && !b.has(&user("1"), &room("c")).await.unwrap());
     let left = b.rooms(&user("1")).await.unwrap().into_iter().find(|(name, _)| *name == room("b")).unwrap().1;
     assert!(left > HOUR && left <= 2 * HOUR, "{left:?}");
-    b.take(&user("1"), &room("a")).await.unwrap();
-    b.take(&user("1"), &room("a")).await.unwrap();
+    take(&shards, &b, "1", "a").await;
+    take(&shards, &b, "1", "a").await;
     assert_eq!(names(&a, "1").await, [room("b")]);
 }
 
@@ -45,7 +51,7 @@ async fn each_ends_with_its_time_and_leaves_nothing_behind() {
     assert_eq!(names(&user_rooms, "1").await, [room("b")]);
     user_rooms.put(&caller(), &user("2"), &room("a"), SOON).await.expect("what has ended makes room");
     assert_eq!(user_rooms.held_by("test").await.unwrap(), 2);
-    user_rooms.take(&user("1"), &room("b")).await.unwrap();
+    take(&shards, &user_rooms, "1", "b").await;
     eventually(async || !user_rooms.has(&user("2"), &room("a")).await.unwrap()).await;
     assert!(!user_rooms.sweep().await.unwrap());
     assert_eq!(user_rooms.held_by("test").await.unwrap(), 0);
@@ -55,14 +61,15 @@ async fn each_ends_with_its_time_and_leaves_nothing_behind() {
 #[tokio::test]
 async fn they_are_bounded_and_one_that_is_put_again_takes_no_more() {
     let server = RedisServer::start();
-    let user_rooms = SharedUserRooms::new(server.connect().await, "j", 2);
+    let shards = server.connect().await;
+    let user_rooms = SharedUserRooms::new(shards.clone(), "j", 2);
     user_rooms.put(&caller(), &user("1"), &room("a"), HOUR).await.unwrap();
     user_rooms.put(&caller(), &user("1"), &room("b"), 2 * HOUR).await.unwrap();
     user_rooms.put(&caller(), &user("1"), &room("a"), HOUR).await.expect("it is kept already");
     let refused = user_rooms.put(&caller(), &user("2"), &room("a"), HOUR).await;
     let Err(PutError::TooMany(TooMany { retry_after })) = refused else { panic!("{refused:?}") };
     assert!(retry_after > HOUR / 2 && retry_after <= HOUR, "{retry_after:?}");
-    user_rooms.take(&user("1"), &room("a")).await.unwrap();
+    take(&shards, &user_rooms, "1", "a").await;
     user_rooms.put(&caller(), &user("2"), &room("a"), SOON).await.unwrap();
     let refused = user_rooms.put(&caller(), &user("3"), &room("a"), HOUR).await;
     if let Err(error) = refused {
