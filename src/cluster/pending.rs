@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -168,9 +167,9 @@ impl Ticket {
         self.began
     }
 
-    /// Waits for the answers, at most so long since the frame was published.
-    pub async fn gathered(&mut self, deadline: Duration) -> Result<Gathered, PublishError> {
-        if let Ok(settled) = timeout_at(self.began + deadline, &mut self.settled).await {
+    /// Waits for the answers until then.
+    pub async fn gathered(&mut self, until: Instant) -> Result<Gathered, PublishError> {
+        if let Ok(settled) = timeout_at(until, &mut self.settled).await {
             return settled.unwrap_or(Err(PublishError::Bus(BusError::Unanswered)));
         }
         let mut frames = self.pending.0.frames.lock();
@@ -200,11 +199,15 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const READY: Published = Published { receivers: 2, ready: 3, live: 3 };
 
-    const DEADLINE: Duration = Duration::from_millis(500);
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(500)
+    }
 
     fn answer(pending: &Pending, number: u64, answer: Answer) -> bool {
         pending.answered(number, Reply::Answer(answer))
@@ -217,7 +220,7 @@ mod tests {
         assert!(answer(&pending, ticket.number, Answer::Count(1)));
         pending.published(ticket.number, READY);
         assert!(answer(&pending, ticket.number, Answer::Count(2)));
-        let gathered = ticket.gathered(DEADLINE).await.unwrap();
+        let gathered = ticket.gathered(soon()).await.unwrap();
         assert_eq!(
             gathered,
             Gathered { answers: vec![Answer::Count(1), Answer::Count(2)], partial: false, missing: 0 }
@@ -241,7 +244,7 @@ mod tests {
             for one in &answers {
                 assert!(answer(&pending, ticket.number, one.clone()));
             }
-            assert_eq!(ticket.gathered(DEADLINE).await.unwrap(), Gathered { answers, partial: true, missing });
+            assert_eq!(ticket.gathered(soon()).await.unwrap(), Gathered { answers, partial: true, missing });
         }
     }
 
@@ -249,9 +252,9 @@ mod tests {
     async fn a_frame_of_which_the_engine_tells_nothing_may_have_been_sent() {
         let pending = Pending::default();
         let mut ticket = pending.begin(false);
-        assert_eq!(ticket.gathered(DEADLINE).await, Err(PublishError::Bus(BusError::Unanswered)));
+        assert_eq!(ticket.gathered(soon()).await, Err(PublishError::Bus(BusError::Unanswered)));
         let mut ticket = pending.begin(false);
         pending.failed(ticket.number, PublishError::Rejected(-1));
-        assert_eq!(ticket.gathered(DEADLINE).await, Err(PublishError::Rejected(-1)));
+        assert_eq!(ticket.gathered(soon()).await, Err(PublishError::Rejected(-1)));
     }
 }

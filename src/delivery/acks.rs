@@ -1,4 +1,4 @@
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
@@ -8,7 +8,7 @@ use crate::cluster::Ticket;
 use crate::hub::AckWaiter;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Ack, AckMode, AckOutcome, AckRequest, Acks, ConnectionId, Receipt, UserId};
-use crate::state::{Claim, FirstEmit, RequestHash, Scope, SharedClaim, SharedIdempotency};
+use crate::state::{Claim, FirstElsewhere, FirstEmit, SharedClaim, SharedIdempotency};
 
 /// The acknowledgements that a published emit waits for. No room is locked meanwhile.
 pub struct PendingAcks(Pending);
@@ -20,7 +20,7 @@ enum Pending {
     /// Another call published the emit, under the same idempotency key, and waits for them.
     OfFirst(FirstEmit),
     /// The same at any node.
-    OfFirstElsewhere(SharedIdempotency, Box<Scope>, RequestHash),
+    OfFirstElsewhere(SharedIdempotency, Box<FirstElsewhere>),
 }
 
 struct OwnAcks {
@@ -58,17 +58,17 @@ impl PendingAcks {
     /// Those that the nodes of these connections were asked for.
     pub(super) fn across(
         ticket: Ticket,
-        (request, deadline): (AckRequest, Duration),
+        (request, until): (AckRequest, Instant),
         asked: Vec<(UserId, ConnectionId)>,
         began: Instant,
         lifecycle: Lifecycle,
     ) -> Self {
-        Self(Pending::Across(Box::new(AcksAcross::new(ticket, (request, deadline), asked, began, lifecycle))))
+        Self(Pending::Across(Box::new(AcksAcross::new(ticket, (request, until), asked, began, lifecycle))))
     }
 
     /// Those of the first emit under an idempotency key of all nodes.
-    pub(super) fn of_first_elsewhere(first: SharedIdempotency, scope: Scope, request_hash: RequestHash) -> Self {
-        Self(Pending::OfFirstElsewhere(first, Box::new(scope), request_hash))
+    pub(super) fn of_first_elsewhere(idempotency: SharedIdempotency, first: FirstElsewhere) -> Self {
+        Self(Pending::OfFirstElsewhere(idempotency, Box::new(first)))
     }
 
     /// Notes the answer under an idempotency key of all nodes, too.
@@ -104,10 +104,10 @@ impl PendingAcks {
                 let acks = first.receipt().await.and_then(|first| first.acks);
                 Receipt { acks, ..receipt }
             }
-            Pending::OfFirstElsewhere(first, scope, request_hash) => {
-                let first = first.answer(&scope, request_hash).await.ok().flatten();
-                Receipt { acks: first.and_then(|first| first.acks), ..receipt }
-            }
+            Pending::OfFirstElsewhere(idempotency, first) => match idempotency.answer(&first).await {
+                Some(Receipt { acks, partial, .. }) => Receipt { partial, acks, ..receipt },
+                None => Receipt { partial: true, ..receipt },
+            },
             Pending::Across(across) => across.complete(receipt).await,
             Pending::Own(mut own) => {
                 let claim = own.claim.take();
@@ -150,6 +150,8 @@ impl OwnAcks {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]

@@ -1,6 +1,6 @@
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::gathered_acks::GatheredAcks;
 use crate::cluster::Ticket;
@@ -13,8 +13,8 @@ use crate::state::SharedClaim;
 pub(super) struct AcksAcross {
     ticket: Ticket,
     request: AckRequest,
-    /// How long a node may take to tell.
-    deadline: Duration,
+    /// When all nodes had to answer: they have told so long after it as acknowledgements may take.
+    until: Instant,
     /// Connections of nodes that have not told.
     asked: HashMap<ConnectionId, UserId>,
     began: Instant,
@@ -26,13 +26,13 @@ pub(super) struct AcksAcross {
 impl AcksAcross {
     pub(super) fn new(
         ticket: Ticket,
-        (request, deadline): (AckRequest, Duration),
+        (request, until): (AckRequest, Instant),
         asked: Vec<(UserId, ConnectionId)>,
         began: Instant,
         lifecycle: Lifecycle,
     ) -> Self {
         let asked = asked.into_iter().map(|(user, connection)| (connection, user)).collect();
-        Self { ticket, request, deadline, asked, began, lifecycle, claim: None }
+        Self { ticket, request, until, asked, began, lifecycle, claim: None }
     }
 
     pub(super) fn with_claim(self, claim: SharedClaim) -> Self {
@@ -41,20 +41,20 @@ impl AcksAcross {
 
     /// Completes an emit's receipt. It is partial if a node has not told: it is gone, or was cut off.
     pub(super) async fn complete(mut self, receipt: Receipt) -> Receipt {
-        let claim = self.claim.take();
+        let (claim, until) = (self.claim.take(), self.until + self.request.timeout);
         let (acks, are_missing) = self.answers().await;
         let receipt = Receipt { acks: Some(Arc::new(acks)), partial: receipt.partial || are_missing, ..receipt };
         if let Some(claim) = claim {
-            // What cannot be noted now is noted later, if possible.
-            let _ = claim.done(&receipt).await;
+            // What is not noted by then is noted later, if possible.
+            let _ = timeout_at(until, claim.done(&receipt)).await;
         }
         receipt
     }
 
     async fn answers(self) -> (Acks, bool) {
-        let Self { mut ticket, request, deadline, mut asked, began, lifecycle, .. } = self;
+        let Self { mut ticket, request, until, mut asked, began, lifecycle, .. } = self;
         let mut gathered = GatheredAcks::new(request.max_reply_bytes);
-        let mut timeout = pin!(sleep_until(Instant::now() + request.timeout + deadline));
+        let mut timeout = pin!(sleep_until(until + request.timeout));
         let mut stopping = pin!(lifecycle.stopping());
         let mut are_missing = false;
         let is_enough = |gathered: &GatheredAcks| request.mode == AckMode::Any && gathered.has_reply();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Delivery, IdempotencyKey,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cluster::{Answer, BusError, Cluster, Counts, Frame, Gathered, PublishError, Ticket};
 use crate::message::{AckRequest, Emit, MessageId, Payload, Receipt};
-use crate::state::{EmitCall, RetainedPut, SharedClaimed, SharedRetained};
+use crate::state::{EmitCall, FirstElsewhere, RetainedPut, SharedClaimed, SharedRetained};
 use crate::telemetry;
 
 impl Delivery {
@@ -25,17 +25,17 @@ impl Delivery {
         accepted: Accepted,
         key: Option<IdempotencyKey>,
     ) -> Publishing {
-        let delivery = self.clone();
+        let (delivery, until) = (self.clone(), Instant::now() + cluster.deadline());
         if key.is_some() || accepted.emit.collapse_key.is_some() {
             let publishing = async move {
                 match key {
-                    Some(key) => delivery.dedupe_across(accepted, key).await,
-                    None => delivery.route_across(accepted).await,
+                    Some(key) => delivery.dedupe_across(accepted, key, until).await,
+                    None => delivery.route_across(accepted, until).await,
                 }
             };
             return Publishing::Pending(Place::Unplaced, Box::pin(publishing));
         }
-        match Self::send((cluster, shared), &accepted.into_outgoing()) {
+        match Self::send((cluster, shared), &accepted.into_outgoing(), until) {
             Err(error) => Publishing::Done(Err(error.into())),
             Ok(sent) => {
                 let finishing = async move { Ok(delivery.finish(sent).await?) };
@@ -44,11 +44,12 @@ impl Delivery {
         }
     }
 
-    /// Runs the first emit under a key of all nodes, and answers the others with its receipt.
-    async fn dedupe_across(&self, mut accepted: Accepted, key: IdempotencyKey) -> Published {
+    /// Runs the first emit under a key of all nodes, and answers the others with its receipt. All of it, but acknowledgements, has until then.
+    async fn dedupe_across(&self, mut accepted: Accepted, key: IdempotencyKey, until: Instant) -> Published {
         let shared = self.shared()?;
         let (scope, request_hash) = (key.scope(&accepted.emit.audience), key.request_hash());
-        let claimed = shared.idempotency.claim_or_wait(&scope, request_hash, accepted.message_id).await?;
+        let ack_timeout = accepted.emit.ack.as_ref().map(|ack| ack.timeout).unwrap_or_default();
+        let claimed = shared.idempotency.claim_or_wait(&scope, request_hash, accepted.message_id, until).await?;
         let claim = match claimed {
             SharedClaimed::First(claim, message_id) => {
                 accepted.message_id = message_id;
@@ -58,35 +59,36 @@ impl Delivery {
             SharedClaimed::Reused => return Err(EmitError::KeyReused),
             SharedClaimed::Done(first) => return Ok((duplicate(first), None)),
             SharedClaimed::Published(first) => {
-                let acks = PendingAcks::of_first_elsewhere(shared.idempotency.clone(), scope, request_hash);
+                let awaited = FirstElsewhere { scope, request_hash, until: until + ack_timeout };
+                let acks = PendingAcks::of_first_elsewhere(shared.idempotency.clone(), awaited);
                 return Ok((duplicate(first), Some(acks)));
             }
         };
-        let (receipt, acks) = self.route_across(accepted).await?;
-        // What cannot be noted now is noted later, if the engine comes back before the lease ends.
+        let (receipt, acks) = self.route_across(accepted, until).await?;
+        // What is not noted by then is noted later, if the engine comes back before the lease ends.
         let acks = match acks {
             None => {
-                let _ = claim.done(&receipt).await;
+                let _ = timeout_at(until, claim.done(&receipt)).await;
                 None
             }
             Some(acks) => {
-                let _ = claim.published(&receipt).await;
+                let _ = timeout_at(until, claim.published(&receipt)).await;
                 Some(acks.with_shared_claim(claim))
             }
         };
         Ok((receipt, acks))
     }
 
-    async fn route_across(&self, accepted: Accepted) -> Published {
+    async fn route_across(&self, accepted: Accepted, until: Instant) -> Published {
         if accepted.emit.collapse_key.is_some() {
-            return self.collapse_across(accepted).await;
+            return self.collapse_across(accepted, until).await;
         }
-        let sent = Self::send((self.cluster_or_away()?, self.shared()?), &accepted.into_outgoing())?;
+        let sent = Self::send((self.cluster_or_away()?, self.shared()?), &accepted.into_outgoing(), until)?;
         Ok(self.finish(sent).await?)
     }
 
     /// Publishes the frame of an emit without a collapse key: after the deferred emits that came before it, since nothing asks for another order.
-    fn send((cluster, shared): (&Cluster, &Shared), outgoing: &Outgoing) -> Result<Sent, BusError> {
+    fn send((cluster, shared): (&Cluster, &Shared), outgoing: &Outgoing, until: Instant) -> Result<Sent, BusError> {
         let (emit, frame) = (&outgoing.emit, outgoing.frame());
         let ticket = if shared.collapsing.knows(&emit.event) {
             cluster.publish_by(&frame, |start, rest, channel| {
@@ -99,14 +101,13 @@ impl Delivery {
         } else {
             cluster.publish(&frame)
         };
-        Ok(outgoing.sent(ticket?))
+        Ok(outgoing.sent(ticket?, until))
     }
 
     /// Waits for the answers to an emit.
     pub(super) async fn finish(&self, sent: Sent) -> Result<(Receipt, Option<PendingAcks>), PublishError> {
-        let cluster = self.cluster().ok_or(PublishError::Bus(BusError::Away))?;
-        let Sent { ticket, began, receipt, ack } = sent;
-        let (Gathered { answers, partial, .. }, ticket) = gather(ticket, cluster).await?;
+        let Sent { ticket, began, until, receipt, ack } = sent;
+        let (Gathered { answers, partial, .. }, ticket) = gather(ticket, until).await?;
         let mut receipt = Receipt { nodes: nodes(&answers), partial, ..receipt };
         let mut asked = Vec::new();
         for answer in answers {
@@ -120,9 +121,8 @@ impl Delivery {
         if partial {
             telemetry::receipt_partial();
         }
-        let acks = ack.map(|request| {
-            PendingAcks::across(ticket, (*request, cluster.deadline()), asked, began, self.inner.lifecycle.clone())
-        });
+        let acks = ack
+            .map(|request| PendingAcks::across(ticket, (*request, until), asked, began, self.inner.lifecycle.clone()));
         Ok((receipt, acks))
     }
 
@@ -144,6 +144,8 @@ pub(super) struct Outgoing {
 pub(super) struct Sent {
     ticket: Ticket,
     began: Instant,
+    /// How long answers are awaited.
+    until: Instant,
     receipt: Receipt,
     ack: Option<Box<AckRequest>>,
 }
@@ -162,9 +164,9 @@ impl Outgoing {
         EmitCall { room, event, retained, channel, start, rest }
     }
 
-    pub(super) fn sent(&self, ticket: Ticket) -> Sent {
+    pub(super) fn sent(&self, ticket: Ticket, until: Instant) -> Sent {
         let (receipt, ack) = (Receipt::new(self.message_id), self.emit.ack.clone());
-        Sent { ticket, began: Instant::now(), receipt, ack }
+        Sent { ticket, began: Instant::now(), until, receipt, ack }
     }
 }
 

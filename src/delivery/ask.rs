@@ -1,5 +1,7 @@
 //! Asking the nodes that have something to answer.
 
+use tokio::time::{Instant, timeout_at};
+
 use super::{Delivery, accepted::EmitError};
 use crate::cluster::{Answer, BusError, Cluster, Frame, Gathered, PublishError, Ticket};
 use crate::message::OfNodes;
@@ -27,7 +29,8 @@ impl Delivery {
     }
 
     async fn answers(ticket: Ticket, cluster: &Cluster) -> Result<OfNodes<Vec<Answer>>, PublishError> {
-        let (Gathered { answers, partial, .. }, _) = gather(ticket, cluster).await?;
+        let until = ticket.began() + cluster.deadline();
+        let (Gathered { answers, partial, .. }, _) = gather(ticket, until).await?;
         Ok(OfNodes { nodes: nodes(&answers), answer: answers, partial })
     }
 
@@ -53,9 +56,9 @@ fn sum(answers: Vec<Answer>) -> usize {
     answers.into_iter().map(count).sum()
 }
 
-/// Waits for the answers to a frame, and returns them with the ticket: acknowledgements may follow.
-pub(super) async fn gather(mut ticket: Ticket, cluster: &Cluster) -> Result<(Gathered, Ticket), PublishError> {
-    let gathered = ticket.gathered(cluster.deadline()).await?;
+/// Waits for the answers to a frame until then, and returns them with the ticket: acknowledgements may follow.
+pub(super) async fn gather(mut ticket: Ticket, until: Instant) -> Result<(Gathered, Ticket), PublishError> {
+    let gathered = ticket.gathered(until).await?;
     telemetry::bus_answered(ticket.began().elapsed());
     telemetry::bus_answers_missing(gathered.missing);
     Ok((gathered, ticket))
@@ -65,6 +68,14 @@ pub(super) async fn gather(mut ticket: Ticket, cluster: &Cluster) -> Result<(Gat
 pub(super) fn nodes(answers: &[Answer]) -> u32 {
     let is_done = |answer: &&Answer| !matches!(answer, Answer::Late | Answer::Refused);
     u32::try_from(answers.iter().filter(is_done).count()).unwrap_or(u32::MAX)
+}
+
+/// Waits for something that an emit needs first, until then.
+pub(super) async fn within<T>(
+    until: Instant,
+    needed: impl Future<Output = Result<T, BusError>>,
+) -> Result<T, BusError> {
+    timeout_at(until, needed).await.unwrap_or(Err(BusError::Unanswered))
 }
 
 impl From<BusError> for EmitError {

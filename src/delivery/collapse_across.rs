@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Delivery,
     accepted::{Accepted, EmitError, Published},
-    ask::gather,
+    ask::{gather, within},
 };
 use crate::cluster::{BusError, Frame, PublishError};
 use crate::message::{EventName, Receipt, RoomName};
@@ -28,12 +28,12 @@ struct Window {
 
 impl Delivery {
     /// Publishes an emit with a collapse key if it opens a window; else it waits for the window's end.
-    pub(super) async fn collapse_across(&self, accepted: Accepted) -> Published {
+    pub(super) async fn collapse_across(&self, accepted: Accepted, until: Instant) -> Published {
         let (cluster, shared) = (self.cluster_or_away()?, self.shared()?);
         let outgoing = accepted.into_outgoing();
         let emit = &outgoing.emit;
         let key = emit.collapse_key.clone().unwrap_or_default();
-        self.announce_collapsing(&emit.event).await?;
+        within(until, self.announce_collapsing(&emit.event)).await?;
         let ticket = cluster.publish_by(&outgoing.frame(), |start, rest, channel| {
             shared.collapse.offer_command(&key, &outgoing.call(channel, start, rest))
         })?;
@@ -48,7 +48,7 @@ impl Delivery {
                 () = delivery.keep_window_across(window) => {}
             }
         }));
-        let error = match self.finish(outgoing.sent(ticket)).await {
+        let error = match self.finish(outgoing.sent(ticket, until)).await {
             Ok(published) => return Ok(published),
             // It may be open.
             Err(error @ PublishError::Bus(BusError::Unanswered)) => return Err(error.into()),
@@ -69,7 +69,7 @@ impl Delivery {
     }
 
     /// Has all nodes know that emits of an event are collapsed, before the first one waits.
-    async fn announce_collapsing(&self, event: &EventName) -> Result<(), EmitError> {
+    async fn announce_collapsing(&self, event: &EventName) -> Result<(), BusError> {
         let shared = self.shared()?;
         if shared.collapsing.is_due(event) {
             // Nodes that join later read it. The others are told each time, since they forget it.
@@ -120,7 +120,7 @@ impl Delivery {
                 .publish_waiting(room, |start| shared.collapse.end_command(room, event, key, start))
                 .map_err(PublishError::Bus);
             let gathered = match ticket {
-                Ok(ticket) => gather(ticket, cluster).await,
+                Ok(ticket) => gather(ticket, ended + cluster.deadline()).await,
                 Err(error) => Err(error),
             };
             match gathered {

@@ -23,7 +23,7 @@ mod shared_claim;
 pub use shared_claim::SharedClaim;
 
 mod shared_idempotency;
-pub use shared_idempotency::{SharedClaimed, SharedIdempotency};
+pub use shared_idempotency::{FirstElsewhere, SharedClaimed, SharedIdempotency};
 
 mod shared_retained;
 pub use shared_retained::{EmitCall, RetainedPut, SharedRetained, SharedValue};

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     idempotency::{REMEMBERED, RequestHash, Scope},
@@ -38,6 +38,17 @@ pub enum SharedClaimed {
     Done(Receipt),
     /// The key was used for something else.
     Reused,
+}
+
+/// The first emit under a key, whose acknowledgements another call awaits, here or at another node.
+#[derive(Clone, Debug)]
+pub struct FirstElsewhere {
+    /// The key.
+    pub scope: Scope,
+    /// What was asked for.
+    pub request_hash: RequestHash,
+    /// By then that call has its answer.
+    pub until: Instant,
 }
 
 impl SharedIdempotency {
@@ -81,18 +92,19 @@ impl SharedIdempotency {
         Ok(claimed)
     }
 
-    /// Claims a key, and claims it again while another caller runs the first emit, up to the engine's deadline. If it runs still, the answer is
+    /// Claims a key, and claims it again while another caller runs the first emit, until then. If it runs still, the answer is
     /// [`SharedClaimed::Running`], and the caller is told to come again.
     pub async fn claim_or_wait(
         &self,
         scope: &Scope,
         request_hash: RequestHash,
         message_id: MessageId,
+        until: Instant,
     ) -> Result<SharedClaimed, BusError> {
-        let until = Instant::now() + self.engine(self.place(scope).0).deadline();
         let mut pause = FIRST_PAUSE;
         loop {
-            let claimed = self.claim(scope, request_hash, message_id).await?;
+            let claim = self.claim(scope, request_hash, message_id);
+            let claimed = timeout_at(until, claim).await.unwrap_or(Err(BusError::Unanswered))?;
             if !matches!(claimed, SharedClaimed::Running) || Instant::now() + pause > until {
                 return Ok(claimed);
             }
@@ -102,14 +114,22 @@ impl SharedIdempotency {
     }
 
     /// Waits for the answer of an emit that is published, and whose acknowledgements are awaited. It comes when the first caller has it, or is
-    /// gone. `None`: the emit was given up, or is forgotten.
-    pub async fn answer(&self, scope: &Scope, request_hash: RequestHash) -> Result<Option<Receipt>, BusError> {
+    /// gone. `None`: the emit was given up, or is forgotten, or it was not told in time, or this node stops.
+    pub async fn answer(&self, first: &FirstElsewhere) -> Option<Receipt> {
+        tokio::select! {
+            answer = timeout_at(first.until, self.answer_at_any_time(first)) => answer.ok().flatten(),
+            () = self.claims.lifecycle.stopping() => None,
+        }
+    }
+
+    async fn answer_at_any_time(&self, first: &FirstElsewhere) -> Option<Receipt> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.look(scope, request_hash).await? {
-                Known::Running | Known::Published(_) => {}
-                Known::Done(receipt) => return Ok(Some(receipt)),
-                Known::First(_) | Known::Idle | Known::Reused => return Ok(None),
+            match self.look(&first.scope, first.request_hash).await {
+                // The engine may come back in time.
+                Ok(Known::Running | Known::Published(_)) | Err(_) => {}
+                Ok(Known::Done(receipt)) => return Some(receipt),
+                Ok(Known::First(_) | Known::Idle | Known::Reused) => return None,
             }
             sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);

@@ -212,7 +212,7 @@ impl Inner {
             let id = MessageId::at(Timestamp::UNIX_EPOCH);
             let began = log.lock().emits(id);
             let outcome = match cluster.publish(&Frame::Emit(id, Box::new(emit(&room)))) {
-                Ok(mut ticket) => ticket.gathered(cluster.deadline()).await,
+                Ok(mut ticket) => ticket.gathered(ticket.began() + cluster.deadline()).await,
                 Err(error) => Err(PublishError::Bus(error)),
             };
             log.lock().settled((&memory, &local), (id, &room, began), &outcome);

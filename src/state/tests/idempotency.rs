@@ -1,9 +1,11 @@
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::*;
+use crate::cluster::BusError;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Ack, AckOutcome, Acks, Audience, ConnectionId, MessageId, Receipt};
-use crate::state::{Scope, SharedClaim, SharedClaimed, SharedIdempotency};
+use crate::state::{FirstElsewhere, Scope, SharedClaim, SharedClaimed, SharedIdempotency};
 
 const HASH: [u8; 32] = [1; 32];
 /// A lease that ends while a test waits, unless it is renewed.
@@ -41,6 +43,14 @@ fn name(claimed: &SharedClaimed) -> &'static str {
     }
 }
 
+fn after(time: Duration) -> Instant {
+    Instant::now() + time
+}
+
+fn elsewhere(key: &str, time: Duration) -> FirstElsewhere {
+    FirstElsewhere { scope: scope(key), request_hash: HASH, until: after(time) }
+}
+
 fn receipt(id: MessageId, reply: usize) -> Receipt {
     let ack = Ack {
         user: user("42"),
@@ -64,11 +74,12 @@ async fn a_repetition_at_another_node_gets_the_first_receipt() {
     let scope = scope("k");
     let Ok(SharedClaimed::Published(seen)) = b.claim(&scope, HASH, self::id()).await else { panic!() };
     assert_eq!(seen, early);
-    let mut answer = Box::pin(b.answer(&scope, HASH));
+    let awaited = elsewhere("k", HOUR);
+    let mut answer = Box::pin(b.answer(&awaited));
     assert!(futures_util::poll!(answer.as_mut()).is_pending());
     let full = receipt(id, 1 << 20);
     claim.done(&full).await.unwrap();
-    assert_eq!(answer.await.unwrap(), Some(full.clone()));
+    assert_eq!(answer.await, Some(full.clone()));
     let Ok(SharedClaimed::Done(seen)) = b.claim(&scope, HASH, self::id()).await else { panic!() };
     assert_eq!(seen, full);
 }
@@ -100,7 +111,11 @@ async fn of_several_concurrent_claims_one_is_the_first_and_the_others_wait_for_i
     let nodes = [first, second].map(|shards| SharedIdempotency::new(shards, 100, Lifecycle::new()));
     for round in 0..50 {
         let key = round.to_string();
-        let run = async |node: &SharedIdempotency| match node.claim_or_wait(&scope(&key), HASH, id()).await.unwrap() {
+        let run = async |node: &SharedIdempotency| match node
+            .claim_or_wait(&scope(&key), HASH, id(), after(HOUR))
+            .await
+            .unwrap()
+        {
             SharedClaimed::First(claim, id) => {
                 tokio::task::yield_now().await;
                 claim.done(&Receipt::new(id)).await.unwrap();
@@ -121,11 +136,13 @@ async fn a_claim_that_is_given_up_goes_to_the_next_under_the_same_message_id() {
     let [a, b] = nodes(&server.connect().await);
     let (claim, granted) = first(&a, "k", id()).await;
     drop(claim);
-    let Ok(SharedClaimed::First(claim, again)) = b.claim_or_wait(&scope("k"), HASH, id()).await else { panic!() };
+    let Ok(SharedClaimed::First(claim, again)) = b.claim_or_wait(&scope("k"), HASH, id(), after(HOUR)).await else {
+        panic!()
+    };
     assert_eq!(again, granted);
     claim.published(&Receipt::new(again)).await.unwrap();
     drop(claim);
-    assert_eq!(a.answer(&scope("k"), HASH).await, Ok(Some(Receipt::new(again))), "nobody waits for acknowledgements");
+    assert_eq!(a.answer(&elsewhere("k", HOUR)).await, Some(Receipt::new(again)), "nobody waits for acknowledgements");
 }
 
 #[tokio::test]
@@ -141,13 +158,16 @@ async fn a_claim_of_a_dead_node_is_taken_over_under_the_same_message_id() {
     // Its leases are not renewed any more.
     dead.stop_hard();
     dead.ended().await;
-    let Ok(SharedClaimed::First(taken_over, again)) = b.claim_or_wait(&scope("k"), HASH, id()).await else { panic!() };
+    let Ok(SharedClaimed::First(taken_over, again)) = b.claim_or_wait(&scope("k"), HASH, id(), after(HOUR)).await
+    else {
+        panic!()
+    };
     assert_eq!(again, granted);
     assert_eq!(known(&b, "k").await, "running");
     taken_over.done(&Receipt::new(again)).await.unwrap();
     let Ok(SharedClaimed::Done(seen)) = b.claim(&scope("k"), HASH, id()).await else { panic!() };
     assert_eq!(seen, Receipt::new(again));
-    assert_eq!(b.answer(&scope("published"), HASH).await, Ok(Some(Receipt::new(published_id))));
+    assert_eq!(b.answer(&elsewhere("published", HOUR)).await, Some(Receipt::new(published_id)));
     drop((claim, published));
 }
 
@@ -207,7 +227,7 @@ async fn a_caller_that_gives_up_while_it_claims_leaves_no_claim() {
             assert!(futures_util::poll!(claiming.as_mut()).is_pending());
         }
         drop(claiming);
-        let Ok(SharedClaimed::First(..)) = b.claim_or_wait(&scope, HASH, id()).await else { panic!() };
+        let Ok(SharedClaimed::First(..)) = b.claim_or_wait(&scope, HASH, id(), after(HOUR)).await else { panic!() };
     }
 }
 
@@ -260,4 +280,43 @@ async fn keys_are_kept_for_five_minutes_and_swept() {
     assert_eq!(keys(&shards).await, ["p:sizes:i"]);
     let sum: usize = engine.query(redis::cmd("HGET").arg("p:sizes:i").arg("")).await.unwrap();
     assert_eq!(sum, 0);
+}
+
+#[tokio::test]
+async fn the_answer_of_another_call_is_awaited_until_its_time_or_a_stop() {
+    let server = RedisServer::start();
+    let (shards, lifecycle) = (server.connect().await, Lifecycle::new());
+    let node = SharedIdempotency::new(shards, 10, lifecycle.clone());
+    let (claim, id) = first(&node, "k", id()).await;
+    claim.published(&Receipt::new(id)).await.unwrap();
+    let waits = async |time| {
+        let awaited = elsewhere("k", time);
+        tokio::time::timeout(HOUR / 60, node.answer(&awaited)).await
+    };
+    assert_eq!(waits(SHORT).await.expect("in time"), None);
+    let stopping = async {
+        tokio::task::yield_now().await;
+        lifecycle.stop();
+    };
+    let (answer, ()) = tokio::join!(waits(HOUR), stopping);
+    assert_eq!(answer.expect("in time"), None);
+    claim.done(&Receipt::new(id)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_may_take_no_longer_waits_for_no_engine() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let node = SharedIdempotency::new(shards.clone(), 10, Lifecycle::new());
+    server.pause();
+    let command = redis::cmd("PING");
+    let waiting = shards.all()[0].query::<String>(&command);
+    let scope = scope("k");
+    let claim = node.claim_or_wait(&scope, HASH, id(), after(SHORT));
+    tokio::select! {
+        biased;
+        answer = waiting => panic!("the deadline of a command was longer: {answer:?}"),
+        claimed = claim => assert!(matches!(claimed, Err(BusError::Unanswered))),
+    }
+    server.resume();
 }

@@ -35,6 +35,16 @@ impl RedisServer {
         Self { servers: (0..count).map(start).collect() }
     }
 
+    /// Stops the first engine from running: nothing is answered.
+    pub(super) fn pause(&self) {
+        self.servers[0].signal("-STOP");
+    }
+
+    /// Lets it run on.
+    pub(super) fn resume(&self) {
+        self.servers[0].signal("-CONT");
+    }
+
     pub(super) async fn subscribe(&self, channel: &str) -> Subscriber {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.servers[0].port)).unwrap();
         let mut subscriber = client.get_async_pubsub().await.unwrap();
@@ -85,6 +95,13 @@ impl Running {
         let is_ready = lines.map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
         let running = Self { child, port, _directory: directory };
         is_ready.then_some(running)
+    }
+}
+
+impl Running {
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 }
 
