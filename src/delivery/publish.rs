@@ -11,7 +11,7 @@ use super::{
 };
 use crate::cluster::BusError;
 use crate::hub::{RoomGuard, TryLock};
-use crate::message::{Emit, MessageId, Receipt, RoomName, UserId};
+use crate::message::{Audience, Emit, MessageId, Receipt, RoomName, UserId};
 use crate::state::{Claim, Claimed, KeyReused};
 
 impl Delivery {
@@ -32,13 +32,25 @@ impl Delivery {
         }
     }
 
-    /// Whether the key was used for another emit to this audience.
-    pub async fn is_reused(&self, emit: &Emit, key: &IdempotencyKey) -> Result<bool, BusError> {
-        let (scope, request_hash) = (key.scope(&emit.audience), key.request_hash());
-        match self.shared() {
-            Err(_) => Ok(self.inner.idempotency.is_reused(&scope, request_hash)),
-            Ok(shared) => shared.idempotency.is_reused(&scope, request_hash).await,
-        }
+    /// The first of these users for whom the key was used for another emit.
+    pub async fn first_reused<'a>(
+        &self,
+        users: &'a [UserId],
+        key: &IdempotencyKey,
+    ) -> Result<Option<&'a UserId>, BusError> {
+        let request_hash = key.request_hash();
+        let scopes = users.iter().map(|user| key.scope(&Audience::user(user)));
+        let index = match self.shared() {
+            Err(_) => {
+                let mut reused = scopes.map(|scope| self.inner.idempotency.is_reused(&scope, request_hash));
+                reused.position(|is_reused| is_reused)
+            }
+            Ok(shared) => {
+                let reused = shared.idempotency.reused(&scopes.collect::<Vec<_>>(), request_hash).await?;
+                reused.iter().position(|is_reused| *is_reused)
+            }
+        };
+        Ok(index.map(|index| &users[index]))
     }
 
     /// Runs the first emit under a key, and answers the others with its receipt.

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -13,6 +14,8 @@ use crate::message::{MessageId, Receipt};
 
 /// How long the claim of a node that is gone, or paused, keeps others from running the emit.
 const LEASE: Duration = Duration::from_secs(5);
+/// Keys that are looked at in one round trip.
+const KEYS_PER_LOOK: usize = 512;
 /// The pauses before a key is looked up again, from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
@@ -136,9 +139,18 @@ impl SharedIdempotency {
         }
     }
 
-    /// Whether the key was used for something else.
-    pub async fn is_reused(&self, scope: &Scope, request_hash: RequestHash) -> Result<bool, BusError> {
-        Ok(matches!(self.look(scope, request_hash).await?, Known::Reused))
+    /// Which of these keys were used for something else than this, in few round trips.
+    pub async fn reused(&self, scopes: &[Scope], request_hash: RequestHash) -> Result<Vec<bool>, BusError> {
+        let places: Vec<_> = scopes.iter().map(|scope| self.place(scope)).collect();
+        let looks = self.claims.shards.all().iter().enumerate().map(|(shard, engine)| {
+            let there = places.iter().enumerate().filter(move |(_, (place, _))| *place == shard);
+            reused_at(engine, there.map(|(index, (_, key))| (index, key.as_str())).collect(), request_hash)
+        });
+        let mut reused = vec![false; scopes.len()];
+        for index in try_join_all(looks).await?.into_iter().flatten() {
+            reused[index] = true;
+        }
+        Ok(reused)
     }
 
     /// Forgets some of the keys whose time is over. True if more may be left. Any node may call this at any time.
@@ -168,6 +180,25 @@ impl SharedIdempotency {
     fn engine(&self, shard: usize) -> &Engine {
         &self.claims.shards.all()[shard]
     }
+}
+
+/// Of these keys, each with its index, those that were used for something else. The value of a key begins with what was asked for.
+async fn reused_at(
+    engine: &Engine,
+    keys: Vec<(usize, &str)>,
+    request_hash: RequestHash,
+) -> Result<Vec<usize>, BusError> {
+    let mut reused = Vec::new();
+    for keys in keys.chunks(KEYS_PER_LOOK) {
+        let mut look = redis::Pipeline::with_capacity(keys.len());
+        for (_, key) in keys {
+            look.getrange(*key, 0, isize::try_from(request_hash.len()).unwrap_or(isize::MAX) - 1);
+        }
+        let hashes: Vec<Vec<u8>> = engine.query_all(&look).await?;
+        let others = keys.iter().zip(hashes).filter(|(_, hash)| !hash.is_empty() && hash[..] != request_hash);
+        reused.extend(others.map(|((index, _), _)| index));
+    }
+    Ok(reused)
 }
 
 /// What the engine says of a key.

@@ -115,19 +115,10 @@ impl Commands {
         }
     }
 
-    /// Whether an event would be sent, as far as can be told before.
-    pub(super) async fn check_for(
-        &self,
-        caller: &Caller,
-        emit: &Emit,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<(), Error> {
+    /// Whether an event would be sent, as far as can be told before and without its idempotency key.
+    pub(super) fn check_for(&self, caller: &Caller, emit: &Emit) -> Result<(), Error> {
         caller.may_emit_to(&emit.audience)?;
-        self.check(emit)?;
-        match key {
-            Some(key) if self.delivery.is_reused(emit, key).await? => Err(key_reused()),
-            Some(_) | None => Ok(()),
-        }
+        self.check(emit)
     }
 
     fn check(&self, emit: &Emit) -> Result<(), Error> {
@@ -286,7 +277,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
     }
 }
 
-fn key_reused() -> Error {
+pub(super) fn key_reused() -> Error {
     Error::invalid(
         "options.idempotency_key",
         "was used for another request to this audience within 5 minutes: choose a new one",

@@ -1,6 +1,6 @@
 use super::{
     Commands, EmitRequest, Error,
-    emit::{audit_refusal, completed, idempotency_key, refusal},
+    emit::{audit_refusal, completed, idempotency_key, key_reused, refusal},
 };
 use crate::auth::Caller;
 use crate::delivery::Publishing;
@@ -24,11 +24,14 @@ impl Commands {
         self.wrap_as_configured(&mut request.emit);
         let key = idempotency_key(caller, &request);
         let event = request.emit.event.clone();
+        let audit_one = |user: &UserId, error: &Error| {
+            audit_refusal(&caller.name, Some(&Audience::user(user)), Some(&event), error);
+        };
         for user in &users {
             request.emit.audience = Audience::user(user);
-            let audience = &request.emit.audience;
-            let checked = self.check_for(caller, &request.emit, key.as_ref()).await;
-            checked.inspect_err(|error| audit_refusal(&caller.name, Some(audience), Some(&event), error))?;
+            self.check_for(caller, &request.emit).inspect_err(|error| audit_one(user, error))?;
+            // So many checks take a while, in which others get a chance to run.
+            tokio::task::coop::consume_budget().await;
         }
         let audit_whole = |error: &Error| {
             telemetry::audit::refused(&telemetry::audit::RefusedCall {
@@ -40,6 +43,14 @@ impl Commands {
                 ..Default::default()
             });
         };
+        if let Some(key) = &key {
+            let reused = self.delivery.first_reused(&users, key).await.map_err(Error::from);
+            if let Some(user) = reused.inspect_err(audit_whole)? {
+                let error = key_reused();
+                audit_one(user, &error);
+                return Err(error);
+            }
+        }
         let capacity = self.delivery.check_capacity(&request.emit, &users).await;
         capacity.map_err(refusal).inspect_err(audit_whole)?;
         self.count_emits(caller, u32::try_from(users.len()).unwrap_or(u32::MAX)).inspect_err(audit_whole)?;

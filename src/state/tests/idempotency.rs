@@ -91,8 +91,9 @@ async fn another_request_under_the_same_key_is_refused_and_another_key_audience_
     let (claim, _) = first(&a, "k", id()).await;
     let other = b.claim(&scope("k"), [2; 32], id()).await.unwrap();
     assert_eq!(name(&other), "reused");
-    assert_eq!((b.is_reused(&scope("k"), [2; 32]).await, b.is_reused(&scope("k"), HASH).await), (Ok(true), Ok(false)));
-    assert_eq!(b.is_reused(&scope("l"), [2; 32]).await, Ok(false));
+    let both = ["k", "l"].map(scope);
+    assert_eq!(b.reused(&both, [2; 32]).await, Ok(vec![true, false]));
+    assert_eq!(b.reused(&both, HASH).await, Ok(vec![false, false]));
     let others = [
         scope("l"),
         Scope { caller: "other".into(), ..scope("k") },
@@ -319,4 +320,31 @@ async fn a_call_that_may_take_no_longer_waits_for_no_engine() {
         claimed = claim => assert!(matches!(claimed, Err(BusError::Unanswered))),
     }
     server.resume();
+}
+
+#[tokio::test]
+async fn the_keys_of_many_users_are_looked_at_in_few_round_trips() {
+    let server = RedisServer::start_shards(2);
+    let shards = server.connect().await;
+    let node = SharedIdempotency::new(shards.clone(), 10_000, Lifecycle::new());
+    let to_user = |number: usize| Scope { audience: Audience::user(&user(&number.to_string())), ..scope("k") };
+    let scopes: Vec<_> = (0..2_000).map(to_user).collect();
+    let mut expected = vec![false; scopes.len()];
+    for index in [0, 7, 700, 1_999] {
+        let SharedClaimed::First(claim, id) = node.claim(&scopes[index], [2; 32], id()).await.unwrap() else {
+            panic!()
+        };
+        claim.done(&Receipt::new(id)).await.unwrap();
+        expected[index] = true;
+    }
+    let reads = async || {
+        let mut info = redis::cmd("INFO");
+        let info: String = shards.all()[0].query(info.arg("stats")).await.unwrap();
+        let reads = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        reads.unwrap().parse::<usize>().unwrap()
+    };
+    let before = reads().await;
+    assert_eq!(node.reused(&scopes, HASH).await, Ok(expected));
+    let made = reads().await - before;
+    assert!(made < 200, "{made} reads");
 }
