@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
-use bugle::config::Config;
+use bugle::{
+    config::Config,
+    proto::v1::{EmitToUserRequest, ack_options::Mode},
+};
+use futures_util::future::join_all;
 use tonic::Code;
 
-use crate::harness::{Backend, SlowProxy, TestRedis, TestServer, answer, deadline, to_user};
+use crate::{
+    NODES,
+    acks::{LONG, acks, in_background},
+    harness::{Backend, Device, SlowProxy, TestRedis, TestServer, answer, deadline, to_user, token},
+};
 
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
@@ -94,5 +102,102 @@ async fn devices_stay_and_come_while_their_node_is_cut_off_and_are_in_their_room
         };
         deadline("the room to be joined", Box::pin(joined)).await;
         assert_eq!(device.expect_event("bid").await.json(), "1");
+    }
+}
+
+/// Devices of one user that are 40 ms away, one at each node, and the proxies between.
+async fn far_devices(server: &TestServer) -> (Vec<SlowProxy>, Vec<Device>) {
+    let (mut proxies, mut devices) = (Vec::new(), Vec::new());
+    for number in 0..NODES {
+        let proxy = SlowProxy::start_before_node(server.clients_of(number), Duration::from_millis(40)).await;
+        let device = Device::builder(proxy.address()).token(token("42")).connect();
+        devices.push(device.await.expect("the device connects"));
+        proxies.push(proxy);
+    }
+    (proxies, devices)
+}
+
+/// Three nodes, of which each reaches the engine in 5 ms and up to 40 ms more.
+async fn start_far_from_engine(redis: &TestRedis) -> (TestServer, Vec<SlowProxy>) {
+    let mut proxies = Vec::new();
+    for _ in 0..NODES {
+        let proxy = SlowProxy::start_before_redis(redis.address(), Duration::from_millis(5)).await;
+        proxy.set_jitter(Duration::from_millis(40));
+        proxies.push(proxy);
+    }
+    let server = TestServer::start_each_with(|number, config| {
+        config.cluster.redis = vec![proxies[number].url().to_owned().into()];
+        // A busy machine is slow besides.
+        config.cluster.deadline = Duration::from_secs(10);
+    })
+    .await;
+    (server, proxies)
+}
+
+#[tokio::test]
+async fn far_devices_at_nodes_far_from_the_engine_get_everything_in_one_order_and_receipts_are_exact() {
+    const EMITS: usize = 12;
+    let redis = TestRedis::start(false);
+    let (server, _links) = start_far_from_engine(&redis).await;
+    let (_proxies, mut devices) = far_devices(&server).await;
+    let backends = join_all((0..2 * NODES).map(|sender| server.backend_of(sender % NODES))).await;
+    let emitting = backends.into_iter().enumerate().map(|(sender, backend)| {
+        in_background(async move {
+            for number in 0..EMITS {
+                let json = format!("\"{sender} {number}\"");
+                let receipt = match number % 3 {
+                    0 => backend.broadcast("e", &json).await,
+                    _ => backend.emit_to_user("42", "e", &json).await,
+                };
+                let counts = (receipt.matched, receipt.enqueued, receipt.dropped, receipt.nodes, receipt.partial);
+                assert_eq!(counts, (3, 3, 0, 3, false), "{receipt:?}");
+            }
+        })
+    });
+    let emitting = join_all(emitting.collect::<Vec<_>>());
+    for emitted in deadline("all receipts", Box::pin(emitting)).await {
+        emitted.expect("each receipt is exact");
+    }
+    let mut orders = Vec::new();
+    for device in &mut devices {
+        let (mut everyone, mut user) = (Vec::new(), Vec::new());
+        for _ in 0..2 * NODES * EMITS {
+            let json = device.expect_event("e").await.json().to_owned();
+            let (sender, number) = json.trim_matches('"').split_once(' ').expect("two numbers");
+            let number: usize = number.parse().expect("a number");
+            let of_room = if number.is_multiple_of(3) { &mut everyone } else { &mut user };
+            of_room.push((sender.to_owned(), number));
+        }
+        for sender in 0..2 * NODES {
+            let sender = sender.to_string();
+            let own = everyone.iter().chain(&user).filter(|(other, _)| *other == sender).map(|(_, number)| *number);
+            let mut own: Vec<_> = own.collect();
+            assert!(own.len() == EMITS && own[..EMITS / 3].is_sorted() && own[EMITS / 3..].is_sorted(), "{own:?}");
+            own.sort_unstable();
+            own.dedup();
+            assert_eq!(own.len(), EMITS);
+        }
+        orders.push((everyone, user));
+    }
+    assert!(orders.iter().all(|order| *order == orders[0]), "each room has one order at all nodes");
+}
+
+#[tokio::test]
+async fn acknowledgements_of_far_devices_at_nodes_far_from_the_engine_arrive() {
+    let redis = TestRedis::start(false);
+    let (server, _links) = start_far_from_engine(&redis).await;
+    let (_proxies, mut devices) = far_devices(&server).await;
+    for number in 0..NODES {
+        let mut notify = server.backend_of(number).await.notify();
+        let request = EmitToUserRequest { options: Some(acks(Mode::All, LONG)), ..to_user("42", "asks", "1") };
+        let receipt = in_background(async move { notify.emit_to_user(request).await });
+        for device in &mut devices {
+            let asked = device.expect_event("asks").await;
+            device.acknowledge(&asked, "[2]");
+        }
+        let receipt = deadline("the receipt", receipt).await.expect("the call ends").expect("it is accepted");
+        let receipt = receipt.into_inner().receipt.expect("there is a receipt");
+        assert_eq!((receipt.matched, receipt.replied, receipt.nodes, receipt.partial), (3, 3, 3, false), "{receipt:?}");
+        assert!(receipt.acks.iter().all(|ack| ack.json == "[2]"), "{receipt:?}");
     }
 }

@@ -113,6 +113,11 @@ impl TestServer {
         self.any().clients
     }
 
+    /// Where devices connect to one node.
+    pub fn clients_of(&self, number: usize) -> SocketAddr {
+        self.nodes[number].addresses.clients
+    }
+
     /// Where backends call one of the nodes.
     pub fn grpc(&self) -> SocketAddr {
         self.any().grpc

@@ -1,6 +1,12 @@
-//! A TCP proxy in front of a PostgreSQL or a Redis, which adds latency or lets it hang.
+//! A TCP proxy in front of a PostgreSQL, a Redis or a node, which adds latency or lets it hang.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -17,6 +23,7 @@ use tokio::{
 
 /// A proxy for one database. Its connections end with its value.
 pub struct SlowProxy {
+    own: SocketAddr,
     url: String,
     link: Arc<Link>,
     _accepting: JoinSet<()>,
@@ -26,6 +33,8 @@ pub struct SlowProxy {
 struct Link {
     /// The delay of each direction.
     delay: Mutex<Duration>,
+    /// Up to so much more, by chance.
+    jitter: Mutex<Duration>,
     hanging: watch::Sender<Hanging>,
     traps: Mutex<Vec<Trap>>,
 }
@@ -65,28 +74,45 @@ impl SlowProxy {
         let (address, name) = rest.split_once('/').expect("the URL names a database");
         let server: SocketAddr = address.parse().expect("the URL has an IP address and a port");
         let (own, link, accepting) = Self::listen(server, delay).await;
-        Self { url: format!("{user}@{own}/{name}"), link, _accepting: accepting }
+        Self { own, url: format!("{user}@{own}/{name}"), link, _accepting: accepting }
     }
 
     /// Listens in front of a Redis.
     pub async fn start_before_redis(server: SocketAddr, delay: Duration) -> Self {
         let (own, link, accepting) = Self::listen(server, delay).await;
-        Self { url: format!("redis://{own}"), link, _accepting: accepting }
+        Self { own, url: format!("redis://{own}"), link, _accepting: accepting }
+    }
+
+    /// Listens in front of what devices connect to.
+    pub async fn start_before_node(clients: SocketAddr, delay: Duration) -> Self {
+        let (own, link, accepting) = Self::listen(clients, delay).await;
+        Self { own, url: format!("http://{own}"), link, _accepting: accepting }
     }
 
     async fn listen(server: SocketAddr, delay: Duration) -> (SocketAddr, Arc<Link>, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let own = listener.local_addr().expect("the listener has an address");
         let hanging = watch::Sender::new(Hanging::None);
-        let link = Arc::new(Link { delay: Mutex::new(delay), hanging, traps: Mutex::default() });
+        let link =
+            Arc::new(Link { delay: Mutex::new(delay), jitter: Mutex::default(), hanging, traps: Mutex::default() });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, server, link.clone()));
         (own, link, accepting)
     }
 
-    /// The URL of the database behind the proxy.
+    /// The URL of what is behind the proxy.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.own
+    }
+
+    /// Adds up to so much to the delay of what is read from now on, by chance. What one connection sends stays in its order.
+    pub fn set_jitter(&self, jitter: Duration) {
+        *self.link.jitter.lock() = jitter;
     }
 
     /// Changes the delay of what is read from now on.
@@ -135,7 +161,9 @@ impl SlowProxy {
 
 impl Link {
     fn delay(&self) -> Duration {
-        *self.delay.lock()
+        // A random seed.
+        let chance = u32::from(RandomState::new().build_hasher().finish().to_le_bytes()[0]);
+        *self.delay.lock() + *self.jitter.lock() * chance / u32::from(u8::MAX)
     }
 
     /// Looks for the texts of all traps in what a connection sends to the database. Returns whether the bytes are forwarded though the proxy
