@@ -74,6 +74,12 @@ impl From<RedisError> for ConnectError {
         {
             return Self::Unfit(format!("it refuses the login: {error}"));
         }
+        let text = error.to_string();
+        if text.contains("invalid peer certificate") {
+            return Self::Unfit(format!(
+                "its certificate is refused: {text}: name the authority that signed it in SSL_CERT_FILE, and the host that it is for in the address"
+            ));
+        }
         if kind == RESP3NotSupported {
             return Self::Unfit("it does not speak RESP3: Redis or Valkey 7 or later is needed".to_owned());
         }

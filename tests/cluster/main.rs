@@ -73,6 +73,8 @@ mod engines;
 
 mod links;
 
+mod tls;
+
 mod collapsing;
 
 mod retaining;

@@ -37,8 +37,13 @@ pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message
 mod postgres;
 pub use postgres::new_database;
 
+mod certificates;
+
 mod redis;
 pub use redis::TestRedis;
+
+mod tls_redis;
+pub use tls_redis::TlsRedis;
 
 mod sql;
 pub use sql::execute;

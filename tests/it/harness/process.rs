@@ -52,18 +52,7 @@ impl ServerProcess {
 
     /// The same after the shell has done this, with these variables.
     pub fn start_after(commands: &str, config: &str, variables: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("bugle.toml");
-        let keys = format!(
-            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\"]\n\
-             [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
-        );
-        fs::write(&path, format!("{CONFIG}{keys}{config}")).expect("a file is written");
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("{commands}exec \"$0\" serve --config \"$1\"")]);
-        command.arg(env!("CARGO_BIN_EXE_bugle")).arg(&path).env_clear().envs(variables.iter().copied());
-        command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("a shell runs");
+        let (mut child, directory) = spawn(commands, config, variables);
         let mut lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
         let mut logged = String::new();
         let listening = loop {
@@ -79,6 +68,14 @@ impl ServerProcess {
         let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
         let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
         Self { child, clients, grpc, admin, logged, directory }
+    }
+
+    /// What it says that keeps it from starting.
+    pub fn refusal(config: &str, variables: &[(&str, &str)]) -> String {
+        let (child, _directory) = spawn("", config, variables);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("its log is text")
     }
 
     pub async fn backend(&self) -> Backend {
@@ -133,6 +130,23 @@ impl ServerProcess {
             }
         })
     }
+}
+
+/// Runs the binary in a directory of its own.
+fn spawn(commands: &str, config: &str, variables: &[(&str, &str)]) -> (Child, TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("bugle.toml");
+    let keys = format!(
+        "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\"]\n\
+         [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+    );
+    fs::write(&path, format!("{CONFIG}{keys}{config}")).expect("a file is written");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{commands}exec \"$0\" serve --config \"$1\"")]);
+    command.arg(env!("CARGO_BIN_EXE_bugle")).arg(&path).env_clear().envs(variables.iter().copied());
+    command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().expect("a shell runs");
+    (child, directory)
 }
 
 impl Drop for ServerProcess {

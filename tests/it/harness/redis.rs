@@ -54,20 +54,32 @@ impl TestRedis {
     pub fn start(append_only: bool) -> Self {
         let begun = Instant::now();
         loop {
-            if let Some(server) = Self::try_start(append_only) {
+            if let Some(server) = Self::try_start(append_only, &[]) {
                 return server;
             }
             assert!(begun.elapsed() < START, "no Redis starts on any port");
         }
     }
 
+    /// With these options, and one that names a free port more, which is returned.
+    pub fn start_with_port(option: &str, options: &[&str]) -> (Self, u16) {
+        let begun = Instant::now();
+        loop {
+            let port = free_port();
+            if let Some(server) = Self::try_start(false, &[&[option, &port.to_string()], options].concat()) {
+                return (server, port);
+            }
+            assert!(begun.elapsed() < START, "no Redis starts with {options:?}");
+        }
+    }
+
     /// `None` if another process took the port first.
-    fn try_start(append_only: bool) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();
+    fn try_start(append_only: bool, options: &[&str]) -> Option<Self> {
+        let port = free_port();
         let directory = tempfile::tempdir().expect("a directory");
         let mut shell = Command::new("sh");
         shell.args(["-c", SUPERVISOR, "sh", "redis-server", "--bind", "127.0.0.1", "--save", "", "--port"]);
-        shell.arg(port.to_string()).args(["--appendonly", if append_only { "yes" } else { "no" }]);
+        shell.arg(port.to_string()).args(["--appendonly", if append_only { "yes" } else { "no" }]).args(options);
         shell.current_dir(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = shell.spawn().expect("a shell runs");
         let commands = shell.stdin.take();
@@ -152,6 +164,10 @@ impl TestRedis {
         supervisor.answers.read_line(&mut answer).expect("the supervisor answers");
         answer.trim_end().to_owned()
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port()
 }
 
 impl Drop for Supervisor {
