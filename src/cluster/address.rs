@@ -32,6 +32,12 @@ impl Address {
     /// Reads `redis://[USER[:PASSWORD]@]HOST[:PORT]`, `rediss://…` or `redis+sentinel://[USER[:PASSWORD]@]HOST[:PORT],…/SERVICE`. The error
     /// never repeats the address, which may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
+        if url.contains(['?', '#']) {
+            return Err(
+                "has a `?` or `#`: settings after the address are not known, and in a password they are %3F and %23"
+                    .to_owned(),
+            );
+        }
         let Some(rest) = url.strip_prefix(SENTINEL) else {
             if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
                 return Err("must begin with redis://, rediss:// or redis+sentinel://".to_owned());
@@ -78,8 +84,10 @@ impl Address {
     /// The address without its password, for logs.
     pub(super) fn masked(url: &str) -> String {
         let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
+        // What comes behind is refused, and may be a password.
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
         match rest.rsplit_once('@') {
-            None => url.to_owned(),
+            None => format!("{scheme}://{rest}"),
             Some((login, host)) => {
                 let user = login.split_once(':').map_or("", |(user, _)| user);
                 format!("{scheme}://{user}:***@{host}")
@@ -144,9 +152,16 @@ mod tests {
         ] {
             Address::parse(url).expect(url);
         }
-        for url in
-            ["", "http://a", "redis+sentinel://a", "redis+sentinel:///m", "redis+sentinel://a:x/m", "redis://a:b:c"]
-        {
+        for url in [
+            "",
+            "http://a",
+            "redis://a/0?password=s3cret",
+            "rediss://a/#insecure",
+            "redis+sentinel://a",
+            "redis+sentinel:///m",
+            "redis+sentinel://a:x/m",
+            "redis://a:b:c",
+        ] {
             let problem = Address::parse(url).expect_err(url);
             assert!(url.is_empty() || !problem.contains(url), "{problem}");
         }
@@ -158,6 +173,7 @@ mod tests {
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("rediss://bugle:s3c@ret@h:1", "rediss://bugle:***@h:1"),
             ("redis://:s3cret@h", "redis://:***@h"),
+            ("redis://h/0?password=s3cret", "redis://h/0"),
             ("redis+sentinel://u:s3cret@a,b/m", "redis+sentinel://u:***@a,b/m"),
         ];
         for (url, masked) in cases {

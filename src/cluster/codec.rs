@@ -7,7 +7,8 @@ use prost::Message;
 
 use super::{frame::Frame, head::Head};
 use crate::message::{
-    AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, MessageId, Payload, RoomName, UserId,
+    AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, LARGEST_PAGE, MessageId, Payload,
+    RoomName, UserId,
 };
 use crate::proto::bus::v1::{self, emit, frame::Body};
 
@@ -77,12 +78,12 @@ fn frame(body: Body) -> Option<Frame> {
         Body::CountUser(user) => Frame::CountUser(UserId::new(&user).ok()?),
         Body::GetUser(user) => Frame::GetUser(UserId::new(&user).ok()?),
         Body::GetRoom(v1::GetRoom { room, after, size }) => {
-            Frame::GetRoom(RoomName::new(&room).ok()?, after, size as usize)
+            Frame::GetRoom(RoomName::new(&room).ok()?, after, page_size(size))
         }
-        Body::ListUsers(v1::List { after, size, .. }) => Frame::ListUsers(after, size as usize),
-        Body::ListRooms(v1::List { prefix, after, size }) => Frame::ListRooms(prefix, after, size as usize),
+        Body::ListUsers(v1::List { after, size, .. }) => Frame::ListUsers(after, page_size(size)),
+        Body::ListRooms(v1::List { prefix, after, size }) => Frame::ListRooms(prefix, after, page_size(size)),
         Body::Stats(v1::Stats {}) => Frame::Stats,
-        Body::Collapses(event) => Frame::Collapses(EventName::own(&event)),
+        Body::Collapses(event) => Frame::Collapses(EventName::of_peer(&event).ok()?),
     })
 }
 
@@ -132,7 +133,7 @@ pub(super) fn decode_emit(emit: v1::Emit) -> Option<(MessageId, Emit)> {
     let decoded = Emit {
         audience: Audience::of_room(RoomName::new(&emit.room).ok()?),
         except,
-        event: EventName::own(&emit.event),
+        event: EventName::of_peer(&emit.event).ok()?,
         payload,
         volatile: emit.volatile,
         envelope: false,
@@ -144,6 +145,11 @@ pub(super) fn decode_emit(emit: v1::Emit) -> Option<(MessageId, Emit)> {
         alone: emit.alone,
     };
     Some((MessageId::from_bytes(&emit.message_id)?, decoded))
+}
+
+/// Another node asks for no more than a caller may.
+fn page_size(size: u32) -> usize {
+    LARGEST_PAGE.min(size as usize)
 }
 
 fn change(user: &UserId, room: &RoomName) -> v1::RoomChange {
@@ -229,6 +235,22 @@ mod tests {
             let bytes = Bytes::from(encode(&head, &frame, 17));
             let (read, body) = Head::split(&bytes).unwrap();
             assert_eq!((read, decode(bytes.slice_ref(body))), (head, Some((frame, 17))));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_no_node_sends_is_no_frame_or_does_no_harm() {
+        let read = |body| {
+            let frame = v1::Frame { sent_at_ms: 1, body: Some(body) };
+            decode(frame.encode_to_vec().into()).map(|(frame, _)| frame)
+        };
+        let (room, after) = ("r".to_owned(), String::new());
+        let huge = Body::GetRoom(v1::GetRoom { room: room.clone(), after: after.clone(), size: u32::MAX });
+        assert_eq!(read(huge), Some(Frame::GetRoom(RoomName::new(&room).unwrap(), after, LARGEST_PAGE)));
+        for event in ["", "disconnect", "a\nb", &"e".repeat(300_000)] {
+            let message_id = Bytes::copy_from_slice(MessageId::at(jiff::Timestamp::UNIX_EPOCH).as_bytes());
+            let emit = v1::Emit { room: room.clone(), message_id, event: event.to_owned(), ..v1::Emit::default() };
+            assert_eq!(read(Body::Emit(emit)), None);
         }
     }
 

@@ -202,7 +202,7 @@ impl Engine {
     }
 
     /// At most once a second.
-    fn warn_of_refusal(&self, error: &str) {
+    pub(super) fn warn_of_refusal(&self, error: &str) {
         let now = Instant::now();
         let before = self.0.warned.lock().replace(now);
         if before.is_none_or(|before| now - before >= Duration::from_secs(1)) {

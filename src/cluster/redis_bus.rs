@@ -196,10 +196,9 @@ impl Cluster {
         }
     }
 
-    /// For how long some room of this node is not subscribed. `None`: all are.
+    /// For how long an engine could not be used: some room of this node is not subscribed, or its lease is not renewed. `None`: all is well.
     pub fn unready_for(&self) -> Option<Duration> {
-        let unready = self.0.shards.iter().filter(|shard| !shard.is_ready());
-        unready.map(|shard| shard.ready_changed.lock().elapsed()).max()
+        self.0.shards.iter().filter_map(|shard| shard.unready_for()).max()
     }
 
     /// Publishes a frame to the nodes that have its room; a frame without a room to all nodes. Frames of one room come to every node in one

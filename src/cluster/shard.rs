@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -27,8 +30,8 @@ pub(super) struct Shard {
     pub(super) ready_channels: Mutex<Arc<[(String, u64)]>>,
     /// Whether all rooms of this node are subscribed.
     pub(super) is_ready: AtomicBool,
-    /// Since when that is as it is.
-    pub(super) ready_changed: Mutex<Instant>,
+    /// Since when that is as it is. None: it never was ready.
+    pub(super) ready_changed: Mutex<Option<Instant>>,
     /// Notified when `is_ready` changes.
     pub(super) readiness: Notify,
     pub(super) pending: Pending,
@@ -73,7 +76,7 @@ impl Shard {
             live: AtomicUsize::new(0),
             ready_channels: Mutex::new(Arc::new([])),
             is_ready: AtomicBool::new(false),
-            ready_changed: Mutex::new(Instant::now()),
+            ready_changed: Mutex::default(),
             readiness: Notify::new(),
             pending: Pending::default(),
             outgoing: Outgoing::default(),
@@ -110,11 +113,23 @@ impl Shard {
         self.renewed.lock().is_none_or(|renewed| renewed.elapsed() > margin)
     }
 
-    pub(super) fn set_ready(&self, is_ready: bool) {
-        if self.is_ready.swap(is_ready, Ordering::AcqRel) != is_ready {
-            *self.ready_changed.lock() = Instant::now();
+    /// Returns whether it was ready before.
+    pub(super) fn set_ready(&self, is_ready: bool) -> bool {
+        let was_ready = self.is_ready.swap(is_ready, Ordering::AcqRel);
+        if was_ready != is_ready {
+            *self.ready_changed.lock() = Some(Instant::now());
             self.readiness.notify_waiters();
         }
+        was_ready
+    }
+
+    /// For how long some room has not been subscribed, or the lease has not been renewed for longer than a heartbeat takes. `None`: neither is so.
+    pub(super) fn unready_for(&self) -> Option<Duration> {
+        let elapsed = |since: Option<Instant>| since.map_or(Duration::MAX, |since| since.elapsed());
+        let unready = (!self.is_ready()).then(|| elapsed(*self.ready_changed.lock()));
+        let unrenewed = elapsed(*self.renewed.lock());
+        let late = self.config.heartbeat + self.config.deadline;
+        unready.max((unrenewed > late).then_some(unrenewed))
     }
 
     /// Whether all rooms of this node are subscribed.

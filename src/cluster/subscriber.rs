@@ -95,6 +95,8 @@ impl Shard {
             self.rooms.accept_requests();
             let before = replication_id.clone();
             let lost = if let Err(lost) = self.subscribe_all(&mut subscription).await {
+                // An engine that refuses will refuse again.
+                sleep(backoff()).await;
                 lost
             } else {
                 replication_id = self.engine.connected().ok().map(|connected| connected.replication_id);
@@ -119,11 +121,11 @@ impl Shard {
     }
 
     fn lose(&self, lost: Lost) {
-        self.set_ready(false);
+        let was_ready = self.set_ready(false);
         // Joins wait until the engine no longer counts the lost connection as one of a ready node, or peers no longer count this node.
         self.rooms.accept_requests();
         self.rooms.set_all_cold();
-        if !matches!(lost, Lost::Leaving) {
+        if was_ready && !matches!(lost, Lost::Leaving) {
             telemetry::bus_gap(lost.as_str());
             tracing::warn!(
                 reason = lost.as_str(),
@@ -232,7 +234,9 @@ impl Shard {
     async fn within_deadline<T>(&self, command: impl Future<Output = Result<T, RedisError>>) -> Result<T, Lost> {
         let answer = timeout(self.config.deadline, command).await.map_err(|_| Lost::Unanswered)?;
         answer.map_err(|error| {
-            tracing::debug!(%error, "the engine refused a subscription");
+            if error.code().is_some() {
+                self.engine.warn_of_refusal(&error.to_string());
+            }
             Lost::Disconnected
         })
     }
@@ -247,11 +251,11 @@ impl Shard {
         let (mut pings, mut sweeps) = (ticks(PING_INTERVAL), ticks(SWEEP_INTERVAL));
         let intake = subscription.intake.clone();
         loop {
-            if let Some(lost) = intake.lost() {
-                return lost;
-            }
             if self.is_leaving.load(Ordering::Acquire) {
                 return Lost::Leaving;
+            }
+            if let Some(lost) = intake.lost() {
+                return lost;
             }
             let served = tokio::select! {
                 () = intake.lost.notified() => Ok(()),

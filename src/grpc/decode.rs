@@ -5,7 +5,8 @@ use tokio::time::Instant;
 use super::payload::Raw;
 use crate::command::{EmitRequest, Error, Violation};
 use crate::message::{
-    AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, Invalid, Payload, RoomName, UserId,
+    AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, Invalid, LARGEST_PAGE, Payload, RoomName,
+    UserId,
 };
 use crate::proto::v1::{self, AckOptions, EmitOptions, ack_options};
 
@@ -13,7 +14,6 @@ use crate::proto::v1::{self, AckOptions, EmitOptions, ack_options};
 pub(super) const MAX_LISTED: usize = 1_000;
 const MAX_EXCEPTED_ROOMS: usize = 100;
 const DEFAULT_PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1_000;
 
 /// How many violations a refusal lists. They travel in headers, of which some clients take no more than 8 KiB.
 const MAX_VIOLATIONS: usize = 10;

@@ -34,7 +34,7 @@ mod closing;
 pub use closing::{CloseCode, CloseReason};
 
 mod page;
-pub use page::{Page, RoomUsers};
+pub use page::{LARGEST_PAGE, Page, RoomUsers};
 
 mod transport;
 pub use transport::Transport;

@@ -160,6 +160,11 @@ impl EventName {
         Ok(Self(text.into()))
     }
 
+    /// Checks the name of an event that another node sends, which may be one of Bugle's own.
+    pub fn of_peer(text: &str) -> Result<Self, Invalid> {
+        if text.starts_with(OWN_EVENTS) { check(text).map(|()| Self::own(text)) } else { Self::new(text) }
+    }
+
     /// The name of one of Bugle's own events, or of the welcome event.
     pub fn own(text: &str) -> Self {
         Self(text.into())

@@ -2,6 +2,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use super::UserId;
 
+/// The longest page.
+pub const LARGEST_PAGE: usize = 1_000;
+
 /// A part of a list that is ordered by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<K> {

@@ -13,10 +13,9 @@ use serde_json::value::RawValue;
 
 use super::{answer, malformed, refuse, token};
 use crate::command::{Commands, DeviceRefused, ListMessages, ListedMessage, MarkRead, MessagePage, Violation};
-use crate::message::{Invalid, Payload, Position, RoomName};
+use crate::message::{Invalid, LARGEST_PAGE, Payload, Position, RoomName};
 
 const DEFAULT_PAGE: usize = 100;
-const LARGEST_PAGE: usize = 1_000;
 
 /// What the addresses of all these may say; of each what does not concern it is passed over.
 #[derive(Default, Deserialize)]
