@@ -14,10 +14,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
@@ -102,6 +104,12 @@ impl Lifecycle {
                 Err(_) => std::future::pending().await,
             }
         }
+    }
+
+    /// The same, but with a task of its own only once who awaits it gives up. The work stands still while the returned future is not
+    /// polled, so nothing may wait for it then.
+    pub fn complete<T: Send + 'static>(&self, work: BoxFuture<'static, T>) -> impl Future<Output = T> + Send + use<T> {
+        Completing { work: Some(work), lifecycle: self.clone() }
     }
 
     /// Everything listens: readiness goes up.
@@ -205,6 +213,39 @@ impl<F: Future<Output = ()>> Future for Stoppable<F> {
     }
 }
 
+/// Work that is finished even if this is dropped.
+struct Completing<T: Send + 'static> {
+    /// Taken at its end, and while it is polled: work that panicked is not to be polled again.
+    work: Option<BoxFuture<'static, T>>,
+    lifecycle: Lifecycle,
+}
+
+impl<T: Send + 'static> Future for Completing<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.work = Some(work);
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Completing<T> {
+    fn drop(&mut self) {
+        // Without a runtime the process ends.
+        if let Some(work) = self.work.take()
+            && Handle::try_current().is_ok()
+        {
+            self.lifecycle.spawn(async move {
+                work.await;
+            });
+        }
+    }
+}
+
 /// Waits until the task that waits is the last one.
 async fn others_ended(tasks: &TaskTracker) {
     let mut tick = tokio::time::interval(Duration::from_millis(20));
@@ -231,6 +272,8 @@ impl Drop for VitalGuard {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -253,9 +296,14 @@ mod tests {
 
     #[tokio::test]
     async fn detached_work_runs_to_completion_though_nobody_awaits_it() {
-        let (lifecycle, (done, is_done)) = (Lifecycle::new(), oneshot::channel());
-        let (go_on, waits) = oneshot::channel::<()>();
-        let mut awaited = Box::pin(lifecycle.detach(async move {
+        let lifecycle = Lifecycle::new();
+        runs_to_completion(|work| Box::pin(lifecycle.detach(work))).await;
+        runs_to_completion(|work| Box::pin(lifecycle.complete(work))).await;
+    }
+
+    async fn runs_to_completion(begin: impl FnOnce(BoxFuture<'static, ()>) -> BoxFuture<'static, ()>) {
+        let ((go_on, waits), (done, is_done)) = (oneshot::channel::<()>(), oneshot::channel());
+        let mut awaited = begin(Box::pin(async move {
             let _ = waits.await;
             done.send(()).expect("the test waits");
         }));
@@ -263,6 +311,17 @@ mod tests {
         drop(awaited);
         go_on.send(()).expect("the work waits");
         is_done.await.expect("it is done");
+    }
+
+    #[tokio::test]
+    async fn completed_work_has_no_task_while_it_is_awaited() {
+        let lifecycle = Lifecycle::new();
+        assert_eq!(lifecycle.complete(Box::pin(async { 1 })).await, 1);
+        let mut panics = Box::pin(lifecycle.complete(Box::pin(async { panic!("as tests do") })));
+        let polled = std::panic::AssertUnwindSafe(async { panics.as_mut().await }).catch_unwind().await;
+        assert!(polled.is_err(), "the panic comes to who awaits it");
+        drop(panics);
+        assert_eq!(lifecycle.inner.tasks.len(), 0);
     }
 
     #[tokio::test]

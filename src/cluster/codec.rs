@@ -5,18 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
-use super::frame::Frame;
+use super::{frame::Frame, head::Head};
 use crate::message::{
     AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, MessageId, Payload, RoomName, UserId,
 };
 use crate::proto::bus::v1::{self, emit, frame::Body};
 
-/// Writes a frame behind what is there.
-pub(super) fn encode(frame: &Frame, sent_at_ms: i64, bytes: &mut Vec<u8>) {
+/// A frame as it is on a channel.
+pub(super) fn encode(head: &Head, frame: &Frame, sent_at_ms: i64) -> Vec<u8> {
     let frame = v1::Frame { sent_at_ms, body: Some(body(frame)) };
-    bytes.reserve(frame.encoded_len());
+    let mut bytes = Vec::with_capacity(Head::LEN + frame.encoded_len());
+    head.write(&mut bytes);
     // A vector has room.
-    let _ = frame.encode(bytes);
+    let _ = frame.encode(&mut bytes);
+    bytes
 }
 
 /// Reads a frame, and when it was sent. `None`: it is not one of this version.
@@ -223,9 +225,10 @@ mod tests {
         let id = MessageId::at(jiff::Timestamp::UNIX_EPOCH);
         frames.extend(emits().into_iter().map(|emit| Frame::Emit(id, Box::new(emit))));
         for frame in frames {
-            let mut bytes = Vec::new();
-            encode(&frame, 17, &mut bytes);
-            assert_eq!(decode(bytes.into()), Some((frame, 17)));
+            let head = Head { version: 1, origin: 2, number: 3, retained: 0 };
+            let bytes = Bytes::from(encode(&head, &frame, 17));
+            let (read, body) = Head::split(&bytes).unwrap();
+            assert_eq!((read, decode(bytes.slice_ref(body))), (head, Some((frame, 17))));
         }
     }
 

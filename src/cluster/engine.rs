@@ -112,6 +112,10 @@ impl Engine {
         [&*self.0.prefix, ":", kind].concat()
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.0.current.borrow().is_some()
+    }
+
     /// The connection, if there is one.
     pub(super) fn connected(&self) -> Result<Connected, BusError> {
         self.0.current.borrow().clone().ok_or(BusError::Away)

@@ -14,23 +14,31 @@ pub(super) struct Head {
     pub(super) retained: u64,
 }
 
-/// Its length in bytes.
-const HEAD: usize = 25;
+/// Where the number of the retained value stands.
+const RETAINED: std::ops::Range<usize> = 17..25;
 
 impl Head {
+    /// Its length in bytes.
+    pub(super) const LEN: usize = RETAINED.end;
+
     /// Divides a frame from a channel into its head and the rest. `None`: it is too short to be one.
     pub(super) fn split(frame: &[u8]) -> Option<(Self, &[u8])> {
-        let (head, body) = frame.split_at_checked(HEAD)?;
+        let (head, body) = frame.split_at_checked(Self::LEN)?;
         let number =
             |from: usize| head[from..from + 8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         Some((Self { version: head[0], origin: number(1), number: number(9), retained: number(17) }, body))
     }
 
-    /// Writes all but the number of the retained value, which the engine may put in.
-    pub(super) fn write_start(&self, frame: &mut Vec<u8>) {
+    pub(super) fn write(&self, frame: &mut Vec<u8>) {
         frame.push(self.version);
         frame.extend_from_slice(&self.origin.to_be_bytes());
         frame.extend_from_slice(&self.number.to_be_bytes());
+        frame.extend_from_slice(&self.retained.to_be_bytes());
+    }
+
+    /// What is before and after the number of the retained value in a frame, for the engine to put one in.
+    pub(super) fn around_retained(frame: &[u8]) -> (&[u8], &[u8]) {
+        (&frame[..RETAINED.start], &frame[RETAINED.end..])
     }
 }
 
@@ -42,10 +50,10 @@ mod tests {
     fn a_head_is_read_as_it_was_written() {
         let head = Head { version: 7, origin: u64::MAX - 1, number: 0x0102_0304_0506_0708, retained: 9 };
         let mut frame = Vec::new();
-        head.write_start(&mut frame);
-        frame.extend_from_slice(&head.retained.to_be_bytes());
+        head.write(&mut frame);
         frame.extend_from_slice(b"rest");
         assert_eq!(Head::split(&frame), Some((head, &b"rest"[..])));
-        assert_eq!(Head::split(&frame[..HEAD - 1]), None);
+        assert_eq!(Head::split(&frame[..Head::LEN - 1]), None);
+        assert_eq!(Head::around_retained(&frame), (&frame[..17], &b"rest"[..]));
     }
 }

@@ -48,13 +48,10 @@ struct Waiting {
 impl Shard {
     /// Publishes a frame to the nodes that have its room, or to all, after what was published before. The ticket waits for their answers.
     pub(super) fn publish(&self, frame: &Frame) -> Result<Ticket, BusError> {
-        self.publish_by(frame, |start, rest, channel| {
-            let mut bytes = Vec::with_capacity(start.len() + 8 + rest.len());
-            bytes.extend_from_slice(start);
-            bytes.extend_from_slice(&0_u64.to_be_bytes());
-            bytes.extend_from_slice(rest);
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg(channel).arg(bytes);
+        self.publish_with(frame, |frame, channel| {
+            const PUBLISH: &str = "PUBLISH";
+            let mut publish = Cmd::with_capacity(3, PUBLISH.len() + channel.len() + frame.len());
+            publish.arg(PUBLISH).arg(channel).arg(frame);
             publish
         })
     }
@@ -66,22 +63,27 @@ impl Shard {
         frame: &Frame,
         command: impl FnOnce(&[u8], &[u8], &str) -> Cmd,
     ) -> Result<Ticket, BusError> {
-        self.engine.connected()?;
-        if !self.clock.is_set() {
-            // Nodes would take the frame for a late one.
+        self.publish_with(frame, |frame, channel| {
+            let (start, rest) = Head::around_retained(frame);
+            command(start, rest, channel)
+        })
+    }
+
+    fn publish_with(&self, frame: &Frame, command: impl FnOnce(&[u8], &str) -> Cmd) -> Result<Ticket, BusError> {
+        // Nodes would take a frame of an unknown time for a late one.
+        if !self.engine.is_connected() || !self.clock.is_set() {
             return Err(BusError::Away);
         }
         let asks = matches!(frame, Frame::Emit(_, emit) if emit.ack.is_some());
         let ticket = self.pending.begin(asks);
-        let (mut start, mut rest) = (Vec::with_capacity(17), Vec::new());
         let version = self.version.load(Ordering::Relaxed);
-        Head { version, origin: self.incarnation(), number: ticket.number, retained: 0 }.write_start(&mut start);
-        codec::encode(frame, self.clock.now_ms(), &mut rest);
+        let head = Head { version, origin: self.incarnation(), number: ticket.number, retained: 0 };
+        let bytes = codec::encode(&head, frame, self.clock.now_ms());
         let channel = match frame.room() {
             Some(room) => self.channel_of_room(room.as_str()),
             None => self.engine.single("all"),
         };
-        let (command, bytes) = (command(&start, &rest, &channel), rest.len());
+        let (command, bytes) = (command(&bytes, &channel), bytes.len());
         if self.outgoing.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
             self.outgoing.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(BusError::Away);

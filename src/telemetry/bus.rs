@@ -54,7 +54,9 @@ pub fn bus_frame(direction: &'static str, kind: &'static str) {
 
 /// So many answers did not come in time.
 pub fn bus_answers_missing(answers: u64) {
-    counter!(MISSING).increment(answers);
+    if answers > 0 {
+        counter!(MISSING).increment(answers);
+    }
 }
 
 /// A frame, or an answer, came too late.
@@ -69,7 +71,7 @@ pub fn bus_refused(reason: &'static str) {
 
 /// All nodes have answered a frame, or the deadline has come.
 pub fn bus_answered(took: Duration) {
-    histogram!(SECONDS).record(took);
+    super::handles::bus_answered(took.as_secs_f64());
 }
 
 /// The subscriptions are lost.

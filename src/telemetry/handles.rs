@@ -5,7 +5,7 @@ use std::cell::{OnceCell, RefCell};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::{DELIVERIES, EMIT_SECONDS};
+use super::{DELIVERIES, EMIT_SECONDS, bus};
 
 /// A counter with two labels, by where its name and their values stand: all of them are constants, and few.
 struct Known {
@@ -18,6 +18,7 @@ thread_local! {
     static COUNTERS: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
     static DELIVERED: OnceCell<Counter> = const { OnceCell::new() };
     static EMIT_TIMES: OnceCell<Histogram> = const { OnceCell::new() };
+    static BUS_TIMES: OnceCell<Histogram> = const { OnceCell::new() };
 }
 
 /// Adds one to a counter with these labels.
@@ -44,4 +45,9 @@ pub(super) fn delivered(count: u64) {
 /// What an emit took, in seconds.
 pub(super) fn emit_took(seconds: f64) {
     EMIT_TIMES.with(|known| known.get_or_init(|| histogram!(EMIT_SECONDS)).record(seconds));
+}
+
+/// What the answers of all nodes took, in seconds.
+pub(super) fn bus_answered(seconds: f64) {
+    BUS_TIMES.with(|known| known.get_or_init(|| histogram!(bus::SECONDS)).record(seconds));
 }

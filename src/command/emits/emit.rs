@@ -1,10 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Commands, Error, Violation};
 use crate::auth::Caller;
-use crate::delivery::{BusError, EmitError, IdempotencyKey, PendingAcks, Publishing};
+use crate::delivery::{BusError, EmitError, IdempotencyKey, PendingAcks, Place, Publishing};
 use crate::limits::{Rate, TooFast};
 use crate::message::{Audience, AudienceKind, Emit, EventName, Invalid, Payload, Receipt};
 use crate::telemetry;
@@ -74,7 +75,12 @@ impl Commands {
             Publishing::Done(published) => Publishing::Done(audit.noted(published.map_err(refusal))),
             Publishing::Pending(place, publishing) => {
                 let finishing = async move { audit.noted(publishing.await.map_err(refusal)) };
-                Publishing::Pending(place, Box::pin(self.lifecycle.detach(finishing)))
+                let finishing: BoxFuture<'static, Emitted> = match place {
+                    // It is published, and only its answers are awaited.
+                    Place::Channel => Box::pin(self.lifecycle.complete(Box::pin(finishing))),
+                    Place::Lane | Place::Unplaced => Box::pin(self.lifecycle.detach(finishing)),
+                };
+                Publishing::Pending(place, finishing)
             }
         }
     }
