@@ -10,8 +10,12 @@ pub(super) enum Rule {
     ReadyIsLast,
     /// A frame that is too old when it comes is not executed.
     LateIsNotExecuted,
-    /// Peers from before an outage of the engine count for one lease longer.
+    /// Peers from before an outage of the engine count until they are back, or had the time to.
     OutageKeepsPeers,
+    /// A node that may not know all peers does not say that a receipt is complete.
+    UnknownPeersCount,
+    /// A node takes no connections before all peers know it.
+    NewNodeIsKnown,
     /// A room is not given up while a connection joins it.
     PinKeepsRoom,
 }

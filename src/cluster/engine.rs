@@ -46,8 +46,6 @@ pub(super) struct Connected {
     pub(super) replication_id: Arc<str>,
     /// Whether this engine lets nodes close each other's connections.
     pub(super) may_kill: bool,
-    /// How long the engine had run when it was connected.
-    pub(super) uptime: Duration,
 }
 
 /// Why an engine cannot be used.
@@ -143,7 +141,15 @@ impl Engine {
 
     /// Runs several commands in one round trip.
     pub async fn query_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, BusError> {
-        let Connected { mut connection, generation, .. } = self.connected()?;
+        self.query_all_over(self.connected()?, commands).await
+    }
+
+    /// The same over a connection that is known to the caller.
+    pub(super) async fn query_all_over<T: FromRedisValue>(
+        &self,
+        Connected { mut connection, generation, .. }: Connected,
+        commands: &Pipeline,
+    ) -> Result<T, BusError> {
         let answer = timeout(self.0.deadline, commands.query_async(&mut connection)).await;
         self.settle(generation, answer.ok())
     }
@@ -157,7 +163,15 @@ impl Engine {
 
     /// Runs a call of one of our functions. One that the engine has forgotten is loaded again.
     pub async fn run<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, BusError> {
-        let Connected { mut connection, generation, .. } = self.connected()?;
+        self.run_over(self.connected()?, call).await
+    }
+
+    /// The same over a connection that is known to the caller.
+    pub(super) async fn run_over<T: FromRedisValue>(
+        &self,
+        Connected { mut connection, generation, .. }: Connected,
+        call: &Cmd,
+    ) -> Result<T, BusError> {
         let running = async {
             match call.query_async::<T>(&mut connection).await {
                 Err(error) if functions::is_missing(&error) => {
@@ -230,9 +244,9 @@ impl Engine {
     pub(super) async fn connect(&self, generation: u64) -> Result<(), ConnectError> {
         let opening = async {
             let (mut connection, _) = self.open(AsyncConnectionConfig::new()).await?;
-            let Probed { replication_id, may_kill, uptime } =
+            let Probed { replication_id, may_kill } =
                 probe::probe(&mut connection, self.masked(), &self.single("probe")).await?;
-            Ok::<_, ConnectError>(Connected { connection, generation, replication_id, may_kill, uptime })
+            Ok::<_, ConnectError>(Connected { connection, generation, replication_id, may_kill })
         };
         let opened = timeout(self.0.deadline * CONNECT_DEADLINES, opening).await;
         let connected = opened.map_err(|_| ConnectError::Unreachable(None))??;

@@ -70,6 +70,8 @@ impl Shard {
         let Some(kind) = self.kind_of(&channel) else { return };
         match kind {
             Kind::Answers => self.receive_answers(&frame),
+            // That node waits until all know it.
+            Kind::NewPeer => self.heartbeat_now.notify_one(),
             Kind::Frame => self.receive_frame(frame, waiting),
         }
     }
@@ -79,6 +81,7 @@ impl Shard {
         match rest {
             [b':', b'n', b':', ..] => Some(Kind::Answers),
             [b':', b'r', b':', ..] | b":all" => Some(Kind::Frame),
+            b":peers" => Some(Kind::NewPeer),
             _ => None,
         }
     }
@@ -127,5 +130,6 @@ impl Shard {
 
 enum Kind {
     Answers,
+    NewPeer,
     Frame,
 }

@@ -1,6 +1,9 @@
 //! The lease of this node, and the peers that have one.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use prost::Message;
@@ -10,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{
     BusError, Engine,
     head::{MIN_VERSION, VERSION},
-    live_peers::LivePeers,
+    live_peers::{Generation, Known, LivePeers},
     publisher::subscribers,
     shard::{Client, Shard},
 };
@@ -20,14 +23,23 @@ use crate::telemetry;
 /// A node whose clock is further off than this says so.
 const MAX_SKEW_MS: i64 = 1_000;
 
-/// What a heartbeat tells: the engine's time in ms, whether the lease was still there, the live peers, and those whose lease has ended.
-type Heartbeat = (i64, i64, Vec<Vec<u8>>, Vec<Vec<u8>>);
+/// What a heartbeat tells: the engine's time in ms, whether the lease was still there, of the engine's generation, the live peers, and those
+/// whose lease has ended.
+type Heartbeat = (i64, i64, Told, Vec<Vec<u8>>, Vec<Vec<u8>>);
+
+/// Of a generation: its name, its age in ms, whether it began because the engine stood still, the number of the last change of the peers, and
+/// of the last one that all of them have seen.
+type Told = (String, u64, u8, u64, u64);
 
 /// What this node knows of its lease and its peers.
 #[derive(Default)]
 struct Lease {
-    /// The replication id of the engine at which this incarnation has its lease.
-    registered: Option<Arc<str>>,
+    /// The engine's generation in which this incarnation has its lease.
+    registered: Option<String>,
+    /// The change of the peers at which it got it, at the latest.
+    joined: u64,
+    /// The last change of the peers that this node has seen.
+    seen: u64,
     is_skewed: bool,
     /// The last heartbeat failed.
     is_away: bool,
@@ -112,10 +124,11 @@ impl Shard {
     }
 
     async fn heartbeat(&self, lease: &mut Lease) -> Result<(), BusError> {
-        let replication_id = self.engine.connected()?.replication_id;
-        let registers = lease.registered.as_ref() != Some(&replication_id);
+        let connected = self.engine.connected()?;
+        let connection = connected.generation;
         let asked = Instant::now();
-        let (time_ms, known, peers, ended): Heartbeat = self.engine.run(&self.heartbeat_call(registers)).await?;
+        let answer = self.engine.run_over(connected, &self.heartbeat_call(lease)).await?;
+        let (time_ms, known, told, peers, ended): Heartbeat = answer;
         // This node may have stood still since it asked.
         self.clock.set(asked, Instant::now(), time_ms, self.config.deadline);
         lease.note_skew(time_ms);
@@ -123,26 +136,54 @@ impl Shard {
             // Other nodes took this one for dead, and no longer wait for its answers.
             tracing::warn!(cluster.redis = self.engine.masked(), "this node's lease has ended: it takes another one");
             lease.registered = None;
+            *self.known.lock() = Arc::new(Known::nobody());
             self.renew_incarnation();
             self.fenced.notify_one();
             self.heartbeat_now.notify_one();
         } else {
-            lease.registered = Some(replication_id.clone());
             *self.renewed.lock() = Some(asked);
             let peers: Vec<_> = peers.iter().filter_map(|peer| v1::Peer::decode(&**peer).ok()).collect();
             self.note_versions(&peers);
-            let peers = peers.into_iter().map(|peer| (peer.incarnation, peer.node));
-            let live = lease.peers.seen(peers, registers, self.config.lease);
-            let count = usize::try_from(live.values().sum::<u64>()).unwrap_or(usize::MAX);
-            let channels = live.into_iter().map(|(name, count)| (self.ready_channel(&name), count));
-            *self.ready_channels.lock() = channels.collect();
-            self.live.store(count, Ordering::Relaxed);
+            let count = self.note_peers(lease, peers, told, (connection, asked));
             self.heartbeat_done.notify_waiters();
             let mut ready = redis::cmd("PUBSUB");
             ready.arg("NUMSUB").arg(self.engine.single("ready"));
             telemetry::peers(count, subscribers(&self.engine.query(&ready).await?));
         }
         self.remove_ended(&ended).await
+    }
+
+    /// Notes who the peers are, and returns how many there are. `(connection, asked)`: over which connection, and when, this node asked.
+    fn note_peers(
+        &self,
+        lease: &mut Lease,
+        peers: Vec<v1::Peer>,
+        (name, age_ms, stood_still, change, seen_by_all): Told,
+        (connection, asked): (u64, Instant),
+    ) -> usize {
+        let has_settled = Duration::from_millis(age_ms) >= self.config.lease + self.config.heartbeat;
+        let told = (lease.registered.as_ref() == Some(&name)).then_some(lease.seen);
+        if told.is_none() {
+            lease.registered = Some(name.clone());
+            lease.joined = change;
+        }
+        let generation = Generation { name, stood_still: stood_still != 0, has_settled };
+        let peers = peers.into_iter().map(|peer| (peer.incarnation, peer.node));
+        let live = lease.peers.seen(peers, generation, asked, self.config.lease);
+        let count = usize::try_from(live.values().sum::<u64>()).unwrap_or(usize::MAX);
+        let channels = live.into_iter().map(|(name, count)| (self.ready_channel(&name), count)).collect();
+        let (misses_some, until) = (lease.peers.misses_some(), asked + self.config.lease);
+        *self.known.lock() = Arc::new(Known { channels, misses_some, connection, until });
+        self.live.store(count, Ordering::Relaxed);
+        lease.seen = change;
+        if told != Some(change) {
+            // Who has come waits until all have told that they know.
+            self.heartbeat_now.notify_one();
+        }
+        if has_settled && told.is_some() && seen_by_all >= lease.joined {
+            self.is_counted.store(true, Ordering::Release);
+        }
+        count
     }
 
     /// Has the engine close the connections of peers whose lease is over, and removes these peers then: until both is done they count as live.
@@ -152,15 +193,20 @@ impl Shard {
             tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
             let id = u64::try_from(peer.client_id).unwrap_or_default();
             self.kill(&Client { id, replication_id: peer.replication_id.into() }).await?;
-            let mut remove =
-                Engine::function("remove_peer", &[&self.engine.single("peers"), &self.engine.single("peer")]);
+            let [peers, values, seen, _] = &self.peer_keys();
+            let mut remove = Engine::function("remove_peer", &[peers, values, seen]);
             remove.arg(hex(peer.incarnation));
             self.engine.run::<i64>(&remove).await?;
         }
         Ok(())
     }
 
-    fn heartbeat_call(&self, registers: bool) -> Cmd {
+    /// The leases, the values beside them, what each peer has seen, and the engine's generation.
+    fn peer_keys(&self) -> [String; 4] {
+        ["peers", "peer", "seen", "engine"].map(|kind| self.engine.single(kind))
+    }
+
+    fn heartbeat_call(&self, lease: &Lease) -> Cmd {
         let client = self.client.lock().clone();
         let own = v1::Peer {
             node: self.config.node_name(),
@@ -170,8 +216,11 @@ impl Shard {
             client_id: client.as_ref().map_or(0, |client| i64::try_from(client.id).unwrap_or_default()),
             replication_id: client.map(|client| client.replication_id.to_string()).unwrap_or_default(),
         };
-        let mut call = Engine::function("heartbeat", &[&self.engine.single("peers"), &self.engine.single("peer")]);
-        call.arg(hex(self.incarnation())).arg(self.lease_ms()).arg(own.encode_to_vec()).arg(u8::from(registers));
+        let [peers, values, seen, engine] = &self.peer_keys();
+        let mut call = Engine::function("heartbeat", &[peers, values, seen, engine]);
+        call.arg(hex(self.incarnation())).arg(self.lease_ms()).arg(own.encode_to_vec());
+        let before = if self.renewed.lock().is_some() { "none" } else { "" };
+        call.arg(lease.registered.as_deref().unwrap_or(before)).arg(lease.seen).arg(peers);
         call
     }
 
@@ -183,9 +232,9 @@ impl Shard {
     /// Ends the lease: other nodes no longer wait for this one.
     pub(super) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
-        let (peers, peer) = (self.engine.single("peers"), self.engine.single("peer"));
+        let [peers, values, seen, _] = &self.peer_keys();
         let name = self.engine.name("node", &self.config.node_name());
-        let mut leave = Engine::function("leave", &[&peers, &peer, &name]);
+        let mut leave = Engine::function("leave", &[peers, values, seen, &name]);
         leave.arg(hex(self.incarnation())).arg(hex(self.holder));
         self.set_ready(false);
         let client = self.client.lock().take();

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
-    time::Duration,
 };
 
 use redis::{RedisError, Value, aio::MultiplexedConnection};
@@ -14,7 +13,6 @@ use super::{engine::ConnectError, functions};
 pub(super) struct Probed {
     pub(super) replication_id: Arc<str>,
     pub(super) may_kill: bool,
-    pub(super) uptime: Duration,
 }
 
 /// What a subscriber's output buffer should hold: less is a gap at the first burst.
@@ -71,9 +69,7 @@ pub(super) async fn probe(
              \"pubsub 256mb 64mb 60\""
         );
     });
-    let uptime = field("uptime_in_seconds").and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
-    let uptime = Duration::from_secs(uptime);
-    Ok(Probed { replication_id: field("master_replid").unwrap_or_default().into(), may_kill, uptime })
+    Ok(Probed { replication_id: field("master_replid").unwrap_or_default().into(), may_kill })
 }
 
 static NO_KILL: AtomicBool = AtomicBool::new(false);

@@ -135,20 +135,25 @@ impl Shard {
             numbers.push(number);
             commands.add_command(command);
         }
-        let channels = self.ready_channels.lock().clone();
+        let known = self.known.lock().clone();
         commands.cmd("PUBSUB").arg("NUMSUB");
-        for (channel, _) in &*channels {
+        for (channel, _) in &known.channels {
             commands.arg(channel);
         }
-        let live = channels.len() as u64;
-        let answers = self.engine.query_all::<Vec<Value>>(&commands).await;
         let fail = |number: &u64, error| self.pending.failed(*number, PublishError::Bus(error));
+        let connected = match self.engine.connected() {
+            Ok(connected) => connected,
+            Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
+        };
+        let connection = connected.generation;
+        let answers = self.engine.query_all_over::<Vec<Value>>(connected, &commands).await;
+        let live = known.live(connection);
         let mut answers = match answers {
             Ok(answers) if answers.len() == numbers.len() + 1 => answers,
             Ok(_) => return numbers.iter().for_each(|number| fail(number, BusError::Refused)),
             Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
         };
-        let ready = answers.pop().map_or(0, |answer| ready_peers(&answer, &channels));
+        let ready = answers.pop().map_or(0, |answer| ready_peers(&answer, &known.channels));
         let mut are_missing = false;
         for (number, answer) in numbers.iter().zip(&answers) {
             match receivers(answer) {

@@ -133,17 +133,23 @@ impl Cluster {
         }
         let wait = timeout(self.deadline() * START_DEADLINES, self.ready());
         let _ = wait.await;
-        self.wait_for_peers().await;
+        self.wait_to_be_counted().await;
         Ok(())
     }
 
-    /// Gives peers time to take their leases again at an engine that has just begun: a receipt of this node must not leave them out.
-    async fn wait_for_peers(&self) {
+    /// Waits until all peers know this node: else their receipts might leave out its connections. A peer that stands still is waited for until
+    /// its lease is over, and peers that an engine may not know for as long as one lasts. Without an engine nobody is.
+    async fn wait_to_be_counted(&self) {
         let Config { lease, heartbeat, .. } = self.0.config;
-        let uptimes = self.0.shards.iter().filter_map(|shard| Some(shard.engine.connected().ok()?.uptime));
-        if uptimes.min().is_some_and(|uptime| uptime < lease) {
-            sleep(heartbeat + heartbeat / 4).await;
-        }
+        let wait = self.0.shards.iter().map(async |shard| {
+            let mut pause = heartbeat / 64;
+            while !shard.is_counted() && shard.engine.connected().is_ok() {
+                shard.heartbeat_now.notify_one();
+                sleep(pause).await;
+                pause = (pause * 2).min(heartbeat / 4);
+            }
+        });
+        let _ = timeout((lease + heartbeat) * 2, join_all(wait)).await;
     }
 
     fn spawn(&self, shard: &Arc<Shard>, spawn: &Spawn<'_>) {

@@ -9,9 +9,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::{
-    Config, Node, answering::Outbox, engine::Engine, engine_clock::EngineClock, head::VERSION, pending::Pending,
-    publisher::Outgoing, rooms::Rooms,
+    Config, Node, answering::Outbox, engine::Engine, engine_clock::EngineClock, head::VERSION, live_peers::Known,
+    pending::Pending, publisher::Outgoing, rooms::Rooms,
 };
 
 /// What this node has to do with one engine: what it publishes there, what it is subscribed to, and its lease.
@@ -26,8 +28,10 @@ pub(super) struct Shard {
     pub(super) clock: EngineClock,
     /// Peers with a lease, this node among them, as of the last heartbeat.
     pub(super) live: AtomicUsize,
-    /// The channels to which these are subscribed while they are ready, each with how many peers have its name.
-    pub(super) ready_channels: Mutex<Arc<[(String, u64)]>>,
+    /// The same peers, for receipts.
+    pub(super) known: Mutex<Arc<Known>>,
+    /// All peers have known this node at some time.
+    pub(super) is_counted: AtomicBool,
     /// Whether all rooms of this node are subscribed.
     pub(super) is_ready: AtomicBool,
     /// Since when that is as it is. None: it never was ready.
@@ -74,7 +78,8 @@ impl Shard {
             version: AtomicU8::new(VERSION),
             clock: EngineClock::new(),
             live: AtomicUsize::new(0),
-            ready_channels: Mutex::new(Arc::new([])),
+            known: Mutex::new(Arc::new(Known::nobody())),
+            is_counted: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             ready_changed: Mutex::default(),
             readiness: Notify::new(),
@@ -135,6 +140,15 @@ impl Shard {
     /// Whether all rooms of this node are subscribed.
     pub(super) fn is_ready(&self) -> bool {
         self.is_ready.load(Ordering::Acquire)
+    }
+
+    /// Whether receipts of all peers count this node: its connections may come.
+    pub(super) fn is_counted(&self) -> bool {
+        #[cfg(test)]
+        if is_broken(Rule::NewNodeIsKnown) {
+            return true;
+        }
+        self.is_counted.load(Ordering::Acquire)
     }
 
     /// The channel of answers to an incarnation.

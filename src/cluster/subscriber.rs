@@ -199,7 +199,7 @@ impl Shard {
         let heartbeat = self.heartbeat_done.notified();
         self.heartbeat_now.notify_one();
         timeout(self.config.deadline, heartbeat).await.map_err(|_| Lost::Unanswered)?;
-        let own = vec![self.channel_of(self.incarnation()), self.engine.single("all")];
+        let own = vec![self.channel_of(self.incarnation()), self.engine.single("all"), self.engine.single("peers")];
         self.subscribe(subscription, own).await?;
         #[cfg(test)]
         if is_broken(Rule::ReadyIsLast) {

@@ -1,15 +1,58 @@
--- Renews the lease of a peer. KEYS: peers, peer values. ARGV: incarnation, lease in ms, value, "1" to register. Returns: time in ms, whether
--- the lease is there, the live peers' values, and those whose lease is over: they count as live until they are removed.
-local function heartbeat(keys, args)
-  local now = now_ms()
-  local function has_lease(score)
-    -- Far ahead: the engine's clock was set back.
-    return score and tonumber(score) > now and tonumber(score) <= now + 2 * args[2]
+-- What the engine knows of peers is of one generation, until it may not know some of them any more, or counts connections as theirs that they
+-- have given up: it restarted, it is another one, or no lease was renewed for half of one while there were some (it stood still). An engine that
+-- knows nothing may never have known a peer: then its generation is as old as the engine, until a peer comes that had a lease before. Returns
+-- the name of the generation, when it began in ms, and whether it began because the engine stood still.
+local function generation_of(keys, args, now, lease)
+  local key = keys[4]
+  local info = redis.call('INFO', 'server')
+  local run = string.match(info, 'run_id:(%w+)') or ''
+  local state = redis.call('HMGET', key, 'run', 'name', 'since', 'renewed', 'stood_still', 'is_first')
+  local since, renewed = tonumber(state[3]), tonumber(state[4])
+  local had_lease = args[4] ~= '' and args[4] ~= state[2]
+  local begins, stood_still, is_first = true, '0', '0'
+  if not state[1] and not had_lease then
+    since, is_first = now - 1000 * (tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or 0), '1'
+  elseif state[1] ~= run or state[6] == '1' and had_lease then
+    since = now
+  elseif now - renewed > lease / 2 and redis.call('ZCARD', keys[1]) > (redis.call('ZSCORE', keys[1], args[1]) and 1 or 0) then
+    since, stood_still = now, '1'
+  else
+    -- Later than now: the engine's clock was set back.
+    begins, since, stood_still, is_first = false, math.min(since, now), state[5], state[6]
   end
-  local known = args[4] == '1' or has_lease(redis.call('ZSCORE', keys[1], args[1]))
+  local name = begins and run .. ':' .. text_of(now) .. ':' .. stood_still .. is_first or state[2]
+  redis.call('HSET', key, 'run', run, 'name', name, 'since', text_of(since), 'renewed', text_of(now))
+  redis.call('HSET', key, 'stood_still', stood_still, 'is_first', is_first)
+  if begins then
+    redis.call('DEL', keys[3])
+  end
+  return name, since, tonumber(stood_still)
+end
+
+-- Renews the lease of a peer. KEYS: peers, peer values, what each peer has seen, the generation. ARGV: incarnation, lease in ms, value, the
+-- generation in which this incarnation has its lease, or '' if this process never had one, the last change of the peers that it has seen, the
+-- channel that tells of changes. Returns: time in ms, whether the lease is there, the generation's name, age in ms, whether it began because the engine stood still,
+-- its last change, the last change that all have seen, the live peers' values, and those whose lease is over: they count as live until they
+-- are removed.
+local function heartbeat(keys, args)
+  local now, lease = now_ms(), tonumber(args[2])
+  local generation, since, stood_still = generation_of(keys, args, now, lease)
+  local function has_lease(score)
+    score = tonumber(score)
+    -- Far ahead: the engine's clock was set back. Leases of another generation hold as long as the first of this one.
+    return score and score <= now + 2 * lease and math.max(score, since + lease) > now
+  end
+  local registers = args[4] ~= generation
+  local known = registers or has_lease(redis.call('ZSCORE', keys[1], args[1]))
   if known then
-    redis.call('ZADD', keys[1], text_of(now + args[2]), args[1])
+    redis.call('ZADD', keys[1], text_of(now + lease), args[1])
     redis.call('HSET', keys[2], args[1], args[3])
+    if not registers then
+      redis.call('ZADD', keys[3], args[5], args[1])
+    elseif redis.call('ZADD', keys[3], 'NX', 0, args[1]) == 1 then
+      redis.call('HINCRBY', keys[4], 'change', 1)
+      redis.call('PUBLISH', args[6], args[1])
+    end
   end
   local ended = {}
   local peers = redis.call('ZRANGE', keys[1], 0, -1, 'WITHSCORES')
@@ -18,13 +61,17 @@ local function heartbeat(keys, args)
       ended[#ended + 1] = redis.call('HGET', keys[2], peers[index]) or ''
     end
   end
-  return {now, known and 1 or 0, redis.call('HVALS', keys[2]), ended}
+  local change = tonumber(redis.call('HGET', keys[4], 'change') or 0)
+  local seen = tonumber(redis.call('ZRANGE', keys[3], 0, 0, 'WITHSCORES')[2] or change)
+  local told = {generation, now - since, stood_still, change, seen}
+  return {now, known and 1 or 0, told, redis.call('HVALS', keys[2]), ended}
 end
 
--- Removes a peer whose lease is over. KEYS: peers, peer values. ARGV: incarnation.
+-- Removes a peer whose lease is over. KEYS: peers, peer values, what each peer has seen. ARGV: incarnation.
 local function remove_peer(keys, args)
   redis.call('ZREM', keys[1], args[1])
   redis.call('HDEL', keys[2], args[1])
+  redis.call('ZREM', keys[3], args[1])
   return 1
 end
 
@@ -38,11 +85,11 @@ local function hold_name(keys, args)
   return 1
 end
 
--- Ends a peer's lease, and gives its name back. KEYS: peers, peer values, the name's. ARGV: incarnation, the name's holder.
+-- Ends a peer's lease, and gives its name back. KEYS: peers, peer values, what each peer has seen, the name's. ARGV: incarnation, the name's holder.
 local function leave(keys, args)
   remove_peer(keys, args)
-  if redis.call('GET', keys[3]) == args[2] then
-    redis.call('DEL', keys[3])
+  if redis.call('GET', keys[4]) == args[2] then
+    redis.call('DEL', keys[4])
   end
   return 1
 end

@@ -18,7 +18,8 @@ use crate::message::{MessageId, RoomName};
 const CLOCK_ERROR: Duration = Duration::from_millis(600);
 /// Timers are this coarse.
 const TICK: Duration = Duration::from_millis(3);
-/// How long a join waits: until its rooms are subscribed, or others do not wait for the node any more, or that has been tried once more.
+/// How long a join waits after the node last renewed its lease: until its rooms are subscribed, or others do not wait for the node any more, or
+/// that has been tried once more.
 const MAX_JOIN: Duration = Duration::from_secs(10);
 
 /// A connection of a device to a process, from its admission to its end.
@@ -133,14 +134,11 @@ impl Log {
         self.complete += 1;
         let matched: u64 = answers.iter().map(count).sum();
         let state = memory.state.lock();
-        let is_limited = state.may_hide_unready(emitted.at);
         let must = |stay: &Stay| {
-            !is_limited
-                && stay.admitted < began
+            stay.admitted < began
                 && !stay.has_left
                 && stay.rooms.contains(room)
-                && state.may_be_known(stay.node, *local.serves_since.get().unwrap())
-                && !state.was_fenced_since(stay.node, emitted.at)
+                && state.must_count(stay.node, local.began, emitted.at)
         };
         let missed =
             self.stays.iter().enumerate().filter(|(index, stay)| must(stay) && !emitted.received.contains(index));
@@ -156,7 +154,8 @@ impl Log {
         }
     }
 
-    pub(super) fn joined(&mut self, local: &Local, since: Instant) {
+    pub(super) fn joined(&mut self, (memory, local): (&Memory, &Local), node: usize, began: Instant) {
+        let since = memory.state.lock().reached(node).map_or(began, |reached| reached.max(began));
         let waited = since.elapsed();
         if waited > MAX_JOIN && *local.runs_since.lock() < since {
             self.violations.push(format!("a join waited {waited:?}"));

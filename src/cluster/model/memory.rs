@@ -12,13 +12,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    leases::{Contact, Generation},
     node::LEASE,
     oracle::NODES,
     wire::{Command, Faults, Shared},
 };
 
-/// After so long all nodes know one that is ready: a heartbeat, which may be late once.
-const UNKNOWN: Duration = Duration::from_secs(3);
+/// The engine's time when a test begins.
+const TIME_MS: i64 = 1_700_000_000_000;
+/// How long the engine has run when a test begins: the first nodes need not wait for others.
+const UPTIME_MS: i64 = 3_600_000;
 
 /// The engine, and the way to it. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -31,17 +34,20 @@ pub(super) struct State {
     is_up: bool,
     has_functions: bool,
     /// How often it has started.
-    starts: u64,
-    origin: Instant,
-    began: Instant,
+    pub(super) starts: u64,
+    pub(super) origin: Instant,
+    pub(super) began_ms: i64,
     /// Since when nobody could reach it, the last time.
     away_since: Instant,
-    /// When leases may have been lost, the last time.
-    unknown_since: Instant,
+    /// When it was started.
+    pub(super) started_at: Instant,
+    /// When a process came that had a lease before it was started, if it lost its data then.
+    pub(super) met_at: Option<Instant>,
     last_id: u64,
     clients: BTreeMap<u64, Client>,
     /// By incarnation: the end of the lease, and the value.
-    peers: BTreeMap<Vec<u8>, (i64, Vec<u8>)>,
+    pub(super) peers: BTreeMap<Vec<u8>, (i64, Vec<u8>)>,
+    pub(super) generation: Option<Generation>,
     /// Who has a name, and until when.
     names: HashMap<Vec<u8>, (Vec<u8>, i64)>,
     /// So many of the next pushes to a node are lost on the way.
@@ -57,37 +63,25 @@ struct Client {
     transaction: Option<Vec<Command>>,
 }
 
-/// What a test knows of a node's lease.
-#[derive(Clone, Copy)]
-pub(super) struct Contact {
-    renewed: Option<Instant>,
-    /// Its lease had ended, and it is not ready again.
-    is_returning: bool,
-    /// When it was last ready again.
-    returned: Option<Instant>,
-    /// It has had a lease since the engine was last away.
-    is_known: bool,
-}
-
 impl Memory {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        let contact = Contact { renewed: None, is_returning: true, returned: None, is_known: false };
         let state = State {
             is_up: true,
             has_functions: false,
             starts: 1,
             origin: now,
-            // The first nodes need not wait for others.
-            began: now,
+            began_ms: TIME_MS - UPTIME_MS,
             away_since: now,
-            unknown_since: now,
+            started_at: now,
+            met_at: Some(now),
             last_id: 0,
             clients: BTreeMap::new(),
             peers: BTreeMap::new(),
+            generation: None,
             names: HashMap::new(),
             drops: [0; NODES],
-            contacts: [contact; NODES],
+            contacts: Default::default(),
         };
         Self { state: Shared::new(state.into()), faults: watch::channel(Faults::default()).0 }
     }
@@ -114,21 +108,19 @@ impl State {
         }
         if !keeps_data {
             self.peers.clear();
+            self.generation = None;
+            self.met_at = None;
             self.names.clear();
             self.has_functions = false;
         }
-    }
-
-    /// Whether a process that began then can know of a node: nobody tells it of those that have no lease.
-    pub(super) fn may_be_known(&self, node: usize, began: Instant) -> bool {
-        self.contacts[node].is_known || began < self.unknown_since
     }
 
     pub(super) fn start(&mut self) {
         if !self.is_up {
             self.is_up = true;
             self.starts += 1;
-            self.began = Instant::now();
+            self.started_at = Instant::now();
+            self.began_ms = self.now_ms();
             self.is_back(true);
         }
     }
@@ -139,11 +131,11 @@ impl State {
         if !restarted && now - away_since <= LEASE / 2 {
             return;
         }
-        self.unknown_since = now;
         for contact in &mut self.contacts {
-            contact.is_known = false;
             let was_live = |renewed: &Instant| away_since.saturating_duration_since(*renewed) < LEASE;
-            contact.renewed = contact.renewed.map(|renewed| if was_live(&renewed) { now } else { renewed });
+            if contact.renewed.is_some_and(|renewed| was_live(&renewed)) {
+                (contact.renewed, contact.is_prolonged) = (Some(now), true);
+            }
         }
     }
 
@@ -158,27 +150,6 @@ impl State {
         for id in lost {
             self.disconnected(id);
         }
-    }
-
-    /// Whether a node's lease has ended at some time since, and the node was not ready after that.
-    pub(super) fn was_fenced_since(&self, node: usize, since: Instant) -> bool {
-        let Contact { renewed, is_returning, returned, .. } = self.contacts[node];
-        let is_over = renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE);
-        is_over || is_returning || returned.is_some_and(|returned| returned >= since)
-    }
-
-    /// Whether some node was ready for the first time, or again after its lease had ended, so shortly before that others may not know it, or
-    /// its lease has ended so shortly before that its connection may not be closed: it counts as ready for one that they know, and that is
-    /// not. That is a limit of comparing two counts.
-    pub(super) fn may_hide_unready(&self, since: Instant) -> bool {
-        let returned = self.contacts.iter().filter_map(|contact| contact.returned);
-        let ended = self.contacts.iter().filter_map(|contact| Some(contact.renewed? + LEASE));
-        returned.chain(ended.filter(|ended| *ended <= Instant::now())).any(|changed| changed + UNKNOWN >= since)
-    }
-
-    /// A process of the node is new: others need not count it before it has been ready.
-    pub(super) fn forget_contact(&mut self, node: usize) {
-        self.contacts[node] = Contact { renewed: None, is_returning: true, returned: None, is_known: false };
     }
 
     pub(super) fn connected(
@@ -240,14 +211,7 @@ impl State {
                 integer(1)
             }
             ["INFO", ..] => {
-                let uptime = self.began.elapsed().as_secs();
-                bulk(
-                    format!(
-                        "redis_version:7.2.0\r\nuptime_in_seconds:{uptime}\r\nrole:master\r\nmaster_replid:{}\r\n",
-                        self.starts
-                    )
-                    .as_bytes(),
-                )
+                bulk(format!("redis_version:7.2.0\r\nrole:master\r\nmaster_replid:{}\r\n", self.starts).as_bytes())
             }
             ["FUNCTION", "LOAD", ..] => {
                 self.has_functions = true;
@@ -276,7 +240,7 @@ impl State {
         self.clients.values().filter(|client| client.channels.contains(channel.as_bytes())).count() as u64
     }
 
-    fn publish(&mut self, channel: &[u8], frame: &[u8]) -> u64 {
+    pub(super) fn publish(&mut self, channel: &[u8], frame: &[u8]) -> u64 {
         let push = [b">3\r\n".to_vec(), bulk(b"message"), bulk(channel), bulk(frame)].concat();
         let mut receivers = 0;
         for client in self.clients.values().filter(|client| client.channels.contains(channel)) {
@@ -305,17 +269,12 @@ impl State {
             reply.extend(
                 [b">3\r\n".to_vec(), bulk(kind), bulk(channel), integer(client.channels.len() as u64)].concat(),
             );
-            let contact = &mut self.contacts[client.node];
-            if channel.ends_with(b":ready") && contact.is_returning {
-                contact.is_returning = false;
-                contact.returned = Some(Instant::now());
-            }
         }
         reply
     }
 
-    fn now_ms(&self) -> i64 {
-        1_700_000_000_000 + i64::try_from(self.origin.elapsed().as_millis()).unwrap()
+    pub(super) fn now_ms(&self) -> i64 {
+        TIME_MS + i64::try_from(self.origin.elapsed().as_millis()).unwrap()
     }
 
     fn call(&mut self, id: u64, function: &str, command: &[Vec<u8>]) -> Vec<u8> {
@@ -336,56 +295,30 @@ impl State {
                 integer(1)
             }
             "remove_peer" => {
-                self.peers.remove(&arguments[0]);
+                self.remove_peer(&arguments[0]);
                 integer(1)
             }
             "leave" => {
-                self.peers.remove(&arguments[0]);
-                if self.names.get(&keys[2]).is_some_and(|(holder, _)| *holder == arguments[1]) {
-                    self.names.remove(&keys[2]);
+                self.remove_peer(&arguments[0]);
+                if self.names.get(&keys[3]).is_some_and(|(holder, _)| *holder == arguments[1]) {
+                    self.names.remove(&keys[3]);
                 }
                 integer(1)
             }
             other => panic!("the model's engine has no function {other}"),
         }
     }
-
-    /// As `peers.lua` does it.
-    fn heartbeat(&mut self, node: usize, arguments: &[Vec<u8>]) -> Vec<u8> {
-        let (now, registers) = (self.now_ms(), arguments[3] == b"1");
-        let (own, lease) = (&arguments[0], milliseconds(&arguments[1]));
-        let has_lease = |end: i64| end > now && end <= now + 2 * lease;
-        let is_known = registers || self.peers.get(own).is_some_and(|(end, _)| has_lease(*end));
-        let contact = &mut self.contacts[node];
-        if contact.renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE) {
-            contact.is_returning = true;
-        }
-        contact.renewed = Some(Instant::now());
-        contact.is_known |= is_known;
-        if is_known {
-            self.peers.insert(own.clone(), (now + lease, arguments[2].clone()));
-        }
-        let over = self.peers.values().filter(|(end, _)| !has_lease(*end));
-        let ended = over.map(|(_, value)| value.clone()).collect();
-        let list = |values: Vec<Vec<u8>>| {
-            let head = format!("*{}\r\n", values.len()).into_bytes();
-            std::iter::once(head).chain(values.iter().map(|value| bulk(value))).collect::<Vec<_>>().concat()
-        };
-        let live = self.peers.values().map(|(_, value)| value.clone()).collect();
-        [b"*4\r\n".to_vec(), integer(u64::try_from(now).unwrap()), integer(is_known.into()), list(live), list(ended)]
-            .concat()
-    }
 }
 
-fn milliseconds(word: &[u8]) -> i64 {
+pub(super) fn milliseconds(word: &[u8]) -> i64 {
     String::from_utf8_lossy(word).parse().unwrap()
 }
 
-fn integer(number: u64) -> Vec<u8> {
+pub(super) fn integer(number: u64) -> Vec<u8> {
     format!(":{number}\r\n").into_bytes()
 }
 
-fn bulk(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn bulk(bytes: &[u8]) -> Vec<u8> {
     [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,7 @@ use crate::message::RoomName;
 pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) const DEADLINE: Duration = Duration::from_millis(500);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) const LEASE: Duration = Duration::from_secs(5);
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
@@ -35,7 +39,7 @@ pub(super) fn config(node: usize) -> Config {
         prefix: "p".to_owned(),
         node: format!("node{node}"),
         deadline: DEADLINE,
-        heartbeat: Duration::from_secs(1),
+        heartbeat: HEARTBEAT,
         lease: LEASE,
         linger: LINGER,
         waiting: 64 << 20,
@@ -47,7 +51,8 @@ pub(super) struct Local {
     /// The connections in each room.
     pub(super) rooms: Mutex<BTreeMap<RoomName, BTreeSet<usize>>>,
     pub(super) process: u64,
-    pub(super) serves_since: OnceLock<Instant>,
+    pub(super) began: Instant,
+    pub(super) is_serving: AtomicBool,
     /// Since when it runs without having stood still.
     pub(super) runs_since: Mutex<Instant>,
     log: Shared<Log>,
@@ -91,16 +96,17 @@ impl Process {
         let local = Arc::new(Local {
             rooms: Mutex::default(),
             process,
-            serves_since: OnceLock::new(),
+            began: Instant::now(),
+            is_serving: AtomicBool::new(false),
             runs_since: Instant::now().into(),
             log: log.clone(),
         });
         let started = Self { cluster, local, tasks, is_paused, runner };
-        started.run(started.starting(log.clone()));
+        started.run(started.starting(memory.clone(), node, log.clone()));
         started
     }
 
-    fn starting(&self, log: Shared<Log>) -> impl Future<Output = ()> + use<> {
+    fn starting(&self, memory: Memory, number: usize, log: Shared<Log>) -> impl Future<Output = ()> + use<> {
         let (cluster, local, tasks) = (self.cluster.clone(), self.local.clone(), self.tasks.clone());
         async move {
             let node: Arc<dyn Node> = local.clone();
@@ -113,14 +119,18 @@ impl Process {
                 tasks.send(task).unwrap();
             };
             match cluster.start_on(&node, &vital).await {
-                Ok(()) => _ = local.serves_since.set(Instant::now()),
+                Ok(()) => {
+                    let is_counted = cluster.shards()[0].is_counted();
+                    memory.state.lock().serves(number, is_counted);
+                    local.is_serving.store(true, Ordering::Relaxed);
+                }
                 Err(error) => log.lock().violation(format!("a node has not started: {error}")),
             }
         }
     }
 
     pub(super) fn is_serving(&self) -> bool {
-        self.local.serves_since.get().is_some()
+        self.local.is_serving.load(Ordering::Relaxed)
     }
 
     /// Runs something as a part of the process.

@@ -1,6 +1,6 @@
 //! Three nodes, each a process, and the engine between them.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::interval;
 use tonic::Code;
@@ -25,7 +25,7 @@ pub struct Nodes {
 impl Nodes {
     /// With or without an append-only file of the engine, and with these leases.
     pub async fn start(append_only: bool, lease: Duration) -> Self {
-        let redis = TestRedis::start(append_only);
+        let redis = Self::engine(append_only);
         let (mut processes, mut backends) = (Vec::new(), Vec::new());
         for number in 0..NODES {
             let name = format!("node-{number}");
@@ -49,6 +49,16 @@ impl Nodes {
                 .await;
         }
         nodes
+    }
+
+    /// An engine that has run for as long as the test before this one: nodes wait until one without data is older than a lease.
+    fn engine(append_only: bool) -> TestRedis {
+        static NEXT: [Mutex<Option<TestRedis>>; 2] = [const { Mutex::new(None) }; 2];
+        let next = &NEXT[usize::from(append_only)];
+        let engine = next.lock().expect("no test failed here").take();
+        let engine = engine.unwrap_or_else(|| TestRedis::start(append_only));
+        *next.lock().expect("no test failed here") = Some(TestRedis::start(append_only));
+        engine
     }
 
     /// A backend for each node.

@@ -1,0 +1,125 @@
+//! Cases that need so many faults in their order that chance hardly finds them.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use proptest_state_machine::StateMachineTest;
+
+use super::{
+    oracle::{Model, ROOMS, Transition as T},
+    world::World,
+};
+use crate::cluster::broken::{Rule, breaking};
+
+const EVERYONE: usize = ROOMS - 1;
+
+fn seconds(seconds: u64) -> T {
+    T::Wait(Duration::from_secs(seconds))
+}
+
+fn connect(device: usize, node: usize) -> [T; 2] {
+    [T::Connect { device, node, after: Duration::ZERO }, T::Wait(Duration::from_millis(200))]
+}
+
+fn emit(node: usize) -> [T; 2] {
+    [T::Emit { node, room: EVERYONE }, T::Wait(Duration::from_millis(700))]
+}
+
+/// A node can neither be reached nor counts as ready any more.
+fn lose(node: usize) -> [T; 2] {
+    [T::Cut(node), T::LoseSubscription(node)]
+}
+
+fn play(steps: &[T]) {
+    let mut world = World::init_test(&Model);
+    for step in steps {
+        world = World::apply(world, &Model, step.clone());
+    }
+    World::teardown(world, Model);
+}
+
+/// What must hold does, and it does not without the rule.
+#[track_caller]
+fn needs(rule: Rule, steps: &[T]) {
+    play(steps);
+    let broken = breaking(rule, || catch_unwind(AssertUnwindSafe(|| play(steps))));
+    assert!(broken.is_err(), "not found: {rule:?}");
+}
+
+#[test]
+fn a_node_that_was_cut_off_when_the_engine_lost_a_peer_it_never_knew_says_partial() {
+    let steps = [
+        &[T::Kill(1), seconds(8), T::Cut(0), T::Start(1), seconds(9)][..],
+        &connect(0, 1),
+        &[T::CrashEngine { keeps_data: false }, T::Cut(1), T::Restore(0), T::StartEngine, seconds(2)],
+        &emit(0),
+        &emit(0),
+        &[T::Restore(1), seconds(8)],
+        &emit(0),
+    ];
+    needs(Rule::UnknownPeersCount, &steps.concat());
+}
+
+#[test]
+fn a_new_node_takes_no_connections_before_peers_that_were_not_told_of_it_know_it() {
+    let steps = [
+        &[T::Kill(1), seconds(8), T::Drop(0), T::Start(1), T::Wait(Duration::from_millis(150))][..],
+        &connect(0, 1),
+        &lose(1),
+        &emit(0),
+        &[T::Restore(1), seconds(8)],
+        &connect(0, 1),
+        &lose(1),
+        &emit(0),
+    ];
+    needs(Rule::NewNodeIsKnown, &steps.concat());
+}
+
+#[test]
+fn peers_count_also_if_the_engine_was_out_of_reach_for_long_after_it_had_started_without_its_data() {
+    for (waits, cut) in [(3, 1), (9, 1), (9, 2)] {
+        let steps = [
+            &connect(0, 1)[..],
+            &connect(1, 2),
+            &[T::CrashEngine { keeps_data: false }, seconds(2), T::Cut(cut), T::FreezeEngine, T::StartEngine],
+            &[seconds(waits), T::ThawEngine, seconds(1)],
+            &emit(0),
+            &emit(0),
+            &[seconds(1)],
+            &emit(0),
+        ];
+        play(&steps.concat());
+    }
+}
+
+#[test]
+fn a_peer_that_gave_its_connection_up_while_the_engine_stood_still_counts_as_one_that_is_not_ready() {
+    for frozen in [3, 6, 9, 20] {
+        let steps = [
+            &connect(0, 1)[..],
+            &[T::FreezeEngine, T::Wait(Duration::from_millis(300)), T::Cut(1), seconds(frozen)],
+            &connect(1, 1),
+            &[T::ThawEngine, T::Wait(Duration::from_millis(300))],
+            &emit(0),
+            &emit(2),
+            &[seconds(2)],
+            &emit(0),
+        ];
+        play(&steps.concat());
+    }
+}
+
+#[test]
+fn a_node_that_starts_while_a_peer_stands_still_is_counted_when_that_one_goes_on() {
+    let steps = [
+        &[T::Kill(1), seconds(8), T::Pause(0), T::Start(1), seconds(9)][..],
+        &connect(0, 1),
+        &[T::Resume(0)],
+        &lose(1),
+        &emit(0),
+        &emit(0),
+    ];
+    play(&steps.concat());
+}
