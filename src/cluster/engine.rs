@@ -19,6 +19,8 @@ use super::{
 
 /// Commands that wait to be written. A caller waits while there are more, up to its deadline.
 const WRITE_QUEUE: usize = 1_024;
+/// The code of an engine that has reached its `maxmemory`.
+const NO_MEMORY: &str = "OOM";
 /// A connection is opened in so many deadlines: it takes several round trips.
 const CONNECT_DEADLINES: u32 = 4;
 
@@ -204,15 +206,15 @@ impl Engine {
                 return BusError::Unanswered;
             }
             self.warn_of_refusal(&error.to_string());
-            BusError::Refused
+            if error.code() == Some(NO_MEMORY) { BusError::Full } else { BusError::Refused }
         })
     }
 
     /// The same of one command among several.
-    pub(super) fn warn_of_answer(&self, answer: &Value) {
-        if let Value::ServerError(error) = answer {
-            self.warn_of_refusal(&error.to_string());
-        }
+    pub(super) fn refusal(&self, answer: &Value) -> BusError {
+        let Value::ServerError(error) = answer else { return BusError::Refused };
+        self.warn_of_refusal(&error.to_string());
+        if error.code() == NO_MEMORY { BusError::Full } else { BusError::Refused }
     }
 
     /// At most once a second.

@@ -91,6 +91,9 @@ pub enum BusError {
     /// There was no answer in time: it may have been done.
     #[error("the engine between the nodes (cluster.redis) did not answer in time")]
     Unanswered,
+    /// The engine has no memory left, and what needs some was not done.
+    #[error("the engine between the nodes (cluster.redis) has no memory left (its maxmemory)")]
+    Full,
     /// The engine refuses it, which the log tells.
     #[error("the engine between the nodes (cluster.redis) refused a command")]
     Refused,

@@ -23,8 +23,8 @@ use crate::telemetry;
 /// A node whose clock is further off than this says so.
 const MAX_SKEW_MS: i64 = 1_000;
 
-/// What a heartbeat tells: the engine's time in ms, whether the lease was still there, of the engine's generation, the live peers, and those
-/// whose lease has ended.
+/// What a heartbeat tells: the engine's time in ms, whether the lease was still there, of the engine's generation, the live peers, and
+/// the incarnation and the peer of each whose lease has ended.
 type Heartbeat = (i64, i64, Told, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// Of a generation: its name, its age in ms, whether it began because the engine stood still, the number of the last change of the peers, and
@@ -188,14 +188,15 @@ impl Shard {
 
     /// Has the engine close the connections of peers whose lease is over, and removes these peers then: until both is done they count as live.
     async fn remove_ended(&self, ended: &[Vec<u8>]) -> Result<(), BusError> {
-        for peer in ended {
-            let Ok(peer) = v1::Peer::decode(&**peer) else { continue };
+        for [incarnation, peer] in ended.as_chunks().0 {
+            // One that is none of ours is removed, too.
+            let peer = v1::Peer::decode(&**peer).unwrap_or_default();
             tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
             let id = u64::try_from(peer.client_id).unwrap_or_default();
             self.kill(&Client { id, replication_id: peer.replication_id.into() }).await?;
             let [peers, values, seen, _] = &self.peer_keys();
             let mut remove = Engine::function("remove_peer", &[peers, values, seen]);
-            remove.arg(hex(peer.incarnation));
+            remove.arg(incarnation);
             self.engine.run::<i64>(&remove).await?;
         }
         Ok(())

@@ -140,34 +140,55 @@ impl Shard {
         for (channel, _) in &known.channels {
             commands.arg(channel);
         }
-        let fail = |number: &u64, error| self.pending.failed(*number, PublishError::Bus(error));
-        let connected = match self.engine.connected() {
-            Ok(connected) => connected,
-            Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
+        let published = async {
+            let connected = self.engine.connected()?;
+            let connection = connected.generation;
+            let mut answers = self.engine.query_all_over::<Vec<Value>>(connected, &commands).await?;
+            let ready = answers.pop().map_or(0, |answer| ready_peers(&answer, &known.channels));
+            Ok((answers, ready, known.live(connection)))
         };
-        let connection = connected.generation;
-        let answers = self.engine.query_all_over::<Vec<Value>>(connected, &commands).await;
-        let live = known.live(connection);
-        let mut answers = match answers {
-            Ok(answers) if answers.len() == numbers.len() + 1 => answers,
-            Ok(_) => return numbers.iter().for_each(|number| fail(number, BusError::Refused)),
-            Err(error) => return numbers.iter().for_each(|number| fail(number, error)),
+        let published = match published.await {
+            // Nothing was done: an engine without memory takes no transactions.
+            Err(BusError::Refused | BusError::Full) => self.publish_each(&commands, numbers.len()).await,
+            published => published,
         };
-        let ready = answers.pop().map_or(0, |answer| ready_peers(&answer, &known.channels));
+        match published {
+            Ok((answers, ready, live)) if answers.len() == numbers.len() => {
+                self.note_published(&numbers, &answers, ready, live).await;
+            }
+            Ok(_) => self.fail_all(&numbers, BusError::Refused),
+            Err(error) => self.fail_all(&numbers, error),
+        }
+    }
+
+    /// Publishes the first commands of a transaction that was refused, each by itself. The nodes that were ready are not known.
+    async fn publish_each(&self, refused: &Pipeline, count: usize) -> Result<(Vec<Value>, u64, u64), BusError> {
+        let mut commands = Pipeline::with_capacity(count);
+        commands.ignore_errors();
+        for command in refused.cmd_iter().take(count) {
+            commands.add_command(command.clone());
+        }
+        Ok((self.engine.query_all(&commands).await?, 0, 1))
+    }
+
+    fn fail_all(&self, numbers: &[u64], error: BusError) {
+        for number in numbers {
+            self.pending.failed(*number, PublishError::Bus(error));
+        }
+    }
+
+    async fn note_published(&self, numbers: &[u64], answers: &[Value], ready: u64, live: u64) {
         let mut are_missing = false;
-        for (number, answer) in numbers.iter().zip(&answers) {
+        for (number, answer) in numbers.iter().zip(answers) {
             match receivers(answer) {
                 Some(Ok(receivers)) => self.pending.published(*number, Published { receivers, ready, live }),
                 Some(Err(rejected)) => self.pending.failed(*number, PublishError::Rejected(rejected)),
                 None if functions::is_missing_in(answer) => {
                     // It is not tried again here: later frames of the room are published already.
                     are_missing = true;
-                    fail(number, BusError::Away);
+                    self.pending.failed(*number, PublishError::Bus(BusError::Away));
                 }
-                None => {
-                    self.engine.warn_of_answer(answer);
-                    fail(number, BusError::Refused);
-                }
+                None => self.pending.failed(*number, PublishError::Bus(self.engine.refusal(answer))),
             }
         }
         if are_missing {

@@ -196,9 +196,7 @@ impl Shard {
     /// Subscribes everything, and `ready` last: a node that is counted there has all its rooms.
     async fn subscribe_all(&self, subscription: &mut Subscription) -> Result<(), Lost> {
         // Peers learn which client to close if this node's lease ends.
-        let heartbeat = self.heartbeat_done.notified();
-        self.heartbeat_now.notify_one();
-        timeout(self.config.deadline, heartbeat).await.map_err(|_| Lost::Unanswered)?;
+        timeout(self.config.deadline, self.tell_peers(Instant::now())).await.map_err(|_| Lost::Unanswered)?;
         let own = vec![self.channel_of(self.incarnation()), self.engine.single("all"), self.engine.single("peers")];
         self.subscribe(subscription, own).await?;
         #[cfg(test)]
@@ -215,6 +213,18 @@ impl Shard {
         }
         let ready = vec![self.ready_channel(&self.config.node_name()), self.engine.single("ready")];
         self.subscribe(subscription, ready).await
+    }
+
+    /// Waits for a heartbeat that began after this moment.
+    async fn tell_peers(&self, since: Instant) {
+        loop {
+            let heartbeat = self.heartbeat_done.notified();
+            self.heartbeat_now.notify_one();
+            heartbeat.await;
+            if self.renewed.lock().is_some_and(|asked| asked >= since) {
+                return;
+            }
+        }
     }
 
     async fn subscribe_rooms(&self, subscription: &mut Subscription, rooms: &[RoomName]) -> Result<(), Lost> {

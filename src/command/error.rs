@@ -70,6 +70,14 @@ impl Error {
         Self::InvalidArgument(vec![Violation::new(field, description)])
     }
 
+    /// The engine between the nodes has no memory left for what is to be kept.
+    pub(super) fn full(error: BusError) -> Self {
+        /// Values and keys are kept until they end or are taken away, so there is no better time to name.
+        const RETRY: Duration = Duration::from_mins(1);
+        let message = format!("{error}: nothing was sent or kept. Take retained values away, or give it more memory");
+        Self::ResourceExhausted { message, retry_after: RETRY }
+    }
+
     /// The code that it is answered with, for logs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -94,7 +102,12 @@ impl From<Violation> for Error {
 /// What was asked may be done on some nodes, and is safe to ask again.
 impl From<BusError> for Error {
     fn from(error: BusError) -> Self {
-        Self::Unavailable(format!("{error}, so the other nodes did not answer: ask again"))
+        match error {
+            BusError::Full => Self::full(error),
+            BusError::Away | BusError::Unanswered | BusError::Refused => {
+                Self::Unavailable(format!("{error}, so the other nodes did not answer: ask again"))
+            }
+        }
     }
 }
 

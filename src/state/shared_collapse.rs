@@ -95,7 +95,8 @@ impl SharedCollapse {
     /// A call that publishes all that waits of the emit's event in its room, for whatever key, in the order in which it came, and then the emit.
     /// The windows stay open.
     pub fn publish_command(&self, emit: &EmitCall<'_>) -> Cmd {
-        let mut call = self.window_function("publish_after_waiting", emit.room, emit.event);
+        let function = if emit.keeps() { "retain_after_waiting" } else { "publish_after_waiting" };
+        let mut call = self.window_function(function, emit.room, emit.event);
         self.retained.add_emit(&mut call, emit);
         call
     }

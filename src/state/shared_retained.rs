@@ -52,6 +52,13 @@ pub struct EmitCall<'a> {
     pub rest: &'a [u8],
 }
 
+impl EmitCall<'_> {
+    /// Whether a value is to be kept of it.
+    pub(super) fn keeps(&self) -> bool {
+        self.retained.as_ref().is_some_and(|put| !matches!(put.payload, Payload::None))
+    }
+}
+
 /// What is retained of an event, and the number of the change that brought it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedValue {
@@ -74,7 +81,8 @@ impl SharedRetained {
     /// [`SharedRetained::rejected`].
     pub fn put_command(&self, emit: &EmitCall<'_>) -> Cmd {
         let keys = self.keys(emit.room, emit.event);
-        let mut call = Engine::function("retain", &keys.each_ref().map(String::as_str));
+        let function = if emit.keeps() { "retain" } else { "take_retained" };
+        let mut call = Engine::function(function, &keys.each_ref().map(String::as_str));
         self.add_emit(&mut call, emit);
         call
     }
@@ -90,7 +98,7 @@ impl SharedRetained {
         let &EmitCall { event, retained, channel, start, rest, .. } = emit;
         call.arg(channel).arg(start).arg(rest);
         if let Some(RetainedPut { caller, payload, except_users, ttl }) = retained {
-            let is_kept = !matches!(payload, Payload::None);
+            let is_kept = emit.keeps();
             call.arg(event.as_str()).arg(u8::from(is_kept)).arg(ttl.map_or(0, millis));
             call.arg(bytes(event, payload, except_users)).arg(self.max_entries).arg(self.max_room_bytes);
             let value = if is_kept { encode_retained(payload, except_users) } else { Vec::new() };

@@ -138,7 +138,8 @@ local function note_collapsing(keys, args)
 end
 
 redis.register_function('offer_to_window_@', offer_to_window)
-redis.register_function('end_window_@', end_window)
-redis.register_function('publish_after_waiting_@', publish_after_waiting)
-redis.register_function('sweep_windows_@', sweep_windows)
+register_frugal('end_window_@', end_window)
+register_frugal('publish_after_waiting_@', publish_after_waiting)
+redis.register_function('retain_after_waiting_@', publish_after_waiting)
+register_frugal('sweep_windows_@', sweep_windows)
 redis.register_function('note_collapsing_@', note_collapsing)

@@ -151,8 +151,8 @@ end
 
 redis.register_function('claim_key_@', claim_key)
 redis.register_function{function_name = 'look_at_key_@', callback = look_at_key, flags = {'no-writes'}}
-redis.register_function('note_claim_@', note_claim)
-redis.register_function('release_claim_@', release_claim)
-redis.register_function('renew_claims_@', renew_claims)
-redis.register_function('sweep_keys_@', sweep_keys)
+register_frugal('note_claim_@', note_claim)
+register_frugal('release_claim_@', release_claim)
+register_frugal('renew_claims_@', renew_claims)
+register_frugal('sweep_keys_@', sweep_keys)
 

@@ -32,8 +32,8 @@ end
 -- Renews the lease of a peer. KEYS: peers, peer values, what each peer has seen, the generation. ARGV: incarnation, lease in ms, value, the
 -- generation in which this incarnation has its lease, or '' if this process never had one, the last change of the peers that it has seen, the
 -- channel that tells of changes. Returns: time in ms, whether the lease is there, the generation's name, age in ms, whether it began because the engine stood still,
--- its last change, the last change that all have seen, the live peers' values, and those whose lease is over: they count as live until they
--- are removed.
+-- its last change, the last change that all have seen, the live peers' values, and the incarnation and the value of each whose lease is over:
+-- they count as live until they are removed.
 local function heartbeat(keys, args)
   local now, lease = now_ms(), tonumber(args[2])
   local generation, since, stood_still = generation_of(keys, args, now, lease)
@@ -54,17 +54,19 @@ local function heartbeat(keys, args)
       redis.call('PUBLISH', args[6], args[1])
     end
   end
-  local ended = {}
+  local values, ended = {}, {}
   local peers = redis.call('ZRANGE', keys[1], 0, -1, 'WITHSCORES')
   for index = 1, #peers, 2 do
+    local value = redis.call('HGET', keys[2], peers[index]) or ''
+    values[#values + 1] = value
     if not has_lease(peers[index + 1]) then
-      ended[#ended + 1] = redis.call('HGET', keys[2], peers[index]) or ''
+      ended[#ended + 1], ended[#ended + 2] = peers[index], value
     end
   end
   local change = tonumber(redis.call('HGET', keys[4], 'change') or 0)
   local seen = tonumber(redis.call('ZRANGE', keys[3], 0, 0, 'WITHSCORES')[2] or change)
   local told = {generation, now - since, stood_still, change, seen}
-  return {now, known and 1 or 0, told, redis.call('HVALS', keys[2]), ended}
+  return {now, known and 1 or 0, told, values, ended}
 end
 
 -- Removes a peer whose lease is over. KEYS: peers, peer values, what each peer has seen. ARGV: incarnation.
@@ -94,8 +96,8 @@ local function leave(keys, args)
   return 1
 end
 
-redis.register_function('heartbeat_@', heartbeat)
-redis.register_function('remove_peer_@', remove_peer)
-redis.register_function('hold_name_@', hold_name)
-redis.register_function('leave_@', leave)
+register_frugal('heartbeat_@', heartbeat)
+register_frugal('remove_peer_@', remove_peer)
+register_frugal('hold_name_@', hold_name)
+register_frugal('leave_@', leave)
 

@@ -122,7 +122,7 @@ local function publish_emit(keys, emit, order, is_outdated)
   return publish_change(emit, change_value(keys, emit))
 end
 
--- Publishes an emit that retains a value. ARGV: the emit. Returns how many received it; -1: too many values, -2: too many bytes.
+-- Publishes an emit that retains a value, or takes one away. ARGV: the emit. Returns how many received it; -1: too many values, -2: too many bytes.
 local function retain(keys, args)
   return publish_emit(keys, emit_of(args, 1))
 end
@@ -133,5 +133,6 @@ local function sweep_retained(keys, args)
 end
 
 redis.register_function('retain_@', retain)
-redis.register_function('sweep_retained_@', sweep_retained)
+register_frugal('take_retained_@', retain)
+register_frugal('sweep_retained_@', sweep_retained)
 

@@ -9,6 +9,11 @@ local function now_ms()
   return math.floor(now_us() / 1000)
 end
 
+-- Registers a function that gives memory back, or needs next to none: it runs though the engine has none left.
+local function register_frugal(name, callback)
+  redis.register_function{function_name = name, callback = callback, flags = {'allow-oom'}}
+end
+
 -- Returns a whole number as text, which `..` would write as 1.7e+15.
 local function text_of(number)
   return string.format('%.0f', number)

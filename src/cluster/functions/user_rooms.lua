@@ -106,7 +106,7 @@ local function take_and_publish(keys, args)
 end
 
 redis.register_function('put_and_publish_@', put_and_publish)
-redis.register_function('take_and_publish_@', take_and_publish)
+register_frugal('take_and_publish_@', take_and_publish)
 redis.register_function('put_user_room_@', put_user_room)
-redis.register_function('sweep_user_rooms_@', sweep_user_rooms)
+register_frugal('sweep_user_rooms_@', sweep_user_rooms)
 

@@ -129,8 +129,8 @@ impl State {
             integer(generation.change),
             integer(generation.seen_by_all()),
         ];
-        let over = self.peers.values().filter(|(end, _)| !has_lease(*end));
-        let ended = over.map(|(_, value)| value.clone()).collect();
+        let over = self.peers.iter().filter(|(_, (end, _))| !has_lease(*end));
+        let ended = over.flat_map(|(peer, (_, value))| [peer.clone(), value.clone()]).collect();
         let list = |values: Vec<Vec<u8>>| {
             let head = format!("*{}\r\n", values.len()).into_bytes();
             std::iter::once(head).chain(values.iter().map(|value| bulk(value))).collect::<Vec<_>>().concat()

@@ -267,6 +267,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
         EmitError::Bus(BusError::Away) => Error::Unavailable(
             "the engine between the nodes (cluster.redis) cannot be reached: nothing was sent, and it can be sent again".into(),
         ),
+        EmitError::Bus(error @ BusError::Full) => Error::full(error),
         EmitError::Bus(error @ (BusError::Unanswered | BusError::Refused)) => Error::Unavailable(format!(
             "{error}: this emit may have been sent. Send it again, with the same options.idempotency_key to have it once"
         )),
