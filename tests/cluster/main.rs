@@ -73,4 +73,7 @@ mod engines;
 
 mod links;
 
+#[allow(dead_code, unused_imports, reason = "the bench of faults looks at times, too")]
+mod scene;
+
 mod faults;
