@@ -141,7 +141,8 @@ impl Fault {
         };
         let heartbeat = DEFAULT_HEARTBEAT.min(lease / 5);
         let (append_only, has_replica) = (self == Self::EngineKilledKeepsData, self == Self::FailOver);
-        Plan { append_only, has_replica, link, lease, heartbeat }
+        let other_version = (self == Self::OtherVersion).then_some(size.is_timed);
+        Plan { append_only, has_replica, link, other_version, lease, heartbeat }
     }
 
     fn effect(self) -> Effect {

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::{task::block_in_place, time::interval};
 use tonic::Code;
 
-use super::{network::Network, sentinel::Sentinel, wrong_clock::WrongClock};
+use super::{network::Network, other_version, sentinel::Sentinel, wrong_clock::WrongClock};
 use crate::{
     NODES,
     harness::{
@@ -33,6 +33,8 @@ pub struct Plan {
     /// It has a replica, and a Sentinel that the nodes ask for the primary.
     pub has_replica: bool,
     pub link: Link,
+    /// There is a build that speaks another version of the protocol between nodes, and it may be built now.
+    pub other_version: Option<bool>,
     pub lease: Duration,
     pub heartbeat: Duration,
 }
@@ -59,12 +61,16 @@ pub struct Nodes {
     pub proxy: Option<SlowProxy>,
     pub network: Option<Network>,
     pub clock: Option<WrongClock>,
+    /// The program of a node of another version.
+    pub other_version: Option<PathBuf>,
     plan: Plan,
 }
 
 impl Nodes {
     /// Starts everything. The error is why this machine cannot.
     pub async fn start(plan: Plan) -> Result<Self, String> {
+        let other_version = plan.other_version.map(|may_build| block_in_place(|| other_version::program(may_build)));
+        let other_version = other_version.transpose()?;
         let network = if plan.link == Link::Namespace { Some(Network::new()?) } else { None };
         let clock = if plan.link == Link::Clock { Some(WrongClock::new()?) } else { None };
         let addresses: Vec<_> = network.iter().map(Network::engine).collect();
@@ -75,7 +81,7 @@ impl Nodes {
             Link::Direct | Link::Namespace | Link::Clock => None,
         };
         let (processes, backends) = (Vec::new(), Vec::new());
-        let mut nodes = Self { processes, backends, redis, replica, proxy, network, clock, plan };
+        let mut nodes = Self { processes, backends, redis, replica, proxy, network, clock, other_version, plan };
         for number in 0..NODES {
             let process = nodes.launch(number, None).expect("the node starts");
             nodes.backends.push(process.backend().await);

@@ -10,7 +10,6 @@ use tokio::{
 use super::{
     ALL, Fault, LAST, Scene,
     network::{Cut, Network},
-    other_version,
     presence::Answer,
 };
 use crate::harness::{Device, deadline, raw_http, token};
@@ -218,9 +217,9 @@ async fn set_clock(scene: &mut Scene, seconds: i32) {
 }
 
 async fn add_other_version(scene: &mut Scene) {
-    let program = block_in_place(other_version::program);
     scene.begins();
-    let stranger = scene.nodes.launch(ALL.len(), Some(program)).expect("the node starts");
+    let program = scene.nodes.other_version.clone();
+    let stranger = scene.nodes.launch(ALL.len(), program).expect("the node starts");
     scene.churn(&ALL, &ALL);
     let device = Device::builder(stranger.clients).token(token("stranger")).connect().await;
     let _device = device.expect("the device connects");
