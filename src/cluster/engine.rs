@@ -225,10 +225,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins another attempt after each deadline, and returns what the first one comes to that ends: if a packet that opens a connection is
-    /// lost, the kernel sends it again after a second only, and then later and later.
+    /// Begins another attempt after each half of a deadline, and returns what the first one comes to that ends: if a packet that opens a
+    /// connection is lost, the kernel sends it again after a second only, and then later and later.
     async fn open_first(&self, generation: u64) -> Result<Connected, ConnectError> {
-        let (mut attempts, mut ticks) = (FuturesUnordered::new(), interval(self.0.deadline));
+        let (mut attempts, mut ticks) = (FuturesUnordered::new(), interval(self.0.deadline / 2));
         loop {
             tokio::select! {
                 _ = ticks.tick() => attempts.push(self.open_probed(generation)),
