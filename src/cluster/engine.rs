@@ -3,11 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 
 use super::{
@@ -244,16 +245,30 @@ impl Engine {
 
     /// Opens the connection, and notes it.
     pub(super) async fn connect(&self, generation: u64) -> Result<(), ConnectError> {
-        let opening = async {
-            let (mut connection, _) = self.open(AsyncConnectionConfig::new()).await?;
-            let Probed { replication_id, may_kill } =
-                probe::probe(&mut connection, self.masked(), &self.single("probe")).await?;
-            Ok::<_, ConnectError>(Connected { connection, generation, replication_id, may_kill })
-        };
-        let opened = timeout(self.0.deadline * CONNECT_DEADLINES, opening).await;
+        let opened = timeout(self.0.deadline * CONNECT_DEADLINES, self.open_first(generation)).await;
         let connected = opened.map_err(|_| ConnectError::Unreachable(None))??;
         self.0.current.send_replace(Some(connected));
         Ok(())
+    }
+
+    /// Begins another attempt after each half of a deadline, and returns what the first one comes to that ends: if a packet that opens a
+    /// connection is lost, the kernel sends it again after a second only, and then later and later.
+    async fn open_first(&self, generation: u64) -> Result<Connected, ConnectError> {
+        let (mut attempts, mut ticks) = (FuturesUnordered::new(), interval(self.0.deadline / 2));
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => attempts.push(self.open_probed(generation)),
+                Some(opened) = attempts.next() => return opened,
+            }
+        }
+    }
+
+    /// Opens a connection for commands, if the engine will do.
+    async fn open_probed(&self, generation: u64) -> Result<Connected, ConnectError> {
+        let (mut connection, _) = self.open(AsyncConnectionConfig::new()).await?;
+        let Probed { replication_id, may_kill } =
+            probe::probe(&mut connection, self.masked(), &self.single("probe")).await?;
+        Ok(Connected { connection, generation, replication_id, may_kill })
     }
 
     /// Opens one more connection, and returns it with its id at the engine.

@@ -8,7 +8,7 @@ use std::{
 
 use bugle::app::Error;
 
-use crate::harness::{TestRedis, TestServer, answer, deadline, to_user};
+use crate::harness::{TestRedis, TestServer, deadline};
 
 /// What the manual lists for an ACL user.
 const RIGHTS: &str = "+@connection +@pubsub +@hash +@string +@sortedset +@set +@transaction +@scripting +@keyspace -@dangerous +time +info \
@@ -126,82 +126,4 @@ async fn a_foreign_subscriber_makes_the_receipts_of_its_room_partial() {
     subscriber.kill().expect("it runs");
     let complete = async { while backend.emit_to_user("42", "hello", "1").await.partial {} };
     deadline("a complete receipt", Box::pin(complete)).await;
-}
-
-/// A Sentinel that watches a primary. It is killed with its value.
-struct Sentinel {
-    port: u16,
-    process: std::process::Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Sentinel {
-    fn start(primary: &TestRedis) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("sentinel.conf");
-        let watched = primary.address().port();
-        let lines = [
-            format!("port {port}"),
-            "bind 127.0.0.1".to_owned(),
-            format!("sentinel monitor primary 127.0.0.1 {watched} 1"),
-            "sentinel down-after-milliseconds primary 500".to_owned(),
-            "sentinel failover-timeout primary 3000".to_owned(),
-        ];
-        std::fs::write(&file, lines.join("\n")).expect("the file is written");
-        let mut command = Command::new("redis-server");
-        let process = command.arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn().expect("redis-server runs");
-        Self { port, process, _directory: directory }
-    }
-
-    /// What it answers, if it does.
-    fn ask(&self, command: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output();
-        String::from_utf8(output.expect("redis-cli runs").stdout).expect("an answer is text")
-    }
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-#[tokio::test]
-async fn nodes_follow_a_fail_over_that_sentinels_decide() {
-    let (primary, replica) = (TestRedis::start(false), TestRedis::start(false));
-    replica.cli(&["REPLICAOF", "127.0.0.1", &primary.address().port().to_string()]);
-    let sentinel = Sentinel::start(&primary);
-    deadline("the Sentinel to know the replica", async {
-        while !sentinel.ask(&["SENTINEL", "replicas", "primary"]).contains("slave-priority") {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let url = format!("redis+sentinel://127.0.0.1:{}/primary", sentinel.port);
-    let server = TestServer::start_with(|config| config.cluster.redis = vec![url.into()]).await;
-    let mut device = server.connect("42").await;
-    let backend = server.backend().await;
-    assert!(!backend.emit_to_user("42", "before", "1").await.partial);
-    assert_eq!(device.expect_event("before").await.json(), "1");
-    primary.kill_9();
-    let receipt = Box::pin(deadline(
-        "the replica to take over",
-        Box::pin(async {
-            loop {
-                let sent = answer(backend.notify().emit_to_user(to_user("42", "after", "1"))).await;
-                if let Some(receipt) =
-                    sent.ok().and_then(|response| response.receipt).filter(|receipt| !receipt.partial)
-                {
-                    return receipt;
-                }
-            }
-        }),
-    ))
-    .await;
-    assert_eq!(receipt.matched, 1, "a complete receipt leaves no device out");
-    assert_eq!(device.expect_event("after").await.json(), "1");
 }

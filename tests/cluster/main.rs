@@ -79,4 +79,7 @@ mod collapsing;
 
 mod retaining;
 
+#[allow(dead_code, unused_imports, reason = "the bench of faults looks at times, too")]
+mod scene;
+
 mod faults;

@@ -7,6 +7,7 @@
 
 mod figures;
 mod load;
+#[allow(dead_code, reason = "the bench of faults has servers in it")]
 mod namespace;
 mod payload;
 #[path = "../../it/harness/postgres.rs"]

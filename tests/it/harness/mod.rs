@@ -55,7 +55,7 @@ mod slow_proxy;
 pub use slow_proxy::SlowProxy;
 
 mod process;
-pub use process::ServerProcess;
+pub use process::{Launch, ServerProcess};
 
 mod server;
 pub use server::{API_KEY, SECRET, TestServer, api_key, token, token_with};

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{API_KEY, Backend, SECRET, deadline};
+use super::{API_KEY, Backend, PATIENCE, SECRET, deadline};
 
 /// What a server needs besides what a test asks for.
 const CONFIG: &str = r#"
@@ -26,6 +27,58 @@ format = "json"
 [grpc]
 listen = "127.0.0.1:0"
 "#;
+
+/// How a server is started.
+#[derive(Clone, Copy, Default)]
+pub struct Launch<'a> {
+    /// What the shell does before.
+    pub commands: &'a str,
+    /// What runs the program, with its arguments: `ip netns exec NAME`.
+    pub runner: &'a [&'a str],
+    /// Another program than this build's.
+    pub program: Option<&'a Path>,
+    /// Further lines of the configuration, each a table of its own.
+    pub config: &'a str,
+    /// The whole environment.
+    pub variables: &'a [(&'a str, &'a str)],
+}
+
+impl Launch<'_> {
+    /// Returns when the server listens. The error is what it logged before it ended without that.
+    pub fn start(self) -> Result<ServerProcess, String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("bugle.toml");
+        let keys = format!(
+            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\"]\n\
+             [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+        );
+        fs::write(&path, format!("{CONFIG}{keys}{}", self.config)).expect("a file is written");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{}exec \"$@\"", self.commands), "sh"]).args(self.runner);
+        command.arg(self.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_bugle"))));
+        command.args(["serve", "--config"]).arg(&path).env_clear().envs(self.variables.iter().copied());
+        command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a shell runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
+        let mut logged = String::new();
+        let listening = loop {
+            let Some(Ok(line)) = lines.next() else {
+                child.wait().expect("it is ours");
+                return Err(logged);
+            };
+            logged += &line;
+            logged.push('\n');
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
+            if entry["message"] == "listening" {
+                break entry;
+            }
+        };
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
+        let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
+        Ok(ServerProcess { child, clients, grpc, admin, logged, directory })
+    }
+}
 
 /// `bugle serve`. It is killed with its value.
 pub struct ServerProcess {
@@ -52,30 +105,13 @@ impl ServerProcess {
 
     /// The same after the shell has done this, with these variables.
     pub fn start_after(commands: &str, config: &str, variables: &[(&str, &str)]) -> Self {
-        let (mut child, directory) = spawn(commands, config, variables);
-        let mut lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
-        let mut logged = String::new();
-        let listening = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("the server ended before it listened:\n{logged}") };
-            logged += &line;
-            logged.push('\n');
-            let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
-            if entry["message"] == "listening" {
-                break entry;
-            }
-        };
-        std::thread::spawn(move || lines.for_each(drop));
-        let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
-        let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
-        Self { child, clients, grpc, admin, logged, directory }
+        let launch = Launch { commands, config, variables, ..Launch::default() };
+        launch.start().unwrap_or_else(|logged| panic!("the server ended before it listened:\n{logged}"))
     }
 
     /// What it says that keeps it from starting.
     pub fn refusal(config: &str, variables: &[(&str, &str)]) -> String {
-        let (child, _directory) = spawn("", config, variables);
-        let output = child.wait_with_output().expect("it ends");
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).expect("its log is text")
+        Launch { config, variables, ..Launch::default() }.start().err().expect("it does not start")
     }
 
     pub async fn backend(&self) -> Backend {
@@ -121,32 +157,22 @@ impl ServerProcess {
     pub fn stop(mut self) -> impl Future<Output = (Duration, bool)> {
         self.signal("-TERM");
         let begun = Instant::now();
-        deadline("the end of the process", async move {
-            loop {
-                if let Some(status) = self.child.try_wait().expect("it is ours") {
-                    return (begun.elapsed(), status.success());
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
+        deadline("the end of the process", async move { (begun.elapsed(), self.end().await) })
     }
-}
 
-/// Runs the binary in a directory of its own.
-fn spawn(commands: &str, config: &str, variables: &[(&str, &str)]) -> (Child, TempDir) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("bugle.toml");
-    let keys = format!(
-        "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\"]\n\
-         [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
-    );
-    fs::write(&path, format!("{CONFIG}{keys}{config}")).expect("a file is written");
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("{commands}exec \"$0\" serve --config \"$1\"")]);
-    command.arg(env!("CARGO_BIN_EXE_bugle")).arg(&path).env_clear().envs(variables.iter().copied());
-    command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = command.spawn().expect("a shell runs");
-    (child, directory)
+    /// Waits until it ends by itself; whether it ended well.
+    pub async fn ended(&mut self) -> bool {
+        tokio::time::timeout(4 * PATIENCE, self.end()).await.expect("the process ends")
+    }
+
+    async fn end(&mut self) -> bool {
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                return status.success();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 impl Drop for ServerProcess {

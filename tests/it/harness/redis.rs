@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, OnceLock},
     time::{Duration, Instant},
@@ -17,13 +17,13 @@ while read -r command; do
   answer=done
   case $command in
     start) "$@" >>log 2>&1 & pid=$!; answer=$pid ;;
-    kill) kill -KILL $pid; wait $pid 2>/dev/null ;;
+    kill) kill -KILL $pid; wait $pid 2>/dev/null; pid= ;;
     pause) kill -STOP $pid ;;
     resume) kill -CONT $pid ;;
   esac
   echo $answer
 done
-kill -KILL $pid
+[ -z "$pid" ] || kill -KILL $pid
 wait
 "#;
 
@@ -52,9 +52,14 @@ impl TestRedis {
 
     /// With or without an append-only file, from which a restart has the data again.
     pub fn start(append_only: bool) -> Self {
+        Self::start_at(append_only, &[])
+    }
+
+    /// The same, which listens at these addresses besides loopback.
+    pub fn start_at(append_only: bool, addresses: &[IpAddr]) -> Self {
         let begun = Instant::now();
         loop {
-            if let Some(server) = Self::try_start(append_only, &[]) {
+            if let Some(server) = Self::try_start(append_only, addresses, &[]) {
                 return server;
             }
             assert!(begun.elapsed() < START, "no Redis starts on any port");
@@ -66,7 +71,7 @@ impl TestRedis {
         let begun = Instant::now();
         loop {
             let port = free_port();
-            if let Some(server) = Self::try_start(false, &[&[option, &port.to_string()], options].concat()) {
+            if let Some(server) = Self::try_start(false, &[], &[&[option, &port.to_string()], options].concat()) {
                 return (server, port);
             }
             assert!(begun.elapsed() < START, "no Redis starts with {options:?}");
@@ -74,12 +79,13 @@ impl TestRedis {
     }
 
     /// `None` if another process took the port first.
-    fn try_start(append_only: bool, options: &[&str]) -> Option<Self> {
+    fn try_start(append_only: bool, addresses: &[IpAddr], options: &[&str]) -> Option<Self> {
         let port = free_port();
         let directory = tempfile::tempdir().expect("a directory");
         let mut shell = Command::new("sh");
-        shell.args(["-c", SUPERVISOR, "sh", "redis-server", "--bind", "127.0.0.1", "--save", "", "--port"]);
-        shell.arg(port.to_string()).args(["--appendonly", if append_only { "yes" } else { "no" }]).args(options);
+        shell.args(["-c", SUPERVISOR, "sh", "redis-server", "--save", "", "--port", &port.to_string()]);
+        shell.args(["--appendonly", if append_only { "yes" } else { "no" }, "--protected-mode", "no"]);
+        shell.args(["--bind", "127.0.0.1"]).args(addresses.iter().map(ToString::to_string)).args(options);
         shell.current_dir(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = shell.spawn().expect("a shell runs");
         let commands = shell.stdin.take();
@@ -91,7 +97,12 @@ impl TestRedis {
 
     /// What `cluster.redis` wants.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        self.url_at([127, 0, 0, 1].into())
+    }
+
+    /// The same at another address.
+    pub fn url_at(&self, address: IpAddr) -> String {
+        format!("redis://{}", SocketAddr::from((address, self.port)))
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -20,7 +20,7 @@ pub async fn run(report: &mut Report) {
         Ok(namespace) => namespace,
         Err(why) => return report.skipped(&format!("needs root and iproute2's `ip netns`: {why}")),
     };
-    let server = Server::start_at(Namespace::HERE.into()).await;
+    let server = Server::start_at(namespace.here().into()).await;
     let mut backend = server.backend().await;
     let sockets = server.sockets();
     let mut device = start_device(&namespace, &server);

@@ -1,0 +1,183 @@
+//! Each fault: what it needs, and what it must have shown.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    Outcome, Size,
+    nodes::{Link, Plan},
+};
+
+const DEFAULT_LEASE: Duration = Duration::from_secs(5);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(1);
+/// So that a fault of no certain length is shorter on a slow machine, too.
+const LONG_LEASE: Duration = Duration::from_mins(1);
+/// So that a test need not wait for long until it ends.
+const SHORT_LEASE: Duration = Duration::from_secs(1);
+
+/// Those that last until a lease has ended.
+const ENDS_A_LEASE: [Fault; 6] = [
+    Fault::NodePausedForLong,
+    Fault::Dropped,
+    Fault::Rejected,
+    Fault::SlowerThanDeadline,
+    Fault::SameName,
+    Fault::NameTaken,
+];
+
+/// A fault in the middle of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// None at all.
+    Nothing,
+    EngineKilled,
+    /// It has an append-only file.
+    EngineKilledKeepsData,
+    /// For 20 s.
+    EnginePaused,
+    SubscriptionsKilled,
+    FunctionsFlushed,
+    FailOver,
+    NodeKilled,
+    /// For 3 s, which is less than its lease.
+    NodePaused,
+    /// For 20 s, which is more.
+    NodePausedForLong,
+    /// A firewall drops the packets between a node and the engine.
+    Dropped,
+    /// A firewall answers them with a reset.
+    Rejected,
+    /// Round trips between a node and the engine take 0.2 s.
+    Slow,
+    /// They take 0.8 s, and the deadline is 0.5 s.
+    SlowerThanDeadline,
+    /// A second process has the name of a node.
+    SameName,
+    /// The same while the node is paused, so that the second one gets the name.
+    NameTaken,
+    ClockAhead,
+    ClockBehind,
+    /// A node joins that speaks another version of the protocol between nodes.
+    OtherVersion,
+}
+
+/// What a fault shows in receipts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// All of them are complete.
+    Nothing,
+    Refused,
+    Partial,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "no fault",
+            Self::EngineKilled => "engine: kill -9, no AOF",
+            Self::EngineKilledKeepsData => "engine: kill -9, AOF",
+            Self::EnginePaused => "engine: SIGSTOP 20 s",
+            Self::SubscriptionsKilled => "CLIENT KILL TYPE pubsub",
+            Self::FunctionsFlushed => "FUNCTION FLUSH",
+            Self::FailOver => "fail-over by Sentinel",
+            Self::NodeKilled => "node: kill -9",
+            Self::NodePaused => "node: SIGSTOP 3 s",
+            Self::NodePausedForLong => "node: SIGSTOP 20 s",
+            Self::Dropped => "iptables DROP, 10 s",
+            Self::Rejected => "iptables REJECT, 10 s",
+            Self::Slow => "slow node: 0.2 s",
+            Self::SlowerThanDeadline => "slow node: 0.8 s",
+            Self::SameName => "two nodes of one name",
+            Self::NameTaken => "name of a paused node taken",
+            Self::ClockAhead => "clock 5 s ahead",
+            Self::ClockBehind => "clock 5 s behind",
+            Self::OtherVersion => "node of another version",
+        })
+    }
+}
+
+impl Fault {
+    /// All of them.
+    pub const EACH: [Self; 19] = [
+        Self::Nothing,
+        Self::EngineKilled,
+        Self::EngineKilledKeepsData,
+        Self::EnginePaused,
+        Self::SubscriptionsKilled,
+        Self::FunctionsFlushed,
+        Self::FailOver,
+        Self::NodeKilled,
+        Self::NodePaused,
+        Self::NodePausedForLong,
+        Self::Dropped,
+        Self::Rejected,
+        Self::Slow,
+        Self::SlowerThanDeadline,
+        Self::SameName,
+        Self::NameTaken,
+        Self::ClockAhead,
+        Self::ClockBehind,
+        Self::OtherVersion,
+    ];
+
+    pub(super) fn plan(self, size: Size) -> Plan {
+        let is_one_of = |faults: &[Self]| faults.contains(&self);
+        let link = if is_one_of(&[Self::Dropped, Self::Rejected]) {
+            Link::Namespace
+        } else if is_one_of(&[Self::Slow, Self::SlowerThanDeadline]) {
+            Link::Proxy
+        } else if is_one_of(&[Self::ClockAhead, Self::ClockBehind]) {
+            Link::Clock
+        } else {
+            Link::Direct
+        };
+        let lease = if size.is_timed {
+            DEFAULT_LEASE
+        } else if self == Self::NodePaused {
+            LONG_LEASE
+        } else if is_one_of(&ENDS_A_LEASE) {
+            SHORT_LEASE
+        } else {
+            DEFAULT_LEASE
+        };
+        let heartbeat = DEFAULT_HEARTBEAT.min(lease / 5);
+        let (append_only, has_replica) = (self == Self::EngineKilledKeepsData, self == Self::FailOver);
+        let other_version = (self == Self::OtherVersion).then_some(size.is_timed);
+        Plan { append_only, has_replica, link, other_version, lease, heartbeat }
+    }
+
+    fn effect(self) -> Effect {
+        match self {
+            Self::EngineKilled | Self::EngineKilledKeepsData | Self::EnginePaused | Self::FailOver => Effect::Refused,
+            Self::SubscriptionsKilled
+            | Self::NodeKilled
+            | Self::NodePaused
+            | Self::NodePausedForLong
+            | Self::Dropped
+            | Self::Rejected
+            | Self::SlowerThanDeadline
+            | Self::NameTaken
+            | Self::OtherVersion => Effect::Partial,
+            Self::Nothing
+            | Self::FunctionsFlushed
+            | Self::Slow
+            | Self::SameName
+            | Self::ClockAhead
+            | Self::ClockBehind => Effect::Nothing,
+        }
+    }
+
+    /// A fault that nobody noticed, or noticed where it should not be, was none.
+    pub(super) fn check_effect(self, outcome: &mut Outcome) {
+        let Outcome { partial, refused, .. } = *outcome;
+        let is_right = match self.effect() {
+            Effect::Nothing => partial == 0 && refused == 0,
+            Effect::Refused => refused > 0,
+            Effect::Partial => partial > 0,
+        };
+        if !is_right {
+            let problem =
+                format!("{:?} was to be seen, but {partial} are partial and {refused} refused", self.effect());
+            outcome.violations.push(problem);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Nodes, devices and a load, a fault in the middle of it, and what becomes of them: no complete receipt for what did not arrive, nobody is
+//! blocked, presence is right soon afterwards, and there is no ghost. `tests/cluster` runs each fault once, and `tests/bench/faults` several times
+//! and for longer, with limits of time.
+
+mod devices;
+mod faults;
+mod load;
+mod network;
+mod nodes;
+mod other_version;
+mod presence;
+mod sentinel;
+mod strikes;
+mod verdict;
+mod wrong_clock;
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, sleep_until},
+};
+
+use devices::Devices;
+pub use faults::Fault;
+use load::Load;
+pub use load::RATE;
+use nodes::{ALL, LAST, Nodes};
+use presence::Answer;
+pub use verdict::{Limits, Outcome};
+
+/// Answers of a node that a fault lasts, if no time is given.
+const SOME: usize = 20;
+
+/// How long everything is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Emits before the fault, and after it.
+    emits: usize,
+    /// Calls of one node that may be without an answer.
+    in_flight: usize,
+    /// Faults last for their time, with the default leases, instead of until something has happened.
+    is_timed: bool,
+}
+
+impl Size {
+    /// On a machine that has other work, too. Nothing is measured by the clock.
+    pub const SHORT: Self = Self { emits: 1_200, in_flight: 24, is_timed: false };
+    /// As the faults are in use.
+    pub const FULL: Self = Self { emits: 4_000, in_flight: 512, is_timed: true };
+}
+
+/// A time in which something about a node is different.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    node: usize,
+    from: Instant,
+    /// `None`: for good.
+    until: Option<Instant>,
+}
+
+impl Span {
+    /// Whether a call was under way in this time.
+    fn overlaps(&self, from: Instant, until: Instant) -> bool {
+        until >= self.from && self.until.is_none_or(|end| from <= end)
+    }
+}
+
+/// What happened when.
+#[derive(Debug)]
+struct Timeline {
+    began: Instant,
+    fault_began: Instant,
+    /// All is as it was before, but for what was lost for good.
+    recovered: Instant,
+    /// From the end of the fault until presence was right.
+    presence_after: Duration,
+    /// From the begin of the fault until the others told nothing of the devices of the node that it hit.
+    fenced_after: Option<Duration>,
+    /// A node does not run.
+    unreachable: Vec<Span>,
+    /// Nodes whose devices receipts of others may leave out until all is as before, and say so by their count.
+    uncounted: Vec<usize>,
+    /// Nodes whose devices have lost their connections.
+    lost: Vec<usize>,
+    /// What should not be.
+    problems: Vec<String>,
+}
+
+/// A fault under way.
+struct Scene {
+    /// One scene at a time: each has four processes under load.
+    _turn: MutexGuard<'static, ()>,
+    size: Size,
+    nodes: Nodes,
+    devices: Devices,
+    load: Load,
+    timeline: Timeline,
+    /// The nodes that are there in the end.
+    left: Vec<usize>,
+}
+
+impl Fault {
+    /// Everything of one fault, from the start of the nodes to the verdict. The error is why this machine cannot do that.
+    pub async fn run(self, size: Size) -> Result<Outcome, String> {
+        let mut scene = Scene::begin(self, size).await?;
+        Box::pin(self.strike(&mut scene)).await;
+        Ok(Box::pin(scene.end(self)).await)
+    }
+}
+
+impl Scene {
+    async fn begin(fault: Fault, size: Size) -> Result<Self, String> {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let turn = TURN.lock().await;
+        let nodes = Nodes::start(fault.plan(size)).await?;
+        let devices = Devices::connect(&nodes).await;
+        nodes.complete_again(&ALL, "begin", devices.count(&ALL)).await;
+        let mut load = Load::start(&nodes, Devices::users(), size.in_flight);
+        let began = Instant::now();
+        load.answered(size.emits, &ALL).await;
+        let now = Instant::now();
+        let timeline = Timeline {
+            began,
+            fault_began: now,
+            recovered: now,
+            presence_after: Duration::ZERO,
+            fenced_after: None,
+            unreachable: Vec::new(),
+            uncounted: Vec::new(),
+            lost: Vec::new(),
+            problems: Vec::new(),
+        };
+        Ok(Self { _turn: turn, size, nodes, devices, load, timeline, left: ALL.to_vec() })
+    }
+
+    /// The fault begins now.
+    fn begins(&mut self) {
+        self.timeline.fault_began = Instant::now();
+    }
+
+    /// The fault has ended now: waits until presence is right.
+    async fn ends(&mut self) {
+        self.ends_with(Answer::Whole).await;
+    }
+
+    /// The same, where some nodes may have to leave out others.
+    async fn ends_with(&mut self, wanted: Answer) {
+        let ended = Instant::now();
+        let right = presence::right_at(&self.nodes, &self.left, &self.devices.expected(&self.left), wanted).await;
+        self.timeline.presence_after = self.timeline.presence_after.max(right - ended);
+    }
+
+    /// Devices leave and come at these nodes.
+    fn churn(&mut self, leave: &[usize], come: &[usize]) {
+        self.devices.leave(leave);
+        self.devices.come(&self.nodes, come);
+    }
+
+    /// The fault lasts until so long after its begin, or until these nodes have given some answers.
+    async fn lasts(&mut self, time: Duration, at: &[usize]) {
+        if self.size.is_timed {
+            sleep_until(self.timeline.fault_began + time).await;
+        } else {
+            self.load.answered(SOME * at.len(), at).await;
+        }
+    }
+
+    /// Waits until these nodes tell nothing of the devices of others, and do not wait for their answers.
+    async fn without_others(&mut self, at: &[usize]) {
+        let right = presence::right_at(&self.nodes, at, &self.devices.expected(at), Answer::Whole).await;
+        self.timeline.fenced_after = Some(right - self.timeline.fault_began);
+        self.load.answered(SOME * at.len(), at).await;
+    }
+
+    /// A node has no devices any more, and is called no longer.
+    fn lose(&mut self, node: usize) {
+        self.devices.lose(node);
+        self.load.leave_out(node);
+        self.timeline.lost.push(node);
+    }
+
+    /// Notes that a node does not run, from the begin of the fault until now or for good.
+    fn was_unreachable(&mut self, node: usize, until: Option<Instant>) {
+        self.timeline.unreachable.push(Span { node, from: self.timeline.fault_began, until });
+    }
+
+    /// Waits until all is right again, ends the load and compares.
+    async fn end(mut self, fault: Fault) -> Outcome {
+        let left = self.left.clone();
+        self.devices.have_come().await;
+        self.nodes.complete_again(&left, "again", self.devices.count(&left)).await;
+        self.timeline.recovered = Instant::now();
+        self.load.answered(self.size.emits, &left).await;
+        let stopped = Instant::now();
+        let expected = self.devices.expected(&left);
+        let (ghosts, wrong) = presence::ghosts(&self.nodes, &left, &expected).await;
+        self.timeline.problems.extend(wrong);
+        let calls = self.load.stop().await;
+        self.nodes.complete_again(&left[..1], "end", self.devices.count(&left)).await;
+        let heard = self.devices.heard().await;
+        let mut outcome = verdict::judge(&calls, &heard, &self.timeline, stopped);
+        outcome.ghosts = ghosts;
+        fault.check_effect(&mut outcome);
+        outcome
+    }
+}
