@@ -86,7 +86,10 @@ pub(super) fn device_routes(
         flushers: serving.flushers.clone(),
         done: serving.done.clone(),
     });
+    // A CONNECT is answered when its rooms are joined.
+    let accepted_within = config.socketio.connect_timeout + config.cluster.longest_join();
     let socketio = socketio::routes(socketio::Deps {
+        accepted_within,
         on_join_bytes: ROOMS_ON_JOIN * config.retain.max_room_bytes,
         connections: connections.clone(),
         pages,

@@ -41,6 +41,16 @@ impl Config {
         !self.redis.is_empty()
     }
 
+    /// How long a join may wait for an engine that is away, as long as peers may still count this node as ready; zero for a node that is alone.
+    pub fn longest_join(&self) -> Duration {
+        if self.is_enabled() { self.fenced_after() + self.deadline } else { Duration::ZERO }
+    }
+
+    /// When peers no longer wait for a node that has not renewed its lease since.
+    pub(super) fn fenced_after(&self) -> Duration {
+        self.lease + 2 * self.heartbeat
+    }
+
     /// The name of this node.
     pub fn node_name(&self) -> String {
         if !self.node.is_empty() {

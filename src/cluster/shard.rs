@@ -114,8 +114,7 @@ impl Shard {
 
     /// Whether the peers no longer wait for this node, if it has not renewed its lease since: then its connections are in no receipt.
     pub(super) fn is_fenced_by_now(&self) -> bool {
-        let margin = self.config.lease + 2 * self.config.heartbeat;
-        self.renewed.lock().is_none_or(|renewed| renewed.elapsed() > margin)
+        self.renewed.lock().is_none_or(|renewed| renewed.elapsed() > self.config.fenced_after())
     }
 
     /// Returns whether it was ready before.

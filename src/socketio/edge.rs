@@ -1,4 +1,7 @@
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use engineioxide::engine::Engine;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +20,8 @@ pub struct Deps {
     pub config: Config,
     /// Retained values of the rooms that a device joins may wait besides `queue_bytes`: at most this many bytes.
     pub on_join_bytes: usize,
+    /// From the transport to the answer to CONNECT: `connect_timeout`, and how long a join may take.
+    pub accepted_within: Duration,
     /// What happens when tokens expire.
     pub expiry: Expiry,
     /// Runs what devices ask for.

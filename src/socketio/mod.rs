@@ -44,7 +44,10 @@ mod inbound;
 
 mod expiry;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -62,7 +65,7 @@ use self::edge::Edge;
 pub fn routes(deps: Deps) -> Router {
     let path = deps.config.path.clone();
     let edge = Arc::new(Edge { deps, engine: OnceLock::new() });
-    let (service, io) = builder(&edge.deps.config).build_with_inner_svc(Router::new());
+    let (service, io) = builder(&edge.deps.config, edge.deps.accepted_within).build_with_inner_svc(Router::new());
     let engine = service.clone().into_make_service().engine().clone();
     engine.attach(attachment(&edge));
     // The handlers hold the edge, and the edge the engine with its handlers: all of them live as long as the process.
@@ -102,12 +105,12 @@ fn attachment(edge: &Arc<Edge>) -> Attachment {
     }
 }
 
-fn builder(config: &Config) -> socketioxide::SocketIoBuilder {
+fn builder(config: &Config, accepted_within: Duration) -> socketioxide::SocketIoBuilder {
     let builder = SocketIo::builder()
         .req_path(config.path.clone())
         .ping_interval(config.ping_interval)
         .ping_timeout(config.ping_timeout)
-        .connect_timeout(config.connect_timeout)
+        .connect_timeout(accepted_within)
         .max_payload(config.max_message as u64)
         .ws_max_message_size(config.max_message)
         .ws_max_frame_size(config.max_message)

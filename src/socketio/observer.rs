@@ -48,7 +48,7 @@ impl Observer for Watch {
                     return Verdict::Close(DisconnectReason::TransportError);
                 }
                 // socketioxide ignores a CONNECT while it finishes the one before: the session must not stay open for ever.
-                session.end_if_idle(Some(self.0.deps.config.connect_timeout));
+                session.end_if_idle(Some(self.0.deps.accepted_within));
             }
             Kind::Disconnect if namespace == "/" => leave(session, &device),
             Kind::Connect | Kind::Disconnect | Kind::Event | Kind::Ack | Kind::ConnectError => {}

@@ -79,6 +79,10 @@ mod collapsing;
 
 mod retaining;
 
+mod no_memory;
+
+mod engine_away;
+
 #[allow(dead_code, unused_imports, reason = "the bench of faults looks at times, too")]
 mod scene;
 

@@ -1,0 +1,32 @@
+//! An engine that cannot be reached when a device or a node comes.
+
+use std::time::Duration;
+
+use crate::harness::{TestRedis, TestServer, answer, deadline, raw_http, to_user};
+
+#[tokio::test]
+async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_longer_than_a_connect_may() {
+    let redis = TestRedis::start(false);
+    let server = TestServer::start_with(|config| {
+        config.cluster.redis = vec![redis.url().into()];
+        (config.cluster.lease, config.cluster.heartbeat) = (Duration::from_secs(1), Duration::from_millis(200));
+        config.socketio.connect_timeout = Duration::from_millis(200);
+    })
+    .await;
+    redis.kill_9();
+    let mut device = server.connect("42").await;
+    redis.restart();
+    let backend = server.backend().await;
+    let sent = async { while answer(backend.notify().emit_to_user(to_user("42", "again", "1"))).await.is_err() {} };
+    Box::pin(deadline("the engine to be back", Box::pin(sent))).await;
+    device.expect_event("again").await;
+}
+
+#[tokio::test]
+async fn a_node_that_has_not_reached_its_engine_is_not_ready() {
+    let redis = TestRedis::start(false);
+    redis.kill_9();
+    let server = TestServer::start_with(|config| config.cluster.redis = vec![redis.url().into()]).await;
+    let answer = raw_http(server.admin(), "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with(b"HTTP/1.1 503 "), "{answer:?}");
+}
