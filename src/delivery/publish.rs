@@ -145,9 +145,10 @@ impl Delivery {
         accepted.emit.collapse_key.is_none() && self.inner.collapse.has_waiting(|| Topic::of(&accepted.emit))
     }
 
-    /// Whether the emit is kept for connections that join later: then the room is locked even if it is empty.
+    /// Whether connections that join later are concerned: then the room is locked even if it is empty. A change of what the room retains at the
+    /// engine is noted for those that have read it before, and join now.
     fn keeps(&self, accepted: &Accepted) -> bool {
-        accepted.emit.retain || self.inner.history.keeps(accepted.room())
+        accepted.emit.retain || accepted.change != 0 || self.inner.history.keeps(accepted.room())
     }
 
     /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.

@@ -28,6 +28,12 @@ impl Node for Receiver {
         }
     }
 
+    fn missed_change(&self, room: &RoomName, change: u64) {
+        if let Some(delivery) = self.delivery() {
+            delivery.note_missed_change(room, change);
+        }
+    }
+
     fn is_occupied(&self, room: &RoomName) -> bool {
         self.delivery().is_some_and(|delivery| delivery.hub().connections_in(room) > 0)
     }

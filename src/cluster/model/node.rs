@@ -64,6 +64,8 @@ impl Node for Local {
         received.responder.answer(Answer::Counts(counts));
     }
 
+    fn missed_change(&self, _: &RoomName, _: u64) {}
+
     fn is_occupied(&self, room: &RoomName) -> bool {
         self.rooms.lock().contains_key(room)
     }
