@@ -64,7 +64,7 @@ impl Delivery {
         given.len() as u64
     }
 
-    /// Notes a change of what a room retains whose frame is not executed: a connection that has read the room before it, and joins after this,
+    /// Notes a change of what a room retains that is not sent: a connection that has read the room before it, and joins after this,
     /// reads it again.
     pub(super) fn note_missed_change(&self, room: &RoomName, change: u64) {
         if let Ok(shared) = self.shared() {

@@ -79,4 +79,6 @@ mod collapsing;
 
 mod retaining;
 
+mod repeating;
+
 mod faults;

@@ -55,7 +55,7 @@ pub(super) struct Local {
 
 impl Node for Local {
     fn receive(&self, received: Received) {
-        let Frame::Emit(id, emit) = received.frame else { panic!("an emit") };
+        let Frame::Emit(id, emit, _) = received.frame else { panic!("an emit") };
         let room = emit.audience.room();
         let connections = self.rooms.lock().get(room).cloned().unwrap_or_default();
         let matched = connections.len() as u64;

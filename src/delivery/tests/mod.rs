@@ -1,6 +1,6 @@
 //! Delivery on one node, without edges.
 
-mod changes;
+mod frames;
 mod gaps;
 mod model;
 
