@@ -23,9 +23,9 @@ pub(super) fn encode(number: u64, reply: Reply) -> v1::Answer {
     let body = match reply {
         Reply::Acks(acks) => Body::Acks(v1::Acks { acks: acks.iter().map(ack_codec::encode).collect() }),
         Reply::Answer(answer) => match answer {
-            Answer::Counts(Counts { matched, enqueued, dropped, asked }) => {
+            Answer::Counts(Counts { matched, enqueued, dropped, asked, is_repeated: repeated }) => {
                 let asked = asked.into_iter().map(|(user, id)| target(&user, &id)).collect();
-                Body::Counts(v1::Counts { matched, enqueued, dropped, asked })
+                Body::Counts(v1::Counts { matched, enqueued, dropped, asked, repeated })
             }
             Answer::Count(count) => Body::Count(count),
             Answer::Connections(list) => {
@@ -65,9 +65,9 @@ fn decode_body(body: Body) -> Option<Reply> {
         Body::Acks(v1::Acks { acks }) => {
             return acks.into_iter().map(ack_codec::decode).collect::<Option<_>>().map(Reply::Acks);
         }
-        Body::Counts(v1::Counts { matched, enqueued, dropped, asked }) => {
+        Body::Counts(v1::Counts { matched, enqueued, dropped, asked, repeated: is_repeated }) => {
             let asked = asked.iter().map(|asked| named(&asked.user, &asked.connection)).collect::<Option<_>>()?;
-            Answer::Counts(Counts { matched, enqueued, dropped, asked })
+            Answer::Counts(Counts { matched, enqueued, dropped, asked, is_repeated })
         }
         Body::Count(count) => Answer::Count(count),
         Body::Connections(v1::Connections { connections }) => {
@@ -185,7 +185,13 @@ mod tests {
             outcomes.map(|outcome| Ack { user: user(), connection: id, outcome, elapsed: Duration::from_micros(7) });
         let room = RoomUsers { page: Page { items: vec![(user(), 2)], more: false }, users: 1, connections: 2 };
         let replies = [
-            Answer::Counts(Counts { matched: 3, enqueued: 2, dropped: 1, asked: vec![(user(), id)] }),
+            Answer::Counts(Counts {
+                matched: 3,
+                enqueued: 2,
+                dropped: 1,
+                asked: vec![(user(), id)],
+                is_repeated: true,
+            }),
             Answer::Count(7),
             Answer::Connections(vec![info]),
             Answer::Room(room, users.clone()),

@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: Bytes) -> Option<(Frame, i64)> {
 
 fn body(frame: &Frame) -> Body {
     match frame {
-        Frame::Emit(id, emit) => Body::Emit(encode_emit(*id, emit)),
+        Frame::Emit(id, emit, once) => Body::Emit(v1::Emit { once: *once, ..encode_emit(*id, emit) }),
         Frame::Disconnect { user, reason, except } => Body::Disconnect(v1::Disconnect {
             user: user.to_string(),
             reason: reason.to_string(),
@@ -61,8 +61,9 @@ fn body(frame: &Frame) -> Body {
 fn frame(body: Body) -> Option<Frame> {
     Some(match body {
         Body::Emit(emit) => {
+            let once = emit.once;
             let (id, emit) = decode_emit(emit)?;
-            Frame::Emit(id, Box::new(emit))
+            Frame::Emit(id, Box::new(emit), once)
         }
         Body::Disconnect(v1::Disconnect { user, reason, except_connections }) => Frame::Disconnect {
             user: UserId::new(&user).ok()?,
@@ -109,6 +110,7 @@ pub(super) fn encode_emit(id: MessageId, emit: &Emit) -> v1::Emit {
         except_connections: emit.except.connections.iter().map(connection).collect(),
         except_users: emit.except.users.iter().map(ToString::to_string).collect(),
         except_rooms: emit.except.rooms.iter().map(ToString::to_string).collect(),
+        once: false,
     }
 }
 
@@ -229,7 +231,8 @@ mod tests {
             Frame::Collapses(EventName::own("e")),
         ];
         let id = MessageId::at(jiff::Timestamp::UNIX_EPOCH);
-        frames.extend(emits().into_iter().map(|emit| Frame::Emit(id, Box::new(emit))));
+        let emits = emits().into_iter().enumerate();
+        frames.extend(emits.map(|(index, emit)| Frame::Emit(id, Box::new(emit), index == 0)));
         for frame in frames {
             let head = Head { version: 1, origin: 2, number: 3, retained: 0 };
             let bytes = Bytes::from(encode(&head, &frame, 17));

@@ -9,8 +9,9 @@ use super::sketch::Sketch;
 /// What a node asks those that have something to do with it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
-    /// Send an event to the connections of its room, with this id. The payload is as it is sent.
-    Emit(MessageId, Box<Emit>),
+    /// Send an event to the connections of its room, with this id. The payload is as it is sent. `true`: it has an idempotency key, and is not
+    /// sent again by a node that has executed this id.
+    Emit(MessageId, Box<Emit>, bool),
     /// Close a user's connections but these.
     Disconnect {
         /// The user.
@@ -74,6 +75,8 @@ pub struct Counts {
     pub dropped: u64,
     /// The connections that were asked for an acknowledgement.
     pub asked: Vec<(UserId, ConnectionId)>,
+    /// It was executed before, and is not sent again: all this was so then.
+    pub is_repeated: bool,
 }
 
 /// The acknowledgements of one node.
@@ -83,7 +86,7 @@ impl Frame {
     /// The room whose nodes the frame is for; none: all.
     pub(super) fn room(&self) -> Option<RoomName> {
         match self {
-            Self::Emit(_, emit) => Some(emit.audience.room().clone()),
+            Self::Emit(_, emit, _) => Some(emit.audience.room().clone()),
             Self::Disconnect { user, .. }
             | Self::Join(user, ..)
             | Self::Leave(user, _)

@@ -19,6 +19,7 @@ use super::{
     head::{Head, MIN_VERSION, VERSION},
     shard::Shard,
 };
+use crate::message::RoomName;
 use crate::proto::bus::v1;
 use crate::telemetry;
 
@@ -72,15 +73,16 @@ impl Shard {
             Kind::Answers => self.receive_answers(&frame),
             // That node waits until all know it.
             Kind::NewPeer => self.heartbeat_now.notify_one(),
-            Kind::Frame => self.receive_frame(frame, waiting),
+            Kind::Frame(room) => self.receive_frame(room, frame, waiting),
         }
     }
 
-    fn kind_of(&self, channel: &[u8]) -> Option<Kind> {
+    fn kind_of<'a>(&self, channel: &'a [u8]) -> Option<Kind<'a>> {
         let rest = channel.strip_prefix(self.config.prefix.as_bytes())?;
         match rest {
             [b':', b'n', b':', ..] => Some(Kind::Answers),
-            [b':', b'r', b':', ..] | b":all" => Some(Kind::Frame),
+            [b':', b'r', b':', room @ ..] => Some(Kind::Frame(room)),
+            b":all" => Some(Kind::Frame(b"")),
             b":peers" => Some(Kind::NewPeer),
             _ => None,
         }
@@ -99,7 +101,7 @@ impl Shard {
         }
     }
 
-    fn receive_frame(self: &Arc<Self>, bytes: Vec<u8>, waiting: WaitingBytes) {
+    fn receive_frame(self: &Arc<Self>, room: &[u8], bytes: Vec<u8>, waiting: WaitingBytes) {
         let bytes = Bytes::from(bytes);
         let Some((head, body)) = Head::split(&bytes) else {
             telemetry::bus_refused("malformed");
@@ -110,6 +112,7 @@ impl Shard {
             if (MIN_VERSION..=VERSION).contains(&head.version) { codec::decode(bytes.slice_ref(body)) } else { None };
         let Some((frame, sent_at_ms)) = decoded else {
             telemetry::bus_refused("version");
+            self.miss_change(room, head.retained);
             responder.answer(Answer::Refused);
             return;
         };
@@ -119,6 +122,7 @@ impl Shard {
         let is_late = is_late && !is_broken(Rule::LateIsNotExecuted);
         if is_late {
             telemetry::bus_late();
+            self.miss_change(room, head.retained);
             responder.answer(Answer::Late);
             return;
         }
@@ -126,10 +130,21 @@ impl Shard {
             node.receive(Received { frame, retained: head.retained, responder, waiting: Waiting(waiting) });
         }
     }
+
+    /// Tells of a frame that is not executed, if it brings a change of what its room retains.
+    fn miss_change(&self, room: &[u8], change: u64) {
+        let room = str::from_utf8(room).ok().and_then(|room| RoomName::new(room).ok());
+        if change != 0
+            && let Some((node, room)) = self.node().zip(room)
+        {
+            node.missed_change(&room, change);
+        }
+    }
 }
 
-enum Kind {
+enum Kind<'a> {
     Answers,
     NewPeer,
-    Frame,
+    /// A frame to a room; an empty name: to all nodes.
+    Frame(&'a [u8]),
 }

@@ -104,6 +104,9 @@ pub trait Node: Send + Sync + 'static {
     /// Executes a frame, after those of the same room that came before, and answers it.
     fn receive(&self, received: Received);
 
+    /// Takes note that a frame is not executed which brings a change, with this number, of what a room retains.
+    fn missed_change(&self, room: &RoomName, change: u64);
+
     /// Whether a connection is in a room.
     fn is_occupied(&self, room: &RoomName) -> bool;
 

@@ -70,7 +70,7 @@ impl Shard {
     }
 
     fn publish_with(&self, frame: &Frame, command: impl FnOnce(&[u8], &str) -> Cmd) -> Result<Ticket, BusError> {
-        let asks = matches!(frame, Frame::Emit(_, emit) if emit.ack.is_some());
+        let asks = matches!(frame, Frame::Emit(_, emit, _) if emit.ack.is_some());
         let ticket = self.enqueue(asks, |head| {
             let bytes = codec::encode(head, frame, self.clock.now_ms());
             let channel = match frame.room() {

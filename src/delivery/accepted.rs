@@ -101,13 +101,15 @@ pub(super) struct Accepted {
     pub(super) received: Instant,
     /// Of an emit that another node accepted: the number of the change that it brings to what the room retains; 0: none.
     pub(super) change: u64,
+    /// Whether it has an idempotency key of all nodes: it may come again with the same message id, and is not sent again then.
+    pub(super) once: bool,
 }
 
 impl Accepted {
     /// An emit that a node has accepted, maybe this one, and that is to be executed here.
-    pub(super) fn by_peer(message_id: MessageId, emit: Emit, change: u64) -> Self {
+    pub(super) fn by_peer(message_id: MessageId, emit: Emit, once: bool, change: u64) -> Self {
         let (caller, received) = ("".into(), Instant::now());
-        Self { caller, emit, message_id, number: 0, time: Timestamp::UNIX_EPOCH, received, change }
+        Self { caller, emit, message_id, number: 0, time: Timestamp::UNIX_EPOCH, received, change, once }
     }
 
     pub(super) fn room(&self) -> &RoomName {

@@ -1,4 +1,4 @@
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
@@ -21,6 +21,8 @@ enum Pending {
     OfFirst(FirstEmit),
     /// The same at any node.
     OfFirstElsewhere(SharedIdempotency, Box<FirstElsewhere>),
+    /// These connections were asked by a call that has ended without a receipt, or will: what they answer is not known.
+    OfEarlier(Vec<(UserId, ConnectionId)>),
 }
 
 struct OwnAcks {
@@ -71,6 +73,11 @@ impl PendingAcks {
         Self(Pending::OfFirstElsewhere(idempotency, Box::new(first)))
     }
 
+    /// Those that these connections were asked for when the same emit was executed before.
+    pub(super) fn of_earlier(asked: Vec<(UserId, ConnectionId)>) -> Self {
+        Self(Pending::OfEarlier(asked))
+    }
+
     /// Notes the answer under an idempotency key of all nodes, too.
     pub(super) fn with_shared_claim(self, claim: SharedClaim) -> Self {
         if let Pending::Across(across) = self.0 {
@@ -84,6 +91,7 @@ impl PendingAcks {
     pub(super) fn targets(&self) -> Vec<(UserId, ConnectionId)> {
         match &self.0 {
             Pending::Own(own) => own.waiters.iter().map(AckWaiter::target).cloned().collect(),
+            Pending::OfEarlier(asked) => asked.clone(),
             Pending::Across(_) | Pending::OfFirst(_) | Pending::OfFirstElsewhere(..) => Vec::new(),
         }
     }
@@ -92,6 +100,7 @@ impl PendingAcks {
     pub(super) async fn gather(self) -> Acks {
         match self.0 {
             Pending::Own(own) => own.answers().await,
+            Pending::OfEarlier(asked) => all_pending(asked),
             Pending::Across(_) | Pending::OfFirst(_) | Pending::OfFirstElsewhere(..) => GatheredAcks::new(0).into(),
         }
     }
@@ -109,6 +118,7 @@ impl PendingAcks {
                 None => Receipt { partial: true, ..receipt },
             },
             Pending::Across(across) => across.complete(receipt).await,
+            Pending::OfEarlier(asked) => Receipt { acks: Some(Arc::new(all_pending(asked))), ..receipt },
             Pending::Own(mut own) => {
                 let claim = own.claim.take();
                 let receipt = Receipt { acks: Some(Arc::new(own.answers().await)), ..receipt };
@@ -148,10 +158,13 @@ impl OwnAcks {
     }
 }
 
+fn all_pending(asked: Vec<(UserId, ConnectionId)>) -> Acks {
+    let pending = |(user, connection)| Ack { user, connection, outcome: AckOutcome::Pending, elapsed: Duration::ZERO };
+    Acks { list: asked.into_iter().map(pending).collect(), replied: 0 }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test]

@@ -44,7 +44,9 @@ impl Delivery {
         }
     }
 
-    /// Runs the first emit under a key of all nodes, and answers the others with its receipt. All of it, but acknowledgements, has until then.
+    /// Runs the first emit under a key of all nodes, and answers the others with its receipt. All of it, but acknowledgements, has until then. A
+    /// call that is not told what became of its emit leaves the message id behind, and the next one publishes it again: nodes that have executed it
+    /// do not send it again, but answer as they did, whichever of the two comes first.
     async fn dedupe_across(&self, mut accepted: Accepted, key: IdempotencyKey, until: Instant) -> Published {
         let shared = self.shared()?;
         let (scope, request_hash) = (key.scope(&accepted.emit.audience), key.request_hash());
@@ -52,7 +54,7 @@ impl Delivery {
         let claimed = shared.idempotency.claim_or_wait(&scope, request_hash, accepted.message_id, until).await?;
         let claim = match claimed {
             SharedClaimed::First(claim, message_id) => {
-                accepted.message_id = message_id;
+                (accepted.message_id, accepted.once) = (message_id, true);
                 claim
             }
             SharedClaimed::Running => return Err(EmitError::FirstRuns),
@@ -109,16 +111,21 @@ impl Delivery {
         let Sent { ticket, began, until, receipt, ack } = sent;
         let (Gathered { answers, partial, .. }, ticket) = gather(ticket, until).await?;
         let mut receipt = Receipt { nodes: nodes(&answers), partial, ..receipt };
+        // Nothing was sent if all nodes say that they had executed it.
+        receipt.duplicate = !partial && !answers.is_empty();
         let mut asked = Vec::new();
         for answer in answers {
-            if let Answer::Counts(Counts { matched, enqueued, dropped, asked: more }) = answer {
+            if let Answer::Counts(Counts { matched, enqueued, dropped, asked: more, is_repeated }) = answer {
+                receipt.duplicate &= is_repeated;
+                // What those answer is not known.
+                receipt.partial |= is_repeated && !more.is_empty();
                 receipt.matched += matched;
                 receipt.enqueued += enqueued;
                 receipt.dropped += dropped;
                 asked.extend(more);
             }
         }
-        if partial {
+        if receipt.partial {
             telemetry::receipt_partial();
         }
         let acks = ack
@@ -138,6 +145,8 @@ pub(super) struct Outgoing {
     pub(super) emit: Emit,
     /// Whether the value that it retains is none: it takes the one away that is there.
     takes_away: bool,
+    /// As in [`Accepted`].
+    once: bool,
 }
 
 /// An emit whose frame is published.
@@ -152,14 +161,15 @@ pub(super) struct Sent {
 
 impl Outgoing {
     pub(super) fn frame(&self) -> Frame {
-        Frame::Emit(self.message_id, Box::new(self.emit.clone()))
+        Frame::Emit(self.message_id, Box::new(self.emit.clone()), self.once)
     }
 
     /// For a function at the engine.
     pub(super) fn call<'a>(&'a self, channel: &'a str, start: &'a [u8], rest: &'a [u8]) -> EmitCall<'a> {
         let Self { caller, emit, takes_away, .. } = self;
+        let once = self.once.then_some(self.message_id);
         let payload = if *takes_away { &Payload::None } else { &emit.payload };
-        let put = RetainedPut { caller, payload, except_users: &emit.except.users, ttl: emit.ttl };
+        let put = RetainedPut { caller, payload, except_users: &emit.except.users, ttl: emit.ttl, once };
         let (room, event, retained) = (emit.audience.room(), &emit.event, emit.retain.then_some(put));
         EmitCall { room, event, retained, channel, start, rest }
     }
@@ -175,7 +185,7 @@ impl Accepted {
         let payload = self.payload();
         let takes_away = self.emit.payload.is_none();
         let emit = Emit { payload, envelope: false, ..self.emit };
-        Outgoing { caller: self.caller, message_id: self.message_id, emit, takes_away }
+        Outgoing { caller: self.caller, message_id: self.message_id, emit, takes_away, once: self.once }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     collapse_windows::Topic,
     proof::UnprovenFanOut,
 };
+use crate::cluster;
 use crate::hub::{Counts, EntryMeta, FanOut, Frame, RoomGuard, WriteMode};
 use crate::message::{AckRequest, MessageId, Payload, Position, Receipt, RoomName};
 use crate::state::{NewEntry, RetainedValue};
@@ -25,6 +26,8 @@ struct Execution<'a> {
     unproven: Option<UnprovenFanOut>,
     /// Connections that were given it when they joined, as a retained value.
     given: u64,
+    /// That of an emit that may come again: the number of its change.
+    once: Option<u64>,
 }
 
 /// Where a stored message is.
@@ -55,6 +58,9 @@ impl Delivery {
         accepted: Accepted,
         stored: Option<InLog<'_>>,
     ) -> Published {
+        if let Some(repeated) = self.repeated(guard, &accepted) {
+            return Ok(repeated);
+        }
         let mut execution = self.execute(guard, accepted, stored)?;
         execution.fan_out.run().await;
         Ok(self.executed(execution))
@@ -62,9 +68,27 @@ impl Delivery {
 
     /// The same for a room that is small enough to be done without a pause.
     pub(super) fn publish_locked_now(&self, guard: &RoomGuard<'_>, accepted: Accepted) -> Published {
+        if let Some(repeated) = self.repeated(guard, &accepted) {
+            return Ok(repeated);
+        }
         let mut execution = self.execute(guard, accepted, None)?;
         while execution.fan_out.step() {}
         Ok(self.executed(execution))
+    }
+
+    /// What became of an emit when it was executed here before: it is not sent again. Nobody knows what those answer that were asked
+    /// for acknowledgements then.
+    fn repeated(&self, guard: &RoomGuard<'_>, accepted: &Accepted) -> Option<(Receipt, Option<PendingAcks>)> {
+        let (id, change) = (accepted.message_id, accepted.change);
+        let shared = if accepted.once { self.shared().ok()? } else { return None };
+        let before = shared.executed.repeated(id, change)?;
+        if change != 0 {
+            self.note_missed_change(guard.room(), change);
+        }
+        telemetry::fanned_out(0, 0, accepted.received.elapsed());
+        let cluster::Counts { matched, enqueued, dropped, asked, .. } = before;
+        let acks = accepted.emit.ack.as_ref().map(|_| PendingAcks::of_earlier(asked));
+        Some((Receipt { matched, enqueued, dropped, duplicate: true, ..Receipt::new(id) }, acks))
     }
 
     /// Keeps what is to be kept in memory, and makes the frame.
@@ -95,7 +119,7 @@ impl Delivery {
         let unproven = stored.and_then(|InLog { position, incarnation, is_late }| {
             self.begin_unproven(guard, (position.number, incarnation), is_late)
         });
-        let Accepted { mut emit, message_id, received, change, .. } = accepted;
+        let Accepted { mut emit, message_id, received, change, once, .. } = accepted;
         let given = if change == 0 { 0 } else { self.note_change(guard.room(), change, &mut emit.except) };
         let frame = Frame {
             volatile: emit.volatile,
@@ -114,11 +138,12 @@ impl Delivery {
             ack: emit.ack,
             unproven,
             given,
+            once: once.then_some(change),
         })
     }
 
     fn executed(&self, execution: Execution<'_>) -> (Receipt, Option<PendingAcks>) {
-        let Execution { room, fan_out, message_id, received, began, ack, unproven, given } = execution;
+        let Execution { room, fan_out, message_id, received, began, ack, unproven, given, once } = execution;
         let (counts, waiters) = fan_out.finish();
         if let Some(unproven) = unproven {
             unproven.done(&counts);
@@ -131,6 +156,11 @@ impl Delivery {
         let acks = ack.zip(began);
         let acks =
             acks.map(|(request, began)| PendingAcks::new(*request, waiters, began, self.inner.lifecycle.clone()));
+        if let (Some(change), Ok(shared)) = (once, self.shared()) {
+            let asked = acks.as_ref().map(PendingAcks::targets).unwrap_or_default();
+            let counts = cluster::Counts { matched, enqueued, dropped, asked, is_repeated: false };
+            shared.executed.note(message_id, change, counts);
+        }
         (receipt, acks)
     }
 

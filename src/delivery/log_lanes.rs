@@ -244,6 +244,7 @@ mod tests {
             time,
             received: Instant::now(),
             change: 0,
+            once: false,
         };
         Job::Append(Box::new(PendingAppend { accepted, idempotency: None, answer: oneshot::channel().0 }))
     }

@@ -22,7 +22,7 @@ use crate::cluster::{Bus, BusError, Cluster, Subscribed};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::state::{History, Idempotency, Retained, SharedCollapse, SharedIdempotency, SharedRetained};
+use crate::state::{Executed, History, Idempotency, Retained, SharedCollapse, SharedIdempotency, SharedRetained};
 use crate::store::Store;
 
 /// What delivery works with.
@@ -89,6 +89,8 @@ pub(super) struct Inner {
 /// What several nodes share at their engine, in place of what one that is alone keeps in memory.
 pub(super) struct Shared {
     pub(super) idempotency: SharedIdempotency,
+    /// What this node has executed of emits under keys.
+    pub(super) executed: Executed,
     pub(super) retained: SharedRetained,
     pub(super) changes: RetainedChanges,
     pub(super) collapse: SharedCollapse,
@@ -107,6 +109,7 @@ impl Delivery {
             let retained = SharedRetained::new(engines.clone(), retain.max_entries, retain.max_room_bytes);
             Shared {
                 idempotency: SharedIdempotency::new(engines.clone(), limits.idempotency_keys, lifecycle.clone()),
+                executed: Executed::new(limits.idempotency_keys),
                 collapse: SharedCollapse::new(engines.clone(), retained.clone(), collapse.window, collapse.max_keys),
                 retained,
                 changes: RetainedChanges::default(),

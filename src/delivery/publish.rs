@@ -21,8 +21,8 @@ impl Delivery {
         let now = self.inner.clock.now();
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let caller = caller.clone();
-        let accepted =
-            Accepted { caller, emit, message_id: MessageId::at(now), number, time: now, received, change: 0 };
+        let (message_id, once) = (MessageId::at(now), false);
+        let accepted = Accepted { caller, emit, message_id, number, time: now, received, change: 0, once };
         if let Some(nodes) = self.others() {
             return self.publish_across(nodes, accepted, key);
         }
@@ -145,9 +145,10 @@ impl Delivery {
         accepted.emit.collapse_key.is_none() && self.inner.collapse.has_waiting(|| Topic::of(&accepted.emit))
     }
 
-    /// Whether the emit is kept for connections that join later: then the room is locked even if it is empty.
+    /// Whether connections that join later are concerned: then the room is locked even if it is empty. A change of what the room retains at the
+    /// engine is noted for those that have read it before, and join now; an emit that may come again is remembered.
     fn keeps(&self, accepted: &Accepted) -> bool {
-        accepted.emit.retain || self.inner.history.keeps(accepted.room())
+        accepted.emit.retain || accepted.change != 0 || accepted.once || self.inner.history.keeps(accepted.room())
     }
 
     /// Whether an event could be kept, and could wait, for each of these users, as far as can be told before.

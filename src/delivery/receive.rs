@@ -28,6 +28,12 @@ impl Node for Receiver {
         }
     }
 
+    fn missed_change(&self, room: &RoomName, change: u64) {
+        if let Some(delivery) = self.delivery() {
+            delivery.note_missed_change(room, change);
+        }
+    }
+
     fn is_occupied(&self, room: &RoomName) -> bool {
         self.delivery().is_some_and(|delivery| delivery.hub().connections_in(room) > 0)
     }
@@ -43,7 +49,7 @@ impl Node for Receiver {
 impl Delivery {
     fn receive(&self, received: Received) {
         let room = match &received.frame {
-            Frame::Emit(_, emit) => emit.audience.room().clone(),
+            Frame::Emit(_, emit, _) => emit.audience.room().clone(),
             Frame::Disconnect { user, .. } => RoomName::of_user(user),
             Frame::Join(..)
             | Frame::Leave(..)
@@ -60,10 +66,10 @@ impl Delivery {
             return;
         };
         let Received { frame, retained, responder, waiting } = received;
-        let Frame::Emit(id, emit) = frame else {
+        let Frame::Emit(id, emit, once) = frame else {
             return self.answer(Received { frame, retained, responder, waiting });
         };
-        match self.publish_now(Accepted::by_peer(id, *emit, retained)) {
+        match self.publish_now(Accepted::by_peer(id, *emit, once, retained)) {
             Ok(published) => self.respond(responder, published),
             Err(accepted) => {
                 self.inner.frame_lanes.open(&room);
@@ -81,8 +87,8 @@ impl Delivery {
     async fn run_frame_lane(&self, room: &RoomName) {
         while let Some(received) = self.inner.frame_lanes.next(room) {
             let Received { frame, retained, responder, waiting } = received;
-            if let Frame::Emit(id, emit) = frame {
-                let published = self.publish_in_order(Accepted::by_peer(id, *emit, retained)).await;
+            if let Frame::Emit(id, emit, once) = frame {
+                let published = self.publish_in_order(Accepted::by_peer(id, *emit, once, retained)).await;
                 self.respond(responder, published);
             } else {
                 self.answer(Received { frame, retained, responder, waiting });
@@ -93,11 +99,11 @@ impl Delivery {
     /// Answers an emit. Acknowledgements follow when they are all there.
     fn respond(&self, responder: Responder, published: Published) {
         // Nothing of what a frame asks for is refused here.
-        let Ok((Receipt { matched, enqueued, dropped, .. }, acks)) = published else {
+        let Ok((Receipt { matched, enqueued, dropped, duplicate: is_repeated, .. }, acks)) = published else {
             return;
         };
         let asked = acks.as_ref().map(super::PendingAcks::targets).unwrap_or_default();
-        let responder = responder.answer(Answer::Counts(Counts { matched, enqueued, dropped, asked }));
+        let responder = responder.answer(Answer::Counts(Counts { matched, enqueued, dropped, asked, is_repeated }));
         if let Some(acks) = acks {
             self.inner.lifecycle.spawn(async move { responder.acknowledged(acks.gather().await.list) });
         }

@@ -33,10 +33,11 @@ impl Delivery {
             };
             let guard = self.hub().lock_room(room).await;
             let number = values.as_ref().map_or(u64::MAX, |(number, _)| *number);
-            if number < before {
-                // The engine had made that change before it was executed here.
+            let last = shared.changes.last(room);
+            if number < before && last == before {
+                // The engine had made that change before it was executed here: it has lost it.
                 shared.changes.forget(room);
-            } else if number < shared.changes.last(room) {
+            } else if number < last {
                 // A change came meanwhile, which a connection that joins now would miss.
                 continue;
             }
@@ -61,6 +62,14 @@ impl Delivery {
         }
         except.connections.extend(have_it);
         given.len() as u64
+    }
+
+    /// Notes a change of what a room retains that is not sent: a connection that has read the room before it, and joins after this,
+    /// reads it again.
+    pub(super) fn note_missed_change(&self, room: &RoomName, change: u64) {
+        if let Ok(shared) = self.shared() {
+            shared.changes.missed(room, change);
+        }
     }
 
     /// Reads the values of rooms that a connection is about to join, all at one time. Those of rooms that are not subscribed are read later.

@@ -21,9 +21,16 @@ pub(super) struct RetainedChanges {
 
 #[derive(Default)]
 struct Changes {
-    /// The last change that was executed here, and when.
+    /// The last change whose frame came here, and when.
     last: Option<(u64, Instant)>,
     read: Vec<Read>,
+}
+
+impl Changes {
+    fn note(&mut self, number: u64) {
+        let last = self.last.map_or(number, |(last, _)| last.max(number));
+        self.last = Some((last, Instant::now()));
+    }
 }
 
 /// A connection that has read the values up to a change.
@@ -44,10 +51,14 @@ impl RetainedChanges {
     pub(super) fn executed(&self, room: &RoomName, number: u64) -> Vec<(Arc<Member>, bool)> {
         let mut rooms = self.rooms.lock();
         let changes = rooms.entry(room.clone()).or_default();
-        let last = changes.last.map_or(number, |(last, _)| last.max(number));
-        changes.last = Some((last, Instant::now()));
+        changes.note(number);
         let have_it = changes.read.iter().filter(|read| read.number >= number);
         have_it.filter_map(|read| Some((read.member.upgrade()?, read.given.contains(&number)))).collect()
+    }
+
+    /// Notes a change that is not executed here.
+    pub(super) fn missed(&self, room: &RoomName, number: u64) {
+        self.rooms.lock().entry(room.clone()).or_default().note(number);
     }
 
     pub(super) fn last(&self, room: &RoomName) -> u64 {

@@ -46,6 +46,7 @@ impl Delivery {
     async fn sweep_shared(&self) {
         let Ok(shared) = self.shared() else { return };
         shared.changes.sweep();
+        shared.executed.sweep();
         shared.collapsing.sweep();
         while matches!(shared.idempotency.sweep().await, Ok(true)) {}
         while matches!(shared.retained.sweep().await, Ok(true)) {}

@@ -5,6 +5,9 @@ mod shares;
 mod idempotency;
 pub use idempotency::{Claim, Claimed, FirstEmit, Idempotency, KeyReused, RequestHash, Scope};
 
+mod executed;
+pub use executed::Executed;
+
 mod history;
 pub use history::{History, HistoryRule, NewEntry};
 

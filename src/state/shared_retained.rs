@@ -10,7 +10,7 @@ use super::{
     retained::{RetainedFull, Value as RetainedValue, bytes},
 };
 use crate::cluster::{BusError, Engine, Shards, decode_retained, encode_retained};
-use crate::message::{EventName, Payload, RoomName, UserId};
+use crate::message::{EventName, MessageId, Payload, RoomName, UserId};
 
 /// The last payload of each event in each room that was to be retained: [`Retained`](super::Retained), shared by all nodes. The values of a room
 /// are at the room's engine. Cheap to clone; all clones are one.
@@ -32,6 +32,9 @@ pub struct RetainedPut<'a> {
     pub except_users: &'a [UserId],
     /// How long it is of use; none: until it is replaced or taken away.
     pub ttl: Option<Duration>,
+    /// The message id, if it may be put again with the same one. While the value is there it is not changed then, and the number of its change is
+    /// the same.
+    pub once: Option<MessageId>,
 }
 
 /// An emit, for a function at the engine that publishes it, with the number of a change of what the room retains (8 bytes, big-endian) in the
@@ -97,12 +100,12 @@ impl SharedRetained {
     pub(super) fn add_emit(&self, call: &mut Cmd, emit: &EmitCall<'_>) {
         let &EmitCall { event, retained, channel, start, rest, .. } = emit;
         call.arg(channel).arg(start).arg(rest);
-        if let Some(RetainedPut { caller, payload, except_users, ttl }) = retained {
+        if let Some(RetainedPut { caller, payload, except_users, ttl, once }) = retained {
             let is_kept = emit.keeps();
             call.arg(event.as_str()).arg(u8::from(is_kept)).arg(ttl.map_or(0, millis));
             call.arg(bytes(event, payload, except_users)).arg(self.max_entries).arg(self.max_room_bytes);
             let value = if is_kept { encode_retained(payload, except_users) } else { Vec::new() };
-            call.arg(&**caller).arg(value);
+            call.arg(&**caller).arg(value).arg(once.as_ref().map_or(&[][..], |id| id.as_bytes()));
         }
     }
 

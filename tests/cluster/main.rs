@@ -86,4 +86,6 @@ mod engine_away;
 #[allow(dead_code, unused_imports, reason = "the bench of faults looks at times, too")]
 mod scene;
 
+mod repeating;
+
 mod faults;

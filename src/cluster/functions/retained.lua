@@ -1,11 +1,12 @@
 -- Retained values. The hash of a room has: n the number of the last change, b the bytes of all values, and of each event 'h' .. event the
--- value's end in ms (0: none), its bytes, the number of its change and its caller, and 'v' .. event the value.
+-- value's end in ms (0: none), its bytes, the number of its change and its caller, and 'v' .. event the value; 'i' .. event the message id (16 bytes)
+-- and the number of the last change by an emit that may come again.
 
 -- How long the number of a room without values is kept, in ms.
 local NUMBER_KEPT = 600000
 
 local function remove_value(key, event, bytes)
-  redis.call('HDEL', key, 'h' .. event, 'v' .. event)
+  redis.call('HDEL', key, 'h' .. event, 'v' .. event, 'i' .. event)
   if redis.call('HINCRBY', key, 'b', 0 - bytes) <= 0 then
     redis.call('PEXPIRE', key, NUMBER_KEPT)
   end
@@ -29,7 +30,7 @@ end
 
 -- An emit, as functions have it: 1 the channel, 2 and 3 the frame before and after the number of a change, and, if a value is to be retained, 4 its
 -- event, 5 '1' to keep it or '0' to take the one away that is there, 6 its time to live in ms (0: none), 7 its bytes, 8 the most values, 9 the most
--- bytes of a room, 10 the caller, 11 the value. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares, and
+-- bytes of a room, 10 the caller, 11 the value, 12 the message id if it may come again, or ''. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares, and
 -- the hash of the event's collapsed emits in the room, and the sums of all.
 local function emit_of(args, first)
   local emit = {}
@@ -43,12 +44,12 @@ local function publish_change(emit, number)
   return redis.call('PUBLISH', emit[1], emit[2] .. struct.pack('>I8', number) .. emit[3])
 end
 
--- The bytes and the caller of an event's value, if there is one.
+-- The bytes, the caller and the number of an event's value, if there is one.
 local function value_of(key, event)
   local head = redis.call('HGET', key, 'h' .. event)
   if head then
-    local bytes, caller = string.match(head, '^%d+ (%d+) %d+ (.*)$')
-    return tonumber(bytes), caller
+    local bytes, number, caller = string.match(head, '^%d+ (%d+) (%d+) (.*)$')
+    return tonumber(bytes), caller, number
   end
   return nil
 end
@@ -74,10 +75,18 @@ local function problem_of(keys, emit)
   return nil
 end
 
--- Keeps the value of an emit in place of the one before, or takes that away. Returns the number of the change.
+-- Keeps the value of an emit in place of the one before, or takes that away. Returns the number of the change: if the emit comes again and its value is
+-- there still, that of the first time; 0: nothing is there that it could take away, maybe because it has come before.
 local function change_value(keys, emit)
-  local event, is_kept, bytes, caller = emit[4], emit[5] == '1', tonumber(emit[7]), emit[10]
-  local old_bytes, old_caller = value_of(keys[1], event)
+  local event, is_kept, bytes, caller, id = emit[4], emit[5] == '1', tonumber(emit[7]), emit[10], emit[12]
+  local old_bytes, old_caller, old_number = value_of(keys[1], event)
+  if id ~= '' then
+    if old_bytes and redis.call('HGET', keys[1], 'i' .. event) == id .. old_number then
+      return tonumber(old_number)
+    elseif not is_kept and not old_bytes then
+      return 0
+    end
+  end
   if old_caller and (not is_kept or old_caller ~= caller) then
     remove_entry(keys[2], keys[3], member_of(keys[1], event, old_caller), old_caller)
   end
@@ -88,6 +97,9 @@ local function change_value(keys, emit)
     add_entry(keys[2], keys[3], member_of(keys[1], event, caller), caller, ends_at == '0' and '+inf' or ends_at)
     local head = table.concat({ends_at, bytes, text_of(number), caller}, ' ')
     redis.call('HSET', keys[1], 'h' .. event, head, 'v' .. event, emit[11])
+    if id ~= '' then
+      redis.call('HSET', keys[1], 'i' .. event, id .. text_of(number))
+    end
     redis.call('HINCRBY', keys[1], 'b', bytes - (old_bytes or 0))
     redis.call('PERSIST', keys[1])
   else

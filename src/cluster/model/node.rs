@@ -60,7 +60,7 @@ pub(super) struct Local {
 
 impl Node for Local {
     fn receive(&self, received: Received) {
-        let Frame::Emit(id, emit) = received.frame else { panic!("an emit") };
+        let Frame::Emit(id, emit, _) = received.frame else { panic!("an emit") };
         let room = emit.audience.room();
         let connections = self.rooms.lock().get(room).cloned().unwrap_or_default();
         let matched = connections.len() as u64;
@@ -68,6 +68,8 @@ impl Node for Local {
         let counts = Counts { matched, enqueued: matched, ..Counts::default() };
         received.responder.answer(Answer::Counts(counts));
     }
+
+    fn missed_change(&self, _: &RoomName, _: u64) {}
 
     fn is_occupied(&self, room: &RoomName) -> bool {
         self.rooms.lock().contains_key(room)

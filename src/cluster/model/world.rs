@@ -212,7 +212,7 @@ impl Inner {
         process.run(async move {
             let id = MessageId::at(Timestamp::UNIX_EPOCH);
             let began = log.lock().emits(id);
-            let outcome = match cluster.publish(&Frame::Emit(id, Box::new(emit(&room)))) {
+            let outcome = match cluster.publish(&Frame::Emit(id, Box::new(emit(&room)), false)) {
                 Ok(mut ticket) => ticket.gathered(ticket.began() + cluster.deadline()).await,
                 Err(error) => Err(PublishError::Bus(error)),
             };

@@ -1,5 +1,6 @@
 //! Delivery on one node, without edges.
 
+mod frames;
 mod gaps;
 mod model;
 

@@ -54,7 +54,7 @@ impl Node {
     /// The same of one whose frame is its value, which is retained; with a collapse key it is offered.
     async fn retain(&self, key: Option<&str>, json: &str) -> Result<u64, NotPublished> {
         let (caller, room, event, payload) = (caller(), room("a"), event("x"), Payload::json(json).unwrap());
-        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None };
+        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None, once: None };
         let call = call((&room, &event), json, Some(put));
         self.run(&match key {
             Some(key) => self.collapse.offer_command(key, &call),
@@ -245,7 +245,7 @@ async fn a_value_that_cannot_be_kept_is_rejected_before_it_waits_and_published_i
     assert_eq!(node.retain(Some("k"), &long).await, Err(NotPublished::Deferred));
     // Another event takes the room's bytes meanwhile.
     let (caller, room, other, payload) = (caller(), room("a"), event("y"), Payload::json(&long).unwrap());
-    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None };
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None, once: None };
     node.run(&node.retained.put_command(&call((&room, &other), "", Some(put)))).await.unwrap();
     let mut subscriber = server.subscribe("c").await;
     assert_eq!(node.ended("k").await, Ok(1));

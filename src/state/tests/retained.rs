@@ -1,5 +1,5 @@
 use super::*;
-use crate::message::Payload;
+use crate::message::{MessageId, Payload};
 use crate::state::{EmitCall, RetainedFull, RetainedPut, RetainedValue, SharedRetained, SharedValue};
 
 /// Puts a value; `null` takes it away. Returns how many received it, and the number of the change.
@@ -11,7 +11,7 @@ async fn put(
 ) -> Result<(u64, u64), RetainedFull> {
     let (caller, room, event) = (caller(), room(in_room), event(name));
     let payload = if json == "null" { Payload::None } else { Payload::json(json).unwrap() };
-    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl };
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl, once: None };
     let channel = format!("channel of {in_room}");
     let call =
         EmitCall { room: &room, event: &event, retained: Some(put), channel: &channel, start: b"head", rest: b"tail" };
@@ -53,7 +53,8 @@ async fn bytes_and_excepted_users_are_kept_as_they_were() {
     let (caller, room, event) = (caller(), room("a"), event("x"));
     let payload = Payload::Binary(vec![0, 255, b'\n', b'\r'].into());
     let except_users = [user("1"), user("2")];
-    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &except_users, ttl: Some(HOUR) };
+    let put =
+        RetainedPut { caller: &caller, payload: &payload, except_users: &except_users, ttl: Some(HOUR), once: None };
     let call = EmitCall { room: &room, event: &event, retained: Some(put), channel: "c", start: b"", rest: b"" };
     shards.of(&room).run::<i64>(&retained.put_command(&call)).await.unwrap();
     let kept = retained.get(&room, "x").await.unwrap().unwrap();
@@ -162,4 +163,35 @@ async fn a_value_ends_with_its_time_and_is_swept_away() {
     assert_eq!(retained.held_by("test").await, Ok(1));
     let bytes: usize = shards.all()[0].query(redis::cmd("HGET").arg("p:v:{b}").arg("b")).await.unwrap();
     assert_eq!(bytes, 0);
+}
+
+#[tokio::test]
+async fn a_value_that_is_put_again_with_its_message_id_is_no_change_until_another_has_taken_its_place() {
+    let server = RedisServer::start();
+    let shards = server.connect().await;
+    let retained = SharedRetained::new(shards.clone(), 9, 1_000);
+    let ids = [(); 3].map(|()| MessageId::at(jiff::Timestamp::UNIX_EPOCH));
+    let (caller, room, event) = (caller(), room("a"), event("x"));
+    let mut frames = server.subscribe("c").await;
+    let mut put = async |payload: Payload, once: Option<MessageId>| {
+        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None, once };
+        let call = EmitCall { room: &room, event: &event, retained: Some(put), channel: "c", start: b"", rest: b"" };
+        shards.of(&room).run::<i64>(&retained.put_command(&call)).await.unwrap();
+        let frame = frames.recv().await.unwrap();
+        u64::from_be_bytes(frame[..8].try_into().unwrap())
+    };
+    let json = |json| Payload::json(json).unwrap();
+    let first = put(json("1"), Some(ids[0])).await;
+    assert_eq!(put(json("1"), Some(ids[0])).await, first);
+    let second = put(json("2"), None).await;
+    let anew = put(json("1"), Some(ids[0])).await;
+    assert!(first < second && second < anew);
+    let third = put(json("3"), Some(ids[1])).await;
+    assert!(anew < third);
+    let taken_away = put(Payload::None, Some(ids[2])).await;
+    assert!(third < taken_away);
+    assert_eq!(put(Payload::None, Some(ids[2])).await, 0, "nothing is there that it could take away");
+    assert!(put(json("3"), Some(ids[1])).await > taken_away);
+    assert!(put(Payload::None, Some(ids[2])).await > taken_away, "that comes after the value");
+    assert_eq!(retained.held_by("test").await, Ok(0));
 }
