@@ -43,9 +43,11 @@ fn play(steps: &[T]) {
 /// What must hold does, and it does not without the rule.
 #[track_caller]
 fn needs(rule: Rule, steps: &[T]) {
+    /// When heartbeats and backoffs end is random, and not each play meets the moment that the rule is for.
+    const PLAYS: usize = 50;
     play(steps);
-    let broken = breaking(rule, || catch_unwind(AssertUnwindSafe(|| play(steps))));
-    assert!(broken.is_err(), "not found: {rule:?}");
+    let fails = || breaking(rule, || catch_unwind(AssertUnwindSafe(|| play(steps)))).is_err();
+    assert!((0..PLAYS).any(|_| fails()), "not found: {rule:?}");
 }
 
 #[test]
