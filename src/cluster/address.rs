@@ -84,10 +84,12 @@ impl Address {
     /// The address without its password, for logs.
     pub(super) fn masked(url: &str) -> String {
         let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
-        // What comes behind is refused, and may be a password.
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        if rest.contains(['?', '#']) {
+            // It is refused, and any part may be of a password.
+            return format!("{scheme}://***");
+        }
         match rest.rsplit_once('@') {
-            None => format!("{scheme}://{rest}"),
+            None => url.to_owned(),
             Some((login, host)) => {
                 let user = login.split_once(':').map_or("", |(user, _)| user);
                 format!("{scheme}://{user}:***@{host}")
@@ -173,7 +175,8 @@ mod tests {
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("rediss://bugle:s3c@ret@h:1", "rediss://bugle:***@h:1"),
             ("redis://:s3cret@h", "redis://:***@h"),
-            ("redis://h/0?password=s3cret", "redis://h/0"),
+            ("redis://h/0?password=s3cret", "redis://***"),
+            ("redis://:s3cr#et@h", "redis://***"),
             ("redis+sentinel://u:s3cret@a,b/m", "redis+sentinel://u:***@a,b/m"),
         ];
         for (url, masked) in cases {

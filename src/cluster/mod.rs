@@ -37,7 +37,7 @@ mod ack_codec;
 mod answer_codec;
 
 mod pending;
-pub use pending::{Gathered, PublishError, Ticket};
+pub use pending::{Fate, Gathered, PublishError, Ticket};
 
 mod engine_clock;
 

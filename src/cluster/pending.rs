@@ -82,6 +82,16 @@ pub struct Ticket {
     acks: Option<mpsc::UnboundedReceiver<AckPart>>,
 }
 
+/// Whether it is known what became of a frame, for others than the one who waits for its answers.
+pub struct Fate(Pending, u64);
+
+impl Fate {
+    /// Whether the engine has told, or nobody waits for it any more.
+    pub fn is_known(&self) -> bool {
+        self.0.0.frames.lock().get(&self.1).is_none_or(|frame| frame.published.is_some())
+    }
+}
+
 impl Pending {
     /// Notes a frame, which gets a number. `has_acks`: acknowledgements follow the answers.
     pub(super) fn begin(&self, has_acks: bool) -> Ticket {
@@ -165,6 +175,11 @@ impl Ticket {
     /// When the frame was published.
     pub fn began(&self) -> Instant {
         self.began
+    }
+
+    /// Tells whether the engine has told what became of the frame.
+    pub fn fate(&self) -> Fate {
+        Fate(self.pending.clone(), self.number)
     }
 
     /// Waits for the answers until then.

@@ -106,7 +106,12 @@ impl Cluster {
     /// Joins the other nodes: takes this one's name, and its lease, and subscribes. `node` executes what comes. If an engine cannot be reached
     /// now, the node joins later.
     pub async fn start(&self, node: &Arc<dyn Node>, lifecycle: &Lifecycle) -> Result<(), StartError> {
-        self.start_on(node, &|name, task| lifecycle.spawn_vital(name, task)).await
+        let spawn = |name, task| lifecycle.spawn_vital(name, task);
+        tokio::select! {
+            started = self.start_on(node, &spawn) => started,
+            // It leaves soon.
+            () = lifecycle.stopping() => Ok(()),
+        }
     }
 
     /// The same. `spawn` runs each task until it ends.
@@ -142,8 +147,12 @@ impl Cluster {
     async fn wait_to_be_counted(&self) {
         let Config { lease, heartbeat, .. } = self.0.config;
         let wait = self.0.shards.iter().map(async |shard| {
-            let mut pause = heartbeat / 64;
-            while !shard.is_counted() && shard.engine.connected().is_ok() {
+            let (mut pause, patience) = (heartbeat / 64, self.deadline() * START_DEADLINES);
+            let mut reached = shard.engine.is_connected().then(Instant::now);
+            while !shard.is_counted() && reached.is_some_and(|reached| reached.elapsed() < patience) {
+                if shard.engine.is_connected() {
+                    reached = Some(Instant::now());
+                }
                 shard.heartbeat_now.notify_one();
                 sleep(pause).await;
                 pause = (pause * 2).min(heartbeat / 4);

@@ -10,7 +10,7 @@ use super::{
     accepted::{Accepted, EmitError, Published},
     ask::{gather, within},
 };
-use crate::cluster::{BusError, Frame, PublishError};
+use crate::cluster::{BusError, Fate, Frame, PublishError};
 use crate::message::{EventName, Receipt, RoomName};
 use crate::state::NotPublished;
 use crate::telemetry;
@@ -41,11 +41,11 @@ impl Delivery {
         let is_not_open = CancellationToken::new();
         let window =
             Window { room: emit.audience.room().clone(), event: emit.event.clone(), key, opened: Instant::now() };
-        let (delivery, closed) = (self.clone(), is_not_open.clone());
+        let (delivery, closed, fate) = (self.clone(), is_not_open.clone(), ticket.fate());
         self.inner.lifecycle.spawn(shared.windows.track_future(async move {
             tokio::select! {
                 () = closed.cancelled() => {}
-                () = delivery.keep_window_across(window) => {}
+                () = delivery.keep_window_across(window, (fate, until)) => {}
             }
         }));
         let error = match self.finish(outgoing.sent(ticket, until)).await {
@@ -106,11 +106,19 @@ impl Delivery {
         }
     }
 
-    async fn keep_window_across(&self, mut window: Window) {
+    /// Ends a window, again and again, until nothing waits for its end. It may be another node's as long as the fate of the emit that opens it is not
+    /// known, until then at most: so long it is not ended.
+    async fn keep_window_across(&self, mut window: Window, (fate, until): (Fate, Instant)) {
         let Some((cluster, shared)) = self.others() else { return };
         loop {
+            let is_over = async {
+                sleep_until(window.opened + self.inner.collapse.config.window).await;
+                while !fate.is_known() && Instant::now() < until {
+                    sleep(RETRY).await;
+                }
+            };
             tokio::select! {
-                () = sleep_until(window.opened + self.inner.collapse.config.window) => {}
+                () = is_over => {}
                 // Nothing that waits is lost to a stop.
                 () = self.inner.lifecycle.stopping() => {}
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{TestRedis, TestServer, answer, deadline, raw_http, to_user};
+use crate::harness::{ServerProcess, TestRedis, TestServer, answer, deadline, raw_http, to_user};
 
 #[tokio::test]
 async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_longer_than_a_connect_may() {
@@ -17,7 +17,14 @@ async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_long
     let mut device = server.connect("42").await;
     redis.restart();
     let backend = server.backend().await;
-    let sent = async { while answer(backend.notify().emit_to_user(to_user("42", "again", "1"))).await.is_err() {} };
+    let sent = async {
+        loop {
+            let sent = answer(backend.notify().emit_to_user(to_user("42", "again", "1"))).await;
+            if sent.ok().and_then(|sent| sent.receipt).is_some_and(|receipt| receipt.enqueued == 1) {
+                return;
+            }
+        }
+    };
     Box::pin(deadline("the engine to be back", Box::pin(sent))).await;
     device.expect_event("again").await;
 }
@@ -26,7 +33,9 @@ async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_long
 async fn a_node_that_has_not_reached_its_engine_is_not_ready() {
     let redis = TestRedis::start(false);
     redis.kill_9();
-    let server = TestServer::start_with(|config| config.cluster.redis = vec![redis.url().into()]).await;
-    let answer = raw_http(server.admin(), "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    assert!(answer.starts_with(b"HTTP/1.1 503 "), "{answer:?}");
+    let url = redis.url();
+    let node = ServerProcess::start_after("", "", &[("BUGLE_CLUSTER__REDIS", &url), ("BUGLE_STORE__URL", "")]);
+    let ready = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = String::from_utf8_lossy(&raw_http(node.admin, ready).await).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("cluster.redis"), "{answer}");
 }

@@ -27,7 +27,7 @@ impl Deaf {
             let url = if number == 0 { proxy.url().to_owned() } else { redis.url() };
             config.cluster.redis = vec![url.into()];
             // It is deaf for a while, and nobody gives it up.
-            (config.cluster.deadline, config.cluster.lease) = (Duration::from_secs(10), Duration::from_mins(1));
+            config.cluster.deadline = Duration::from_secs(10);
             config.limits.connections_per_user = 2;
         })
         .await;

@@ -7,10 +7,11 @@ use super::{
     nodes::{Link, Plan},
 };
 
+const DEFAULT_DEADLINE: Duration = Duration::from_millis(500);
 const DEFAULT_LEASE: Duration = Duration::from_secs(5);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(1);
-/// So that a fault of no certain length is shorter on a slow machine, too.
-const LONG_LEASE: Duration = Duration::from_mins(1);
+/// So that a fault of no certain length is shorter on a slow machine, too. Nodes start once the engine is older than a lease.
+const LONG_LEASE: Duration = Duration::from_secs(20);
 /// So that a test need not wait for long until it ends.
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
@@ -142,7 +143,10 @@ impl Fault {
         let heartbeat = DEFAULT_HEARTBEAT.min(lease / 5);
         let (append_only, has_replica) = (self == Self::EngineKilledKeepsData, self == Self::FailOver);
         let other_version = (self == Self::OtherVersion).then_some(size.is_timed);
-        Plan { append_only, has_replica, link, other_version, lease, heartbeat }
+        // What is not to disturb anything must not fail because the machine is slow.
+        let is_patient = !size.is_timed && matches!(self.effect(), Effect::Nothing);
+        let deadline = if is_patient { 10 * DEFAULT_DEADLINE } else { DEFAULT_DEADLINE };
+        Plan { append_only, has_replica, link, other_version, deadline, lease, heartbeat }
     }
 
     fn effect(self) -> Effect {

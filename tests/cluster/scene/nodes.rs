@@ -35,6 +35,7 @@ pub struct Plan {
     pub link: Link,
     /// There is a build that speaks another version of the protocol between nodes, and it may be built now.
     pub other_version: Option<bool>,
+    pub deadline: Duration,
     pub lease: Duration,
     pub heartbeat: Duration,
 }
@@ -100,6 +101,7 @@ impl Nodes {
             ("BUGLE_CLUSTER__REDIS", self.engine_of(number)),
             ("BUGLE_CLUSTER__NODE", format!("node-{number}")),
             ("BUGLE_CLUSTER__HEARTBEAT", format!("{}ms", self.plan.heartbeat.as_millis())),
+            ("BUGLE_CLUSTER__DEADLINE", format!("{}ms", self.plan.deadline.as_millis())),
             ("BUGLE_CLUSTER__LEASE", format!("{}ms", self.plan.lease.as_millis())),
             ("BUGLE_STORE__URL", String::new()),
             ("BUGLE_AUTH__ROOMS", ROOM.to_owned()),

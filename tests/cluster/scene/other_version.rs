@@ -6,13 +6,13 @@ use std::{
     sync::OnceLock,
 };
 
-/// The program: the one that `BUGLE_OTHER_VERSION` names, or else one that is built now if that may take minutes. The error is why there is none.
+/// The program: the one that `TEST_OTHER_VERSION` names, or else one that is built now if that may take minutes. The error is why there is none.
 pub fn program(may_build: bool) -> Result<PathBuf, String> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    match std::env::var_os("BUGLE_OTHER_VERSION") {
+    match std::env::var_os("TEST_OTHER_VERSION") {
         Some(given) => Ok(given.into()),
         None if may_build => Ok(BUILT.get_or_init(build).clone()),
-        None => Err("needs BUGLE_OTHER_VERSION, the path of a build with the feature unknown-bus-version".to_owned()),
+        None => Err("needs TEST_OTHER_VERSION, the path of a build with the feature unknown-bus-version".to_owned()),
     }
 }
 
