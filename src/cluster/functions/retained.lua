@@ -80,12 +80,10 @@ end
 local function change_value(keys, emit)
   local event, is_kept, bytes, caller, id = emit[4], emit[5] == '1', tonumber(emit[7]), emit[10], emit[12]
   local old_bytes, old_caller, old_number = value_of(keys[1], event)
-  if id ~= '' then
-    if old_bytes and redis.call('HGET', keys[1], 'i' .. event) == id .. old_number then
-      return tonumber(old_number)
-    elseif not is_kept and not old_bytes then
-      return 0
-    end
+  if not is_kept and not old_bytes then
+    return 0
+  elseif id ~= '' and old_bytes and redis.call('HGET', keys[1], 'i' .. event) == id .. old_number then
+    return tonumber(old_number)
   end
   if old_caller and (not is_kept or old_caller ~= caller) then
     remove_entry(keys[2], keys[3], member_of(keys[1], event, old_caller), old_caller)
