@@ -70,7 +70,7 @@ grpcurl -plaintext -H {header} -d '{request}' {grpc} bugle.v1.Notify/EmitToUser
 
 The same without grpcurl:
 
-{key}bugle emit --server http://{grpc} user {DEV_USER} hello '{{\"text\":\"Hello from Bugle\"}}'"
+{key}bugle emit user --server http://{grpc} {DEV_USER} hello '{{\"text\":\"Hello from Bugle\"}}'"
     )
 }
 
@@ -92,6 +92,17 @@ mod tests {
 
     fn shown(dev: &DevMode) -> String {
         banner(&addresses(), &Config::defaults().unwrap(), dev)
+    }
+
+    #[test]
+    fn the_command_line_takes_the_command_that_the_banner_has() {
+        let dev = DevMode { any_loopback_origin: true, api_key: Some("k3y".into()), token: Some("t0ken".into()) };
+        let shown = shown(&dev);
+        let command = shown.lines().find_map(|line| line.strip_prefix("BUGLE_API_KEY=k3y ")).unwrap();
+        let (words, json) = command.split_once(" '").unwrap();
+        let mut arguments: Vec<_> = words.split(' ').collect();
+        arguments.extend(["--api-key", "k3y", json.trim_end_matches('\'')]);
+        <crate::cli::Cli as clap::Parser>::try_parse_from(arguments).map(drop).unwrap();
     }
 
     #[test]
