@@ -135,6 +135,12 @@ impl Engine {
         self.0.current.subscribe()
     }
 
+    /// Waits until there is a connection.
+    pub async fn reached(&self) {
+        // The sender is ours.
+        let _ = self.watch().wait_for(Option::is_some).await;
+    }
+
     /// Runs one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BusError> {
         let Connected { mut connection, generation, .. } = self.connected()?;
@@ -207,7 +213,9 @@ impl Engine {
                 return BusError::Unanswered;
             }
             self.warn_of_refusal(&error.to_string());
-            if error.code() == Some(NO_MEMORY) { BusError::Full } else { BusError::Refused }
+            let errors = error.into_server_errors();
+            let is_full = errors.is_some_and(|errors| errors.iter().all(|(_, error)| error.code() == NO_MEMORY));
+            if is_full { BusError::Full } else { BusError::Refused }
         })
     }
 

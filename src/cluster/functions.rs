@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{RedisError, Value, aio::MultiplexedConnection};
+use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
 use sha2::{Digest, Sha256};
 
 /// The functions; `@` in a function's registered name stands for the hash.
@@ -42,9 +42,20 @@ pub(super) fn is_missing_in(answer: &Value) -> bool {
 
 /// Loads the functions, unless they are there.
 pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    let load = redis::cmd("FUNCTION").arg("LOAD").arg(LIBRARY.as_str()).query_async::<()>(connection).await;
-    match load {
-        Err(error) if error.to_string().contains("already exists") => Ok(()),
+    match load_call().query_async::<()>(connection).await {
+        Err(error) if is_loaded(&error) => Ok(()),
         loaded => loaded,
     }
+}
+
+/// The command that loads them.
+pub(super) fn load_call() -> Cmd {
+    let mut load = redis::cmd("FUNCTION");
+    load.arg("LOAD").arg(LIBRARY.as_str());
+    load
+}
+
+/// Whether they could not be loaded since they are there.
+pub(super) fn is_loaded(error: &RedisError) -> bool {
+    error.to_string().contains("already exists")
 }

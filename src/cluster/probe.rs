@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
 };
 
-use redis::{RedisError, Value, aio::MultiplexedConnection};
+use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
 use super::{engine::ConnectError, functions};
 
@@ -18,6 +18,8 @@ pub(super) struct Probed {
 /// What a subscriber's output buffer should hold: less is a gap at the first burst.
 const MIN_PUBSUB_BUFFER: u64 = 64 << 20;
 const OLDEST_MAJOR: u32 = 7;
+/// The commands without which nothing works, in the order in which they are tried.
+const NEEDED: [&str; 5] = ["FUNCTION LOAD", "PUBSUB", "TIME", "PUBLISH", "GET"];
 
 /// Looks at an engine, and loads our functions. `own`: a name under our prefix, for a channel and a key. Warnings are logged once per process.
 pub(super) async fn probe(
@@ -25,7 +27,9 @@ pub(super) async fn probe(
     engine: &str,
     own: &str,
 ) -> Result<Probed, ConnectError> {
-    let info: String = ask(connection, &["INFO", "server", "replication"]).await?;
+    let mut answers = ask_all(connection, own).await?.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Nil).extract_error();
+    let info: String = redis::from_redis_value(next()?).map_err(RedisError::from)?;
     let field = |name: &str| {
         info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
     };
@@ -43,24 +47,23 @@ pub(super) async fn probe(
     if field("role").as_deref() != Some("master") {
         return Err(ConnectError::Unreachable(None));
     }
-    functions::load(connection).await.map_err(|error| forbidden("FUNCTION LOAD", error))?;
-    for command in [&["PUBSUB", "NUMSUB"][..], &["TIME"], &["PUBLISH", own, ""], &["GET", own]] {
-        let needed: Result<Value, _> = ask(connection, command).await;
-        needed.map_err(|error| forbidden(command[0], error))?;
+    for command in NEEDED {
+        if let Err(error) = next()
+            && !functions::is_loaded(&error)
+        {
+            return Err(forbidden(command, error));
+        }
     }
+    let may_kill = !next().is_err_and(|error| is_forbidden(&error));
+    let limits = next().and_then(|limits| Ok(redis::from_redis_value::<HashMap<String, String>>(limits)?));
     connection.subscribe(own).await.map_err(|error| forbidden("SUBSCRIBE", error))?;
     connection.unsubscribe(own).await?;
-    // There is no such client.
-    let killed: Result<Value, _> = ask(connection, &["CLIENT", "KILL", "ID", "9223372036854775807"]).await;
-    let may_kill = !killed.is_err_and(|error| is_forbidden(&error));
     warn_once(!may_kill, &NO_KILL, || {
         tracing::warn!(
             cluster.redis = engine,
             "the engine forbids CLIENT KILL: receipts are partial for as long as a node is paused, instead of for 6 s"
         );
     });
-    let limits: Result<HashMap<String, String>, _> =
-        ask(connection, &["CONFIG", "GET", "client-output-buffer-limit"]).await;
     let buffer = limits.ok().and_then(|limits| pubsub_buffer(limits.get("client-output-buffer-limit")?));
     warn_once(buffer.is_some_and(|bytes| bytes < MIN_PUBSUB_BUFFER), &SMALL_BUFFER, || {
         tracing::warn!(
@@ -88,12 +91,15 @@ fn pubsub_buffer(limits: &str) -> Option<u64> {
     (hard > 0).then_some(hard)
 }
 
-async fn ask<T: redis::FromRedisValue>(
-    connection: &mut MultiplexedConnection,
-    command: &[&str],
-) -> Result<T, RedisError> {
-    let mut ask = redis::cmd(command[0]);
-    ask.arg(&command[1..]);
+/// Asks everything in one round trip: an engine may be far away.
+async fn ask_all(connection: &mut MultiplexedConnection, own: &str) -> Result<Vec<Value>, RedisError> {
+    let mut ask = Pipeline::new();
+    ask.ignore_errors();
+    ask.cmd("INFO").arg(&["server", "replication"]).add_command(functions::load_call());
+    ask.cmd("PUBSUB").arg("NUMSUB").cmd("TIME").cmd("PUBLISH").arg(own).arg("").cmd("GET").arg(own);
+    // There is no such client.
+    ask.cmd("CLIENT").arg(&["KILL", "ID"]).arg(i64::MAX);
+    ask.cmd("CONFIG").arg(&["GET", "client-output-buffer-limit"]);
     ask.query_async(connection).await
 }
 

@@ -149,7 +149,7 @@ impl Shard {
         };
         let published = match published.await {
             // Nothing was done: an engine without memory takes no transactions.
-            Err(BusError::Refused | BusError::Full) => self.publish_each(&commands, numbers.len()).await,
+            Err(BusError::Full) => self.publish_each(&commands, numbers.len()).await,
             published => published,
         };
         match published {
