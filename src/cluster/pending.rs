@@ -21,6 +21,7 @@ use super::{
     answer_codec::Reply,
     frame::{AckPart, Answer},
 };
+use crate::telemetry;
 
 /// Frames of this node that are not answered yet. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -33,6 +34,7 @@ struct Inner {
 }
 
 struct Unanswered {
+    began: Instant,
     /// How many nodes got the frame, once the engine has told.
     published: Option<Published>,
     answers: Vec<Answer>,
@@ -98,9 +100,10 @@ impl Pending {
         let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (settle, settled) = oneshot::channel();
         let (tell, acks) = has_acks.then(mpsc::unbounded_channel).unzip();
-        let unanswered = Unanswered { published: None, answers: Vec::new(), settled: Some(settle), acks: tell };
+        let began = Instant::now();
+        let unanswered = Unanswered { began, published: None, answers: Vec::new(), settled: Some(settle), acks: tell };
         self.0.frames.lock().insert(number, unanswered);
-        Ticket { pending: self.clone(), number, began: Instant::now(), settled, acks }
+        Ticket { pending: self.clone(), number, began, settled, acks }
     }
 
     /// Notes what the engine said.
@@ -152,6 +155,7 @@ impl Unanswered {
     fn settle_if_complete(&mut self) {
         let is_complete = self.published.is_some_and(|published| self.answers.len() as u64 >= published.receivers);
         if is_complete && let Some(settled) = self.settled.take() {
+            telemetry::bus_answered(self.began.elapsed());
             // The caller may be gone.
             let _ = settled.send(Ok(self.gather()));
         }
@@ -191,6 +195,7 @@ impl Ticket {
         match frames.get_mut(&self.number) {
             Some(frame) if frame.published.is_some() => {
                 frame.settled = None;
+                telemetry::bus_answered(frame.began.elapsed());
                 Ok(frame.gather())
             }
             Some(_) | None => Err(PublishError::Bus(BusError::Unanswered)),

@@ -59,7 +59,6 @@ fn sum(answers: Vec<Answer>) -> usize {
 /// Waits for the answers to a frame until then, and returns them with the ticket: acknowledgements may follow.
 pub(super) async fn gather(mut ticket: Ticket, until: Instant) -> Result<(Gathered, Ticket), PublishError> {
     let gathered = ticket.gathered(until).await?;
-    telemetry::bus_answered(ticket.began().elapsed());
     telemetry::bus_answers_missing(gathered.missing);
     Ok((gathered, ticket))
 }
