@@ -161,8 +161,6 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        // The tasks that run already end with it.
-        delivery.join_nodes().await.inspect_err(|_| lifecycle.stop())?;
         let commands = commands(&config, delivery.clone(), store.clone(), (tokens, rules), lifecycle.clone());
         let listening = Listening {
             addresses,
@@ -180,7 +178,6 @@ impl App {
             commands: commands.clone(),
             lifecycle: lifecycle.clone(),
         };
-        listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
         listening.lifecycle.spawn_vital("metrics", telemetry::keep_up(metrics.clone(), listening.stopping()));
         let operators = operator_routes(&mut config, addresses, api_keys, &commands, &lifecycle, metrics);
         let (for_operators, under_way) = (under_way(&config), under_way(&config));
@@ -188,6 +185,9 @@ impl App {
         let serving = |done, strangers, counts| listening.serving(done, &queued, strangers, counts, &proxies);
         let for_operators = serving(&listening.admin_done, Strangers::unlimited(), &for_operators);
         listening.serve_http("admin", operators, admin, for_operators);
+        // Probes are answered while other nodes are waited for. The tasks that run already end with it.
+        listening.delivery.join_nodes().await.inspect_err(|_| listening.abandon())?;
+        listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
         let pages = Pages::new(origins, proxies.clone());
         let strangers = Strangers::new(config.limits.unauthenticated.clone());
@@ -247,6 +247,12 @@ impl Listening {
     /// Where.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Ends what runs already: the server does not start.
+    fn abandon(&self) {
+        self.lifecycle.stop();
+        self.admin_done.cancel();
     }
 
     fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
