@@ -101,8 +101,9 @@ impl Delivery {
     pub(super) async fn flush_windows(&self, patience: Duration) {
         if let Ok(shared) = self.shared() {
             shared.windows.close();
-            // What is not sent by then is lost with the engine.
-            let _ = tokio::time::timeout(patience, shared.windows.wait()).await;
+            if tokio::time::timeout(patience, shared.windows.wait()).await.is_err() {
+                shared.windows_given_up.cancel();
+            }
         }
     }
 
@@ -141,7 +142,15 @@ impl Delivery {
                 }
                 Err(PublishError::Rejected(_)) => return,
                 // It is taken and published, or neither: to do it again does no harm.
-                Err(PublishError::Bus(_)) if *opened + shared.collapse.lease() > ended => sleep(RETRY).await,
+                Err(PublishError::Bus(_))
+                    if *opened + shared.collapse.lease() > ended && !shared.windows_given_up.is_cancelled() =>
+                {
+                    tokio::select! {
+                        () = cluster.engines().of(room).reached() => sleep(RETRY).await,
+                        () = sleep_until(*opened + shared.collapse.lease()) => {}
+                        () = shared.windows_given_up.cancelled() => {}
+                    }
+                }
                 Err(PublishError::Bus(error)) => {
                     tracing::warn!(%error, room.name = %room, "what a collapse window deferred is lost");
                     return;

@@ -1,7 +1,7 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use parking_lot::Mutex;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use transport::QueuedBytes;
 
@@ -97,6 +97,8 @@ pub(super) struct Shared {
     pub(super) collapsing: Collapsing,
     /// Tasks that keep windows.
     pub(super) windows: TaskTracker,
+    /// Cancelled when a stop waits for them no longer: what they hold is lost with the engine.
+    pub(super) windows_given_up: CancellationToken,
 }
 
 impl Delivery {
@@ -115,6 +117,7 @@ impl Delivery {
                 changes: RetainedChanges::default(),
                 collapsing: Collapsing::default(),
                 windows: TaskTracker::new(),
+                windows_given_up: CancellationToken::new(),
             }
         });
         let inner = Inner {
