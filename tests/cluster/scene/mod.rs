@@ -79,7 +79,9 @@ struct Timeline {
     fenced_after: Option<Duration>,
     /// A node does not run.
     unreachable: Vec<Span>,
-    /// Nodes whose devices receipts of others may leave out until all is as before, and say so by their count.
+    /// How long a lease lasts at least that was renewed before the fault began.
+    leased_for: Duration,
+    /// Nodes whose devices receipts of others may leave out once their leases have ended, until all is as before.
     uncounted: Vec<usize>,
     /// Nodes whose devices have lost their connections.
     lost: Vec<usize>,
@@ -113,7 +115,8 @@ impl Scene {
     async fn begin(fault: Fault, size: Size) -> Result<Self, String> {
         static TURN: Mutex<()> = Mutex::const_new(());
         let turn = TURN.lock().await;
-        let nodes = Nodes::start(fault.plan(size)).await?;
+        let plan = fault.plan(size);
+        let nodes = Nodes::start(plan).await?;
         let devices = Devices::connect(&nodes).await;
         nodes.complete_again(&ALL, "begin", devices.count(&ALL)).await;
         let mut load = Load::start(&nodes, Devices::users(), size.in_flight);
@@ -127,6 +130,7 @@ impl Scene {
             presence_after: Duration::ZERO,
             fenced_after: None,
             unreachable: Vec::new(),
+            leased_for: plan.lease.saturating_sub(plan.heartbeat),
             uncounted: Vec::new(),
             lost: Vec::new(),
             problems: Vec::new(),

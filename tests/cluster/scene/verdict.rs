@@ -120,7 +120,8 @@ fn check_receipts(calls: &[Call], heard: &[Heard], timeline: &Timeline, violatio
         let left_out = audience().filter(|(device, numbers)| {
             device.is_whole && device.since <= call.begun && !numbers.contains(&call.number)
         });
-        let is_meanwhile = call.answered >= timeline.fault_began && call.begun <= timeline.recovered;
+        let leases_may_have_ended = call.answered >= timeline.fault_began + timeline.leased_for;
+        let is_meanwhile = leases_may_have_ended && call.begun <= timeline.recovered;
         let may_be_left_out = |device: &Heard| is_meanwhile && timeline.uncounted.contains(&device.node);
         let is_left_out = left_out.into_iter().any(|(device, _)| !may_be_left_out(device));
         if is_left_out || receipt.enqueued > arrived + lost as u64 {
