@@ -40,7 +40,7 @@ impl Responder {
     }
 
     fn send(&self, reply: Reply) {
-        // Nobody waits for the answers to an emit that was published along with another one.
+        // An emit that was published along with another one needs no answer.
         if self.number == 0 {
             return;
         }

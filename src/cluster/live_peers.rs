@@ -10,10 +10,10 @@ use super::broken::{Rule, is_broken};
 
 /// The peers whose connections a receipt must not leave out.
 ///
-/// The engine knows who has a lease. When its generation changes (it restarted, it is another one, or it stood still) it may not know peers that
-/// are about to come back. Those that were known before count until the generation has settled: until then each that lives has renewed its
-/// lease. A node that does not know whom the engine knew before (it has just started, or had no lease) misses some until then. So do all nodes
-/// after the engine stood still: it may count connections as those of ready peers that these have given up.
+/// The engine has the leases. When its generation changes (it restarted, it is another engine, or it stood still) it may lack peers that are
+/// about to come back. The peers that were known before count until the generation has settled: by then each live peer has renewed its lease. A
+/// node that does not know the earlier peers (it has just started, or had no lease) may miss some until then. After the engine stood still, every
+/// node may: the engine may count connections of ready peers that these peers have given up.
 #[derive(Default)]
 pub(super) struct LivePeers {
     /// The names of those that had a lease.
@@ -49,7 +49,7 @@ pub(super) struct Known {
 
 impl Known {
     /// Before the first heartbeat.
-    pub(super) fn nobody() -> Self {
+    pub(super) fn none() -> Self {
         Self { channels: Vec::new(), misses_some: true, connection: 0, until: Instant::now() }
     }
 
@@ -193,6 +193,6 @@ mod tests {
         assert_eq!(known.live(8), 3);
         advance(LEASE).await;
         assert_eq!(known.live(7), 3);
-        assert_eq!(Known::nobody().live(0), 1);
+        assert_eq!(Known::none().live(0), 1);
     }
 }

@@ -104,7 +104,7 @@ pub trait Node: Send + Sync + 'static {
     /// Executes a frame, after those of the same room that came before, and answers it.
     fn receive(&self, received: Received);
 
-    /// Takes note that a frame is not executed which brings a change, with this number, of what a room retains.
+    /// Notes the number of a change of what a room retains. Its frame is not executed: it is too late, or of another version.
     fn missed_change(&self, room: &RoomName, change: u64);
 
     /// Whether a connection is in a room.

@@ -136,7 +136,7 @@ impl Shard {
             // Other nodes took this one for dead, and no longer wait for its answers.
             tracing::warn!(cluster.redis = self.engine.masked(), "this node's lease has ended: it takes another one");
             lease.registered = None;
-            *self.known.lock() = Arc::new(Known::nobody());
+            *self.known.lock() = Arc::new(Known::none());
             self.renew_incarnation();
             self.fenced.notify_one();
             self.heartbeat_now.notify_one();

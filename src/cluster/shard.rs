@@ -78,7 +78,7 @@ impl Shard {
             version: AtomicU8::new(VERSION),
             clock: EngineClock::new(),
             live: AtomicUsize::new(0),
-            known: Mutex::new(Arc::new(Known::nobody())),
+            known: Mutex::new(Arc::new(Known::none())),
             is_counted: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             ready_changed: Mutex::default(),

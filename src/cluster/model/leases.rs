@@ -140,7 +140,7 @@ impl State {
         [head, told.concat(), list(live), list(ended)].concat()
     }
 
-    /// What a test knows of a node whose lease was renewed: once it has ended, nobody need count the node until all peers know it again.
+    /// Notes that a node has renewed its lease. After a lease has ended, receipts may leave the node out until all peers know it again.
     fn note_renewed(&mut self, node: usize, own: &[u8]) {
         let generation = self.generation.as_ref().unwrap();
         let has_settled =
