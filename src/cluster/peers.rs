@@ -36,6 +36,8 @@ type Told = (String, u64, u8, u64, u64);
 struct Lease {
     /// The engine's generation in which this incarnation has its lease.
     registered: Option<String>,
+    /// The one in which this process last had a lease.
+    last: Option<String>,
     /// The change of the peers at which it got it, at the latest.
     joined: u64,
     /// The last change of the peers that this node has seen.
@@ -165,6 +167,7 @@ impl Shard {
         let told = (lease.registered.as_ref() == Some(&name)).then_some(lease.seen);
         if told.is_none() {
             lease.registered = Some(name.clone());
+            lease.last = Some(name.clone());
             lease.joined = change;
         }
         let generation = Generation { name, stood_still: stood_still != 0, has_settled };
@@ -220,8 +223,8 @@ impl Shard {
         let [peers, values, seen, engine] = &self.peer_keys();
         let mut call = Engine::function("heartbeat", &[peers, values, seen, engine]);
         call.arg(hex(self.incarnation())).arg(self.lease_ms()).arg(own.encode_to_vec());
-        let before = if self.renewed.lock().is_some() { "none" } else { "" };
-        call.arg(lease.registered.as_deref().unwrap_or(before)).arg(lease.seen).arg(peers);
+        let [registered, last] = [&lease.registered, &lease.last].map(|name| name.as_deref().unwrap_or_default());
+        call.arg(registered).arg(lease.seen).arg(peers).arg(last);
         call
     }
 

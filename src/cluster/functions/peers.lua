@@ -8,7 +8,7 @@ local function generation_of(keys, args, now, lease)
   local run = string.match(info, 'run_id:(%w+)') or ''
   local state = redis.call('HMGET', key, 'run', 'name', 'since', 'renewed', 'stood_still', 'is_first')
   local since, renewed = tonumber(state[3]), tonumber(state[4])
-  local had_lease = args[4] ~= '' and args[4] ~= state[2]
+  local had_lease = args[7] ~= '' and args[7] ~= state[2]
   local begins, stood_still, is_first = true, '0', '0'
   if not state[1] and not had_lease then
     since, is_first = now - 1000 * (tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or 0), '1'
@@ -30,8 +30,8 @@ local function generation_of(keys, args, now, lease)
 end
 
 -- Renews the lease of a peer. KEYS: peers, peer values, what each peer has seen, the generation. ARGV: incarnation, lease in ms, value, the
--- generation in which this incarnation has its lease, or '' if this process never had one, the last change of the peers that it has seen, the
--- channel that tells of changes. Returns: time in ms, whether the lease is there, the generation's name, age in ms, whether it began because the engine stood still,
+-- generation in which this incarnation has its lease, or '' if it has none, the last change of the peers that it has seen, the channel that tells
+-- of changes, the generation in which this process last had a lease, or '' if it never had one. Returns: time in ms, whether the lease is there, the generation's name, age in ms, whether it began because the engine stood still,
 -- its last change, the last change that all have seen, the live peers' values, and the incarnation and the value of each whose lease is over:
 -- they count as live until they are removed.
 local function heartbeat(keys, args)

@@ -74,10 +74,10 @@ impl State {
     }
 
     /// As `peers.lua` does it.
-    fn generation(&mut self, own: &[u8], lease: i64, registered: &[u8]) -> &mut Generation {
+    fn generation(&mut self, own: &[u8], lease: i64, in_generation: &[u8]) -> &mut Generation {
         let (now, run) = (self.now_ms(), self.starts);
         let others = self.peers.keys().any(|peer| peer != own);
-        let had_lease = |name: &str| !registered.is_empty() && registered != name.as_bytes();
+        let had_lease = |name: &str| !in_generation.is_empty() && in_generation != name.as_bytes();
         let begins = match &self.generation {
             None if !had_lease("") => Some((self.began_ms, false, true)),
             None => Some((now, false, false)),
@@ -101,9 +101,9 @@ impl State {
 
     /// As `peers.lua` does it.
     pub(super) fn heartbeat(&mut self, node: usize, arguments: &[Vec<u8>]) -> Vec<u8> {
-        let [own, lease, value, registered, seen, channel] = arguments else { panic!("{arguments:?}") };
+        let [own, lease, value, registered, seen, channel, last] = arguments else { panic!("{arguments:?}") };
         let (now, lease) = (self.now_ms(), milliseconds(lease));
-        let generation = self.generation(own, lease, registered);
+        let generation = self.generation(own, lease, last);
         let since = generation.since_ms;
         let has_lease = |end: i64| end <= now + 2 * lease && end.max(since + lease) > now;
         let registers = *registered != generation.name.as_bytes();
