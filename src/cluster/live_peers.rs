@@ -13,7 +13,7 @@ use super::broken::{Rule, is_broken};
 /// The engine has the leases. When its generation changes (it restarted, it is another engine, or it stood still) it may lack peers that are
 /// about to come back. The peers that were known before count until the generation has settled: by then each live peer has renewed its lease. A
 /// node that does not know the earlier peers (it has just started, or had no lease) may miss some until then. After the engine stood still, every
-/// node may: the engine may count connections of ready peers that these peers have given up.
+/// node may: the engine may count connections of ready peers that these peers have given up. It then knows when all have closed these.
 #[derive(Default)]
 pub(super) struct LivePeers {
     /// The names of those that had a lease.
@@ -30,7 +30,7 @@ pub(super) struct Generation {
     pub(super) name: String,
     /// It began because the engine stood still.
     pub(super) stood_still: bool,
-    /// It is so old that all peers from before have come back, or are dead.
+    /// All peers from before have come back, or are dead.
     pub(super) has_settled: bool,
 }
 

@@ -27,9 +27,9 @@ const MAX_SKEW_MS: i64 = 1_000;
 /// the incarnation and the peer of each whose lease has ended.
 type Heartbeat = (i64, i64, Told, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
-/// Of a generation: its name, its age in ms, whether it began because the engine stood still, the number of the last change of the peers, and
-/// of the last one that all of them have seen.
-type Told = (String, u64, u8, u64, u64);
+/// Of a generation: its name, its age in ms, whether it began because the engine stood still, the number of the last change of the peers, of
+/// the last one that all of them have seen, and whether all are back since the engine stood still.
+type Told = (String, u64, u8, u64, u64, u8);
 
 /// What this node knows of its lease and its peers.
 #[derive(Default)]
@@ -127,9 +127,9 @@ impl Shard {
 
     async fn heartbeat(&self, lease: &mut Lease) -> Result<(), BusError> {
         let connected = self.engine.connected()?;
-        let connection = connected.generation;
+        let (connection, call) = (connected.generation, self.heartbeat_call(lease, connected.may_kill));
         let asked = Instant::now();
-        let answer = self.engine.run_over(connected, &self.heartbeat_call(lease)).await?;
+        let answer = self.engine.run_over(connected, &call).await?;
         let (time_ms, known, told, peers, ended): Heartbeat = answer;
         // This node may have stood still since it asked.
         self.clock.set(asked, Instant::now(), time_ms, self.config.deadline);
@@ -160,10 +160,11 @@ impl Shard {
         &self,
         lease: &mut Lease,
         peers: Vec<v1::Peer>,
-        (name, age_ms, stood_still, change, seen_by_all): Told,
+        (name, age_ms, stood_still, change, seen_by_all, are_back): Told,
         (connection, asked): (u64, Instant),
     ) -> usize {
-        let has_settled = Duration::from_millis(age_ms) >= self.config.lease + self.config.heartbeat;
+        let is_old = Duration::from_millis(age_ms) >= self.config.lease + self.config.heartbeat;
+        let has_settled = is_old || are_back != 0;
         let told = (lease.registered.as_ref() == Some(&name)).then_some(lease.seen);
         if told.is_none() {
             lease.registered = Some(name.clone());
@@ -197,7 +198,7 @@ impl Shard {
             tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
             let id = u64::try_from(peer.client_id).unwrap_or_default();
             self.kill(&Client { id, replication_id: peer.replication_id.into() }).await?;
-            let [peers, values, seen, _] = &self.peer_keys();
+            let [peers, values, seen, ..] = &self.peer_keys();
             let mut remove = Engine::function("remove_peer", &[peers, values, seen]);
             remove.arg(incarnation);
             self.engine.run::<i64>(&remove).await?;
@@ -205,12 +206,13 @@ impl Shard {
         Ok(())
     }
 
-    /// The leases, the values beside them, what each peer has seen, and the engine's generation.
-    fn peer_keys(&self) -> [String; 4] {
-        ["peers", "peer", "seen", "engine"].map(|kind| self.engine.single(kind))
+    /// The leases, the values beside them, what each peer has seen, the engine's generation, and who is back in it.
+    fn peer_keys(&self) -> [String; 5] {
+        ["peers", "peer", "seen", "engine", "back"].map(|kind| self.engine.single(kind))
     }
 
-    fn heartbeat_call(&self, lease: &Lease) -> Cmd {
+    /// `may_kill`: the engine closes the connections that this node has lost.
+    fn heartbeat_call(&self, lease: &Lease, may_kill: bool) -> Cmd {
         let client = self.client.lock().clone();
         let own = v1::Peer {
             node: self.config.node_name(),
@@ -220,11 +222,11 @@ impl Shard {
             client_id: client.as_ref().map_or(0, |client| i64::try_from(client.id).unwrap_or_default()),
             replication_id: client.map(|client| client.replication_id.to_string()).unwrap_or_default(),
         };
-        let [peers, values, seen, engine] = &self.peer_keys();
-        let mut call = Engine::function("heartbeat", &[peers, values, seen, engine]);
+        let [peers, values, seen, engine, back] = &self.peer_keys();
+        let mut call = Engine::function("heartbeat", &[peers, values, seen, engine, back]);
         call.arg(hex(self.incarnation())).arg(self.lease_ms()).arg(own.encode_to_vec());
         let [registered, last] = [&lease.registered, &lease.last].map(|name| name.as_deref().unwrap_or_default());
-        call.arg(registered).arg(lease.seen).arg(peers).arg(last);
+        call.arg(registered).arg(lease.seen).arg(peers).arg(last).arg(u8::from(self.is_ready() && may_kill));
         call
     }
 
@@ -236,7 +238,7 @@ impl Shard {
     /// Ends the lease: other nodes no longer wait for this one.
     pub(super) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
-        let [peers, values, seen, _] = &self.peer_keys();
+        let [peers, values, seen, ..] = &self.peer_keys();
         let name = self.engine.name("node", &self.config.node_name());
         let mut leave = Engine::function("leave", &[peers, values, seen, &name]);
         leave.arg(hex(self.incarnation())).arg(hex(self.holder));

@@ -101,6 +101,8 @@ impl Shard {
             } else {
                 replication_id = self.engine.connected().ok().map(|connected| connected.replication_id);
                 self.set_ready(true);
+                // Peers may wait for this since the engine stood still.
+                self.heartbeat_now.notify_one();
                 if before.is_some() {
                     telemetry::bus_gap_ended(began.elapsed());
                     tracing::info!(cluster.redis = self.engine.masked(), "all rooms are subscribed again");

@@ -79,6 +79,8 @@ mod collapsing;
 
 mod retaining;
 
+mod leases;
+
 mod no_memory;
 
 mod engine_away;

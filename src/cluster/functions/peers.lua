@@ -1,71 +1,82 @@
 -- What the engine knows of peers is of one generation, until it may not know some of them any more, or counts connections as theirs that they
 -- have given up: it restarted, it is another one, or no lease was renewed for half of one while there were some (it stood still). An engine that
 -- knows nothing may never have known a peer: then its generation is as old as the engine, until a peer comes that had a lease before. Returns
--- the name of the generation, when it began in ms, and whether it began because the engine stood still.
+-- the name of the generation, when it began in ms, whether it began because the engine stood still, and whether it knows all peers nevertheless.
 local function generation_of(keys, args, now, lease)
   local key = keys[4]
   local info = redis.call('INFO', 'server')
   local run = string.match(info, 'run_id:(%w+)') or ''
-  local state = redis.call('HMGET', key, 'run', 'name', 'since', 'renewed', 'stood_still', 'is_first')
+  local state = redis.call('HMGET', key, 'run', 'name', 'since', 'renewed', 'stood_still', 'is_first', 'is_whole')
   local since, renewed = tonumber(state[3]), tonumber(state[4])
   local had_lease = args[7] ~= '' and args[7] ~= state[2]
-  local begins, stood_still, is_first = true, '0', '0'
+  local begins, stood_still, is_first, is_whole = true, '0', '0', '0'
   if not state[1] and not had_lease then
     since, is_first = now - 1000 * (tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or 0), '1'
   elseif state[1] ~= run or state[6] == '1' and had_lease then
     since = now
   elseif now - renewed > lease / 2 and redis.call('ZCARD', keys[1]) > (redis.call('ZSCORE', keys[1], args[1]) and 1 or 0) then
+    -- It had settled before: all peers from before were back.
+    is_whole = (state[7] == '1' or renewed - since >= 2 * lease) and '1' or '0'
     since, stood_still = now, '1'
   else
     -- Later than now: the engine's clock was set back.
-    begins, since, stood_still, is_first = false, math.min(since, now), state[5], state[6]
+    begins, since, stood_still, is_first, is_whole = false, math.min(since, now), state[5], state[6], state[7]
   end
   local name = begins and run .. ':' .. text_of(now) .. ':' .. stood_still .. is_first or state[2]
   redis.call('HSET', key, 'run', run, 'name', name, 'since', text_of(since), 'renewed', text_of(now))
-  redis.call('HSET', key, 'stood_still', stood_still, 'is_first', is_first)
+  redis.call('HSET', key, 'stood_still', stood_still, 'is_first', is_first, 'is_whole', is_whole)
   if begins then
-    redis.call('DEL', keys[3])
+    redis.call('DEL', keys[3], keys[5])
   end
-  return name, since, tonumber(stood_still)
+  return name, since, tonumber(stood_still), is_whole == '1'
 end
 
--- Renews the lease of a peer. KEYS: peers, peer values, what each peer has seen, the generation. ARGV: incarnation, lease in ms, value, the
--- generation in which this incarnation has its lease, or '' if it has none, the last change of the peers that it has seen, the channel that tells
--- of changes, the generation in which this process last had a lease, or '' if it never had one. Returns: time in ms, whether the lease is there, the generation's name, age in ms, whether it began because the engine stood still,
--- its last change, the last change that all have seen, the live peers' values, and the incarnation and the value of each whose lease is over:
--- they count as live until they are removed.
+-- Renews the lease of a peer. KEYS: peers, peer values, what each peer has seen, the generation, the peers that are back since the engine stood
+-- still. ARGV: incarnation, lease in ms, value, the generation in which this incarnation has its lease, or '' if it has none, the last change of
+-- the peers that it has seen, the channel that tells of changes, the generation in which this process last had a lease, or '' if it never had
+-- one, '1' if all its rooms are subscribed by a connection before which the engine has closed all others of this peer. Returns: time in ms, whether
+-- the lease is there, what is told of the generation, the live peers' values, and the incarnation and the value of each whose lease is over: they
+-- count as live until they are removed. Told are the generation's name, its age in ms, whether it began because the engine stood still, its last
+-- change, the last change that all have seen, and whether all are back since the engine stood still.
 local function heartbeat(keys, args)
   local now, lease = now_ms(), tonumber(args[2])
-  local generation, since, stood_still = generation_of(keys, args, now, lease)
+  local generation, since, stood_still, is_whole = generation_of(keys, args, now, lease)
   local function has_lease(score)
     score = tonumber(score)
     -- Far ahead: the engine's clock was set back. Leases of another generation hold as long as the first of this one.
     return score and score <= now + 2 * lease and math.max(score, since + lease) > now
   end
   local registers = args[4] ~= generation
+  local came_back = false
   local known = registers or has_lease(redis.call('ZSCORE', keys[1], args[1]))
   if known then
     redis.call('ZADD', keys[1], text_of(now + lease), args[1])
     redis.call('HSET', keys[2], args[1], args[3])
     if not registers then
       redis.call('ZADD', keys[3], args[5], args[1])
+      -- Not when it registers: such a call may have waited while the engine stood still, and its caller may have given connections up since.
+      came_back = stood_still == 1 and args[8] == '1' and redis.call('SADD', keys[5], args[1]) == 1
     elseif redis.call('ZADD', keys[3], 'NX', 0, args[1]) == 1 then
       redis.call('HINCRBY', keys[4], 'change', 1)
       redis.call('PUBLISH', args[6], args[1])
     end
   end
-  local values, ended = {}, {}
+  local values, ended, are_back = {}, {}, stood_still == 1 and is_whole
   local peers = redis.call('ZRANGE', keys[1], 0, -1, 'WITHSCORES')
   for index = 1, #peers, 2 do
     local value = redis.call('HGET', keys[2], peers[index]) or ''
     values[#values + 1] = value
+    are_back = are_back and redis.call('SISMEMBER', keys[5], peers[index]) == 1
     if not has_lease(peers[index + 1]) then
       ended[#ended + 1], ended[#ended + 2] = peers[index], value
     end
   end
   local change = tonumber(redis.call('HGET', keys[4], 'change') or 0)
   local seen = tonumber(redis.call('ZRANGE', keys[3], 0, 0, 'WITHSCORES')[2] or change)
-  local told = {generation, now - since, stood_still, change, seen}
+  if came_back and are_back then
+    redis.call('PUBLISH', args[6], args[1])
+  end
+  local told = {generation, now - since, stood_still, change, seen, are_back and 1 or 0}
   return {now, known and 1 or 0, told, values, ended}
 end
 

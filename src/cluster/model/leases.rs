@@ -1,6 +1,6 @@
 //! The leases of nodes at the engine in memory, and which nodes receipts must count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
@@ -17,9 +17,11 @@ pub(super) struct Generation {
     renewed_ms: i64,
     stood_still: bool,
     is_first: bool,
+    is_whole: bool,
     change: u64,
     /// By incarnation: the change at which it came, and the last one that it has seen.
     seen: BTreeMap<Vec<u8>, (u64, u64)>,
+    back: BTreeSet<Vec<u8>>,
 }
 
 /// Whether receipts must count a node.
@@ -79,20 +81,24 @@ impl State {
         let others = self.peers.keys().any(|peer| peer != own);
         let had_lease = |name: &str| !in_generation.is_empty() && in_generation != name.as_bytes();
         let begins = match &self.generation {
-            None if !had_lease("") => Some((self.began_ms, false, true)),
-            None => Some((now, false, false)),
-            Some(last) if last.run != run || last.is_first && had_lease(&last.name) => Some((now, false, false)),
-            Some(last) if now - last.renewed_ms > lease / 2 && others => Some((now, true, false)),
+            None if !had_lease("") => Some((self.began_ms, false, true, false)),
+            None => Some((now, false, false, false)),
+            Some(last) if last.run != run || last.is_first && had_lease(&last.name) => Some((now, false, false, false)),
+            Some(last) if now - last.renewed_ms > lease / 2 && others => {
+                Some((now, true, false, last.is_whole || last.renewed_ms - last.since_ms >= 2 * lease))
+            }
             Some(_) => None,
         };
-        if let Some((since_ms, stood_still, is_first)) = begins {
+        if let Some((since_ms, stood_still, is_first, is_whole)) = begins {
             if !is_first {
                 self.met_at.get_or_insert_with(Instant::now);
             }
             let change = self.generation.as_ref().map_or(0, |last| last.change);
-            let (name, seen) = (format!("{run}:{now}:{stood_still}{is_first}"), BTreeMap::new());
-            self.generation =
-                Some(Generation { run, name, since_ms, renewed_ms: now, stood_still, is_first, change, seen });
+            let name = format!("{run}:{now}:{stood_still}{is_first}");
+            let (renewed_ms, seen, back) = (now, BTreeMap::new(), BTreeSet::new());
+            let begun =
+                Generation { run, name, since_ms, renewed_ms, stood_still, is_first, is_whole, change, seen, back };
+            self.generation = Some(begun);
         }
         let generation = self.generation.as_mut().unwrap();
         generation.renewed_ms = now;
@@ -101,7 +107,7 @@ impl State {
 
     /// As `peers.lua` does it.
     pub(super) fn heartbeat(&mut self, node: usize, arguments: &[Vec<u8>]) -> Vec<u8> {
-        let [own, lease, value, registered, seen, channel, last] = arguments else { panic!("{arguments:?}") };
+        let [own, lease, value, registered, seen, channel, last, is_ready] = arguments else { panic!("{arguments:?}") };
         let (now, lease) = (self.now_ms(), milliseconds(lease));
         let generation = self.generation(own, lease, last);
         let since = generation.since_ms;
@@ -109,42 +115,53 @@ impl State {
         let registers = *registered != generation.name.as_bytes();
         let is_known = registers || self.peers.get(own).is_some_and(|(end, _)| has_lease(*end));
         if is_known {
+            let mut came_back = false;
             self.peers.insert(own.clone(), (now + lease, value.clone()));
             let generation = self.generation.as_mut().unwrap();
             if !registers {
                 generation.seen.get_mut(own).unwrap().1 = u64::try_from(milliseconds(seen)).unwrap();
+                came_back = generation.stood_still && is_ready == b"1" && generation.back.insert(own.clone());
             } else if !generation.seen.contains_key(own) {
                 generation.change += 1;
                 generation.seen.insert(own.clone(), (generation.change, 0));
+                self.publish(channel, own);
+            }
+            if came_back && self.are_back() {
                 self.publish(channel, own);
             }
             self.note_renewed(node, own);
         }
         let generation = self.generation.as_ref().unwrap();
         let told = [
-            b"*5\r\n".to_vec(),
+            b"*6\r\n".to_vec(),
             bulk(generation.name.as_bytes()),
             integer(u64::try_from(now - since).unwrap()),
             integer(generation.stood_still.into()),
             integer(generation.change),
             integer(generation.seen_by_all()),
+            integer(self.are_back().into()),
         ];
         let over = self.peers.iter().filter(|(_, (end, _))| !has_lease(*end));
         let ended = over.flat_map(|(peer, (_, value))| [peer.clone(), value.clone()]).collect();
-        let list = |values: Vec<Vec<u8>>| {
+        let array = |values: Vec<Vec<u8>>| {
             let head = format!("*{}\r\n", values.len()).into_bytes();
             std::iter::once(head).chain(values.iter().map(|value| bulk(value))).collect::<Vec<_>>().concat()
         };
         let live = self.peers.values().map(|(_, value)| value.clone()).collect();
         let head = [b"*5\r\n".to_vec(), integer(u64::try_from(now).unwrap()), integer(is_known.into())].concat();
-        [head, told.concat(), list(live), list(ended)].concat()
+        [head, told.concat(), array(live), array(ended)].concat()
+    }
+
+    fn are_back(&self) -> bool {
+        let generation = self.generation.as_ref().unwrap();
+        generation.stood_still && generation.is_whole && self.peers.keys().all(|peer| generation.back.contains(peer))
     }
 
     /// Notes that a node has renewed its lease. After a lease has ended, receipts may leave the node out until all peers know it again.
     fn note_renewed(&mut self, node: usize, own: &[u8]) {
         let generation = self.generation.as_ref().unwrap();
-        let has_settled =
-            self.now_ms() - generation.since_ms >= i64::try_from((LEASE + HEARTBEAT).as_millis()).unwrap();
+        let has_settled = self.are_back()
+            || self.now_ms() - generation.since_ms >= i64::try_from((LEASE + HEARTBEAT).as_millis()).unwrap();
         let is_known = has_settled && generation.seen_by_all() >= generation.seen[own].0;
         let contact = &mut self.contacts[node];
         if contact.renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE) {

@@ -8,7 +8,8 @@ use std::{
 use proptest_state_machine::StateMachineTest;
 
 use super::{
-    oracle::{Model, ROOMS, Transition as T},
+    RECEIPTS,
+    oracle::{Model, NODES, ROOMS, Transition as T},
     world::World,
 };
 use crate::cluster::broken::{Rule, breaking};
@@ -111,6 +112,17 @@ fn a_peer_that_gave_its_connection_up_while_the_engine_stood_still_counts_as_one
         ];
         play(&steps.concat());
     }
+}
+
+#[test]
+fn receipts_are_complete_again_once_all_peers_are_back_after_the_engine_stood_still() {
+    let steps =
+        [&[seconds(11), T::FreezeEngine, seconds(20), T::ThawEngine, seconds(1)][..], &emit(0), &emit(1), &emit(2)];
+    let complete = || RECEIPTS.get()[0];
+    let before = complete();
+    play(&steps.concat());
+    let checked_at_the_end = NODES as u64;
+    assert_eq!(complete() - before, 3 + checked_at_the_end);
 }
 
 #[test]
