@@ -77,10 +77,10 @@ pub(crate) mod broken;
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{database::Database, lookups::Lookups, watermarks::Watermarks};
+use self::{database::Database, lookups::Lookups, steady_clock::SteadyClock, watermarks::Watermarks};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::message::Position;
@@ -96,6 +96,8 @@ struct Inner {
     lookups: Lookups,
     watermarks: Watermarks,
     config: Config,
+    /// Held by whoever sweeps.
+    sweeps: Mutex<SteadyClock>,
     closed: CancellationToken,
 }
 
@@ -111,6 +113,7 @@ impl Store {
                 lookups,
                 watermarks: Watermarks::default(),
                 config: config.clone(),
+                sweeps: Mutex::default(),
                 closed,
             }),
         };

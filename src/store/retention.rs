@@ -3,11 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sqlx::{Row, any::AnyRow};
 use tokio::time::Instant;
 
-use super::{
-    Error, Store,
-    append::statement,
-    steady_clock::{ROWS_BY_JUMP, SteadyClock},
-};
+use super::{Error, Store, append::statement, steady_clock::ROWS_BY_JUMP};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.
@@ -17,7 +13,7 @@ const OLDEST: i64 = 1_000;
 
 /// Deletes messages that have expired or are too many, every ten seconds.
 pub(super) async fn run(store: Store) {
-    let (mut tick, mut clock) = (tokio::time::interval(INTERVAL), SteadyClock::default());
+    let mut tick = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
             () = store.inner.closed.cancelled() => return,
@@ -28,7 +24,7 @@ pub(super) async fn run(store: Store) {
         }
         tokio::select! {
             () = store.inner.closed.cancelled() => return,
-            swept = store.sweep_steadily(&mut clock) => if let Err(error) = swept {
+            swept = store.sweep_steadily() => if let Err(error) = swept {
                 tracing::warn!(%error, error.cause = error.cause(), "the store cannot be swept: trying again");
             },
         }
@@ -39,13 +35,15 @@ impl Store {
     /// Takes away what has expired, is too old, or is too much for its mailbox. It is looked for by readers, for whom no writer waits, and
     /// taken away little by little. This happens by itself now and then.
     pub async fn sweep(&self) -> Result<(), Error> {
+        let _one_at_a_time = self.inner.sweeps.lock().await;
         self.sweep_expired(self.now_ms(), &mut i64::MAX.clone()).await?;
         self.trim_many(i64::from(self.inner.config.max_messages)).await?;
         self.forget_orphans().await
     }
 
     /// The same, but what has expired only because the time of day has jumped ahead goes slowly: the clock may be wrong.
-    async fn sweep_steadily(&self, clock: &mut SteadyClock) -> Result<(), Error> {
+    async fn sweep_steadily(&self) -> Result<(), Error> {
+        let mut clock = self.inner.sweeps.lock().await;
         if !clock.has_begun() {
             let (swept_at_ms, behind_ms) = self.last_sweep().await?;
             clock.begin(swept_at_ms, behind_ms);
