@@ -27,9 +27,9 @@ const MAX_SKEW_MS: i64 = 1_000;
 /// the incarnation and the peer of each whose lease has ended.
 type Heartbeat = (i64, i64, Told, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
-/// Of a generation: its name, its age in ms, whether it began because the engine stood still, the number of the last change of the peers, of
-/// the last one that all of them have seen, and whether all are back since the engine stood still.
-type Told = (String, u64, u8, u64, u64, u8);
+/// Of a generation: its name, whether it began because the engine stood still, whether it has settled, the number of the last change of the
+/// peers, and of the last one that all of them have seen.
+type Told = (String, u8, u8, u64, u64);
 
 /// What this node knows of its lease and its peers.
 #[derive(Default)]
@@ -120,7 +120,7 @@ impl Shard {
     pub(super) async fn hold_name(&self) -> Result<Result<(), NameTaken>, BusError> {
         let key = self.engine.name("node", &self.config.node_name());
         let mut hold = Engine::function("hold_name", &[&key]);
-        hold.arg(hex(self.holder)).arg(self.lease_ms());
+        hold.arg(hex(self.holder)).arg(milliseconds(self.config.lease));
         let is_ours: i64 = self.engine.run(&hold).await?;
         Ok(if is_ours == 1 { Ok(()) } else { Err(NameTaken) })
     }
@@ -160,11 +160,10 @@ impl Shard {
         &self,
         lease: &mut Lease,
         peers: Vec<v1::Peer>,
-        (name, age_ms, stood_still, change, seen_by_all, are_back): Told,
+        (name, stood_still, has_settled, change, seen_by_all): Told,
         (connection, asked): (u64, Instant),
     ) -> usize {
-        let is_old = Duration::from_millis(age_ms) >= self.config.lease + self.config.heartbeat;
-        let has_settled = is_old || are_back != 0;
+        let has_settled = has_settled != 0;
         let told = (lease.registered.as_ref() == Some(&name)).then_some(lease.seen);
         if told.is_none() {
             lease.registered = Some(name.clone());
@@ -224,9 +223,11 @@ impl Shard {
         };
         let [peers, values, seen, engine, back] = &self.peer_keys();
         let mut call = Engine::function("heartbeat", &[peers, values, seen, engine, back]);
-        call.arg(hex(self.incarnation())).arg(self.lease_ms()).arg(own.encode_to_vec());
+        call.arg(hex(self.incarnation())).arg(milliseconds(self.config.lease)).arg(own.encode_to_vec());
         let [registered, last] = [&lease.registered, &lease.last].map(|name| name.as_deref().unwrap_or_default());
         call.arg(registered).arg(lease.seen).arg(peers).arg(last).arg(u8::from(self.is_ready() && may_kill));
+        // By then each live peer has renewed its lease.
+        call.arg(milliseconds(self.config.lease + self.config.heartbeat));
         call
     }
 
@@ -251,10 +252,10 @@ impl Shard {
         // The subscribing connection's task may wait for a join.
         self.rooms.requested.notify_one();
     }
+}
 
-    fn lease_ms(&self) -> u64 {
-        u64::try_from(self.config.lease.as_millis()).unwrap_or(u64::MAX)
-    }
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// As keys and values of the engine have it.

@@ -15,8 +15,8 @@ local function generation_of(keys, args, now, lease)
   elseif state[1] ~= run or state[6] == '1' and had_lease then
     since = now
   elseif now - renewed > lease / 2 and redis.call('ZCARD', keys[1]) > (redis.call('ZSCORE', keys[1], args[1]) and 1 or 0) then
-    -- It had settled before: all peers from before were back.
-    is_whole = (state[7] == '1' or renewed - since >= 2 * lease) and '1' or '0'
+    -- All peers are known if they were before: that generation had settled, or knew all, too.
+    is_whole = (state[7] == '1' or renewed - since >= tonumber(args[9])) and '1' or '0'
     since, stood_still = now, '1'
   else
     -- Later than now: the engine's clock was set back.
@@ -34,10 +34,11 @@ end
 -- Renews the lease of a peer. KEYS: peers, peer values, what each peer has seen, the generation, the peers that are back since the engine stood
 -- still. ARGV: incarnation, lease in ms, value, the generation in which this incarnation has its lease, or '' if it has none, the last change of
 -- the peers that it has seen, the channel that tells of changes, the generation in which this process last had a lease, or '' if it never had
--- one, '1' if all its rooms are subscribed by a connection before which the engine has closed all others of this peer. Returns: time in ms, whether
--- the lease is there, what is told of the generation, the live peers' values, and the incarnation and the value of each whose lease is over: they
--- count as live until they are removed. Told are the generation's name, its age in ms, whether it began because the engine stood still, its last
--- change, the last change that all have seen, and whether all are back since the engine stood still.
+-- one, '1' if all its rooms are subscribed by a connection before which the engine has closed all others of this peer, and the age in ms at which
+-- a generation has settled. Returns: time in ms, whether the lease is there, what is told of the generation, the live peers' values, and the
+-- incarnation and the value of each whose lease is over: they count as live until they are removed. Told are the generation's name, whether it
+-- began because the engine stood still, whether it has settled, that is, all peers from before are back or dead, its last change, and the last
+-- change that all have seen.
 local function heartbeat(keys, args)
   local now, lease = now_ms(), tonumber(args[2])
   local generation, since, stood_still, is_whole = generation_of(keys, args, now, lease)
@@ -76,7 +77,8 @@ local function heartbeat(keys, args)
   if came_back and are_back then
     redis.call('PUBLISH', args[6], args[1])
   end
-  local told = {generation, now - since, stood_still, change, seen, are_back and 1 or 0}
+  local has_settled = are_back or now - since >= tonumber(args[9])
+  local told = {generation, stood_still, has_settled and 1 or 0, change, seen}
   return {now, known and 1 or 0, told, values, ended}
 end
 

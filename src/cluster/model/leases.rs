@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     memory::{State, bulk, integer, milliseconds},
-    node::{HEARTBEAT, LEASE},
+    node::LEASE,
 };
 
 /// As `peers.lua` has it.
@@ -76,7 +76,7 @@ impl State {
     }
 
     /// As `peers.lua` does it.
-    fn generation(&mut self, own: &[u8], lease: i64, in_generation: &[u8]) -> &mut Generation {
+    fn generation(&mut self, own: &[u8], (lease, settled): (i64, i64), in_generation: &[u8]) -> &mut Generation {
         let (now, run) = (self.now_ms(), self.starts);
         let others = self.peers.keys().any(|peer| peer != own);
         let had_lease = |name: &str| !in_generation.is_empty() && in_generation != name.as_bytes();
@@ -85,7 +85,7 @@ impl State {
             None => Some((now, false, false, false)),
             Some(last) if last.run != run || last.is_first && had_lease(&last.name) => Some((now, false, false, false)),
             Some(last) if now - last.renewed_ms > lease / 2 && others => {
-                Some((now, true, false, last.is_whole || last.renewed_ms - last.since_ms >= 2 * lease))
+                Some((now, true, false, last.is_whole || last.renewed_ms - last.since_ms >= settled))
             }
             Some(_) => None,
         };
@@ -107,9 +107,11 @@ impl State {
 
     /// As `peers.lua` does it.
     pub(super) fn heartbeat(&mut self, node: usize, arguments: &[Vec<u8>]) -> Vec<u8> {
-        let [own, lease, value, registered, seen, channel, last, is_ready] = arguments else { panic!("{arguments:?}") };
-        let (now, lease) = (self.now_ms(), milliseconds(lease));
-        let generation = self.generation(own, lease, last);
+        let [own, lease, value, registered, seen, channel, last, is_ready, settled] = arguments else {
+            panic!("{arguments:?}")
+        };
+        let (now, lease, settled) = (self.now_ms(), milliseconds(lease), milliseconds(settled));
+        let generation = self.generation(own, (lease, settled), last);
         let since = generation.since_ms;
         let has_lease = |end: i64| end <= now + 2 * lease && end.max(since + lease) > now;
         let registers = *registered != generation.name.as_bytes();
@@ -129,17 +131,16 @@ impl State {
             if came_back && self.are_back() {
                 self.publish(channel, own);
             }
-            self.note_renewed(node, own);
+            self.note_renewed(node, own, settled);
         }
         let generation = self.generation.as_ref().unwrap();
         let told = [
-            b"*6\r\n".to_vec(),
+            b"*5\r\n".to_vec(),
             bulk(generation.name.as_bytes()),
-            integer(u64::try_from(now - since).unwrap()),
             integer(generation.stood_still.into()),
+            integer(self.has_settled(settled).into()),
             integer(generation.change),
             integer(generation.seen_by_all()),
-            integer(self.are_back().into()),
         ];
         let over = self.peers.iter().filter(|(_, (end, _))| !has_lease(*end));
         let ended = over.flat_map(|(peer, (_, value))| [peer.clone(), value.clone()]).collect();
@@ -157,12 +158,14 @@ impl State {
         generation.stood_still && generation.is_whole && self.peers.keys().all(|peer| generation.back.contains(peer))
     }
 
+    fn has_settled(&self, settled_ms: i64) -> bool {
+        self.are_back() || self.now_ms() - self.generation.as_ref().unwrap().since_ms >= settled_ms
+    }
+
     /// Notes that a node has renewed its lease. After a lease has ended, receipts may leave the node out until all peers know it again.
-    fn note_renewed(&mut self, node: usize, own: &[u8]) {
+    fn note_renewed(&mut self, node: usize, own: &[u8], settled: i64) {
         let generation = self.generation.as_ref().unwrap();
-        let has_settled = self.are_back()
-            || self.now_ms() - generation.since_ms >= i64::try_from((LEASE + HEARTBEAT).as_millis()).unwrap();
-        let is_known = has_settled && generation.seen_by_all() >= generation.seen[own].0;
+        let is_known = self.has_settled(settled) && generation.seen_by_all() >= generation.seen[own].0;
         let contact = &mut self.contacts[node];
         if contact.renewed.is_some_and(|renewed| renewed.elapsed() >= LEASE) {
             contact.counts_since = None;

@@ -117,7 +117,7 @@ fn a_peer_that_gave_its_connection_up_while_the_engine_stood_still_counts_as_one
 #[test]
 fn receipts_are_complete_again_once_all_peers_are_back_after_the_engine_stood_still() {
     let steps =
-        [&[seconds(11), T::FreezeEngine, seconds(20), T::ThawEngine, seconds(1)][..], &emit(0), &emit(1), &emit(2)];
+        [&[seconds(7), T::FreezeEngine, seconds(20), T::ThawEngine, seconds(1)][..], &emit(0), &emit(1), &emit(2)];
     let complete = || RECEIPTS.get()[0];
     let before = complete();
     play(&steps.concat());
