@@ -16,6 +16,8 @@ pub(super) enum Rule {
     UnknownPeersCount,
     /// A node takes no connections before all peers know it.
     NewNodeIsKnown,
+    /// After the engine stood still, a node is not back by a call that may have waited meanwhile.
+    WhoRegistersIsNotBack,
     /// A room is not given up while a connection joins it.
     PinKeepsRoom,
 }

@@ -46,9 +46,10 @@ impl Config {
         if self.is_enabled() { self.fenced_after() + self.deadline } else { Duration::ZERO }
     }
 
-    /// When peers no longer wait for a node that has not renewed its lease since.
+    /// When peers no longer wait for a node that has not asked for its lease since. The engine may have stood still for half a lease, and then
+    /// renewed this node's.
     pub(super) fn fenced_after(&self) -> Duration {
-        self.lease + 2 * self.heartbeat
+        self.lease + self.lease / 2 + 2 * self.heartbeat
     }
 
     /// The name of this node.

@@ -47,6 +47,8 @@ pub(super) struct Connected {
     pub(super) generation: u64,
     /// Changes when the engine restarts or fails over, and so may have lost data.
     pub(super) replication_id: Arc<str>,
+    /// That of the engine's process, which gives connections their ids.
+    pub(super) run_id: Arc<str>,
     /// Whether this engine lets nodes close each other's connections.
     pub(super) may_kill: bool,
 }
@@ -274,9 +276,9 @@ impl Engine {
     /// Opens a connection for commands, if the engine will do.
     async fn open_probed(&self, generation: u64) -> Result<Connected, ConnectError> {
         let (mut connection, _) = self.open(AsyncConnectionConfig::new()).await?;
-        let Probed { replication_id, may_kill } =
+        let Probed { replication_id, run_id, may_kill } =
             probe::probe(&mut connection, self.masked(), &self.single("probe")).await?;
-        Ok(Connected { connection, generation, replication_id, may_kill })
+        Ok(Connected { connection, generation, replication_id, run_id, may_kill })
     }
 
     /// Opens one more connection, and returns it with its id at the engine.

@@ -13,7 +13,8 @@ use super::broken::{Rule, is_broken};
 /// The engine has the leases. When its generation changes (it restarted, it is another engine, or it stood still) it may lack peers that are
 /// about to come back. The peers that were known before count until the generation has settled: by then each live peer has renewed its lease. A
 /// node that does not know the earlier peers (it has just started, or had no lease) may miss some until then. After the engine stood still, every
-/// node may: the engine may count connections of ready peers that these peers have given up. It then knows when all have closed these.
+/// node may: the engine may count connections of ready peers that these peers have given up. That generation has settled as soon as all peers have
+/// had the engine close those.
 #[derive(Default)]
 pub(super) struct LivePeers {
     /// The names of those that had a lease.

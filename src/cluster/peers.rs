@@ -130,8 +130,11 @@ impl Shard {
         let (connection, call) = (connected.generation, self.heartbeat_call(lease, connected.may_kill));
         let asked = Instant::now();
         let answer = self.engine.run_over(connected, &call).await?;
+        if asked.elapsed() > self.config.deadline {
+            // This node stood still meanwhile: the answer is of a time that is long over.
+            return Err(BusError::Unanswered);
+        }
         let (time_ms, known, told, peers, ended): Heartbeat = answer;
-        // This node may have stood still since it asked.
         self.clock.set(asked, Instant::now(), time_ms, self.config.deadline);
         lease.note_skew(time_ms);
         if known == 0 {
@@ -196,9 +199,9 @@ impl Shard {
             let peer = v1::Peer::decode(&**peer).unwrap_or_default();
             tracing::warn!(cluster.node = peer.node, "the lease of a node has ended");
             let id = u64::try_from(peer.client_id).unwrap_or_default();
-            self.kill(&Client { id, replication_id: peer.replication_id.into() }).await?;
-            let [peers, values, seen, ..] = &self.peer_keys();
-            let mut remove = Engine::function("remove_peer", &[peers, values, seen]);
+            self.kill(&Client { id, run_id: peer.run_id.into() }).await?;
+            let [peers, values, seen, _, back] = &self.peer_keys();
+            let mut remove = Engine::function("remove_peer", &[peers, values, seen, back]);
             remove.arg(incarnation);
             self.engine.run::<i64>(&remove).await?;
         }
@@ -219,7 +222,7 @@ impl Shard {
             min_version: MIN_VERSION.into(),
             max_version: VERSION.into(),
             client_id: client.as_ref().map_or(0, |client| i64::try_from(client.id).unwrap_or_default()),
-            replication_id: client.map(|client| client.replication_id.to_string()).unwrap_or_default(),
+            run_id: client.map(|client| client.run_id.to_string()).unwrap_or_default(),
         };
         let [peers, values, seen, engine, back] = &self.peer_keys();
         let mut call = Engine::function("heartbeat", &[peers, values, seen, engine, back]);
@@ -239,9 +242,9 @@ impl Shard {
     /// Ends the lease: other nodes no longer wait for this one.
     pub(super) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
-        let [peers, values, seen, ..] = &self.peer_keys();
+        let [peers, values, seen, _, back] = &self.peer_keys();
         let name = self.engine.name("node", &self.config.node_name());
-        let mut leave = Engine::function("leave", &[peers, values, seen, &name]);
+        let mut leave = Engine::function("leave", &[peers, values, seen, back, &name]);
         leave.arg(hex(self.incarnation())).arg(hex(self.holder));
         self.set_ready(false);
         let client = self.client.lock().take();

@@ -12,6 +12,7 @@ use super::{engine::ConnectError, functions};
 /// What was found.
 pub(super) struct Probed {
     pub(super) replication_id: Arc<str>,
+    pub(super) run_id: Arc<str>,
     pub(super) may_kill: bool,
 }
 
@@ -72,7 +73,8 @@ pub(super) async fn probe(
              \"pubsub 256mb 64mb 60\""
         );
     });
-    Ok(Probed { replication_id: field("master_replid").unwrap_or_default().into(), may_kill })
+    let [replication_id, run_id] = ["master_replid", "run_id"].map(|name| field(name).unwrap_or_default().into());
+    Ok(Probed { replication_id, run_id, may_kill })
 }
 
 static NO_KILL: AtomicBool = AtomicBool::new(false);

@@ -65,7 +65,7 @@ pub(super) struct Shard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Client {
     pub(super) id: u64,
-    pub(super) replication_id: Arc<str>,
+    pub(super) run_id: Arc<str>,
 }
 
 impl Shard {

@@ -149,7 +149,7 @@ impl Shard {
         messages: &mpsc::UnboundedSender<Message>,
         waiting: &Arc<AtomicUsize>,
     ) -> Result<Subscription, ConnectError> {
-        let replication_id = self.engine.connected().map_err(|_| ConnectError::Unreachable(None))?.replication_id;
+        let run_id = self.engine.connected().map_err(|_| ConnectError::Unreachable(None))?.run_id;
         let intake = Arc::new(Intake {
             messages: messages.clone(),
             waiting: waiting.clone(),
@@ -161,7 +161,7 @@ impl Shard {
         let taken = intake.clone();
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| taken.take(push));
         let (connection, id) = self.engine.open(config).await?;
-        let client = Client { id: u64::try_from(id).unwrap_or_default(), replication_id };
+        let client = Client { id: u64::try_from(id).unwrap_or_default(), run_id };
         let before = self.client.lock().replace(client);
         self.lost_clients.lock().extend(before);
         if self.kill_lost().await.is_err() {
@@ -184,7 +184,7 @@ impl Shard {
     /// Has the engine close a connection, and returns when it has none such. An engine that forbids it is not asked.
     pub(super) async fn kill(&self, client: &Client) -> Result<(), BusError> {
         let connected = self.engine.connected()?;
-        if client.id == 0 || client.replication_id != connected.replication_id {
+        if client.id == 0 || client.run_id != connected.run_id {
             return Ok(());
         }
         if !connected.may_kill {

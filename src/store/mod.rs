@@ -96,7 +96,7 @@ struct Inner {
     lookups: Lookups,
     watermarks: Watermarks,
     config: Config,
-    /// Held by whoever sweeps.
+    /// Serializes sweeps. The clock is that of the periodic one.
     sweeps: Mutex<SteadyClock>,
     closed: CancellationToken,
 }

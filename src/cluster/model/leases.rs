@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{
+    super::broken::{Rule, is_broken},
     memory::{State, bulk, integer, milliseconds},
     node::LEASE,
 };
@@ -14,6 +15,7 @@ pub(super) struct Generation {
     run: u64,
     name: String,
     since_ms: i64,
+    heard_ms: i64,
     renewed_ms: i64,
     stood_still: bool,
     is_first: bool,
@@ -72,20 +74,23 @@ impl State {
         self.peers.remove(incarnation);
         if let Some(generation) = &mut self.generation {
             generation.seen.remove(incarnation);
+            generation.back.remove(incarnation);
         }
     }
 
     /// As `peers.lua` does it.
-    fn generation(&mut self, own: &[u8], (lease, settled): (i64, i64), in_generation: &[u8]) -> &mut Generation {
+    fn generation(&mut self, own: &[u8], (lease, settled): (i64, i64), last_in: &[u8]) -> &mut Generation {
         let (now, run) = (self.now_ms(), self.starts);
         let others = self.peers.keys().any(|peer| peer != own);
-        let had_lease = |name: &str| !in_generation.is_empty() && in_generation != name.as_bytes();
+        let had_lease = |name: &str| !last_in.is_empty() && last_in != name.as_bytes();
+        let has_stood_still =
+            |last: &Generation| (now - last.renewed_ms).abs() > lease / 2 && (others || now - last.since_ms < settled);
         let begins = match &self.generation {
             None if !had_lease("") => Some((self.began_ms, false, true, false)),
             None => Some((now, false, false, false)),
             Some(last) if last.run != run || last.is_first && had_lease(&last.name) => Some((now, false, false, false)),
-            Some(last) if now - last.renewed_ms > lease / 2 && others => {
-                Some((now, true, false, last.is_whole || last.renewed_ms - last.since_ms >= settled))
+            Some(last) if has_stood_still(last) => {
+                Some((now, true, false, last.is_whole || last.renewed_ms - last.heard_ms >= settled))
             }
             Some(_) => None,
         };
@@ -95,10 +100,20 @@ impl State {
             }
             let change = self.generation.as_ref().map_or(0, |last| last.change);
             let name = format!("{run}:{now}:{stood_still}{is_first}");
-            let (renewed_ms, seen, back) = (now, BTreeMap::new(), BTreeSet::new());
-            let begun =
-                Generation { run, name, since_ms, renewed_ms, stood_still, is_first, is_whole, change, seen, back };
-            self.generation = Some(begun);
+            let (heard_ms, renewed_ms, seen, back) = (now, now, BTreeMap::new(), BTreeSet::new());
+            self.generation = Some(Generation {
+                run,
+                name,
+                since_ms,
+                heard_ms,
+                renewed_ms,
+                stood_still,
+                is_first,
+                is_whole,
+                change,
+                seen,
+                back,
+            });
         }
         let generation = self.generation.as_mut().unwrap();
         generation.renewed_ms = now;
@@ -113,16 +128,17 @@ impl State {
         let (now, lease, settled) = (self.now_ms(), milliseconds(lease), milliseconds(settled));
         let generation = self.generation(own, (lease, settled), last);
         let since = generation.since_ms;
-        let has_lease = |end: i64| end <= now + 2 * lease && end.max(since + lease) > now;
+        let has_lease = |end: i64| (if end <= now + 2 * lease { end } else { 0 }).max(since + lease) > now;
         let registers = *registered != generation.name.as_bytes();
         let is_known = registers || self.peers.get(own).is_some_and(|(end, _)| has_lease(*end));
         if is_known {
-            let mut came_back = false;
             self.peers.insert(own.clone(), (now + lease, value.clone()));
             let generation = self.generation.as_mut().unwrap();
+            let is_ready = is_ready == b"1";
+            let may_be_back = !registers || is_broken(Rule::WhoRegistersIsNotBack);
+            let came_back = generation.stood_still && is_ready && may_be_back && generation.back.insert(own.clone());
             if !registers {
                 generation.seen.get_mut(own).unwrap().1 = u64::try_from(milliseconds(seen)).unwrap();
-                came_back = generation.stood_still && is_ready == b"1" && generation.back.insert(own.clone());
             } else if !generation.seen.contains_key(own) {
                 generation.change += 1;
                 generation.seen.insert(own.clone(), (generation.change, 0));

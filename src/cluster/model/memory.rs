@@ -210,9 +210,10 @@ impl State {
                 self.disconnected(other.parse().unwrap());
                 integer(1)
             }
-            ["INFO", ..] => {
-                bulk(format!("redis_version:7.2.0\r\nrole:master\r\nmaster_replid:{}\r\n", self.starts).as_bytes())
-            }
+            ["INFO", ..] => bulk(
+                format!("redis_version:7.2.0\r\nrole:master\r\nmaster_replid:{0}\r\nrun_id:{0}\r\n", self.starts)
+                    .as_bytes(),
+            ),
             ["FUNCTION", "LOAD", ..] => {
                 self.has_functions = true;
                 bulk(b"bugle")
