@@ -16,7 +16,7 @@ local function generation_of(keys, args, now, lease)
   local begins, stood_still, is_first = true, '0', '0'
   local function has_stood_still()
     local others = redis.call('ZCARD', keys[1]) - (redis.call('ZSCORE', keys[1], args[1]) and 1 or 0)
-    return math.abs(now - renewed) > lease / 2 and (others > 0 or now - since < tonumber(args[9]))
+    return math.abs(now - renewed) > lease / 2 and (others > 0 or renewed - since < tonumber(args[9]))
   end
   if not state[1] and not had_lease then
     since, is_first, is_whole = now - 1000 * (tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) or 0), '1', false

@@ -83,8 +83,9 @@ impl State {
         let (now, run) = (self.now_ms(), self.starts);
         let others = self.peers.keys().any(|peer| peer != own);
         let had_lease = |name: &str| !last_in.is_empty() && last_in != name.as_bytes();
-        let has_stood_still =
-            |last: &Generation| (now - last.renewed_ms).abs() > lease / 2 && (others || now - last.since_ms < settled);
+        let has_stood_still = |last: &Generation| {
+            (now - last.renewed_ms).abs() > lease / 2 && (others || last.renewed_ms - last.since_ms < settled)
+        };
         let begins = match &self.generation {
             None if !had_lease("") => Some((self.began_ms, false, true, false)),
             None => Some((now, false, false, false)),

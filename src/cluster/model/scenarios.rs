@@ -156,3 +156,14 @@ fn a_node_that_starts_while_a_peer_stands_still_is_counted_when_that_one_goes_on
     ];
     play(&steps.concat());
 }
+
+#[test]
+fn a_peer_that_could_not_come_before_the_engine_stood_still_counts_as_one_that_is_about_to() {
+    let steps = [
+        &connect(0, 1)[..],
+        &[T::Kill(2), seconds(8), T::Cut(1), seconds(2), T::CrashEngine { keeps_data: false }, seconds(1)],
+        &[T::StartEngine, seconds(4), T::FreezeEngine, seconds(8), T::ThawEngine, T::Wait(Duration::from_millis(200))],
+        &emit(0),
+    ];
+    play(&steps.concat());
+}
