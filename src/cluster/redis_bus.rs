@@ -187,10 +187,12 @@ impl Cluster {
         let Some(shard) = self.0.shards.first() else { return Ok(()) };
         let deadline = Instant::now() + self.0.config.lease + self.0.config.heartbeat;
         loop {
+            // Not when the answer comes: this process may stand still meanwhile.
+            let asked = Instant::now();
             match shard.hold_name().await {
                 // The heartbeat finds out later.
                 Ok(Ok(())) | Err(_) => return Ok(()),
-                Ok(Err(NameTaken)) if Instant::now() >= deadline => {
+                Ok(Err(NameTaken)) if asked >= deadline => {
                     return Err(StartError::NameTaken(self.0.name.to_string()));
                 }
                 Ok(Err(NameTaken)) => sleep(self.0.config.heartbeat / 2).await,

@@ -167,3 +167,10 @@ fn a_peer_that_could_not_come_before_the_engine_stood_still_counts_as_one_that_i
     ];
     play(&steps.concat());
 }
+
+#[test]
+fn a_node_that_stands_still_while_it_waits_for_its_name_starts_all_the_same() {
+    let latency = Duration::from_millis(112);
+    let paused = [T::Delay { node: 2, latency }, T::Wait(latency * 5), T::Pause(2), seconds(6)];
+    play(&[&[T::Kill(2), T::Start(2), T::Wait(latency * 5)][..], &paused].concat());
+}
