@@ -37,6 +37,8 @@ pub(super) struct Contact {
     /// Since when they must, if they must while it has a lease.
     counts_since: Option<Instant>,
     is_serving: bool,
+    /// When the process began; none: with all else.
+    began: Option<Instant>,
 }
 
 impl State {
@@ -46,7 +48,7 @@ impl State {
     /// tell such an engine from one that never had nodes. That the engine is older than a lease then takes another fault.
     pub(super) fn must_count(&self, node: usize, began: Instant, then: Instant) -> bool {
         let Contact { renewed, is_prolonged, counts_since, .. } = self.contacts[node];
-        if is_prolonged && began >= self.started_at && self.met_at.is_none_or(|met_at| then <= met_at) {
+        if is_prolonged && began >= self.empty_since && self.met_at.is_none_or(|met_at| then <= met_at) {
             return false;
         }
         let has_lease = renewed.is_some_and(|renewed| renewed.elapsed() < LEASE);
@@ -67,7 +69,7 @@ impl State {
 
     /// A process of the node is new.
     pub(super) fn forget_contact(&mut self, node: usize) {
-        self.contacts[node] = Contact::default();
+        self.contacts[node] = Contact { began: Some(Instant::now()), ..Contact::default() };
     }
 
     pub(super) fn remove_peer(&mut self, incarnation: &[u8]) {
@@ -96,9 +98,6 @@ impl State {
             Some(_) => None,
         };
         if let Some((since_ms, stood_still, is_first, is_whole)) = begins {
-            if !is_first {
-                self.met_at.get_or_insert_with(Instant::now);
-            }
             let change = self.generation.as_ref().map_or(0, |last| last.change);
             let name = format!("{run}:{now}:{stood_still}{is_first}");
             let (heard_ms, renewed_ms, seen, back) = (now, now, BTreeMap::new(), BTreeSet::new());
@@ -126,6 +125,9 @@ impl State {
         let [own, lease, value, registered, seen, channel, last, is_ready, settled] = arguments else {
             panic!("{arguments:?}")
         };
+        if self.contacts[node].began.is_none_or(|began| began < self.empty_since) {
+            self.met_at.get_or_insert_with(Instant::now);
+        }
         let (now, lease, settled) = (self.now_ms(), milliseconds(lease), milliseconds(settled));
         let generation = self.generation(own, (lease, settled), last);
         let since = generation.since_ms;

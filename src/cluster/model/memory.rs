@@ -39,9 +39,9 @@ pub(super) struct State {
     pub(super) began_ms: i64,
     /// Since when nobody could reach it, the last time.
     away_since: Instant,
-    /// When it was started.
-    pub(super) started_at: Instant,
-    /// When a process came that had a lease before it was started, if it lost its data then.
+    /// When it was started without data.
+    pub(super) empty_since: Instant,
+    /// When a process came that is older, if one has.
     pub(super) met_at: Option<Instant>,
     last_id: u64,
     clients: BTreeMap<u64, Client>,
@@ -73,7 +73,7 @@ impl Memory {
             origin: now,
             began_ms: TIME_MS - UPTIME_MS,
             away_since: now,
-            started_at: now,
+            empty_since: now,
             met_at: Some(now),
             last_id: 0,
             clients: BTreeMap::new(),
@@ -119,7 +119,9 @@ impl State {
         if !self.is_up {
             self.is_up = true;
             self.starts += 1;
-            self.started_at = Instant::now();
+            if self.generation.is_none() {
+                self.empty_since = Instant::now();
+            }
             self.began_ms = self.now_ms();
             self.is_back(true);
         }
