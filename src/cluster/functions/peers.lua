@@ -2,8 +2,8 @@
 -- have given up: it restarted, it is another one, or no lease was renewed for half of one while there were some (it stood still; a clock that is
 -- set to another time looks alike). An engine that knows nothing may never have known a peer: then its generation is as old as the engine, until a
 -- peer comes that had a lease before. A generation has settled after args[9] ms: by then all peers from before are back or dead. One that began
--- because the engine stood still knows all peers if the one before did. Returns the name of the generation, when it began in ms, whether the engine
--- stood still, and whether all peers were known then.
+-- because the engine stood still knows all peers if the one before did, or if its first peer had come (`heard`) so long before. Returns the name
+-- of the generation, when it began in ms, whether the engine stood still, and whether all peers were known then.
 local function generation_of(keys, args, now, lease)
   local key = keys[4]
   local info = redis.call('INFO', 'server')

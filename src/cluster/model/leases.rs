@@ -15,6 +15,7 @@ pub(super) struct Generation {
     run: u64,
     name: String,
     since_ms: i64,
+    /// When the first peer came in it.
     heard_ms: i64,
     renewed_ms: i64,
     stood_still: bool,
