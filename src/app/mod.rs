@@ -31,7 +31,7 @@ use crate::grpc;
 use crate::lifecycle::{self, Lifecycle};
 use crate::memory;
 use crate::message::Fault;
-use crate::store::{self, Store};
+use crate::store::{self, Sharing, Store};
 use crate::telemetry;
 
 /// Why the server did not start, or stopped.
@@ -145,7 +145,8 @@ impl App {
         let Bound { clients, grpc: calls, admin, addresses, grpc_share, devices_share } =
             Bound::bind(&config, &proxies).await?;
         let store = Some(&config.store).filter(|store| store.is_enabled());
-        let store = store.map(|store| Store::open(store, clock.clone(), &lifecycle)).transpose()?;
+        let sharing = if config.cluster.is_enabled() { Sharing::Cluster } else { Sharing::Single };
+        let store = store.map(|store| Store::open(store, sharing, clock.clone(), &lifecycle)).transpose()?;
         let queued = QueuedBytes::new(config.clients.queue_bytes_total);
         let bus = Cluster::new(&config.cluster).map_or(Bus::Solo, Bus::Redis);
         let delivery = Delivery::new(delivery::Deps {

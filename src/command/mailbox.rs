@@ -17,12 +17,14 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Broken(_) | store::Error::Damaged(_) => Self::Unavailable(error.to_string()),
-            store::Error::Url | store::Error::Unavailable(_) | store::Error::Unreachable | store::Error::Closed => {
-                Self::Unavailable(
-                    "the store cannot be reached, and what was asked for may be done or not: it is safe to ask again"
-                        .into(),
-                )
-            }
+            store::Error::Url
+            | store::Error::NotShared
+            | store::Error::Unavailable(_)
+            | store::Error::Unreachable
+            | store::Error::Closed => Self::Unavailable(
+                "the store cannot be reached, and what was asked for may be done or not: it is safe to ask again"
+                    .into(),
+            ),
         }
     }
 }

@@ -250,13 +250,18 @@ impl<'a> Replay<'a> {
             (Some(cursor), _) => cursor,
             (None, ReplayFrom::Watermark) => {
                 let user = self.member.user();
-                let Undelivered { after, skipped } =
-                    if head.number == 0 { Undelivered::default() } else { store.undelivered(user).await? };
+                // Of an empty mailbox nothing need be read.
+                let known = (head.number == 0).then(Undelivered::default);
                 let reports = self.reports.as_ref().filter(|_| self.member.connection().resumes());
-                let begin = reports.map_or(after, |reports| reports.begin_first_resume(after));
-                // Those after it are replayed in order anyway.
-                self.skipped = skipped.into_iter().filter(|number| *number <= begin).collect::<Vec<_>>().into_iter();
-                begin
+                let Undelivered { after, skipped } = match (reports, known) {
+                    (Some(reports), known) => reports.begin_first_resume(known).await?,
+                    (None, Some(known)) => known,
+                    (None, None) => store.undelivered(user).await?,
+                };
+                // Another node may have published later messages, which its devices have proven. Here they are sent live.
+                let after = after.min(head.number);
+                self.skipped = skipped.into_iter().filter(|number| *number <= after).collect::<Vec<_>>().into_iter();
+                after
             }
             (None, ReplayFrom::Position(seen)) => {
                 #[cfg(test)]

@@ -56,24 +56,33 @@ pub(super) async fn append_all(
     now_ms: i64,
     messages: &[NewMessage],
 ) -> sqlx::Result<Vec<Appended>> {
-    let mut known = earlier(connection, now_ms, messages).await?;
     let (mut news, mut counts) = (Vec::new(), BTreeMap::<&RoomName, i64>::new());
     // Of two in one batch the second is a repetition of the first.
     let mut first_of = HashMap::<Scope, usize>::new();
     for (index, message) in messages.iter().enumerate() {
         let scope = message.idempotency.as_ref().map(|key| scope(key, &message.room));
-        let is_new = match scope {
-            None => true,
-            Some(scope) if known.contains_key(&scope) || first_of.contains_key(&scope) => false,
-            Some(scope) => first_of.insert(scope, index).is_none(),
-        };
-        *counts.entry(&message.room).or_default() += i64::from(is_new);
-        if is_new {
+        if scope.is_none_or(|scope| !first_of.contains_key(&scope) && first_of.insert(scope, index).is_none()) {
+            *counts.entry(&message.room).or_default() += 1;
             news.push(index);
         }
     }
-    counts.retain(|_, count| *count > 0);
+    // Whoever has advanced a mailbox has it alone until the transaction ends. So what another node has stored under a key of it is there to be seen.
     let mut next_in = advance(connection, &counts).await?;
+    let mut known = earlier(connection, now_ms, messages).await?;
+    if !known.is_empty() {
+        first_of.retain(|scope, _| !known.contains_key(scope));
+        let mut unused = BTreeMap::<&RoomName, i64>::new();
+        news.retain(|index| {
+            let message = &messages[*index];
+            let is_known =
+                message.idempotency.as_ref().is_some_and(|key| known.contains_key(&scope(key, &message.room)));
+            if is_known {
+                *unused.entry(&message.room).or_default() -= 1;
+            }
+            !is_known
+        });
+        advance(connection, &unused).await?;
+    }
     let mut positions = HashMap::new();
     for &index in &news {
         let next = next_in.get_mut(&messages[index].room).ok_or(sqlx::Error::RowNotFound)?;
@@ -109,7 +118,8 @@ fn scope(key: &IdempotencyKey, room: &RoomName) -> Scope {
     (key.caller.clone(), room.clone(), key.key.clone())
 }
 
-/// What was stored under the idempotency keys of these messages. The lease is locked, so that no other transaction can store anything under them.
+/// What was stored under the idempotency keys of these messages. Their mailboxes are locked, so that no other transaction can store anything under
+/// them.
 async fn earlier(
     connection: &mut AnyConnection,
     now_ms: i64,
@@ -254,6 +264,15 @@ pub(super) fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
         let (chunk, rest) = all.split_at(size);
         all = rest;
         Some(chunk)
+    })
+}
+
+/// The same in as few pieces as can be, each with the length of the list of parameters it needs: what is missing to one of the sizes repeats the
+/// last one, which does not matter to `IN`.
+pub(super) fn padded<T>(all: &[T]) -> impl Iterator<Item = (impl Iterator<Item = &T>, usize)> {
+    all.chunks(CHUNKS[0]).map(|chunk| {
+        let size = chunk.len().next_power_of_two();
+        (chunk.iter().chain(chunk.last().into_iter().cycle()).take(size), size)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Rules that a test breaks on purpose, to see that the model test of `delivery` finds each.
+//! Rules that tests break on purpose, to see that the model tests of `delivery` and of watermarks that nodes share find each.
 
 use std::cell::Cell;
 
@@ -14,6 +14,22 @@ pub(crate) enum Rule {
     LateIsPublished,
     /// A position that a restore has lost does not stand.
     LostPositionFalls,
+    /// A node that shares the database writes each proof, though it has not noted the message as skipped.
+    EachSharedProofIsWritten,
+    /// The watermark is written with the last of the skipped messages that it has passed.
+    PositionFollowsSkipped,
+    /// What other nodes have skipped stays in the database.
+    SkippedIsUnited,
+    /// A message that the watermark in the database has passed is not skipped anew.
+    PassedIsNotSkippedAnew,
+    /// The watermark in the database does not go back.
+    WatermarkOnlyRises,
+    /// A node deletes from the skipped messages only what it knows to be proven.
+    OnlyProvenIsDeleted,
+    /// In the grace all first resumes begin where the first one did.
+    FirstResumesBeginTogether,
+    /// What is undelivered is read with what other nodes have skipped.
+    SkippedElsewhereIsRead,
 }
 
 thread_local! {

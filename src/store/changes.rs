@@ -2,7 +2,7 @@ use sqlx::{Any, AnyConnection, Connection, Transaction};
 
 use super::{
     Error,
-    database::is_unwritable,
+    database::{is_conflict, is_unwritable},
     error::is_damaged,
     marks::{self, Mark},
     writer::Work,
@@ -55,7 +55,7 @@ impl Changes {
 async fn end(savepoint: Transaction<'_, Any>, made: sqlx::Result<()>) -> sqlx::Result<sqlx::Result<()>> {
     match made {
         Ok(()) => savepoint.commit().await.map(Ok),
-        Err(error) if is_unwritable(&error) => Err(error),
+        Err(error) if is_unwritable(&error) || is_conflict(&error) => Err(error),
         Err(error) => match savepoint.rollback().await {
             Ok(()) => Ok(Err(error)),
             // The database has ended the whole transaction.

@@ -30,6 +30,11 @@ impl Config {
         !self.url().is_empty()
     }
 
+    /// Whether several nodes can write to it at once.
+    pub fn can_be_shared(&self) -> bool {
+        matches!(self.address(), Some(Ok(Address::Postgres { .. })))
+    }
+
     /// The file of a SQLite database, unless that is in memory.
     pub(super) fn sqlite_path(&self) -> Option<PathBuf> {
         match self.address()?.ok()? {

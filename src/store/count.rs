@@ -4,96 +4,108 @@ use sqlx::{AnyConnection, Row};
 
 use super::{
     Error, Store,
-    append::{chunks, statement},
+    append::{padded, statement},
 };
 use crate::message::{RoomName, UserId};
 
-/// The messages of a mailbox that are still of use, as far as counting needs them.
-struct Countable {
+/// Users of one statement.
+const USERS: usize = 128;
+
+/// The messages of a mailbox that are still of use, and what some users have read of them, as far as counting needs it.
+#[derive(Default)]
+struct LookedAt {
     /// Ordered.
     positions: Vec<i64>,
     /// By user, what is not for them.
     excepted: HashMap<String, Vec<i64>>,
-}
-
-/// What a user has read.
-#[derive(Default)]
-struct Progress {
-    mark: i64,
-    /// Messages after the mark, by themselves.
-    read: Vec<i64>,
+    /// By user, up to which position everything was read.
+    marks: HashMap<String, i64>,
+    /// By user, what was read by itself.
+    read: HashMap<String, Vec<i64>>,
 }
 
 impl Store {
     /// How many messages each of these users has not read, as [`Store::count_unread`] counts them, for many users at once: the mailbox
-    /// is looked through once for all of them.
+    /// is looked through once for 128 of them.
     pub async fn count_unread_of(&self, room: &RoomName, users: &[UserId]) -> Result<Vec<u64>, Error> {
+        self.count_unread_up_to(room, users, i64::MAX.cast_unsigned()).await
+    }
+
+    /// The same of the messages up to a position, this one included.
+    pub async fn count_unread_up_to(&self, room: &RoomName, users: &[UserId], up_to: u64) -> Result<Vec<u64>, Error> {
         let (room, users, now) = (room.clone(), users.to_vec(), self.now_ms());
+        let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
-                let countable = countable(connection, &room, now).await?;
-                let progress = progress_of(connection, &room, &users).await?;
-                let untouched = Progress::default();
-                let progress = |user: &UserId| progress.get(user.as_str()).unwrap_or(&untouched);
-                Ok(users.iter().map(|user| countable.unread_by(user, progress(user))).collect())
+                let mut counts = Vec::with_capacity(users.len());
+                for users in users.chunks(USERS) {
+                    let looked_at = look_at(connection, &room, users, (now, up_to)).await?;
+                    counts.extend(users.iter().map(|user| looked_at.unread_by(user)));
+                }
+                Ok(counts)
             })
         });
         read.await
     }
 }
 
-impl Countable {
-    fn unread_by(&self, user: &UserId, progress: &Progress) -> u64 {
-        let after_mark = self.positions.len() - self.positions.partition_point(|position| *position <= progress.mark);
-        let excepted = self.excepted.get(user.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let not_counted: HashSet<i64> = progress.read.iter().chain(excepted).copied().collect();
-        let is_counted = |position: &&i64| **position > progress.mark && self.positions.binary_search(position).is_ok();
+impl LookedAt {
+    /// A row of [`look_at`].
+    fn add(&mut self, what: i64, position: i64, text: String) {
+        match what {
+            0 => {
+                self.positions.push(position);
+                if text == "[]" {
+                    return;
+                }
+                // What is broken is told of when it is read.
+                let users: Vec<String> = serde_json::from_str(&text).unwrap_or_default();
+                for user in users {
+                    self.excepted.entry(user).or_default().push(position);
+                }
+            }
+            1 => drop(self.marks.insert(text, position)),
+            _ => self.read.entry(text).or_default().push(position),
+        }
+    }
+
+    fn unread_by(&self, user: &UserId) -> u64 {
+        let user = user.as_str();
+        let mark = self.marks.get(user).copied().unwrap_or_default();
+        let after_mark = self.positions.len() - self.positions.partition_point(|position| *position <= mark);
+        let of_user = |of: &HashMap<String, Vec<i64>>| of.get(user).cloned().unwrap_or_default();
+        let not_counted: HashSet<i64> = of_user(&self.read).into_iter().chain(of_user(&self.excepted)).collect();
+        let is_counted = |position: &&i64| **position > mark && self.positions.binary_search(position).is_ok();
         (after_mark - not_counted.iter().filter(is_counted).count()) as u64
     }
 }
 
-async fn countable(connection: &mut AnyConnection, room: &RoomName, now: i64) -> sqlx::Result<Countable> {
-    let sql = "SELECT position FROM messages WHERE room = $1 AND expires_at > $2 ORDER BY position";
-    let rows = sqlx::query(sql).bind(room.as_str()).bind(now).fetch_all(&mut *connection).await?;
-    let positions = rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<_>>()?;
-    let sql = "SELECT position, except_users FROM messages WHERE room = $1 AND except_users <> '[]'";
-    let mut excepted = HashMap::<String, Vec<i64>>::new();
-    for row in sqlx::query(sql).bind(room.as_str()).fetch_all(&mut *connection).await? {
-        let (position, users): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-        // What is broken is told of when it is read.
-        let users: Vec<String> = serde_json::from_str(&users).unwrap_or_default();
-        for user in users {
-            excepted.entry(user).or_default().push(position);
-        }
-    }
-    Ok(Countable { positions, excepted })
-}
-
-async fn progress_of(
+/// Reads it all by one statement, so that it is of one moment. Messages that all of these users have read are left out.
+async fn look_at(
     connection: &mut AnyConnection,
     room: &RoomName,
     users: &[UserId],
-) -> sqlx::Result<HashMap<String, Progress>> {
-    let mut progress = HashMap::<String, Progress>::new();
-    for chunk in chunks(users) {
-        let places: Vec<_> = (2..chunk.len() + 2).map(|place| format!("${place}")).collect();
-        let places = places.join(", ");
-        for (table, is_mark) in [("read_marks", true), ("read_messages", false)] {
-            let sql = format!("SELECT user_id, position FROM {table} WHERE room = $1 AND user_id IN ({places})");
-            let mut query = statement(sql).bind(room.as_str());
-            for user in chunk {
-                query = query.bind(user.as_str());
-            }
-            for row in query.fetch_all(&mut *connection).await? {
-                let (user, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-                let progress = progress.entry(user).or_default();
-                if is_mark {
-                    progress.mark = position;
-                } else {
-                    progress.read.push(position);
-                }
-            }
+    (now, up_to): (i64, i64),
+) -> sqlx::Result<LookedAt> {
+    let mut looked_at = LookedAt::default();
+    for (bound, count) in padded(users) {
+        let places: Vec<_> = (5..count + 5).map(|place| format!("${place}")).collect();
+        let of_users = format!("room = $1 AND user_id IN ({})", places.join(", "));
+        let sql = format!(
+            "SELECT CAST(0 AS BIGINT), position, except_users FROM messages WHERE room = $1 AND expires_at > $2 AND position <= $3 \
+             AND position > (SELECT CASE WHEN COUNT(*) < $4 THEN 0 ELSE MIN(position) END FROM read_marks WHERE {of_users}) \
+             UNION ALL SELECT CAST(1 AS BIGINT), position, user_id FROM read_marks WHERE {of_users} \
+             UNION ALL SELECT CAST(2 AS BIGINT), position, user_id FROM read_messages WHERE {of_users}"
+        );
+        let users = i64::try_from(users.len()).unwrap_or(i64::MAX);
+        let mut query = statement(sql).bind(room.as_str()).bind(now).bind(up_to).bind(users);
+        for user in bound {
+            query = query.bind(user.as_str());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            looked_at.add(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         }
     }
-    Ok(progress)
+    looked_at.positions.sort_unstable();
+    Ok(looked_at)
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Appended, Config, Error, NewMessage, Status,
+    Appended, Config, Error, NewMessage, Sharing, Status,
     deadlines::{Allowance, Deadlines},
     epochs::Epochs,
     marks::Mark,
@@ -54,8 +54,8 @@ pub(super) struct Inner {
 
 impl Database {
     /// Starts the writer. The database is reached as soon as it can be.
-    pub(super) fn start(config: &Config, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
-        let source = Arc::new(Source::new(config)?);
+    pub(super) fn start(config: &Config, sharing: Sharing, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
+        let source = Arc::new(Source::new(config, sharing)?);
         let (emits, emit_queue) = mpsc::channel(QUEUE);
         let (changes, change_queue) = mpsc::channel(QUEUE);
         let inner = Arc::new(Inner {
@@ -97,6 +97,14 @@ impl Database {
         self.inner.clock.now().as_millisecond().saturating_add(skew)
     }
 
+    /// Takes note of the time of day by the database's clock. Returns that as tests move it.
+    pub(super) fn note_time(&self, database_ms: i64) -> i64 {
+        let clock = &self.inner.clock;
+        let now_ms = database_ms + clock.ahead_ms();
+        self.inner.skew_ms.store(now_ms - clock.now().as_millisecond(), Ordering::Relaxed);
+        now_ms
+    }
+
     /// The epoch of what is stored now.
     pub(super) async fn epoch(&self) -> Result<Arc<str>, Error> {
         if let Some(epoch) = self.inner.epochs.current() {
@@ -130,10 +138,30 @@ impl Database {
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Clone + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        // It is done again if it meets another node's.
+        let work = Closure::new(move |connection| work.clone()(connection), answer);
+        self.change(Change::Other(Box::new(work)), answered).await
+    }
+
+    /// Reads by the writer's connection.
+    async fn read_as_writer<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.change(Change::Other(Box::new(Closure::new(work, answer))), answered).await
+        let mut work = Some(work);
+        let work = Closure::new(
+            move |connection| match work.take() {
+                Some(work) => work(connection),
+                None => Box::pin(async { Err(sqlx::Error::PoolClosed) }),
+            },
+            answer,
+        );
+        self.change(Change::Other(Box::new(work)), answered).await
     }
 
     async fn change<T>(&self, change: Change, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
@@ -153,12 +181,12 @@ impl Database {
     {
         // What is in memory ends with its one connection.
         if self.inner.source.kind == Kind::SqliteInMemory {
-            return self.write(work).await;
+            return self.read_as_writer(work).await;
         }
         self.check(Status::can_read).await?;
         let mut reader = match self.within(Allowance::Other, async { Ok(self.inner.readers.acquire().await?) }).await {
             // There is a connection, but the writer has it.
-            Err(Error::Unavailable(error)) if is_limit(&error) => return self.write(work).await,
+            Err(Error::Unavailable(error)) if is_limit(&error) => return self.read_as_writer(work).await,
             reader => reader?,
         };
         let read = self.within(Allowance::Other, async {
@@ -194,6 +222,11 @@ impl Database {
 /// Whether the database has as many connections as it gives.
 pub(super) fn is_limit(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == "53300")
+}
+
+/// Whether the database has ended a transaction because of another one, so that it can be done again: a deadlock, or a failed serialization.
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(&*code, "40P01" | "40001"))
 }
 
 /// Whether nothing can be written, though it can be read: the disk is full, or the database is read-only.

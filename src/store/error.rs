@@ -6,6 +6,9 @@ pub enum Error {
     /// `store.url` names no database that is known here.
     #[error("is neither sqlite:FILE, sqlite::memory: nor postgres://…")]
     Url,
+    /// Several nodes are to share a SQLite database.
+    #[error("is a SQLite database, which one process uses: several nodes share a postgres://…")]
+    NotShared,
     /// The database did not answer, or does not write. Whether something was kept is not known.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Arc<sqlx::Error>),
@@ -28,7 +31,7 @@ impl Error {
     pub fn cause(&self) -> Option<tracing::field::DisplayValue<&sqlx::Error>> {
         match self {
             Self::Unavailable(cause) | Self::Damaged(cause) => Some(tracing::field::display(&**cause)),
-            Self::Url | Self::Unreachable | Self::Broken(_) | Self::Closed => None,
+            Self::Url | Self::NotShared | Self::Unreachable | Self::Broken(_) | Self::Closed => None,
         }
     }
 
@@ -36,7 +39,7 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged(_) | Self::Broken(_) => true,
-            Self::Url | Self::Unavailable(_) | Self::Unreachable | Self::Closed => false,
+            Self::Url | Self::NotShared | Self::Unavailable(_) | Self::Unreachable | Self::Closed => false,
         }
     }
 }

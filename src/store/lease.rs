@@ -10,20 +10,22 @@ use sqlx::{AnyConnection, Row};
 use super::{epochs::Generation, schema, source::Kind};
 
 /// How long a lease lasts after the last write, in milliseconds. With [`super::writer::RETRY`] it is less than five seconds.
-const LEASE_MS: i64 = 4_000;
+pub(super) const LEASE_MS: i64 = 4_000;
 /// Generations that are remembered: positions of older ones are told not to be recovered.
 const MAX_GENERATIONS: usize = 1_000;
 
 /// What this process holds.
 pub(super) struct Held {
     pub(super) generation: i64,
-    /// Transactions of the generation that have surely been committed.
+    /// Transactions of the generation that have surely been committed. Those of a cluster are not counted.
     writes: i64,
 }
 
 /// Whether a lease could be taken.
 pub(super) enum Taken {
     Held(Held),
+    /// Other nodes hold it, too, and have begun its generation.
+    Adopted(Held),
     /// Another process has it.
     ByAnother,
 }
@@ -37,6 +39,10 @@ pub(super) enum Renewed {
 }
 
 impl Held {
+    pub(super) fn of_cluster(generation: i64) -> Self {
+        Self { generation, writes: 0 }
+    }
+
     /// Renews the lease, as the first statement of a transaction. `clock_ms`: this process's clock, which is SQLite's, too.
     pub(super) async fn renew(
         &self,
@@ -70,14 +76,14 @@ impl Held {
     }
 }
 
-/// Takes the lease if it is free, or this process's. Within a transaction.
+/// Takes the lease if it is free, or this process's. Within a transaction that [`begin_to_take`] has begun.
 pub(super) async fn take(
     connection: &mut AnyConnection,
     kind: Kind,
     holder: &str,
     clock_ms: i64,
 ) -> sqlx::Result<Taken> {
-    let Some(generation) = lock_free(connection, kind, holder).await? else {
+    let Some(generation) = free_generation(connection, kind, holder).await? else {
         return Ok(Taken::ByAnother);
     };
     let mut generations = generations(connection).await?;
@@ -93,8 +99,20 @@ pub(super) async fn take(
     Ok(Taken::Held(Held { generation, writes: 0 }))
 }
 
-/// Locks the lease and returns the last generation. `None`: another process holds the lease.
-pub(super) async fn lock_free(connection: &mut AnyConnection, kind: Kind, holder: &str) -> sqlx::Result<Option<i64>> {
+/// The statement that begins a transaction that takes the lease: over PostgreSQL it waits for all that write to the store.
+pub(super) fn begin_to_take(kind: Kind) -> &'static str {
+    match kind {
+        Kind::SqliteInMemory | Kind::Sqlite => "BEGIN IMMEDIATE",
+        Kind::Postgres => "BEGIN; LOCK TABLE store IN EXCLUSIVE MODE",
+    }
+}
+
+/// The last generation. `None`: another process holds the lease.
+pub(super) async fn free_generation(
+    connection: &mut AnyConnection,
+    kind: Kind,
+    holder: &str,
+) -> sqlx::Result<Option<i64>> {
     let row = match kind {
         // Its file is locked.
         Kind::Sqlite | Kind::SqliteInMemory => {
@@ -103,7 +121,7 @@ pub(super) async fn lock_free(connection: &mut AnyConnection, kind: Kind, holder
         Kind::Postgres => {
             let sql = "SELECT generation, CASE WHEN holder IN ('', $1) \
                        OR ends_at <= (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT THEN 1::BIGINT ELSE 0::BIGINT END \
-                       FROM store WHERE id = 1 FOR UPDATE";
+                       FROM store WHERE id = 1";
             sqlx::query(sql).bind(holder).fetch_one(connection).await?
         }
     };

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Mailbox, Store,
-    append::{chunks, rows, statement},
+    append::{chunks, padded, rows, statement},
     database::Database,
 };
 use crate::lifecycle::Lifecycle;
@@ -246,14 +246,14 @@ async fn watermarks(connection: &mut AnyConnection, users: &[UserId]) -> sqlx::R
 }
 
 /// The rows of a statement whose end is a list of these keys.
-async fn rows_of<K>(connection: &mut AnyConnection, select: &str, keys: &[K]) -> sqlx::Result<Vec<AnyRow>>
+pub(super) async fn rows_of<K>(connection: &mut AnyConnection, select: &str, keys: &[K]) -> sqlx::Result<Vec<AnyRow>>
 where
     K: std::borrow::Borrow<str> + Clone + std::hash::Hash + Eq,
 {
     let keys: Vec<_> = keys.iter().collect::<HashSet<_>>().into_iter().cloned().collect();
     let mut rows = Vec::new();
-    for chunk in chunks(&keys) {
-        let places: Vec<_> = (1..=chunk.len()).map(|place| format!("${place}")).collect();
+    for (chunk, count) in padded(&keys) {
+        let places: Vec<_> = (1..=count).map(|place| format!("${place}")).collect();
         let mut query = statement(format!("{select} IN ({})", places.join(", ")));
         for key in chunk {
             query = query.bind(key.borrow().to_owned());

@@ -134,6 +134,8 @@ async fn note_messages(
             }
         }
     }
+    // All nodes lock rows in one order.
+    read.sort_unstable();
     for chunk in chunks(&read) {
         let sql = format!(
             "INSERT INTO read_messages (room, user_id, position) VALUES {} ON CONFLICT (room, user_id, position) DO NOTHING",
@@ -156,7 +158,7 @@ async fn advance(connection: &mut AnyConnection, marks: &mut [(&mut Mark, i64)],
             "WITH marks (room, user_id, position) AS (VALUES {}) \
              INSERT INTO read_marks (room, user_id, position) \
              SELECT marks.room, marks.user_id, CASE WHEN mailboxes.last < marks.position THEN mailboxes.last ELSE marks.position END \
-             FROM marks JOIN mailboxes ON mailboxes.room = marks.room WHERE 1 = 1 \
+             FROM marks JOIN mailboxes ON mailboxes.room = marks.room WHERE 1 = 1 ORDER BY marks.room, marks.user_id \
              ON CONFLICT (room, user_id) DO UPDATE SET position = excluded.position \
              WHERE excluded.position > read_marks.position",
             rows(connection, 1, chunk.len(), 3)

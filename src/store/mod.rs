@@ -1,13 +1,17 @@
 //! What outlives a process: mailboxes, the messages in them, and what users have read. All SQL is here.
 //!
 //! A mailbox is a room's sequence of messages, numbered from 1 without gaps. One task writes, see `writer.rs`: emits first, then all else, together
-//! in one transaction. One process holds the store, see `lease.rs`, and positions carry the epoch of the process that gave them, see `epochs.rs`.
+//! in one transaction. One process holds the store, see `lease.rs`, or the nodes of a cluster do, see `shared_lease.rs`, and positions carry the epoch
+//! in which they were given, see `epochs.rs`.
 //!
 //! Statements are texts that both databases understand, made for a few numbers of rows. The library's checked statements need a database of each kind
 //! when Bugle is compiled, or generated files in the repository, and cannot have a varying number of rows. Instead `tests/it` runs every
 //! statement on both databases.
 
 mod address;
+
+mod sharing;
+pub use sharing::Sharing;
 
 mod config;
 pub use config::{Config, is_secret_url};
@@ -31,6 +35,8 @@ mod epochs;
 
 mod lease;
 
+mod shared_lease;
+
 mod schema;
 
 mod database;
@@ -44,7 +50,13 @@ mod changes;
 
 mod batch;
 
+mod failure;
+
+mod probe;
+
 mod session;
+
+mod writing;
 
 mod writer;
 
@@ -54,6 +66,8 @@ pub use new_epoch::begin_new_epoch;
 mod read;
 
 mod lookups;
+
+mod heads;
 
 mod unread;
 pub use unread::Which;
@@ -103,15 +117,16 @@ struct Inner {
 
 impl Store {
     /// Opens the store. A database that cannot be reached now is tried again until it can: meanwhile all is refused as unavailable.
-    pub fn open(config: &Config, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
-        let closed = CancellationToken::new();
-        let database = Database::start(config, clock, lifecycle)?;
+    /// `sharing`: whether other nodes write to it, too.
+    pub fn open(config: &Config, sharing: Sharing, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
+        let (closed, is_shared) = (CancellationToken::new(), sharing == Sharing::Cluster);
+        let database = Database::start(config, sharing, clock, lifecycle)?;
         let lookups = Lookups::start(database.clone(), lifecycle, closed.clone());
         let store = Self {
             inner: Arc::new(Inner {
                 database,
                 lookups,
-                watermarks: Watermarks::default(),
+                watermarks: Watermarks::new(is_shared),
                 config: config.clone(),
                 sweeps: Mutex::default(),
                 closed,
@@ -125,6 +140,9 @@ impl Store {
         });
         lifecycle.spawn_vital("store retention", retention::run(store.clone()));
         lifecycle.spawn_vital("store watermarks", watermarks::run(store.clone()));
+        if is_shared {
+            lifecycle.spawn_vital("store first resumes", watermarks::run_first_resumes(store.clone()));
+        }
         Ok(store)
     }
 

@@ -1,10 +1,9 @@
 use sqlx::Connection;
 
 use super::{
-    Config, Error,
+    Config, Error, Sharing,
     lease::{self, Taken},
     schema,
-    session::begin,
     source::{Kind, Source},
 };
 use crate::clock::Clock;
@@ -12,7 +11,7 @@ use crate::clock::Clock;
 /// Forgets all epochs of a store that no process uses, so that every device that comes back is told that it may have missed something: for operators who
 /// restored a backup in a way that Bugle cannot notice. False: a process uses the store, and nothing was changed.
 pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Error> {
-    let source = Source::new(config)?;
+    let source = Source::new(config, Sharing::Single)?;
     // Held until the end.
     let lock = if source.kind == Kind::Sqlite { source.lock().map_err(sqlx::Error::Io)? } else { None };
     if source.kind == Kind::Sqlite && lock.is_none() {
@@ -20,7 +19,7 @@ pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Err
     }
     let mut connection = source.connect(true).await?;
     schema::migrate(&mut connection).await?;
-    let mut transaction = connection.begin_with(begin(source.kind)).await?;
+    let mut transaction = connection.begin_with(lease::begin_to_take(source.kind)).await?;
     let clock_ms = clock.now().as_millisecond();
     let Taken::Held(held) = lease::take(&mut transaction, source.kind, "new-epoch", clock_ms).await? else {
         return Ok(false);

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sqlx::{Row, any::AnyRow};
 use tokio::time::Instant;
 
-use super::{Error, Store, append::statement, steady_clock::ROWS_BY_JUMP};
+use super::{Error, Sharing, Store, append::statement, steady_clock::ROWS_BY_JUMP};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.
@@ -57,6 +57,9 @@ impl Store {
                 "the time of day has jumped ahead: messages that have expired only by that are deleted slowly"
             );
         }
+        if !self.claim_sweep(now_ms, clock.behind_ms()).await? {
+            return Ok(());
+        }
         self.sweep_expired(clock.steady(now_ms), &mut i64::MAX.clone()).await?;
         if clock.is_behind() {
             let allowance = clock.allowance(now);
@@ -73,6 +76,9 @@ impl Store {
     async fn sweep_expired(&self, now_ms: i64, left: &mut i64) -> Result<(), Error> {
         let max_age = i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX);
         self.delete_in_steps("emits", "caller, room, key", now_ms, left).await?;
+        if self.inner.watermarks.is_shared() {
+            self.delete_in_steps("first_resumes", "user_id", now_ms, left).await?;
+        }
         self.delete_in_steps("messages", "room, position", now_ms, left).await?;
         self.trim_old(now_ms.saturating_sub(max_age), left).await
     }
@@ -83,6 +89,18 @@ impl Store {
         rows.first().map_or(Ok((0, 0)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))
     }
 
+    /// Whether it is for this process to sweep now. Of nodes that share the store the first one does each time, so that not each looks for the same. If
+    /// it takes longer than that, or is killed, another one begins: two that sweep at once only delete what the other one has not.
+    async fn claim_sweep(&self, now_ms: i64, behind_ms: i64) -> Result<bool, Error> {
+        if self.inner.database.parts().source.sharing == Sharing::Single {
+            return Ok(true);
+        }
+        // A time that is far ahead was noted by a clock that has been set right since.
+        let sql = "UPDATE store SET swept_at = $1, behind_ms = $2 \
+                   WHERE id = 1 AND NOT swept_at BETWEEN $1 - 9000 AND $1 + 60000";
+        Ok(self.change(sql.into(), now_ms, behind_ms).await? > 0)
+    }
+
     async fn note_sweep(&self, now_ms: i64, behind_ms: i64) -> Result<(), Error> {
         let sql = "UPDATE store SET swept_at = $1, behind_ms = $2 WHERE id = 1";
         self.change(sql.into(), now_ms, behind_ms).await.map(|_| ())
@@ -91,8 +109,10 @@ impl Store {
     async fn delete_in_steps(&self, table: &str, keys: &str, now_ms: i64, left: &mut i64) -> Result<(), Error> {
         while *left > 0 {
             let rows = ROWS.min(*left);
+            // Asked twice: another node may have prolonged a row in between.
             let sql = format!(
-                "DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE expires_at <= $1 LIMIT $2)"
+                "DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE expires_at <= $1 LIMIT $2) \
+                 AND expires_at <= $1"
             );
             let deleted = self.change(sql, now_ms, rows).await?;
             *left -= deleted;

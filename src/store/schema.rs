@@ -1,8 +1,8 @@
 //! The tables. There are two sequences of changes:
 //!
 //! - `migrations/{sqlite,postgres}`, recorded in `_sqlx_migrations`. An older version of Bugle refuses a database that has more of these.
-//! - [`ADDITIONS`], counted in `store.version`: columns with defaults. An older version runs on a database that has more of these, so that an
-//!   upgrade can be rolled back.
+//! - [`ADDITIONS`], counted in `store.version`: columns with defaults, and tables that an older version does without. It runs on a database that
+//!   has more of these, so that an upgrade can be rolled back.
 
 use sqlx::{AnyConnection, Connection, Row, migrate::Migrator};
 use uuid::Uuid;
@@ -11,19 +11,28 @@ static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 
 /// What each version adds, for both databases.
-const ADDITIONS: [&[&str]; 1] = [&[
-    "ALTER TABLE store ADD COLUMN version BIGINT NOT NULL DEFAULT 0",
-    // The lease, see `lease.rs`.
-    "ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0",
-    "ALTER TABLE store ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE store ADD COLUMN writes BIGINT NOT NULL DEFAULT 0",
-    "ALTER TABLE store ADD COLUMN ends_at BIGINT NOT NULL DEFAULT 0",
-    // How far retention has followed the time of day, see `steady_clock.rs`.
-    "ALTER TABLE store ADD COLUMN swept_at BIGINT NOT NULL DEFAULT 0",
-    "ALTER TABLE store ADD COLUMN behind_ms BIGINT NOT NULL DEFAULT 0",
-    // The generation that stored the message. 0: a version of Bugle that had none.
-    "ALTER TABLE messages ADD COLUMN generation BIGINT NOT NULL DEFAULT 0",
-]];
+const ADDITIONS: [&[&str]; 3] = [
+    &[
+        "ALTER TABLE store ADD COLUMN version BIGINT NOT NULL DEFAULT 0",
+        // The lease, see `lease.rs`.
+        "ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE store ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE store ADD COLUMN writes BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE store ADD COLUMN ends_at BIGINT NOT NULL DEFAULT 0",
+        // How far retention has followed the time of day, see `steady_clock.rs`.
+        "ALTER TABLE store ADD COLUMN swept_at BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE store ADD COLUMN behind_ms BIGINT NOT NULL DEFAULT 0",
+        // The generation that stored the message. 0: a version of Bugle that had none.
+        "ALTER TABLE messages ADD COLUMN generation BIGINT NOT NULL DEFAULT 0",
+    ],
+    // Whose generation it is, if nodes share it, see `shared_lease.rs`.
+    &["ALTER TABLE store ADD COLUMN instance TEXT NOT NULL DEFAULT ''"],
+    &[
+        // Where devices of a user begin that resume for the first time, until it expires, see `watermarks/first_resumes.rs`.
+        "CREATE TABLE first_resumes (user_id TEXT NOT NULL PRIMARY KEY, begins_after BIGINT NOT NULL, expires_at BIGINT NOT NULL)",
+        "CREATE INDEX first_resumes_by_end ON first_resumes (expires_at)",
+    ],
+];
 const EPOCH_LENGTH: usize = 16;
 
 /// Brings the tables up to date. Refused if a newer version of Bugle has changed them in a way that this one does not know.

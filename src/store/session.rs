@@ -1,38 +1,33 @@
-use std::{fs::File, io, sync::atomic::Ordering, time::Duration};
+use std::{fs::File, sync::Arc};
 
-use sqlx::{Any, AnyConnection, Connection, Executor, Transaction};
-use tokio::time::Instant;
+use sqlx::{Any, AnyConnection, Connection, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Appended, Error, Status,
-    append::{append_all, statement},
-    batch::Batch,
+    Sharing, Status,
     database::{Database, is_newer_schema, is_unwritable},
+    epochs::Generation,
     error::is_damaged,
+    failure::Failure,
     lease::{self, Held, Renewed, Taken},
-    schema,
+    probe, schema,
+    shared_lease::{self, Beat},
     source::{Content, FileId, Kind},
-    writer::Queues,
 };
-
-/// Changes are added to a transaction for so long, as long as no emits wait.
-const CHANGES: Duration = Duration::from_millis(10);
-/// What is written to see whether there is room on the disk again, besides twice what there was no room for.
-const PROBE_BYTES: usize = 64 << 10;
-const MAX_PROBE_BYTES: usize = 4 << 20;
 
 /// The writer's connection, and what this process holds of the store.
 pub(super) struct Session {
-    database: Database,
+    pub(super) database: Database,
     /// The name of this process in the lease.
     holder: String,
     /// Of SQLite: the locked file.
     lock: Option<File>,
-    connection: Option<AnyConnection>,
+    pub(super) connection: Option<AnyConnection>,
     /// The tables are up to date.
     is_migrated: bool,
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
+    /// Of a lease that nodes share.
+    pub(super) beat: Beat,
     /// The last generation that this process has held.
     last_held: Option<i64>,
     /// The file that the connection writes to.
@@ -48,55 +43,20 @@ pub(super) struct Session {
     unwritten: Option<usize>,
 }
 
-/// Why nothing was written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("the database refused")]
-    Sql(#[from] sqlx::Error),
-    #[error("the database did not answer in time")]
-    TimedOut,
-    #[error(
-        "another process has taken the lease, or the database has lost what was committed: it was restored, or is a standby that lagged"
-    )]
-    Lost,
-    #[error("another process holds the lease")]
-    HeldByAnother,
-    #[error("the file was deleted or replaced")]
-    FileGone,
-    #[error("the file FILE.lock cannot be locked")]
-    Lock(#[source] io::Error),
-}
-
-impl Failure {
-    /// Whether what was written met damaged data: other data may be whole.
-    pub(super) fn is_damage(&self) -> bool {
-        let Self::Sql(error) = self else {
-            return false;
-        };
-        is_damaged(error)
-    }
-
-    /// What those are told who asked for something.
-    pub(super) fn into_error(self) -> Error {
-        match self {
-            Self::Sql(error) => error.into(),
-            Self::TimedOut => sqlx::Error::PoolTimedOut.into(),
-            Self::FileGone => sqlx::Error::Io(io::ErrorKind::NotFound.into()).into(),
-            // Nothing was written.
-            Self::Lost | Self::HeldByAnother | Self::Lock(_) => Error::Unreachable,
-        }
-    }
-}
-
 impl Session {
     pub(super) fn new(database: Database) -> Self {
+        let holder = match database.parts().source.sharing {
+            Sharing::Single => Uuid::new_v4().simple().to_string(),
+            Sharing::Cluster => shared_lease::HOLDER.to_owned(),
+        };
         Self {
             database,
-            holder: Uuid::new_v4().simple().to_string(),
+            holder,
             lock: None,
             connection: None,
             is_migrated: false,
             held: None,
+            beat: Beat::default(),
             last_held: None,
             file: None,
             has_log: false,
@@ -105,6 +65,21 @@ impl Session {
             is_doubtful: true,
             unwritten: None,
         }
+    }
+
+    /// Whether other nodes write to the store, too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.database.parts().source.sharing == Sharing::Cluster
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.database.parts().source.kind
+    }
+
+    /// Where what is stored now belongs: its epoch, and its generation.
+    pub(super) fn place(&self) -> Result<(Arc<str>, i64), Failure> {
+        let epoch = self.database.parts().epochs.current().ok_or(sqlx::Error::PoolClosed)?;
+        Ok((epoch, self.held.as_ref().map_or(0, |held| held.generation)))
     }
 
     /// Whether it is to be seen whether something can be written.
@@ -182,7 +157,7 @@ impl Session {
     }
 
     /// Locks the file beside a SQLite file, so that no other process uses that.
-    fn lock(&mut self) -> Result<(), Failure> {
+    pub(super) fn lock(&mut self) -> Result<(), Failure> {
         let source = &self.database.parts().source;
         if source.kind != Kind::Sqlite {
             return Ok(());
@@ -203,25 +178,35 @@ impl Session {
         if self.lock.is_some() { Ok(()) } else { Err(Failure::HeldByAnother) }
     }
 
-    /// Begins a generation.
+    /// Begins a generation, or adopts that of other nodes.
     async fn take(&mut self) -> Result<(), Failure> {
         let parts = self.database.parts();
         let (source, clock_ms) = (&parts.source, parts.clock.now().as_millisecond());
+        let is_shared = self.is_shared();
         let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        // Whoever waits stops nobody who writes. And a version that waits does not change the tables of the one that holds the store.
+        if (self.is_migrated || schema::has_lease(connection).await?)
+            && lease::free_generation(connection, source.kind, &self.holder).await?.is_none()
+        {
+            return Err(Failure::HeldByAnother);
+        }
         if !self.is_migrated {
-            // A version that waits does not change the tables of the one that holds the store.
-            if schema::has_lease(connection).await?
-                && lease::lock_free(connection, source.kind, &self.holder).await?.is_none()
-            {
-                return Err(Failure::HeldByAnother);
-            }
             schema::migrate(connection).await?;
             self.is_migrated = true;
         }
-        let mut transaction = connection.begin_with(begin(source.kind)).await?;
-        let Taken::Held(held) = lease::take(&mut transaction, source.kind, &self.holder, clock_ms).await? else {
-            transaction.rollback().await?;
-            return Err(Failure::HeldByAnother);
+        let mut transaction = connection.begin_with(lease::begin_to_take(source.kind)).await?;
+        let taken = if is_shared {
+            shared_lease::join(&mut transaction, self.last_held).await?
+        } else {
+            lease::take(&mut transaction, source.kind, &self.holder, clock_ms).await?
+        };
+        let (held, is_begun) = match taken {
+            Taken::Held(held) => (held, true),
+            Taken::Adopted(held) => (held, false),
+            Taken::ByAnother => {
+                transaction.rollback().await?;
+                return Err(Failure::HeldByAnother);
+            }
         };
         let generations = lease::generations(&mut transaction).await?;
         transaction.commit().await?;
@@ -230,22 +215,40 @@ impl Session {
         }
         self.file = self.opened;
         self.has_log = source.has_log();
+        self.beat = Beat::default();
         let has_held = self.last_held.replace(held.generation).is_some();
         self.held = Some(held);
-        if has_held {
+        self.set_epochs(generations, has_held, is_begun);
+        Ok(())
+    }
+
+    /// `has_held`: this process has held an earlier generation. `is_begun`: it has begun this one itself.
+    fn set_epochs(&self, generations: Vec<Generation>, has_held: bool, is_begun: bool) {
+        let parts = self.database.parts();
+        if !has_held {
+            parts.epochs.set(generations);
+            return;
+        }
+        let url = &*parts.source;
+        if !is_begun {
+            tracing::warn!(store.url = %url, "another node has begun a new epoch of the store: this one follows");
+        } else if self.is_shared() {
+            tracing::warn!(
+                store.url = %url,
+                "the database was restarted, replaced or restored: the store begins a new epoch, and devices that come back are told if \
+                 what they have seen is lost"
+            );
+        } else {
             tracing::error!(
-                store.url = %source,
+                store.url = %url,
                 "the store begins a new epoch, since what was committed may be lost: devices that come back are told so"
             );
-            // Before the epoch: a position of the new one has no number of before.
-            parts.on_new_epoch.lock().iter().for_each(|forget| forget());
-            parts.epochs.set(generations);
-            // And after it: what was read before may have been noted meanwhile.
-            parts.on_new_epoch.lock().iter().for_each(|forget| forget());
-        } else {
-            parts.epochs.set(generations);
         }
-        Ok(())
+        // Before the epoch: a position of the new one has no number of before.
+        parts.on_new_epoch.lock().iter().for_each(|forget| forget());
+        parts.epochs.set(generations);
+        // And after it: what was read before may have been noted meanwhile.
+        parts.on_new_epoch.lock().iter().for_each(|forget| forget());
     }
 
     /// Makes it possible to read a store that cannot be written, if this process has not held it yet.
@@ -260,66 +263,44 @@ impl Session {
 
     /// Writes something, as much as could not be written.
     async fn probe(&mut self) -> Result<(), Failure> {
-        let bytes = self.unwritten.map(|bytes| (bytes * 2 + PROBE_BYTES).min(MAX_PROBE_BYTES));
+        let bytes = self.unwritten.map(probe::size);
+        let is_shared = self.is_shared();
+        if is_shared {
+            self.renew().await?;
+        }
         let mut transaction = self.begin().await?;
         if let Some(bytes) = bytes {
-            insert_probe(&mut transaction.inner, bytes).await?;
+            probe::insert(&mut transaction.inner, bytes).await?;
+            // Another node may write its own.
+            if is_shared {
+                probe::remove(&mut transaction.inner).await?;
+            }
         }
         let writes = transaction.commit().await?;
         self.committed(writes)?;
-        if bytes.is_some() {
+        if bytes.is_some() && !is_shared {
             let mut transaction = self.begin().await?;
-            transaction.inner.execute("DROP TABLE probe").await?;
+            probe::remove(&mut transaction.inner).await?;
             let writes = transaction.commit().await?;
             self.committed(writes)?;
         }
         Ok(())
     }
 
-    /// Writes a batch, and with it changes that wait. Without any, renews the lease.
-    pub(super) async fn write(&mut self, batch: &mut Batch, queues: &mut Queues) -> Result<Vec<Appended>, Failure> {
-        let database = self.database.clone();
-        if batch.messages.is_empty() && !queues.has_changes() && database.parts().source.kind != Kind::Postgres {
-            self.lock()?;
-            return Ok(Vec::new());
-        }
-        let epoch = database.parts().epochs.current().ok_or(sqlx::Error::PoolClosed)?;
-        let generation = self.held.as_ref().map_or(0, |held| held.generation);
-        let mut transaction = self.begin().await?;
-        let now_ms = transaction.now_ms;
-        let appended = append_all(&mut transaction.inner, (&epoch, generation), now_ms, &batch.messages).await?;
-        let begun = Instant::now();
-        while let Some(mut changes) = queues.take_change() {
-            let made = changes.make(&mut transaction.inner, now_ms).await;
-            let (done, failed) = made.map_or_else(|error| (Ok(()), Some(error)), |done| (done, None));
-            // What failed alone is answered with the batch.
-            batch.changed(changes, done);
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-            if queues.has_emits() || begun.elapsed() >= CHANGES {
-                break;
-            }
-        }
-        let writes = transaction.commit().await?;
-        self.committed(writes)?;
-        Ok(appended)
-    }
-
-    async fn begin(&mut self) -> Result<Begun<'_>, Failure> {
-        let parts = self.database.parts();
-        let kind = parts.source.kind;
+    pub(super) async fn begin(&mut self) -> Result<Begun<'_>, Failure> {
+        let (kind, is_shared) = (self.kind(), self.is_shared());
+        let clock = &self.database.parts().clock;
         let (Some(connection), Some(held)) = (&mut self.connection, &self.held) else {
             return Err(sqlx::Error::PoolClosed.into());
         };
-        let mut inner = connection.begin_with(begin(kind)).await?;
-        let (clock_ms, ahead_ms) = (parts.clock.now().as_millisecond(), parts.clock.ahead_ms());
-        match held.renew(&mut inner, kind, clock_ms - ahead_ms).await? {
-            Renewed::Yes { writes, now_ms } => {
-                let now_ms = now_ms + ahead_ms;
-                parts.skew_ms.store(now_ms - clock_ms, Ordering::Relaxed);
-                Ok(Begun { inner, writes, now_ms })
-            }
+        let mut inner = connection.begin_with(begin(kind, is_shared)).await?;
+        let renewed = if is_shared {
+            shared_lease::check(&mut inner, held).await?
+        } else {
+            held.renew(&mut inner, kind, clock.now().as_millisecond() - clock.ahead_ms()).await?
+        };
+        match renewed {
+            Renewed::Yes { writes, now_ms } => Ok(Begun { inner, writes, now_ms: self.database.note_time(now_ms) }),
             Renewed::Lost => {
                 inner.rollback().await?;
                 Err(Failure::Lost)
@@ -328,7 +309,7 @@ impl Session {
     }
 
     /// What was committed is on disk, as long as the file is the one at the path.
-    fn committed(&mut self, writes: i64) -> Result<(), Failure> {
+    pub(super) fn committed(&mut self, writes: i64) -> Result<(), Failure> {
         let source = &self.database.parts().source;
         if source.kind == Kind::Sqlite && (source.file() != self.file || (self.has_log && !source.has_log())) {
             return Err(Failure::FileGone);
@@ -339,9 +320,10 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the lease back.
+    /// Gives the lease back, unless other nodes may hold it, too.
     pub(super) async fn close(&mut self) {
-        if let (Some(connection), Some(held)) = (&mut self.connection, &self.held) {
+        let is_shared = self.is_shared();
+        if let (Some(connection), Some(held), false) = (&mut self.connection, &self.held, is_shared) {
             // If it fails, the lease ends by itself.
             let _ = lease::give_back(connection, held).await;
         }
@@ -354,38 +336,25 @@ impl Session {
 }
 
 /// A transaction of this process's generation.
-struct Begun<'a> {
-    inner: Transaction<'a, Any>,
+pub(super) struct Begun<'a> {
+    pub(super) inner: Transaction<'a, Any>,
     writes: i64,
     /// The time of day by the database's clock.
-    now_ms: i64,
+    pub(super) now_ms: i64,
 }
 
 impl Begun<'_> {
-    async fn commit(self) -> sqlx::Result<i64> {
+    pub(super) async fn commit(self) -> sqlx::Result<i64> {
         self.inner.commit().await?;
         Ok(self.writes)
     }
 }
 
 /// The statement that begins a transaction. SQLite locks the file at once: a transaction that reads first could not write after another one has.
-pub(super) fn begin(kind: Kind) -> &'static str {
+fn begin(kind: Kind, is_shared: bool) -> &'static str {
     match kind {
         Kind::SqliteInMemory | Kind::Sqlite => "BEGIN IMMEDIATE",
+        Kind::Postgres if is_shared => shared_lease::BEGIN,
         Kind::Postgres => "BEGIN",
     }
-}
-
-/// Writes so much into a table that is dropped then. What can be compressed would need no room.
-async fn insert_probe(connection: &mut AnyConnection, bytes: usize) -> sqlx::Result<()> {
-    connection.execute("DROP TABLE IF EXISTS probe").await?;
-    let sql = if connection.backend_name() == "SQLite" {
-        format!("CREATE TABLE probe AS SELECT RANDOMBLOB({bytes}) AS payload")
-    } else {
-        format!(
-            "CREATE TABLE probe AS SELECT STRING_AGG(SHA256(n::TEXT::BYTEA), '') AS payload FROM GENERATE_SERIES(1, {}) n",
-            bytes / 32
-        )
-    };
-    statement(sql).execute(connection).await.map(|_| ())
 }

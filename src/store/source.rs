@@ -9,11 +9,12 @@ use sqlx::{
     any::{AnyConnectOptions, install_default_drivers},
 };
 
-use super::{Config, Error};
+use super::{Config, Error, Sharing};
 
 /// Where the store is: what `store.url` names.
 pub(super) struct Source {
     pub(super) kind: Kind,
+    pub(super) sharing: Sharing,
     options: AnyConnectOptions,
     /// The same for a file that must be there.
     existing: AnyConnectOptions,
@@ -47,7 +48,7 @@ impl Content {
 }
 
 impl Source {
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, sharing: Sharing) -> Result<Self, Error> {
         install_default_drivers();
         let url = config.url();
         let kind = match url.split(':').next() {
@@ -56,6 +57,9 @@ impl Source {
             Some("postgres" | "postgresql") => Kind::Postgres,
             Some(_) | None => return Err(Error::Url),
         };
+        if sharing == Sharing::Cluster && kind != Kind::Postgres {
+            return Err(Error::NotShared);
+        }
         // A file that is not there is made.
         let created =
             if kind == Kind::Sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
@@ -65,6 +69,7 @@ impl Source {
         };
         Ok(Self {
             kind,
+            sharing,
             options: options(&created)?,
             existing: options(&existing)?,
             path: config.sqlite_path(),
@@ -85,7 +90,12 @@ impl Source {
             // It gives up before we do, and then nothing of it happens later.
             Kind::Postgres => {
                 connection.execute("SET statement_timeout = '7s'").await?;
-                connection.execute("SET idle_in_transaction_session_timeout = '8s'").await?;
+                let sql = match self.sharing {
+                    Sharing::Single => "SET idle_in_transaction_session_timeout = '8s'",
+                    // Other nodes wait for what a node that stands still has locked.
+                    Sharing::Cluster => "SET idle_in_transaction_session_timeout = '3s'",
+                };
+                connection.execute(sql).await?;
             }
         }
         Ok(connection)

@@ -12,13 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Appended, Error, NewMessage, Status,
-    batch::Batch,
-    changes::Changes,
-    database::Database,
-    deadlines::Allowance,
-    marks::Mark,
-    session::{Failure, Session},
+    Appended, Error, NewMessage, Status, batch::Batch, changes::Changes, database::Database, deadlines::Allowance,
+    failure::Failure, marks::Mark, session::Session,
 };
 use crate::telemetry;
 
@@ -27,7 +22,7 @@ const MARKS: usize = 128;
 /// How often a database that does not serve is asked again.
 pub(super) const RETRY: Duration = Duration::from_millis(400);
 /// How often the lease is renewed, or the file looked at, while nothing is written.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Messages that are to be appended, and where the answer goes.
 pub(super) struct Append {
@@ -46,34 +41,37 @@ pub(super) enum Change {
 
 /// A change by a closure.
 pub(super) trait Work: Send {
-    /// Does it, within a transaction.
+    /// Does it, within a transaction. It is done again if that one was not committed.
     fn run<'c>(&'c mut self, connection: &'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<()>>;
     /// Answers: the transaction was committed, or failed.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
 
 pub(super) struct Closure<T, F> {
-    work: Option<F>,
+    work: F,
     done: Option<T>,
     answer: oneshot::Sender<Result<T, Error>>,
 }
 
-impl<T, F> Closure<T, F> {
+impl<T, F> Closure<T, F>
+where
+    F: for<'c> FnMut(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+{
     pub(super) fn new(work: F, answer: oneshot::Sender<Result<T, Error>>) -> Self {
-        Self { work: Some(work), done: None, answer }
+        Self { work, done: None, answer }
     }
 }
 
 impl<T, F> Work for Closure<T, F>
 where
     T: Send,
-    F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send,
+    F: for<'c> FnMut(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send,
 {
     fn run<'c>(&'c mut self, connection: &'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<()>> {
         Box::pin(async move {
             // The caller may be gone.
-            if let Some(work) = self.work.take().filter(|_| !self.answer.is_closed()) {
-                self.done = Some(work(connection).await?);
+            if !self.answer.is_closed() {
+                self.done = Some((self.work)(connection).await?);
             }
             Ok(())
         })
@@ -208,15 +206,23 @@ impl Writer {
         reached.is_ok()
     }
 
-    /// Writes what waits, in one transaction.
+    /// Writes what waits.
     async fn serve(&mut self) {
         let closed = self.closed.clone();
-        let mut batch = tokio::select! {
+        let batch = tokio::select! {
             biased;
             batch = self.queues.next() => batch,
             () = sleep(HEARTBEAT) => Batch::default(),
             () = closed.cancelled() => return,
         };
+        self.serve_batch(batch).await;
+        // Emits that keep coming do not keep changes from being written.
+        if self.session.is_shared() && self.queues.has_changes() {
+            self.serve_batch(Batch::default()).await;
+        }
+    }
+
+    async fn serve_batch(&mut self, mut batch: Batch) {
         let written = self.write(&mut batch).await;
         if !written.as_ref().is_err_and(Failure::is_damage) || batch.is_single() {
             batch.answer(written.map_err(Failure::into_error));
@@ -230,6 +236,13 @@ impl Writer {
     }
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
+        let written = self.write_once(batch).await;
+        let is_lost = matches!(written, Err(Failure::Lost)) && self.session.is_shared() && !batch.messages.is_empty();
+        // Another node has begun a generation, and nothing was written in the one before.
+        if is_lost && self.reach().await { self.write_once(batch).await } else { written }
+    }
+
+    async fn write_once(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
         let begun = Instant::now();
         // The session may have been lost by what was written before.
         if self.session.is_doubtful() && !self.reach().await {

@@ -38,6 +38,7 @@ mod presence;
 
 mod storm;
 
+mod shared_watermarks;
 mod watermark;
 
 mod fan_out;
@@ -81,8 +82,10 @@ mod processes;
 
 mod private_files;
 
+mod shared_store;
 mod store;
 mod store_faults;
+mod store_reads;
 mod store_tls;
 
 mod stored;

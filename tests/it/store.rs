@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{EventName, MessageId, Payload, Position, RoomName, UserId};
-use bugle::store::{Appended, Config, IdempotencyKey, NewMessage, Reader, Status, Store, Which, Window};
+use bugle::store::{Appended, Config, IdempotencyKey, NewMessage, Reader, Sharing, Status, Store, Which, Window};
 
 use crate::harness::{deadline, new_database};
 
@@ -54,7 +54,7 @@ fn open_for(kind: &Kind, clock: &Clock, max_messages: u32) -> Store {
 
 pub(crate) fn open_with(kind: &Kind, clock: &Clock, max_messages: u32, lifecycle: &Lifecycle) -> Store {
     let config = Config { max_messages, ..kind.config() };
-    Store::open(&config, clock.clone(), lifecycle).expect("the store opens")
+    Store::open(&config, Sharing::Single, clock.clone(), lifecycle).expect("the store opens")
 }
 
 pub(crate) async fn wait_for(store: &Store, status: Status) {

@@ -177,7 +177,7 @@ async fn all_that_a_gap_passes_is_skipped_and_a_frozen_watermark_is_not_written(
         reports(&store).note_proven(2);
         let (store, lifecycle) = restarted(&kind, (store, lifecycle)).await;
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(3, &[3]), "{}", kind.url);
-        assert_eq!(reports(&store).begin_first_resume(3), 3);
+        assert_eq!(reports(&store).begin_first_resume(None).await.unwrap(), undelivered(3, &[3]));
         reports(&store).note_in_flight(4, false);
         reports(&store).note_proven(4);
         assert_eq!(store.undelivered(&user()).await.unwrap(), undelivered(4, &[3]));

@@ -187,7 +187,6 @@ impl Found {
     }
 
     fn cluster(&mut self, config: &Config) {
-        const NOT_CARRIED: &str = "with cluster.redis: kept messages are not carried between nodes by this version";
         let cluster = &config.cluster;
         for (index, problem) in cluster.address_problems() {
             self.add(format!("cluster.redis[{index}]"), problem);
@@ -211,14 +210,12 @@ impl Found {
         self.duration("cluster.lease", cluster.lease, cluster.heartbeat.saturating_mul(3), 60 * second);
         self.duration("cluster.linger", cluster.linger, Duration::ZERO, Duration::from_mins(10));
         self.number("cluster.waiting", cluster.waiting, MIB, usize::MAX);
-        if !cluster.is_enabled() {
-            return;
-        }
-        if config.store.is_enabled() {
-            self.add("store.url", format!("must be \"\" {NOT_CARRIED}"));
-        }
-        if !config.rooms.is_empty() {
-            self.add("rooms", format!("must be empty {NOT_CARRIED}"));
+        // An address that is none is told of by itself.
+        let store = &config.store;
+        if cluster.is_enabled() && store.url_problem().is_none() && store.is_enabled() && !store.can_be_shared() {
+            let problem = "is a SQLite database, which only one process can use: with cluster.redis all nodes share one PostgreSQL \
+                           (postgres://…), or store nothing (\"\")";
+            self.add("store.url", problem);
         }
     }
 

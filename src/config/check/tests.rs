@@ -213,16 +213,15 @@ fn a_wrong_address_of_an_engine_is_named_by_its_place_and_not_repeated() {
 }
 
 #[test]
-fn several_nodes_keep_no_messages() {
-    let kept = "rooms = [{ match = 'a', history = { size = 1, age = '1s' } }]\n";
+fn several_nodes_share_a_postgres_or_store_nothing() {
     let cluster = "cluster = { redis = ['redis://a'], node = 'a' }\n";
-    assert_eq!(
-        faults(&format!("{kept}{cluster}"), false),
-        [
-            "store.url: must be \"\" with cluster.redis: kept messages are not carried between nodes by this version",
-            "rooms: must be empty with cluster.redis: kept messages are not carried between nodes by this version",
-        ]
-    );
-    assert!(faults(&format!("{cluster}store.url = ''"), false).is_empty());
-    assert!(faults(kept, false).is_empty(), "a node that is alone keeps them");
+    let sqlite = "store.url: is a SQLite database, which only one process can use: with cluster.redis all nodes share one PostgreSQL \
+                  (postgres://…), or store nothing (\"\")";
+    assert_eq!(faults(cluster, false), [sqlite], "the default");
+    for (url, expected) in [("sqlite::memory:", vec![sqlite]), ("postgres://db/bugle", vec![]), ("", vec![])] {
+        assert_eq!(faults(&format!("{cluster}store.url = '{url}'"), false), expected, "{url}");
+        assert!(faults(&format!("store.url = '{url}'"), false).is_empty(), "a node that is alone uses any");
+    }
+    let history = "rooms = [{ match = 'a', history = { size = 1, age = '1s' } }]\n";
+    assert!(faults(&format!("{history}{cluster}store.url = ''"), false).is_empty());
 }

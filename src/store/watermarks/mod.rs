@@ -43,9 +43,23 @@
 //! proof may have covered and that it cannot name. For the 30 s of the *first-resume grace* such devices of the user begin where the first of
 //! them began, and W in the database stays where it is, so that the same is true after a crash.
 //!
+//! # Several nodes
+//!
+//! Nodes that share a database each know their own connections. A node merges what it knows into the user's rows, see `shared.rs`: under the lock of
+//! the user's row in `delivered_marks` it adds skipped messages that W has not passed, raises W, and deletes what it knows to be proven. So what
+//! a node holds as skipped is dropped if another node's device has proven it, and what another node has noted as skipped stays until a proof.
+//! Each node writes all proofs, as it does not know what others note as skipped. What was proven on one node and is not written yet, for 250 ms
+//! and as long as the transaction takes, may be given again by another one.
+//!
+//! The grace of first resumes is a row then, see `first_resumes.rs`, and does not hold W back: a device that resumes for the first time begins
+//! at the row's position, where W stood in the database when the grace began.
+//!
 //! # Invariants
 //!
-//! - Each message up to W is proven, settled, skipped, or gone.
+//! - Each message up to W is proven, settled, skipped, or gone. That is so of W in the database with the skipped messages there, and of W in
+//!   memory with those that are in the database or in memory.
+//! - A proof is written with or after a W that is not before the message, or not at all: no other node adds the message as skipped after it was
+//!   deleted. (In one process alone the grace holds W back, and what is added is known.)
 //! - W in the database is at most W in memory. A transaction that writes W contains, or follows, the skipped messages up to it.
 //! - What is skipped or cleared in memory and not in the database belongs to a dirty user.
 //! - If the database has lost messages, all that is in memory is forgotten, and the *incarnation* changes: a report about a message of an
@@ -63,22 +77,44 @@ pub use reports::WatermarkReports;
 mod undelivered;
 pub use undelivered::Undelivered;
 
+mod shared;
+
 mod writing;
 pub(super) use writing::run;
 
+mod first_resumes;
+pub(super) use first_resumes::run as run_first_resumes;
+
+#[cfg(test)]
+mod model;
+
 use parking_lot::Mutex;
 
-use self::users::Users;
+use self::{first_resumes::FirstResumes, users::Users};
 
 /// The watermarks of all users, as far as the database does not hold them.
 #[derive(Default)]
 pub(super) struct Watermarks {
+    /// Several nodes share the database.
+    is_shared: bool,
     users: Mutex<Users>,
     /// Held while watermarks or skipped messages are written.
     writing: tokio::sync::Mutex<()>,
+    /// Used if several nodes share the database.
+    first_resumes: FirstResumes,
 }
 
 impl Watermarks {
+    /// `is_shared`: several nodes share the database.
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { is_shared, users: Mutex::new(Users::new(is_shared)), ..Self::default() }
+    }
+
+    /// Whether several nodes share the database.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// Forgets what is known of all users, and ignores reports about what was sent before: the database has lost messages, so that their
     /// numbers are given to others.
     pub(super) fn forget_all(&self) {

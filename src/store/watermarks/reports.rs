@@ -1,6 +1,6 @@
 use super::{
     super::{Error, Store},
-    undelivered::skip_in_database,
+    undelivered::{Undelivered, skip_in_database},
     users::Incarnation,
     watermark::Watermark,
 };
@@ -34,7 +34,7 @@ impl WatermarkReports {
     }
 
     /// Notes that a device has proven a message, and so all up to it that are not in flight. The watermark moves there. The database has it
-    /// within a second or so.
+    /// within a second or so, or a quarter of one if several nodes share it.
     pub fn note_proven(&self, number: u64) {
         self.change(|watermark| watermark.proven(number));
     }
@@ -60,10 +60,21 @@ impl WatermarkReports {
         self.change(|watermark| watermark.settle(after, to));
     }
 
-    /// Notes that a device resumes for the first time, which has no position to resume from. `after`: the watermark. Returns the position after
-    /// which the device is given messages: for 30 s it is the same for all such devices of the user, and the watermark in the database stays.
-    pub fn begin_first_resume(&self, after: u64) -> u64 {
-        self.store.inner.watermarks.users.lock().begin_first_resume(self.incarnation, &self.user, after)
+    /// Notes that a device resumes for the first time, which has no position to resume from. Returns what the device is given: for 30 s all such
+    /// devices of the user begin after the same position, on each node. `known`: what is undelivered, if it need not be read.
+    pub async fn begin_first_resume(&self, known: Option<Undelivered>) -> Result<Undelivered, Error> {
+        let watermarks = &self.store.inner.watermarks;
+        if watermarks.is_shared() {
+            return self.store.begin_shared_first_resume(&self.user).await;
+        }
+        let Undelivered { after, mut skipped } = match known {
+            Some(known) => known,
+            None => self.store.undelivered(&self.user).await?,
+        };
+        let begin = watermarks.users.lock().begin_first_resume(self.incarnation, &self.user, after);
+        // Those after it are given in order anyway.
+        skipped.retain(|number| *number <= begin);
+        Ok(Undelivered { after: begin, skipped })
     }
 
     /// Moves the watermark on to this position. All messages that it passes are skipped.
@@ -89,12 +100,12 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::lifecycle::Lifecycle;
-    use crate::store::{Config, Undelivered};
+    use crate::store::{Config, Sharing};
 
     #[tokio::test]
     async fn a_proof_of_a_message_that_the_database_has_lost_moves_no_watermark() {
         let config = Config { url: "sqlite::memory:".into(), max_age: Duration::from_hours(1), max_messages: 100 };
-        let store = Store::open(&config, Clock::system(), &Lifecycle::new()).unwrap();
+        let store = Store::open(&config, Sharing::Single, Clock::system(), &Lifecycle::new()).unwrap();
         let user = UserId::new("42").unwrap();
         let reports = || store.watermark_reports(&user, store.incarnation());
         let before = reports();
@@ -107,7 +118,8 @@ mod tests {
         before.note_settled(0, 9);
         before.note_skipped(8);
         before.skip_to(9).await.unwrap();
-        assert_eq!(before.begin_first_resume(10), 10);
+        let known = Undelivered { after: 10, skipped: vec![] };
+        assert_eq!(before.begin_first_resume(Some(known.clone())).await.unwrap(), known);
         assert_eq!(store.undelivered(&user).await.unwrap(), Undelivered::default());
         now.note_proven(7);
         assert_eq!(store.undelivered(&user).await.unwrap(), Undelivered { after: 7, skipped: vec![] });

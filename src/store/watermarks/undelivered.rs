@@ -4,6 +4,7 @@ use sqlx::Row;
 
 use super::{
     super::{Error, Store, lookups::Written},
+    shared::insert_skipped_range,
     users::Incarnation,
     watermark::Watermark,
 };
@@ -16,6 +17,22 @@ pub struct Undelivered {
     pub after: u64,
     /// Of those up to it, the skipped ones, in order.
     pub skipped: Vec<u64>,
+}
+
+impl Undelivered {
+    /// What this process knows, and what the database holds: of each the watermark and the skipped messages. What this process knows to be
+    /// proven is in neither.
+    pub(super) fn merged(
+        (position, skipped, cleared): (u64, BTreeSet<u64>, &BTreeSet<u64>),
+        (written, of_database): (u64, Vec<u64>),
+    ) -> Self {
+        // Up to there the database knows best.
+        let mut all: BTreeSet<u64> = skipped.into_iter().filter(|number| *number > written).collect();
+        all.extend(of_database);
+        let after = position.max(written);
+        let skipped = all.into_iter().filter(|number| *number <= after && !cleared.contains(number)).collect();
+        Self { after, skipped }
+    }
 }
 
 impl Store {
@@ -36,17 +53,11 @@ impl Store {
         let known = self.inner.watermarks.users.lock().get(user).map(Watermark::known);
         let (position, skipped, mut cleared) = known.unwrap_or_default();
         let Written { watermark: written, has_skipped } = self.written_watermark(user).await?;
-        // Up to there the database knows best.
-        let mut all: BTreeSet<u64> = skipped.into_iter().filter(|number| *number > written).collect();
-        if has_skipped {
-            all.extend(self.skipped_of(user).await?);
-        }
+        let of_database = if has_skipped { self.skipped_of(user).await? } else { Vec::new() };
         if let Some(watermark) = self.inner.watermarks.users.lock().get(user) {
             cleared.extend(watermark.cleared());
         }
-        let after = position.max(written);
-        let skipped = all.into_iter().filter(|number| *number <= after && !cleared.contains(number)).collect();
-        Ok(Undelivered { after, skipped })
+        Ok(Undelivered::merged((position, skipped, &cleared), (written, of_database)))
     }
 
     async fn skipped_of(&self, user: &UserId) -> Result<Vec<u64>, Error> {
@@ -75,6 +86,9 @@ pub(super) async fn skip_in_database(
         Box::pin(async move {
             if of_store.incarnation() != incarnation {
                 return Ok(());
+            }
+            if of_store.inner.watermarks.is_shared() {
+                return insert_skipped_range(connection, &owner, (after, position)).await;
             }
             let sql = "INSERT INTO passed_over (user_id, position) SELECT $1, position FROM messages \
                        WHERE room = $2 AND position > $3 AND position <= $4 ON CONFLICT (user_id, position) DO NOTHING";

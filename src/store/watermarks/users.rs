@@ -12,17 +12,19 @@ pub struct Incarnation(u64);
 /// The watermarks that are in memory.
 #[derive(Default)]
 pub(super) struct Users {
+    /// Other nodes write the same rows.
+    is_shared: bool,
     incarnation: Incarnation,
     by_id: HashMap<UserId, User>,
-    /// Users with something to write, each at least once.
+    /// Users with something to write, and such that were written out of turn, each once.
     dirty: VecDeque<UserId>,
     /// When graces of first resumes end, in that order. One that was prolonged is here again.
     graces: VecDeque<(Instant, UserId)>,
 }
 
-#[derive(Default)]
 struct User {
     watermark: Watermark,
+    /// It is among the dirty users.
     is_dirty: bool,
 }
 
@@ -34,6 +36,11 @@ pub(super) struct Chunk {
 }
 
 impl Users {
+    /// No user. `is_shared`: other nodes write the same rows.
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { is_shared, ..Self::default() }
+    }
+
     pub(super) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
@@ -41,7 +48,7 @@ impl Users {
     /// Forgets all users. Returns them, so that they can be dropped without the mutex.
     pub(super) fn forget_all(&mut self) -> Users {
         let incarnation = Incarnation(self.incarnation.0 + 1);
-        std::mem::replace(self, Self { incarnation, ..Self::default() })
+        std::mem::replace(self, Self { incarnation, ..Self::new(self.is_shared) })
     }
 
     pub(super) fn get(&self, user: &UserId) -> Option<&Watermark> {
@@ -58,9 +65,10 @@ impl Users {
         if incarnation != self.incarnation {
             return None;
         }
+        let new = || User { watermark: Watermark::new(self.is_shared), is_dirty: false };
         let user = match self.by_id.get_mut(id) {
             Some(user) => user,
-            None => self.by_id.entry(id.clone()).or_default(),
+            None => self.by_id.entry(id.clone()).or_insert_with(new),
         };
         let changed = change(&mut user.watermark);
         self.settle(id);
@@ -98,7 +106,7 @@ impl Users {
     }
 
     /// Takes about `max` rows of what is to be written, and at most `max` of the users that had something to write before, of whom `left` are
-    /// left. Each chunk is followed by [`Users::written`] or [`Users::not_written`].
+    /// left. Each chunk is followed by [`Users::ended`].
     pub(super) fn take_dirty(&mut self, max: usize, left: &mut usize) -> Chunk {
         let mut chunk = Chunk { incarnation: self.incarnation, users: Vec::new() };
         let mut rows = 0;
@@ -124,8 +132,31 @@ impl Users {
         chunk
     }
 
+    /// Takes what is to be written of these users, about `max` rows. They stay dirty until all is written.
+    pub(super) fn take_of<'a>(&self, ids: impl IntoIterator<Item = &'a UserId>, max: usize) -> Chunk {
+        let mut chunk = Chunk { incarnation: self.incarnation, users: Vec::new() };
+        let mut rows = 0_usize;
+        for id in ids {
+            if let Some(user) = self.by_id.get(id).filter(|user| user.watermark.is_unwritten()) {
+                let unwritten = user.watermark.unwritten(max.saturating_sub(rows));
+                rows += 1 + unwritten.skipped.len() + unwritten.cleared.len();
+                chunk.users.push((id.clone(), unwritten));
+            }
+        }
+        chunk
+    }
+
+    /// Ends what a chunk was taken for. `is_written`: the database holds it.
+    pub(super) fn ended(&mut self, chunk: &Chunk, is_written: bool) {
+        if is_written {
+            self.written(chunk);
+        } else {
+            self.not_written(chunk);
+        }
+    }
+
     /// The database holds this.
-    pub(super) fn written(&mut self, chunk: &Chunk) {
+    fn written(&mut self, chunk: &Chunk) {
         if chunk.incarnation != self.incarnation {
             return;
         }
@@ -138,7 +169,7 @@ impl Users {
     }
 
     /// The database may not hold this: it is to be written again.
-    pub(super) fn not_written(&mut self, chunk: &Chunk) {
+    fn not_written(&mut self, chunk: &Chunk) {
         for (id, _) in &chunk.users {
             self.settle(id);
         }
@@ -151,7 +182,7 @@ impl Users {
             if !std::mem::replace(&mut user.is_dirty, true) {
                 self.dirty.push_back(id.clone());
             }
-        } else if user.watermark.is_idle() {
+        } else if user.watermark.is_idle() && !user.is_dirty {
             self.by_id.remove(id);
         }
     }
@@ -169,6 +200,25 @@ impl Chunk {
 
     pub(super) fn cleared(&self) -> Vec<(UserId, u64)> {
         self.rows(|unwritten| &unwritten.cleared)
+    }
+
+    /// The users of whom a row is written, in the order in which each node locks them.
+    pub(super) fn ids(&self) -> Vec<UserId> {
+        let mut ids: Vec<_> = self.users.iter().map(|(id, _)| id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The proven messages, as runs of numbers that follow each other: the first and the last one.
+    pub(super) fn runs_of_cleared(&self) -> Vec<(UserId, u64, u64)> {
+        let mut runs = Vec::new();
+        for (id, unwritten) in &self.users {
+            for run in unwritten.cleared.chunk_by(|one, next| one + 1 == *next) {
+                runs.extend(run.first().zip(run.last()).map(|(first, last)| (id.clone(), *first, *last)));
+            }
+        }
+        runs
     }
 
     pub(super) fn positions(&self) -> Vec<(UserId, u64)> {
@@ -249,6 +299,20 @@ mod tests {
         let chunk = users.take_dirty(10, &mut 1);
         assert_eq!(chunk.positions(), [(user(1), 2)]);
         users.written(&chunk);
+        assert!(users.by_id.is_empty() && users.dirty.is_empty());
+    }
+
+    #[test]
+    fn a_user_that_was_written_out_of_turn_is_taken_once_when_its_turn_comes() {
+        let mut users = Users::new(true);
+        prove(&mut users, Incarnation(0), &user(1), 1);
+        let chunk = users.take_of([&user(1), &user(2)], 10);
+        assert_eq!(chunk.positions(), [(user(1), 1)]);
+        users.ended(&chunk, true);
+        prove(&mut users, Incarnation(0), &user(1), 2);
+        let chunk = users.take_dirty(10, &mut 10);
+        assert_eq!((chunk.positions(), chunk.ids()), (vec![(user(1), 2)], vec![user(1)]));
+        users.ended(&chunk, true);
         assert!(users.by_id.is_empty() && users.dirty.is_empty());
     }
 

@@ -14,6 +14,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// The watermark of one user: what is in flight now, and what the database does not hold yet.
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
+    /// Other nodes write the user's row, too: each proof is written, since another node may note the message as skipped.
+    is_shared: bool,
     /// Each message up to here is proven, settled, skipped or gone. 0: only the database knows.
     position: u64,
     /// The position that the database holds, as far as is known.
@@ -66,6 +68,11 @@ struct Settling {
 }
 
 impl Watermark {
+    /// Nothing is known of the user. `is_shared`: other nodes write the user's row, too.
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self { is_shared, ..Self::default() }
+    }
+
     /// A connection was sent a message.
     pub(super) fn sent(&mut self, number: u64, may_be_skipped: bool) {
         let may_be_skipped = may_be_skipped || number <= self.position || self.skipped.contains(&number);
@@ -80,11 +87,20 @@ impl Watermark {
 
     /// A connection has proven a message.
     pub(super) fn proven(&mut self, number: u64) {
-        if self.in_flight.remove(&number).is_some_and(|flight| flight.may_be_skipped) {
+        let may_be_skipped_here = self.in_flight.remove(&number).is_some_and(|flight| flight.may_be_skipped);
+        if may_be_skipped_here || self.may_be_skipped_elsewhere() {
             self.skipped.remove(&number);
             self.cleared.insert(number);
         }
         self.advance(number);
+    }
+
+    fn may_be_skipped_elsewhere(&self) -> bool {
+        #[cfg(test)]
+        if is_broken(Rule::EachSharedProofIsWritten) {
+            return false;
+        }
+        self.is_shared
     }
 
     /// A connection has lost a message.
@@ -193,6 +209,8 @@ impl Watermark {
     pub(super) fn unwritten(&self, max: usize) -> Unwritten {
         let skipped: Vec<_> = self.skipped.iter().copied().take(max).collect();
         let has_all_skipped = skipped.len() == self.skipped.len();
+        #[cfg(test)]
+        let has_all_skipped = has_all_skipped || is_broken(Rule::PositionFollowsSkipped);
         let position = self.has_unwritten_position().then_some(self.position).filter(|_| has_all_skipped);
         let cleared: Vec<_> = self.cleared.iter().copied().take(max - skipped.len()).collect();
         let has_more = !has_all_skipped || cleared.len() < self.cleared.len();

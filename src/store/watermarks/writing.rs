@@ -8,18 +8,22 @@ use super::{
         Error, Store,
         append::{chunks, rows, statement},
     },
+    shared,
     users::Chunk,
 };
 use crate::message::UserId;
 
 /// How often watermarks are written: after a crash, what devices have proven since comes again.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The same if several nodes share the database: another node gives again what was proven here since.
+const SHARED_INTERVAL: Duration = Duration::from_millis(250);
 /// Rows of one transaction, and users that are looked at with the mutex held.
-const MAX_ROWS: usize = 512;
+pub(super) const MAX_ROWS: usize = 512;
 
 /// Writes the watermarks now and then, and at the end.
 pub(in crate::store) async fn run(store: Store) {
-    let mut tick = tokio::time::interval(INTERVAL);
+    let is_shared = store.inner.watermarks.is_shared();
+    let mut tick = tokio::time::interval(if is_shared { SHARED_INTERVAL } else { INTERVAL });
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let closed = tokio::select! {
@@ -40,20 +44,16 @@ pub(in crate::store) async fn run(store: Store) {
 }
 
 impl Store {
-    /// Writes what is dirty now, in transactions that are small: messages are not to wait for all of it.
-    async fn write_watermarks(&self) -> Result<(), Error> {
+    /// Writes what devices have proven up to now. This happens by itself each second, and four times a second if several nodes share the
+    /// database. The transactions are small: messages are not to wait for all of it.
+    pub async fn write_watermarks(&self) -> Result<(), Error> {
         let watermarks = &self.inner.watermarks;
         let mut left = watermarks.users.lock().count_dirty();
         while left > 0 {
             let _writing = watermarks.writing.lock().await;
             let chunk = Arc::new(watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
             let written = self.write_chunk(chunk.clone()).await;
-            let mut users = watermarks.users.lock();
-            match &written {
-                Ok(()) => users.written(&chunk),
-                Err(_) => users.not_written(&chunk),
-            }
-            drop(users);
+            watermarks.users.lock().ended(&chunk, written.is_ok());
             written?;
         }
         Ok(())
@@ -64,19 +64,31 @@ impl Store {
             return Ok(());
         }
         let store = self.clone();
-        let write = self.inner.database.write(move |connection| {
-            Box::pin(async move {
-                // The database has lost messages since the chunk was taken.
-                if store.incarnation() != chunk.incarnation {
-                    return Ok(());
-                }
-                // First, as it is compared with the position before.
-                insert_skipped(connection, &chunk.skipped()).await?;
-                upsert_positions(connection, &chunk.positions()).await?;
-                delete_skipped(connection, &chunk.cleared()).await
-            })
-        });
+        let write = self
+            .inner
+            .database
+            .write(move |connection| Box::pin(async move { store.merge_chunk(connection, &chunk).await }));
         write.await
+    }
+
+    /// Within a transaction.
+    pub(super) async fn merge_chunk(&self, connection: &mut AnyConnection, chunk: &Chunk) -> sqlx::Result<()> {
+        // The database has lost messages since the chunk was taken.
+        if self.incarnation() != chunk.incarnation {
+            return Ok(());
+        }
+        let is_shared = self.inner.watermarks.is_shared();
+        if is_shared {
+            shared::lock(connection, &chunk.ids()).await?;
+        }
+        // First, as it is compared with the position before.
+        insert_skipped(connection, &chunk.skipped()).await?;
+        upsert_positions(connection, &chunk.positions()).await?;
+        if is_shared {
+            shared::delete_proven(connection, chunk).await
+        } else {
+            delete_skipped(connection, &chunk.cleared()).await
+        }
     }
 }
 

@@ -35,7 +35,7 @@ mod plain_device;
 pub use plain_device::{PlainDevice, PlainDeviceBuilder, PlainFrame, auth_message};
 
 mod postgres;
-pub use postgres::new_database;
+pub use postgres::{Postgres, new_database};
 
 mod certificates;
 

@@ -51,7 +51,7 @@ impl Postgres {
             initialise.uid(user).gid(group);
         }
         assert!(initialise.current_dir("/tmp").status().expect("initdb runs").success());
-        let script = r#"program=$1 directory=$2 port=$3; shift 3; "$program" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 "$@" >"$directory/log" 2>&1 & read -r _; kill -INT $!; wait; rm -rf "$directory""#;
+        let script = r#"program=$1 directory=$2 port=$3; shift 3; "$program" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 "$@" >"$directory/log" 2>&1 & read -r _; server=$(head -n 1 "$directory/data/postmaster.pid"); kill -INT $server; wait; while kill -0 $server 2>/dev/null; do sleep 0.05; done; rm -rf "$directory""#;
         let mut shell = Command::new("sh");
         shell.args(["-c", script, "sh"]).arg(program("postgres")).arg(&directory).arg(port.to_string()).args(arguments);
         if let Some((user, group)) = other_user() {
@@ -76,6 +76,17 @@ impl Postgres {
         let name = format!("test_{}", uuid());
         self.ask(&format!("CREATE DATABASE {name}")).expect("the database is made");
         name
+    }
+
+    /// Restarts it with the same arguments, and waits until it answers.
+    pub fn restart(&self) {
+        let mut control = Command::new(program("pg_ctl"));
+        control.args(["restart", "--silent", "--wait", "--mode=fast", "--pgdata"]).arg(self.directory.join("data"));
+        control.arg("--log").arg(self.directory.join("log")).current_dir("/tmp").stdin(Stdio::null());
+        if let Some((user, group)) = other_user() {
+            control.uid(user).gid(group);
+        }
+        assert!(control.status().expect("pg_ctl runs").success(), "see {}", self.directory.display());
     }
 
     fn ask(&self, sql: &str) -> Result<(), ()> {

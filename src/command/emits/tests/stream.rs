@@ -32,7 +32,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::{
     AckMode, AckRequest, Audience, Emit, EventName, Exceptions, MessageId, Payload, Receipt, RoomName, UserId,
 };
-use crate::store::{NewMessage, Store};
+use crate::store::{NewMessage, Sharing, Store};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -102,7 +102,7 @@ impl World {
         let secret = Some("a secret for the tests of 36 bytes..".into());
         config.auth.jwt.keys = vec![KeyConfig { kid: None, algorithm: "HS256".into(), secret, public_key_file: None }];
         config.collapse = CollapseConfig { window: Duration::from_hours(1), ..config.collapse };
-        let store = Store::open(&config.store, Clock::system(), &lifecycle).unwrap();
+        let store = Store::open(&config.store, Sharing::Single, Clock::system(), &lifecycle).unwrap();
         let deps = delivery::tests::deps(&config, &lifecycle);
         let delivery = Delivery::new(delivery::Deps { store: Some(store.clone()), ..deps });
         let commands = Commands::new(Deps {

@@ -24,7 +24,7 @@ use crate::delivery::{
 };
 use crate::lifecycle::Lifecycle;
 use crate::message::{Audience, Emit, EventName, Exceptions, MessageId, Payload, RoomName, UserId};
-use crate::store::{self, Appended, Status, Store, Which};
+use crate::store::{self, Appended, Sharing, Status, Store, Which};
 
 pub(super) struct Server {
     pub(super) delivery: Delivery,
@@ -54,7 +54,7 @@ impl Server {
             max_messages: u32::try_from(MAX_MESSAGES).unwrap(),
             ..config.store.clone()
         };
-        let store = Store::open(&of_store, clock.clone(), &lifecycle).unwrap();
+        let store = Store::open(&of_store, Sharing::Single, clock.clone(), &lifecycle).unwrap();
         let deps = deps(&config, &lifecycle);
         let delivery = Delivery::new(Deps { store: Some(store.clone()), clock: clock.clone(), ..deps });
         until("the store was reached", || store.status() != Status::Opening).await;

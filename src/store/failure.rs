@@ -1,0 +1,45 @@
+use std::io;
+
+use super::{Error, database::is_conflict, error::is_damaged};
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the database refused")]
+    Sql(#[from] sqlx::Error),
+    #[error("the database did not answer in time")]
+    TimedOut,
+    #[error(
+        "another process has taken the lease, or the database has lost what was committed: it was restored, or is a standby that lagged"
+    )]
+    Lost,
+    #[error("another process holds the lease")]
+    HeldByAnother,
+    #[error("the file was deleted or replaced")]
+    FileGone,
+    #[error("the file FILE.lock cannot be locked")]
+    Lock(#[source] io::Error),
+}
+
+impl Failure {
+    /// Whether what was written met damaged data: other data may be whole.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_damaged(error))
+    }
+
+    /// Whether the transaction met one of another node, and can be done again.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_conflict(error))
+    }
+
+    /// What those are told who asked for something.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Sql(error) => error.into(),
+            Self::TimedOut => sqlx::Error::PoolTimedOut.into(),
+            Self::FileGone => sqlx::Error::Io(io::ErrorKind::NotFound.into()).into(),
+            // Nothing was written.
+            Self::Lost | Self::HeldByAnother | Self::Lock(_) => Error::Unreachable,
+        }
+    }
+}

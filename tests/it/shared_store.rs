@@ -1,0 +1,384 @@
+//! The store of several nodes, which write to one PostgreSQL at the same time.
+
+use std::{
+    collections::HashSet,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use bugle::clock::Clock;
+use bugle::lifecycle::Lifecycle;
+use bugle::message::{Position, UserId};
+use bugle::store::{Appended, IdempotencyKey, NewMessage, Sharing, Status, Store, Which, begin_new_epoch};
+use futures_util::future::{join, join_all};
+use tokio::sync::watch;
+
+use crate::harness::{Postgres, deadline, execute, new_database};
+use crate::store::{Kind, append, message, open, position, room, texts, wait_for};
+
+/// A store as a node of a cluster opens it.
+struct Node {
+    store: Store,
+    /// How often it was told to forget.
+    forgotten: watch::Receiver<usize>,
+}
+
+impl Node {
+    async fn open(kind: &Kind) -> Self {
+        let store = Store::open(&kind.config(), Sharing::Cluster, Clock::system(), &Lifecycle::new());
+        let (store, (count, forgotten)) = (store.expect("it opens"), watch::channel(0));
+        store.on_new_epoch(move || count.send_modify(|count| *count += 1));
+        wait_for(&store, Status::Serving).await;
+        Self { store, forgotten }
+    }
+
+    async fn open_several<const N: usize>(kind: &Kind) -> [Self; N] {
+        let nodes = join_all((0..N).map(|_| Self::open(kind))).await;
+        nodes.try_into().unwrap_or_else(|_| panic!("there are as many"))
+    }
+
+    fn epoch(&self) -> Arc<str> {
+        self.store.epoch().expect("it is open")
+    }
+
+    /// Waits until it has begun, or adopted, so many epochs since it was opened: it forgets before and after.
+    async fn has_changed_epochs(&mut self, times: usize) {
+        deadline("an epoch", self.forgotten.wait_for(|count| *count >= times * 2)).await.expect("it is open");
+        wait_for(&self.store, Status::Serving).await;
+    }
+}
+
+fn keyed(room_name: &str, key: &str) -> NewMessage {
+    let key = IdempotencyKey { caller: "orders".into(), key: key.into(), request_hash: [1; 32] };
+    NewMessage { idempotency: Some(key), ..message(room_name, "1") }
+}
+
+/// Appends, however often the store is away meanwhile.
+async fn append_in_the_end(store: &Store, message: &NewMessage) -> Position {
+    loop {
+        match append(store, message.clone()).await {
+            Ok(Appended::New { position }) => return position,
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => wait_for(store, Status::Serving).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn positions_are_dense_while_three_nodes_append_and_each_node_keeps_its_order() {
+    let kind = Kind::of(new_database());
+    let nodes: [Node; 3] = Node::open_several(&kind).await;
+    assert!(nodes.iter().all(|node| node.epoch() == nodes[0].epoch()), "they hold one generation");
+    let writers = (0..12_usize).map(|writer| {
+        let store = nodes[writer % 3].store.clone();
+        async move {
+            let mut own = Vec::new();
+            for n in 0..40 {
+                // Batches of several rooms, in different orders.
+                let rooms = if writer % 2 == 0 { ["a", "b", "c"] } else { ["c", "a", "b"] };
+                let batch = rooms
+                    .map(|name| if n % 4 == 0 { keyed(name, &format!("{writer}-{n}")) } else { message(name, "1") });
+                let appended = deadline("the appends", store.append(batch.into())).await.expect("they are kept");
+                let number = |appended: &Appended| match appended {
+                    Appended::New { position } => position.number,
+                    other @ (Appended::Known { .. } | Appended::KeyReused) => panic!("{other:?}"),
+                };
+                own.push((number(&appended[0]), number(&appended[1]), number(&appended[2]), writer % 2));
+            }
+            assert!(own.is_sorted());
+            own
+        }
+    });
+    let written: Vec<_> = join_all(writers).await.into_iter().flatten().collect();
+    let expected: Vec<u64> = (1..=480).collect();
+    for place in 0..3 {
+        let mut all: Vec<_> = written
+            .iter()
+            .map(|(x, y, z, order)| if *order == 0 { [*x, *y, *z][place] } else { [*y, *z, *x][place] })
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, expected);
+    }
+    let heads = nodes[1].store.heads(&["a", "b", "c", "d"].map(room)).await.unwrap();
+    assert_eq!(heads, ["a", "b", "c"].map(|name| (room(name), 480)).into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_key_at_two_nodes_at_once_is_stored_once() {
+    let kind = Kind::of(new_database());
+    let nodes: [Node; 2] = Node::open_several(&kind).await;
+    let pair = async |n: usize| {
+        let (name, key) = (format!("user:u{}", n % 50), format!("k{n}"));
+        let (first, second) = (keyed(&name, &key), keyed(&name, &key));
+        let both = join(append(&nodes[n % 2].store, first.clone()), append(&nodes[(n + 1) % 2].store, second.clone()));
+        let (known, at, id) = match deadline("the appends", both).await {
+            (Ok(Appended::New { position }), Ok(known)) => (known, position, first.id),
+            (Ok(known), Ok(Appended::New { position })) => (known, position, second.id),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(known, Appended::Known { position: at, id });
+    };
+    // Thirty pairs at a time, so that batches of both nodes overlap in different orders.
+    for round in 0..10 {
+        join_all((0..30).map(|n| pair(round * 30 + n))).await;
+    }
+    for n in 0..50 {
+        let there: Vec<_> = texts(&nodes[0].store, &format!("user:u{n}"), 0).await;
+        let numbers: Vec<_> = there.into_iter().map(|(number, _)| number).collect();
+        assert_eq!(numbers, (1..=6).collect::<Vec<_>>(), "no position is left out");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_with_repetitions_of_another_nodes_emits_leaves_no_hole() {
+    let kind = Kind::of(new_database());
+    let [one, other]: [Node; 2] = Node::open_several(&kind).await;
+    position(&one.store, keyed("a", "k1")).await;
+    position(&one.store, keyed("b", "k2")).await;
+    let batch = vec![message("a", "2"), keyed("a", "k1"), keyed("b", "k2"), keyed("a", "k3"), message("c", "1")];
+    let numbers = other.store.append(batch).await.unwrap().into_iter().map(|appended| match appended {
+        Appended::New { position } => (position.number, true),
+        Appended::Known { position, .. } => (position.number, false),
+        Appended::KeyReused => panic!("nothing else was asked for"),
+    });
+    assert_eq!(numbers.collect::<Vec<_>>(), [(2, true), (1, false), (1, false), (3, true), (1, true)]);
+    assert_eq!(position(&one.store, message("a", "4")).await, 4);
+    assert_eq!(position(&one.store, message("b", "2")).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn marks_and_deletions_of_two_nodes_at_once_are_all_made() {
+    let kind = Kind::of(new_database());
+    let nodes: [Node; 2] = Node::open_several(&kind).await;
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        let message = NewMessage { except_users: Vec::new(), ..message("team:1", &n.to_string()) };
+        ids.push(message.id);
+        position(&nodes[n % 2].store, message).await;
+    }
+    let emptied = room("team:2");
+    let (team, users) = (room("team:1"), ["1", "2", "3"].map(|user| UserId::new(user).unwrap()));
+    // Both nodes mark the same messages of the same users, in opposite orders.
+    let at = |node: usize, n: usize| (&nodes[node].store, if node == 0 { n } else { 39 - n });
+    let places = (0..40).flat_map(|n| [at(0, n), at(1, n)]);
+    let marks = places.flat_map(|place| users.iter().map(move |user| (place, user))).map(|((store, n), user)| {
+        let which = if n % 10 == 5 { Which::UpTo(n as u64 / 2) } else { Which::Message(ids[n]) };
+        store.mark_read(&team, user, which)
+    });
+    let deletions = (0..20).map(|n| nodes[n % 2].store.delete(&emptied, &ids[n..]));
+    let emits = (0..50).map(|n| position(&nodes[n % 2].store, message("team:3", "1")));
+    let (marked, deleted, _) =
+        deadline("all", async { tokio::join!(join_all(marks), join_all(deletions), join_all(emits)) }).await;
+    assert!(marked.into_iter().all(|marked| marked.is_ok_and(|marked| marked.is_some())));
+    assert!(deleted.into_iter().all(|deleted| deleted.is_ok()));
+    // Of those that were not marked by themselves, 6 and 16 are below the mark of 17.
+    for node in &nodes {
+        assert_eq!(node.store.count_unread_of(&team, &users).await.unwrap(), [2; 3]);
+    }
+    for (store, which) in [(&nodes[0].store, Which::UpTo(30)), (&nodes[1].store, Which::UpTo(20))] {
+        store.mark_read(&team, &users[0], which).await.unwrap();
+    }
+    let unread = nodes[1].store.count_unread_up_to(&team, &users[..1], 30).await.unwrap();
+    assert_eq!(unread, [0], "a mark never goes back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_nodes_that_sweep_at_once_take_away_what_is_too_old_and_refuse_nothing() {
+    let (kind, clock) = (Kind::of(new_database()), Clock::movable());
+    let stores = [(); 2]
+        .map(|()| Store::open(&kind.config(), Sharing::Cluster, clock.clone(), &Lifecycle::new()).expect("it opens"));
+    let old = (0..800).map(|n| match n % 2 {
+        0 => NewMessage { ttl: Some(Duration::from_mins(1)), ..message(&format!("team:{}", n % 7), "1") },
+        _ => keyed(&format!("team:{}", n % 7), &n.to_string()),
+    });
+    deadline("the appends", stores[0].append(old.collect())).await.expect("they are kept");
+    clock.advance(Duration::from_hours(31 * 24));
+    let emits = (0..50).map(|n| position(&stores[n % 2], message("team:1", "1")));
+    let sweeps = join_all((0..6).map(|n| stores[n % 2].sweep()));
+    let (swept, _) = deadline("the sweeps", join(sweeps, join_all(emits))).await;
+    assert!(swept.iter().all(Result::is_ok), "{swept:?}");
+    for n in 0..7 {
+        let left = texts(&stores[1], &format!("team:{n}"), 0).await;
+        assert_eq!(left.len(), if n == 1 { 50 } else { 0 });
+    }
+    assert_eq!(count(&kind.url, "SELECT COUNT(*) FROM messages"), 50);
+    assert_eq!(count(&kind.url, "SELECT COUNT(*) FROM emits"), 0);
+}
+
+#[tokio::test]
+async fn one_of_two_nodes_sweeps_by_itself() {
+    let (kind, clock) = (Kind::of(new_database()), Clock::movable());
+    let stores = [(); 2]
+        .map(|()| Store::open(&kind.config(), Sharing::Cluster, clock.clone(), &Lifecycle::new()).expect("it opens"));
+    position(&stores[0], NewMessage { ttl: Some(Duration::from_mins(1)), ..message("a", "1") }).await;
+    clock.advance(Duration::from_mins(2));
+    let is_swept = {
+        let url = kind.url.clone();
+        move || while count(&url, "SELECT COUNT(*) FROM messages WHERE PG_SLEEP(0.1) IS NOT NULL") > 0 {}
+    };
+    // It happens every ten seconds.
+    let swept = tokio::time::timeout(Duration::from_mins(1), tokio::task::spawn_blocking(is_swept));
+    swept.await.expect("a sweep comes").unwrap();
+}
+
+#[tokio::test]
+async fn a_node_adopts_the_epoch_of_those_that_run_and_the_last_ones_stop_takes_nothing_from_them() {
+    let kind = Kind::of(new_database());
+    let first = Node::open(&kind).await;
+    position(&first.store, message("a", "1")).await;
+    let second = Node::open(&kind).await;
+    assert_eq!(second.epoch(), first.epoch());
+    assert_eq!(position(&second.store, message("a", "2")).await, 2);
+    first.store.close();
+    assert_eq!(position(&second.store, message("a", "3")).await, 3);
+    let third = Node::open(&kind).await;
+    assert_eq!(third.epoch(), second.epoch());
+    assert_eq!((*second.forgotten.borrow(), *third.forgotten.borrow()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_lost_connection_begins_no_epoch() {
+    let kind = Kind::of(new_database());
+    let nodes: [Node; 2] = Node::open_several(&kind).await;
+    let epoch = nodes[0].epoch();
+    position(&nodes[0].store, message("a", "1")).await;
+    let end_all = "SELECT PG_TERMINATE_BACKEND(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
+                   AND pid <> PG_BACKEND_PID()";
+    for n in 2..6 {
+        execute(&kind.url, end_all);
+        let at = append_in_the_end(&nodes[n % 2].store, &message("a", "1")).await;
+        assert_eq!((at.number, &at.epoch), (n as u64, &epoch));
+    }
+    assert!(nodes.iter().all(|node| *node.forgotten.borrow() == 0));
+}
+
+#[tokio::test]
+async fn a_process_that_is_alone_waits_for_nodes_and_nodes_wait_for_it() {
+    let kind = Kind::of(new_database());
+    let node = Node::open(&kind).await;
+    let before = append_in_the_end(&node.store, &message("a", "1")).await;
+    let alone = open(&kind, &Clock::system());
+    wait_for(&alone, Status::HeldByAnother).await;
+    assert!(!begin_new_epoch(&kind.config(), &Clock::system()).await.unwrap(), "it is refused as well");
+    assert!(append(&alone, message("a", "2")).await.is_err());
+    node.store.close();
+    wait_for(&alone, Status::Serving).await;
+    assert_eq!(position(&alone, message("a", "2")).await, 2);
+    assert_ne!(alone.epoch(), Some(before.epoch.clone()));
+    assert!(alone.stands(&room("a"), &before).await.unwrap());
+    let sharing = Store::open(&kind.config(), Sharing::Cluster, Clock::system(), &Lifecycle::new()).unwrap();
+    wait_for(&sharing, Status::HeldByAnother).await;
+    alone.close();
+    wait_for(&sharing, Status::Serving).await;
+    assert_eq!(position(&sharing, message("a", "3")).await, 3);
+    assert!(sharing.stands(&room("a"), &before).await.unwrap());
+}
+
+#[tokio::test]
+async fn nodes_agree_on_one_new_epoch_after_a_restart_of_the_database_and_old_positions_stand() {
+    let server = Postgres::start(&["-c", "ssl=off"], |_| ());
+    let kind = Kind::of(format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database()));
+    let mut nodes: [Node; 3] = Node::open_several(&kind).await;
+    let before = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
+    for times in 1..3 {
+        server.restart();
+        for node in &mut nodes {
+            node.has_changed_epochs(times).await;
+        }
+        let epochs: HashSet<_> = nodes.iter().map(Node::epoch).collect();
+        assert_eq!(epochs.len(), 1, "they agree");
+        for node in &nodes {
+            assert_ne!(node.epoch(), before.epoch);
+            append_in_the_end(&node.store, &message("a", "1")).await;
+            assert!(node.store.stands(&room("a"), &before).await.unwrap());
+        }
+        assert!(nodes.iter().all(|node| *node.forgotten.borrow() == times * 2), "none begins another one");
+    }
+}
+
+#[tokio::test]
+async fn a_restored_dump_begins_an_epoch_and_what_it_lacks_stands_no_more() {
+    let kind = Kind::of(new_database());
+    let mut nodes: [Node; 2] = Node::open_several(&kind).await;
+    let kept = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
+    let dump = Command::new("pg_dump").args(["--clean", "--if-exists", &kind.url]).output().expect("pg_dump runs");
+    let lost = append_in_the_end(&nodes[1].store, &message("a", "2")).await;
+    restore(&kind.url, &dump.stdout);
+    for node in &mut nodes {
+        node.has_changed_epochs(1).await;
+    }
+    assert_eq!(nodes[0].epoch(), nodes[1].epoch());
+    assert_eq!(append_in_the_end(&nodes[0].store, &message("a", "2")).await.number, 2);
+    for node in &nodes {
+        assert!(node.store.stands(&room("a"), &kept).await.unwrap());
+        assert!(!node.store.stands(&room("a"), &lost).await.unwrap());
+    }
+}
+
+fn restore(url: &str, dump: &[u8]) {
+    let mut psql = Command::new("psql");
+    psql.args([url, "-1", "-q", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut psql = psql.spawn().expect("psql runs");
+    std::io::Write::write_all(&mut psql.stdin.take().expect("it is piped"), dump).expect("psql reads");
+    assert!(psql.wait().expect("psql ends").success());
+}
+
+#[tokio::test]
+async fn a_message_that_is_gone_begins_an_epoch_though_the_tables_are_the_same() {
+    let kind = Kind::of(new_database());
+    let mut nodes: [Node; 2] = Node::open_several(&kind).await;
+    let kept = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
+    let lost = append_in_the_end(&nodes[1].store, &message("a", "2")).await;
+    execute(&kind.url, "BEGIN; DELETE FROM messages WHERE position > 1; UPDATE mailboxes SET last = 1; COMMIT");
+    for node in &mut nodes {
+        node.has_changed_epochs(1).await;
+    }
+    assert_eq!(nodes[0].epoch(), nodes[1].epoch());
+    assert_eq!(append_in_the_end(&nodes[0].store, &message("a", "2")).await.number, 2);
+    assert!(nodes[1].store.stands(&room("a"), &kept).await.unwrap());
+    assert!(!nodes[1].store.stands(&room("a"), &lost).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_killed_node_has_locked_is_free_and_others_write_without_waiting_for_its_lease() {
+    let kind = Kind::of(new_database());
+    let node = Node::open(&kind).await;
+    let epoch = node.epoch();
+    position(&node.store, message("a", "1")).await;
+    // As a node in the middle of a transaction.
+    let mut killed = Command::new("psql");
+    killed.args([&kind.url, "-q", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut killed = killed.spawn().expect("psql runs");
+    let sql = b"BEGIN; LOCK TABLE store IN ROW EXCLUSIVE MODE; UPDATE mailboxes SET last = last + 1;\n\\echo locked\n";
+    std::io::Write::write_all(killed.stdin.as_mut().expect("it is piped"), sql).expect("psql reads");
+    let mut told = String::new();
+    let mut lines = std::io::BufReader::new(killed.stdout.take().expect("it is piped"));
+    std::io::BufRead::read_line(&mut lines, &mut told).expect("psql tells");
+    assert_eq!(told, "locked\n");
+    assert_eq!(position(&node.store, message("b", "1")).await, 1, "other rooms are not locked");
+    let waiting = position(&node.store, message("a", "2"));
+    let kill = async {
+        deadline(
+            "the wait for the lock",
+            tokio::task::spawn_blocking({
+                let url = kind.url.clone();
+                move || while count(&url, WAITING) == 0 {}
+            }),
+        )
+        .await
+        .unwrap();
+        killed.kill().expect("it can be killed");
+        killed.wait().expect("it ends");
+    };
+    assert_eq!(join(waiting, kill).await.0, 2);
+    assert_eq!(node.epoch(), epoch);
+}
+
+const WAITING: &str =
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";
+
+fn count(url: &str, sql: &str) -> u64 {
+    let told = Command::new("psql").args([url, "-Atqc", sql]).output().expect("psql runs");
+    String::from_utf8_lossy(&told.stdout).trim().parse().expect("a number")
+}
