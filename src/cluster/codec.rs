@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{frame::Frame, head::Head};
+use super::{
+    frame::{EmitFrame, Frame},
+    head::Head,
+};
 use crate::message::{
     AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, LARGEST_PAGE, MessageId, Payload,
     RoomName, UserId,
@@ -30,7 +33,11 @@ pub(super) fn decode(bytes: Bytes) -> Option<(Frame, i64)> {
 
 fn body(frame: &Frame) -> Body {
     match frame {
-        Frame::Emit(id, emit, once) => Body::Emit(v1::Emit { once: *once, ..encode_emit(*id, emit) }),
+        Frame::Emit(frame) => {
+            let EmitFrame { id, emit, once, stored } = &**frame;
+            let stored = stored.as_ref().map(ToString::to_string).unwrap_or_default();
+            Body::Emit(v1::Emit { once: *once, stored, ..encode_emit(*id, emit) })
+        }
         Frame::Disconnect { user, reason, except } => Body::Disconnect(v1::Disconnect {
             user: user.to_string(),
             reason: reason.to_string(),
@@ -55,6 +62,10 @@ fn body(frame: &Frame) -> Body {
         }
         Frame::Stats => Body::Stats(v1::Stats {}),
         Frame::Collapses(event) => Body::Collapses(event.to_string()),
+        Frame::Wake(room, position) => Body::Wake(v1::Wake { room: room.to_string(), position: position.to_string() }),
+        Frame::Unread(room, users) => {
+            Body::Unread(v1::Unread { room: room.to_string(), users: users.iter().map(ToString::to_string).collect() })
+        }
     }
 }
 
@@ -62,8 +73,9 @@ fn frame(body: Body) -> Option<Frame> {
     Some(match body {
         Body::Emit(emit) => {
             let once = emit.once;
+            let stored = if emit.stored.is_empty() { None } else { Some(emit.stored.parse().ok()?) };
             let (id, emit) = decode_emit(emit)?;
-            Frame::Emit(id, Box::new(emit), once)
+            Frame::Emit(Box::new(EmitFrame { id, emit, once, stored }))
         }
         Body::Disconnect(v1::Disconnect { user, reason, except_connections }) => Frame::Disconnect {
             user: UserId::new(&user).ok()?,
@@ -85,6 +97,11 @@ fn frame(body: Body) -> Option<Frame> {
         Body::ListRooms(v1::List { prefix, after, size }) => Frame::ListRooms(prefix, after, page_size(size)),
         Body::Stats(v1::Stats {}) => Frame::Stats,
         Body::Collapses(event) => Frame::Collapses(EventName::of_peer(&event).ok()?),
+        Body::Wake(v1::Wake { room, position }) => Frame::Wake(RoomName::new(&room).ok()?, position.parse().ok()?),
+        Body::Unread(v1::Unread { room, users }) => {
+            let users = users.iter().map(|user| UserId::new(user).ok());
+            Frame::Unread(RoomName::new(&room).ok()?, users.collect::<Option<_>>()?)
+        }
     })
 }
 
@@ -111,6 +128,7 @@ pub(super) fn encode_emit(id: MessageId, emit: &Emit) -> v1::Emit {
         except_users: emit.except.users.iter().map(ToString::to_string).collect(),
         except_rooms: emit.except.rooms.iter().map(ToString::to_string).collect(),
         once: false,
+        stored: String::new(),
     }
 }
 
@@ -177,6 +195,7 @@ pub(super) fn count32(count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Position;
 
     fn room(name: &str) -> RoomName {
         RoomName::new(name).unwrap()
@@ -212,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_frame_is_read_as_it_was_written() {
-        let user = UserId::new("42").unwrap();
+        let (user, position) = (UserId::new("42").unwrap(), Position::new("a1".into(), 17));
         let mut frames = vec![
             Frame::Disconnect {
                 user: user.clone(),
@@ -229,12 +248,17 @@ mod tests {
             Frame::ListRooms("p".to_owned(), "q".to_owned(), 1),
             Frame::Stats,
             Frame::Collapses(EventName::own("e")),
+            Frame::Wake(room("r"), position.clone()),
+            Frame::Unread(room("r"), vec![UserId::new("42").unwrap(), UserId::new("7").unwrap()]),
         ];
         let id = MessageId::at(jiff::Timestamp::UNIX_EPOCH);
         let emits = emits().into_iter().enumerate();
-        frames.extend(emits.map(|(index, emit)| Frame::Emit(id, Box::new(emit), index == 0)));
+        frames.extend(emits.map(|(index, emit)| {
+            let stored = (index == 1).then(|| position.clone());
+            Frame::Emit(Box::new(EmitFrame { id, emit, once: index == 0, stored }))
+        }));
         for frame in frames {
-            let head = Head { version: 1, origin: 2, number: 3, retained: 0 };
+            let head = Head::plain(1, 2, 3);
             let bytes = Bytes::from(encode(&head, &frame, 17));
             let (read, body) = Head::split(&bytes).unwrap();
             assert_eq!((read, decode(bytes.slice_ref(body))), (head, Some((frame, 17))));

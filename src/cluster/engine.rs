@@ -137,6 +137,11 @@ impl Engine {
         self.0.current.subscribe()
     }
 
+    /// Which run of the engine the connection is to. It changes when the engine restarts or fails over, and so may have lost data.
+    pub fn replication_id(&self) -> Result<Arc<str>, BusError> {
+        Ok(self.connected()?.replication_id)
+    }
+
     /// Waits until there is a connection.
     pub async fn reached(&self) {
         // The sender is ours.
@@ -194,6 +199,27 @@ impl Engine {
         };
         let answer = timeout(self.0.deadline, running).await;
         self.settle(generation, answer.ok())
+    }
+
+    /// Runs several calls of our functions in one round trip.
+    pub async fn run_all<T: FromRedisValue>(&self, calls: &[Cmd]) -> Result<Vec<T>, BusError> {
+        let mut commands = Pipeline::with_capacity(calls.len());
+        commands.ignore_errors();
+        for call in calls {
+            commands.add_command(call.clone());
+        }
+        let mut answers: Vec<Value> = self.query_all(&commands).await?;
+        if answers.iter().any(functions::is_missing_in) {
+            self.load_functions().await?;
+            answers = self.query_all(&commands).await?;
+        }
+        let read = |answer: Value| {
+            if matches!(answer, Value::ServerError(_)) {
+                return Err(self.refusal(&answer));
+            }
+            redis::from_redis_value(answer).map_err(|_| BusError::Refused)
+        };
+        answers.into_iter().map(read).collect()
     }
 
     /// Loads our functions again, after the engine has forgotten them.

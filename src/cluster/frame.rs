@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::message::{
-    Ack, ConnectionId, ConnectionInfo, Emit, MessageId, NodeStats, Page, RoomName, RoomUsers, UserId,
+    Ack, ConnectionId, ConnectionInfo, Emit, MessageId, NodeStats, Page, Position, RoomName, RoomUsers, UserId,
 };
 
 use super::sketch::Sketch;
@@ -9,9 +9,8 @@ use super::sketch::Sketch;
 /// What a node asks those that have something to do with it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
-    /// Send an event to the connections of its room, with this id. The payload is as it is sent. `true`: it has an idempotency key, and is not
-    /// sent again by a node that has executed this id.
-    Emit(MessageId, Box<Emit>, bool),
+    /// Send an event to the connections of its room.
+    Emit(Box<EmitFrame>),
     /// Close a user's connections but these.
     Disconnect {
         /// The user.
@@ -41,6 +40,23 @@ pub enum Frame {
     Stats,
     /// An event is collapsed from now on.
     Collapses(crate::message::EventName),
+    /// A room's mailbox has messages up to this position, some of which may not have come in frames.
+    Wake(RoomName, Position),
+    /// Tell these users in a room how many of its messages they have not read.
+    Unread(RoomName, Vec<UserId>),
+}
+
+/// An emit as it is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmitFrame {
+    /// Its message's id.
+    pub id: MessageId,
+    /// The payload is as it is sent.
+    pub emit: Emit,
+    /// It has an idempotency key of all nodes, and is not sent again by a node that has executed this id.
+    pub once: bool,
+    /// Where its message is in the room's mailbox; none: it is not stored.
+    pub stored: Option<Position>,
 }
 
 /// A node's answer to a frame.
@@ -86,15 +102,34 @@ impl Frame {
     /// The room whose nodes the frame is for; none: all.
     pub(super) fn room(&self) -> Option<RoomName> {
         match self {
-            Self::Emit(_, emit, _) => Some(emit.audience.room().clone()),
+            Self::Emit(frame) => Some(frame.emit.audience.room().clone()),
             Self::Disconnect { user, .. }
             | Self::Join(user, ..)
             | Self::Leave(user, _)
             | Self::Forbid(user, _)
             | Self::CountUser(user)
             | Self::GetUser(user) => Some(RoomName::of_user(user)),
-            Self::GetRoom(room, ..) => Some(room.clone()),
+            Self::GetRoom(room, ..) | Self::Wake(room, _) | Self::Unread(room, _) => Some(room.clone()),
             Self::ListUsers(..) | Self::ListRooms(..) | Self::Stats | Self::Collapses(_) => None,
+        }
+    }
+
+    /// Whether it is of use however late it comes: what is stored is sent all the same.
+    pub(super) fn is_never_late(&self) -> bool {
+        match self {
+            Self::Emit(frame) => frame.stored.is_some(),
+            Self::Wake(..) | Self::Unread(..) => true,
+            Self::Disconnect { .. }
+            | Self::Join(..)
+            | Self::Leave(..)
+            | Self::Forbid(..)
+            | Self::CountUser(_)
+            | Self::GetUser(_)
+            | Self::GetRoom(..)
+            | Self::ListUsers(..)
+            | Self::ListRooms(..)
+            | Self::Stats
+            | Self::Collapses(_) => false,
         }
     }
 
@@ -107,6 +142,8 @@ impl Frame {
             Self::CountUser(_) | Self::GetUser(_) | Self::GetRoom(..) => "presence",
             Self::ListUsers(..) | Self::ListRooms(..) | Self::Stats => "list",
             Self::Collapses(_) => "collapses",
+            Self::Wake(..) => "wake",
+            Self::Unread(..) => "unread",
         }
     }
 }

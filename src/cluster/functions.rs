@@ -11,6 +11,7 @@ const SOURCE: &str = concat!(
     include_str!("functions/peers.lua"),
     include_str!("functions/user_rooms.lua"),
     include_str!("functions/idempotency.lua"),
+    include_str!("functions/history.lua"),
     include_str!("functions/retained.lua"),
     include_str!("functions/collapse.lua"),
 );

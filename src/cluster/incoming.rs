@@ -112,32 +112,37 @@ impl Shard {
             if (MIN_VERSION..=VERSION).contains(&head.version) { codec::decode(bytes.slice_ref(body)) } else { None };
         let Some((frame, sent_at_ms)) = decoded else {
             telemetry::bus_refused("version");
-            self.miss_change(room, head.retained);
+            self.miss(room, &head);
+            // What is stored is to be read from the store.
+            self.gaps.fetch_add(1, Ordering::Relaxed);
             responder.answer(Answer::Refused);
             return;
         };
         telemetry::bus_frame("received", frame.kind());
-        let is_late = self.clock.age(sent_at_ms) > self.config.deadline * LATE_DEADLINES;
+        let is_late = !frame.is_never_late() && self.clock.age(sent_at_ms) > self.config.deadline * LATE_DEADLINES;
         #[cfg(test)]
         let is_late = is_late && !is_broken(Rule::LateIsNotExecuted);
         if is_late {
             telemetry::bus_late();
-            self.miss_change(room, head.retained);
+            self.miss(room, &head);
             responder.answer(Answer::Late);
             return;
         }
         if let Some(node) = self.node() {
-            node.receive(Received { frame, retained: head.retained, responder, waiting: Waiting(waiting) });
+            let (retained, kept) = (head.retained, head.kept());
+            node.receive(Received { frame, retained, kept, responder, waiting: Waiting(waiting) });
         }
     }
 
-    /// Tells of a frame that is not executed, if it brings a change of what its room retains.
-    fn miss_change(&self, room: &[u8], change: u64) {
+    /// Tells of a frame that is not executed, if it brings something that its room keeps.
+    fn miss(&self, room: &[u8], head: &Head) {
         let room = str::from_utf8(room).ok().and_then(|room| RoomName::new(room).ok());
-        if change != 0
-            && let Some((node, room)) = self.node().zip(room)
-        {
-            node.missed_change(&room, change);
+        let Some((node, room)) = self.node().zip(room) else { return };
+        if head.retained != 0 {
+            node.missed_change(&room, head.retained);
+        }
+        if let Some(kept) = head.kept() {
+            node.missed_message(&room, kept);
         }
     }
 }

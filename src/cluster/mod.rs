@@ -23,10 +23,15 @@ pub use shards::Shards;
 mod sketch;
 pub use sketch::Sketch;
 mod receipt;
-pub use receipt::{decode_receipt, decode_retained, encode_receipt, encode_retained};
+pub use receipt::{
+    KeptMessage, decode_kept, decode_receipt, decode_retained, encode_kept, encode_receipt, encode_retained,
+};
 
 mod frame;
-pub use frame::{AckPart, Answer, Counts, Frame};
+pub use frame::{AckPart, Answer, Counts, EmitFrame, Frame};
+
+mod kept;
+pub use kept::Kept;
 
 mod head;
 
@@ -62,7 +67,7 @@ mod subscriber;
 mod broken;
 
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 
 mod redis_bus;
 pub use redis_bus::{Cluster, StartError, Subscribed};
@@ -107,6 +112,12 @@ pub trait Node: Send + Sync + 'static {
     /// Notes the number of a change of what a room retains. Its frame is not executed: it is too late, or of another version.
     fn missed_change(&self, room: &RoomName, change: u64);
 
+    /// Notes a message of a room's history. Its frame is not executed, for the same reasons.
+    fn missed_message(&self, room: &RoomName, kept: Kept);
+
+    /// Notes that what is published to a room does not come any more: no connection is there, or about to join.
+    fn given_up(&self, room: &RoomName);
+
     /// Whether a connection is in a room.
     fn is_occupied(&self, room: &RoomName) -> bool;
 
@@ -121,6 +132,8 @@ pub struct Received {
     pub frame: Frame,
     /// The number of the retained value that it brings; 0: none.
     pub retained: u64,
+    /// The place in the room's history of the message that it brings.
+    pub kept: Option<Kept>,
     /// Where the answer goes.
     pub responder: Responder,
     /// Counts it as waiting until it is dropped.

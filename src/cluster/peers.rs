@@ -95,6 +95,7 @@ impl Shard {
                 Ok(()) => lease.is_away = false,
                 Err(error) => {
                     lease.is_away = true;
+                    self.set_whole(false);
                     tracing::debug!(%error, "no heartbeat");
                 }
             }
@@ -153,7 +154,9 @@ impl Shard {
             self.heartbeat_done.notify_waiters();
             let mut ready = redis::cmd("PUBSUB");
             ready.arg("NUMSUB").arg(self.engine.single("ready"));
-            telemetry::peers(count, subscribers(&self.engine.query(&ready).await?));
+            let ready = subscribers(&self.engine.query(&ready).await?);
+            telemetry::peers(count, ready);
+            self.set_whole(self.is_ready() && ready >= count as u64 && !lease.peers.misses_some());
         }
         self.remove_ended(&ended).await
     }

@@ -56,7 +56,7 @@ impl Shard {
         })
     }
 
-    /// The same by a function of ours, which is given the frame before and after the number of the retained value, and the channel. It
+    /// The same by a function of ours, which is given the frame before and after the numbers that it puts in, and the channel. It
     /// returns the number of receivers first, or a negative number.
     pub(super) fn publish_by(
         &self,
@@ -64,13 +64,13 @@ impl Shard {
         command: impl FnOnce(&[u8], &[u8], &str) -> Cmd,
     ) -> Result<Ticket, BusError> {
         self.publish_with(frame, |frame, channel| {
-            let (start, rest) = Head::around_retained(frame);
+            let (start, rest) = Head::around_numbers(frame);
             command(start, rest, channel)
         })
     }
 
     fn publish_with(&self, frame: &Frame, command: impl FnOnce(&[u8], &str) -> Cmd) -> Result<Ticket, BusError> {
-        let asks = matches!(frame, Frame::Emit(_, emit, _) if emit.ack.is_some());
+        let asks = matches!(frame, Frame::Emit(frame) if frame.emit.ack.is_some());
         let ticket = self.enqueue(asks, |head| {
             let bytes = codec::encode(head, frame, self.clock.now_ms());
             let channel = match frame.room() {
@@ -88,7 +88,7 @@ impl Shard {
         self.enqueue(false, |head| {
             let mut frame = Vec::with_capacity(Head::LEN);
             head.write(&mut frame);
-            (command(Head::around_retained(&frame).0), frame.len())
+            (command(Head::around_numbers(&frame).0), frame.len())
         })
     }
 
@@ -100,8 +100,7 @@ impl Shard {
         }
         let ticket = self.pending.begin(asks);
         let version = self.version.load(Ordering::Relaxed);
-        let (command, bytes) =
-            command(&Head { version, origin: self.incarnation(), number: ticket.number, retained: 0 });
+        let (command, bytes) = command(&Head::plain(version, self.incarnation(), ticket.number));
         if self.outgoing.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
             self.outgoing.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(BusError::Away);

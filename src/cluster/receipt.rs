@@ -1,4 +1,4 @@
-//! How receipts and retained values are written in the engine.
+//! How receipts, retained values and the messages of histories are written in the engine.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::ack_codec;
-use crate::message::{Acks, MessageId, Payload, Receipt, UserId};
+use crate::message::{Acks, EventName, MessageId, Payload, Receipt, UserId};
 use crate::proto::bus::v1;
 
 /// Writes a receipt. That it is a duplicate is not written.
@@ -66,8 +66,7 @@ pub fn encode_retained(payload: &Payload, except_users: &[UserId]) -> Vec<u8> {
         Payload::Json(raw) => Some(v1::retained_value::Payload::Json(raw.get().to_owned())),
         Payload::Binary(bytes) => Some(v1::retained_value::Payload::Binary(bytes.clone())),
     };
-    let except_users = except_users.iter().map(|user| user.as_str().to_owned()).collect();
-    v1::RetainedValue { except_users, payload }.encode_to_vec()
+    v1::RetainedValue { except_users: texts(except_users), payload }.encode_to_vec()
 }
 
 /// Reads what [`encode_retained`] wrote. `None`: it is something else.
@@ -78,8 +77,41 @@ pub fn decode_retained(bytes: Bytes) -> Option<(Payload, Vec<UserId>)> {
         Some(v1::retained_value::Payload::Json(text)) => Payload::json(&text).ok()?,
         Some(v1::retained_value::Payload::Binary(bytes)) => Payload::Binary(bytes),
     };
-    let except_users = value.except_users.iter().map(|user| UserId::new(user).ok()).collect::<Option<_>>()?;
-    Some((payload, except_users))
+    Some((payload, users(&value.except_users)?))
+}
+
+/// Writes a message of a history.
+pub fn encode_kept(id: MessageId, event: &EventName, payload: &Payload, except_users: &[UserId]) -> Vec<u8> {
+    let payload = match payload {
+        Payload::None => None,
+        Payload::Json(raw) => Some(v1::kept_message::Payload::Json(raw.get().to_owned())),
+        Payload::Binary(bytes) => Some(v1::kept_message::Payload::Binary(bytes.clone())),
+    };
+    let (id, event, except_users) = (Bytes::copy_from_slice(id.as_bytes()), event.to_string(), texts(except_users));
+    v1::KeptMessage { id, event, payload, except_users }.encode_to_vec()
+}
+
+/// What a history has of a message.
+pub type KeptMessage = (MessageId, EventName, Payload, Vec<UserId>);
+
+/// Reads what [`encode_kept`] wrote. `None`: it is something else.
+pub fn decode_kept(bytes: Bytes) -> Option<KeptMessage> {
+    let message = v1::KeptMessage::decode(bytes).ok()?;
+    let payload = match message.payload {
+        None => Payload::None,
+        Some(v1::kept_message::Payload::Json(text)) => Payload::json(&text).ok()?,
+        Some(v1::kept_message::Payload::Binary(bytes)) => Payload::Binary(bytes),
+    };
+    let (id, event) = (MessageId::from_bytes(&message.id)?, EventName::of_peer(&message.event).ok()?);
+    Some((id, event, payload, users(&message.except_users)?))
+}
+
+fn texts(users: &[UserId]) -> Vec<String> {
+    users.iter().map(|user| user.as_str().to_owned()).collect()
+}
+
+fn users(texts: &[String]) -> Option<Vec<UserId>> {
+    texts.iter().map(|user| UserId::new(user).ok()).collect()
 }
 
 #[cfg(test)]
@@ -136,5 +168,17 @@ mod tests {
             assert_eq!(decode_retained(bytes), Some((payload, users.clone())));
         }
         assert_eq!(decode_retained("no value".into()), None);
+    }
+
+    #[test]
+    fn a_message_of_a_history_is_read_as_it_was_written() {
+        let (id, event) = (MessageId::at(Timestamp::UNIX_EPOCH), EventName::new("bid").unwrap());
+        let users = vec![UserId::new("1").unwrap(), UserId::new("2").unwrap()];
+        for payload in [Payload::None, Payload::json("[1]").unwrap(), Payload::Binary("x".into())] {
+            let bytes = encode_kept(id, &event, &payload, &users).into();
+            assert_eq!(decode_kept(bytes), Some((id, event.clone(), payload, users.clone())));
+        }
+        assert_eq!(decode_kept("no message".into()), None);
+        assert_eq!(decode_kept(Bytes::new()), None, "it has no id");
     }
 }

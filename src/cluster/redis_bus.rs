@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
@@ -218,14 +221,29 @@ impl Cluster {
         self.0.shards.iter().filter_map(|shard| shard.unready_for()).max()
     }
 
+    /// Whether all nodes are known and hear what is published, as far as is known: a frame is not lost then.
+    pub fn is_whole(&self) -> bool {
+        self.0.shards.iter().all(|shard| shard.is_ready() && shard.is_whole.load(Ordering::Acquire))
+    }
+
+    /// How often that was not so, and how often this node has not understood a frame.
+    pub fn gaps(&self) -> u64 {
+        self.0.shards.iter().map(|shard| shard.gaps.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How long a node that is not heard of counts as live.
+    pub fn lease(&self) -> Duration {
+        self.0.config.lease
+    }
+
     /// Publishes a frame to the nodes that have its room; a frame without a room to all nodes. Frames of one room come to every node in one
     /// order, which is that of these calls for the frames of this node.
     pub fn publish(&self, frame: &Frame) -> Result<Ticket, BusError> {
         self.shard_for(frame).publish(frame)
     }
 
-    /// The same by a function, which also changes what the room keeps. It is given the frame before and after the number of the retained
-    /// value, and the channel.
+    /// The same by a function, which also changes what the room keeps. It is given the frame before and after the numbers that it
+    /// puts in, and the channel.
     pub fn publish_by(
         &self,
         frame: &Frame,

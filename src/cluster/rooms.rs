@@ -128,8 +128,14 @@ impl Rooms {
         self.entries.lock().values().map(|entry| entry.pins).sum()
     }
 
-    /// Gives up the rooms that were empty for `linger`, and returns them. `is_occupied` says whether a connection is in a room.
-    pub(super) fn sweep(&self, linger: Duration, is_occupied: impl Fn(&RoomName) -> bool) -> Vec<RoomName> {
+    /// Gives up the rooms that were empty for `linger`, and returns them. `is_occupied` says whether a connection is in a room; `forget` is told
+    /// of each before a join can want it again.
+    pub(super) fn sweep(
+        &self,
+        linger: Duration,
+        is_occupied: impl Fn(&RoomName) -> bool,
+        forget: impl Fn(&RoomName),
+    ) -> Vec<RoomName> {
         let (mut index, mut given_up) = (0, Vec::new());
         loop {
             let now = Instant::now();
@@ -146,6 +152,7 @@ impl Rooms {
                 if is_pinned || is_occupied(name) {
                     entry.empty_since = None;
                 } else if now - *entry.empty_since.get_or_insert(now) >= linger {
+                    forget(name);
                     // The last one takes its place, and is looked at next.
                     given_up.extend(entries.swap_remove_index(index).map(|(name, _)| name));
                     continue;

@@ -30,6 +30,10 @@ pub(super) struct Shard {
     pub(super) live: AtomicUsize,
     /// The same peers, for receipts.
     pub(super) known: Mutex<Arc<Known>>,
+    /// As of the last heartbeat, all peers are known and ready: frames come to every node that has their room.
+    pub(super) is_whole: AtomicBool,
+    /// How often that has ended, or a frame was not understood.
+    pub(super) gaps: AtomicU64,
     /// All peers have known this node at some time.
     pub(super) is_counted: AtomicBool,
     /// Whether all rooms of this node are subscribed.
@@ -79,6 +83,8 @@ impl Shard {
             clock: EngineClock::new(),
             live: AtomicUsize::new(0),
             known: Mutex::new(Arc::new(Known::none())),
+            is_whole: AtomicBool::new(false),
+            gaps: AtomicU64::new(0),
             is_counted: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             ready_changed: Mutex::default(),
@@ -120,11 +126,21 @@ impl Shard {
     /// Returns whether it was ready before.
     pub(super) fn set_ready(&self, is_ready: bool) -> bool {
         let was_ready = self.is_ready.swap(is_ready, Ordering::AcqRel);
+        if !is_ready {
+            self.set_whole(false);
+        }
         if was_ready != is_ready {
             *self.ready_changed.lock() = Some(Instant::now());
             self.readiness.notify_waiters();
         }
         was_ready
+    }
+
+    /// Notes whether all peers are known and ready.
+    pub(super) fn set_whole(&self, is_whole: bool) {
+        if self.is_whole.swap(is_whole, Ordering::AcqRel) && !is_whole {
+            self.gaps.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// For how long some room has not been subscribed, or the lease has not been renewed for longer than a heartbeat takes. `None`: neither is so.

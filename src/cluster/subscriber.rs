@@ -306,7 +306,7 @@ impl Shard {
     /// Gives up the rooms that no connection has been in for a while.
     fn forget_empty_rooms(&self) -> Vec<RoomName> {
         let Some(node) = self.node() else { return Vec::new() };
-        self.rooms.sweep(self.config.linger, |room| node.is_occupied(room))
+        self.rooms.sweep(self.config.linger, |room| node.is_occupied(room), |room| node.given_up(room))
     }
 
     async fn sweep_rooms(&self, subscription: &mut Subscription) -> Result<(), Lost> {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{acks::PendingAcks, envelope::enveloped};
-use crate::cluster::BusError;
+use crate::cluster::{BusError, Kept};
 use crate::message::{Emit, MessageId, Payload, Receipt, RoomName};
 use crate::state::{Claim, KeyReused, RetainedFull};
 
@@ -101,6 +101,8 @@ pub(super) struct Accepted {
     pub(super) received: Instant,
     /// Of an emit that another node accepted: the number of the change that it brings to what the room retains; 0: none.
     pub(super) change: u64,
+    /// Of the same: its message's place in the room's history among several nodes.
+    pub(super) kept: Option<Kept>,
     /// Whether it has an idempotency key of all nodes: it may come again with the same message id, and is not sent again then.
     pub(super) once: bool,
 }
@@ -109,7 +111,7 @@ impl Accepted {
     /// An emit that a node has accepted, maybe this one, and that is to be executed here.
     pub(super) fn by_peer(message_id: MessageId, emit: Emit, once: bool, change: u64) -> Self {
         let (caller, received) = ("".into(), Instant::now());
-        Self { caller, emit, message_id, number: 0, time: Timestamp::UNIX_EPOCH, received, change, once }
+        Self { caller, emit, message_id, number: 0, time: Timestamp::UNIX_EPOCH, received, change, kept: None, once }
     }
 
     pub(super) fn room(&self) -> &RoomName {

@@ -12,9 +12,9 @@ use super::{
     node::Shared,
     publish::duplicate,
 };
-use crate::cluster::{Answer, BusError, Cluster, Counts, Frame, Gathered, PublishError, Ticket};
-use crate::message::{AckRequest, Emit, MessageId, Payload, Receipt};
-use crate::state::{EmitCall, FirstElsewhere, RetainedPut, SharedClaimed, SharedRetained};
+use crate::cluster::{Answer, BusError, Cluster, Counts, EmitFrame, Frame, Gathered, PublishError, Ticket};
+use crate::message::{AckRequest, Emit, MessageId, Payload, Position, Receipt};
+use crate::state::{EmitCall, FirstElsewhere, NewMessage, RetainedPut, SharedClaimed, SharedRetained};
 use crate::telemetry;
 
 impl Delivery {
@@ -90,15 +90,19 @@ impl Delivery {
     }
 
     /// Publishes the frame of an emit without a collapse key: after the deferred emits that came before it, since nothing asks for another order.
-    fn send((cluster, shared): (&Cluster, &Shared), outgoing: &Outgoing, until: Instant) -> Result<Sent, BusError> {
-        let (emit, frame) = (&outgoing.emit, outgoing.frame());
+    pub(super) fn send(
+        (cluster, shared): (&Cluster, &Shared),
+        outgoing: &Outgoing,
+        until: Instant,
+    ) -> Result<Sent, BusError> {
+        let (emit, frame, kept) = (&outgoing.emit, outgoing.frame(), outgoing.message(shared)?);
         let ticket = if shared.collapsing.knows(&emit.event) {
             cluster.publish_by(&frame, |start, rest, channel| {
-                shared.collapse.publish_command(&outgoing.call(channel, start, rest))
+                shared.collapse.publish_command(&outgoing.call(kept, (channel, start, rest)))
             })
-        } else if emit.retain {
+        } else if emit.retain || kept.is_some() {
             cluster.publish_by(&frame, |start, rest, channel| {
-                shared.retained.put_command(&outgoing.call(channel, start, rest))
+                shared.retained.put_command(&outgoing.call(kept, (channel, start, rest)))
             })
         } else {
             cluster.publish(&frame)
@@ -147,6 +151,8 @@ pub(super) struct Outgoing {
     takes_away: bool,
     /// As in [`Accepted`].
     once: bool,
+    /// Where its message is in the room's mailbox, once it is stored.
+    pub(super) stored: Option<Position>,
 }
 
 /// An emit whose frame is published.
@@ -161,17 +167,32 @@ pub(super) struct Sent {
 
 impl Outgoing {
     pub(super) fn frame(&self) -> Frame {
-        Frame::Emit(self.message_id, Box::new(self.emit.clone()), self.once)
+        let Self { message_id: id, once, .. } = *self;
+        Frame::Emit(Box::new(EmitFrame { id, emit: self.emit.clone(), once, stored: self.stored.clone() }))
+    }
+
+    /// What the room's history is to have of it.
+    pub(super) fn message(&self, shared: &Shared) -> Result<Option<NewMessage>, BusError> {
+        let Emit { audience, event, payload, except, ttl, volatile, .. } = &self.emit;
+        if *volatile || self.stored.is_some() {
+            return Ok(None);
+        }
+        let (id, except_users) = (self.message_id, &except.users[..]);
+        shared.history.message(audience.room(), (id, event), (payload, except_users), *ttl)
     }
 
     /// For a function at the engine.
-    pub(super) fn call<'a>(&'a self, channel: &'a str, start: &'a [u8], rest: &'a [u8]) -> EmitCall<'a> {
+    pub(super) fn call<'a>(
+        &'a self,
+        kept: Option<NewMessage>,
+        (channel, start, rest): (&'a str, &'a [u8], &'a [u8]),
+    ) -> EmitCall<'a> {
         let Self { caller, emit, takes_away, .. } = self;
         let once = self.once.then_some(self.message_id);
         let payload = if *takes_away { &Payload::None } else { &emit.payload };
-        let put = RetainedPut { caller, payload, except_users: &emit.except.users, ttl: emit.ttl, once };
+        let put = RetainedPut { caller, payload, except_users: &emit.except.users, ttl: emit.ttl };
         let (room, event, retained) = (emit.audience.room(), &emit.event, emit.retain.then_some(put));
-        EmitCall { room, event, retained, channel, start, rest }
+        EmitCall { room, event, retained, kept, once, channel, start, rest }
     }
 
     pub(super) fn sent(&self, ticket: Ticket, until: Instant) -> Sent {
@@ -185,7 +206,8 @@ impl Accepted {
         let payload = self.payload();
         let takes_away = self.emit.payload.is_none();
         let emit = Emit { payload, envelope: false, ..self.emit };
-        Outgoing { caller: self.caller, message_id: self.message_id, emit, takes_away, once: self.once }
+        let Self { caller, message_id, once, .. } = self;
+        Outgoing { caller, message_id, emit, takes_away, once, stored: None }
     }
 }
 

@@ -111,6 +111,7 @@ impl CatchUp {
             None => Vec::new(),
         };
         if let Some(mut rooms) = rooms {
+            delivery.correct_positions(&mut rooms).await;
             delivery.hub().send_resumed(member, |sent| {
                 for (room, resumed) in &mut rooms {
                     resumed.move_on(sent.get(room.as_str()).copied());
@@ -151,6 +152,26 @@ impl Delivery {
             }
         }
         unreadable
+    }
+
+    /// Corrects what was noted before the store began a new epoch: a connection that joined live was told of a gap meanwhile.
+    async fn correct_positions(&self, rooms: &mut BTreeMap<String, Resumed>) {
+        let Some(store) = self.store() else { return };
+        for (name, resumed) in rooms {
+            let Ok(room) = RoomName::new(name) else { continue };
+            let Some(position) = resumed.position.as_ref().and_then(|text| text.parse::<Position>().ok()) else {
+                continue;
+            };
+            if self.has_history(&room) || self.is_current(&position) {
+                continue;
+            }
+            // What cannot be read now is told when the device comes back.
+            if let Ok(false) = self.is_there(store, &room, &position).await
+                && let Ok(position) = self.log_position(&room).await
+            {
+                *resumed = Resumed { recovered: false, position: Some(position.to_string()), ..*resumed };
+            }
+        }
     }
 
     /// What tells a connection that resumes where a room stands that it joins just now.

@@ -34,8 +34,9 @@ impl Delivery {
         let emit = &outgoing.emit;
         let key = emit.collapse_key.clone().unwrap_or_default();
         within(until, self.announce_collapsing(&emit.event)).await?;
+        let kept = outgoing.message(shared)?;
         let ticket = cluster.publish_by(&outgoing.frame(), |start, rest, channel| {
-            shared.collapse.offer_command(&key, &outgoing.call(channel, start, rest))
+            shared.collapse.offer_command(&key, &outgoing.call(kept, (channel, start, rest)))
         })?;
         // A window is kept from now on, since the answers of other nodes may take longer than it.
         let is_not_open = CancellationToken::new();

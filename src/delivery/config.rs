@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::message::RoomPattern;
-use crate::state::{History, HistoryRule};
+use crate::state::HistoryRule;
 
 /// `[retain]`: the last payload per room and event, for those who join later.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -56,9 +56,9 @@ pub struct HistoryConfig {
     pub max_bytes: usize,
 }
 
-/// The history that is configured.
-pub(super) fn history(rooms: &[RoomConfig], config: HistoryConfig) -> History {
+/// The histories that are configured.
+pub(super) fn history_rules(rooms: &[RoomConfig]) -> Vec<HistoryRule> {
     let rule =
         |room: &RoomConfig| HistoryRule { rooms: room.matches.clone(), size: room.history.size, age: room.history.age };
-    History::new(rooms.iter().map(rule).collect(), config.max_bytes)
+    rooms.iter().map(rule).collect()
 }

@@ -130,12 +130,16 @@ impl Delivery {
         // This node knows what is done to the user from here on.
         let own_subscribed = self.inner.bus.subscribe([&own]).await;
         let memberships = self.inner.memberships.load(&user).await;
-        let mut rooms = vec![(RoomName::everyone(), Reason::Token)];
-        rooms.extend(token_rooms.iter().map(|room| (room.clone(), Reason::Token)));
+        let by_token = token_rooms.iter().filter(|room| !room.is_everyone());
+        let mut rooms: Vec<_> = by_token.map(|room| (room.clone(), Reason::Token)).collect();
         rooms.extend(memberships.iter().map(|room| (room.clone(), Reason::Backend)));
         rooms.extend(event_rooms.iter().map(|room| (room.clone(), Reason::Device)));
+        // The last one: what goes to everyone except some rooms finds the connection in those.
+        rooms.push((RoomName::everyone(), Reason::Token));
         let rooms_subscribed = self.inner.bus.subscribe(rooms.iter().map(|(room, _)| room)).await;
         let is_subscribed = own_subscribed.is_confirmed() && rooms_subscribed.is_confirmed();
+        let _held = self.hold_with_heads(rooms.iter().map(|(room, _)| room).chain([&own])).await;
+        self.read_history_heads(rooms.iter().map(|(room, _)| room).chain([&own])).await;
         let all = rooms.iter().map(|(room, _)| room).chain([&own]);
         let mut retained = self.read_retained(all, is_subscribed).await;
         self.check_connections_elsewhere(&own, &user, own_subscribed.is_confirmed()).await?;

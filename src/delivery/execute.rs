@@ -58,8 +58,8 @@ impl Delivery {
         accepted: Accepted,
         stored: Option<InLog<'_>>,
     ) -> Published {
-        if let Some(repeated) = self.repeated(guard, &accepted) {
-            return Ok(repeated);
+        if let Some(before) = self.sent_before(guard, &accepted) {
+            return Ok(before);
         }
         let mut execution = self.execute(guard, accepted, stored)?;
         execution.fan_out.run().await;
@@ -67,23 +67,35 @@ impl Delivery {
     }
 
     /// The same for a room that is small enough to be done without a pause.
-    pub(super) fn publish_locked_now(&self, guard: &RoomGuard<'_>, accepted: Accepted) -> Published {
-        if let Some(repeated) = self.repeated(guard, &accepted) {
-            return Ok(repeated);
+    pub(super) fn publish_locked_now(
+        &self,
+        guard: &RoomGuard<'_>,
+        accepted: Accepted,
+        stored: Option<InLog<'_>>,
+    ) -> Published {
+        if let Some(before) = self.sent_before(guard, &accepted) {
+            return Ok(before);
         }
-        let mut execution = self.execute(guard, accepted, None)?;
+        let mut execution = self.execute(guard, accepted, stored)?;
         while execution.fan_out.step() {}
         Ok(self.executed(execution))
     }
 
+    fn sent_before(&self, guard: &RoomGuard<'_>, accepted: &Accepted) -> Option<(Receipt, Option<PendingAcks>)> {
+        self.repeated(guard.room(), accepted).or_else(|| self.filled_meanwhile(guard, accepted))
+    }
+
     /// What became of an emit when it was executed here before: it is not sent again. Nobody knows what those answer that were asked
     /// for acknowledgements then.
-    fn repeated(&self, guard: &RoomGuard<'_>, accepted: &Accepted) -> Option<(Receipt, Option<PendingAcks>)> {
+    pub(super) fn repeated(&self, room: &RoomName, accepted: &Accepted) -> Option<(Receipt, Option<PendingAcks>)> {
         let (id, change) = (accepted.message_id, accepted.change);
         let shared = if accepted.once { self.shared().ok()? } else { return None };
         let before = shared.executed.repeated(id, change)?;
         if change != 0 {
-            self.note_missed_change(guard.room(), change);
+            self.note_missed_change(room, change);
+        }
+        if let Some(kept) = accepted.kept {
+            self.inner.history_heads.advance(room, kept, true);
         }
         telemetry::fanned_out(0, 0, accepted.received.elapsed());
         let cluster::Counts { matched, enqueued, dropped, asked, .. } = before;
@@ -110,10 +122,13 @@ impl Delivery {
                 }
             }
         }
-        let in_history = if stored.is_none() && !accepted.emit.volatile {
-            self.append_to_history(guard, &accepted, &payload)
-        } else {
-            None
+        let in_history = match accepted.kept {
+            Some(kept) => {
+                self.inner.history_heads.advance(guard.room(), kept, guard.connections() > 0);
+                Some(kept.position())
+            }
+            None if stored.is_none() && !accepted.emit.volatile => self.append_to_history(guard, &accepted, &payload),
+            None => None,
         };
         let position = stored.map(|stored| stored.position).or(in_history.as_ref());
         let unproven = stored.and_then(|InLog { position, incarnation, is_late }| {
@@ -182,7 +197,8 @@ impl Delivery {
     }
 
     fn append_to_history(&self, guard: &RoomGuard<'_>, accepted: &Accepted, payload: &Payload) -> Option<Position> {
-        if !self.inner.history.keeps(guard.room()) {
+        // Among several nodes the engine does, when the emit is published.
+        if !self.is_alone() || !self.inner.history.keeps(guard.room()) {
             return None;
         }
         let emit = &accepted.emit;

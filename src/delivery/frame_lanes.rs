@@ -2,31 +2,35 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use parking_lot::Mutex;
 
-use crate::cluster::Received;
+use super::laned::Laned;
 use crate::message::RoomName;
 
-/// Frames that wait for their rooms, by room. A room with a task that executes them has an entry.
+/// What waits for its room, by room. A room with a task that executes it has an entry.
 #[derive(Default)]
-pub(super) struct FrameLanes(Mutex<HashMap<RoomName, VecDeque<Received>>>);
+pub(super) struct FrameLanes(Mutex<HashMap<RoomName, VecDeque<Laned>>>);
 
 impl FrameLanes {
-    /// Queues a frame behind others of its room. `None`: none are there.
-    pub(super) fn push_behind(&self, room: &RoomName, received: Received) -> Option<Received> {
+    /// Queues something behind what waits of its room. `None`: nothing does.
+    pub(super) fn push_behind(&self, room: &RoomName, laned: Laned) -> Option<Laned> {
         match self.0.lock().get_mut(room) {
             Some(lane) => {
-                lane.push_back(received);
+                lane.push_back(laned);
                 None
             }
-            None => Some(received),
+            None => Some(laned),
         }
     }
 
-    pub(super) fn open(&self, room: &RoomName) {
-        self.0.lock().insert(room.clone(), VecDeque::new());
+    /// The same, and opens a lane if there is none. True: the caller is to have it run.
+    pub(super) fn push(&self, room: &RoomName, laned: Laned) -> bool {
+        let mut rooms = self.0.lock();
+        let is_first = !rooms.contains_key(room);
+        rooms.entry(room.clone()).or_default().push_back(laned);
+        is_first
     }
 
-    /// The next frame of a room. `None`: there is none, and the lane is closed.
-    pub(super) fn next(&self, room: &RoomName) -> Option<Received> {
+    /// What is next in a room. `None`: there is nothing, and the lane is closed.
+    pub(super) fn next(&self, room: &RoomName) -> Option<Laned> {
         let mut lanes = self.0.lock();
         let Entry::Occupied(mut lane) = lanes.entry(room.clone()) else {
             return None;

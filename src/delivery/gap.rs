@@ -32,7 +32,7 @@ impl Replay<'_> {
             self.delivery.hub().log_unreadable(self.member, self.room);
             is_unreadable = failed.is_final(&error);
             if !is_unreadable {
-                failed.wait(self.delivery.store()?).await;
+                self.delivery.wait_for_log(self.room, &mut failed).await?;
             }
         }
     }
@@ -55,7 +55,8 @@ impl Replay<'_> {
             if !self.member.is_replaying(self.room) {
                 return Err(Stopped::Gone);
             }
-            let Some(number) = self.published_head(&guard) else { continue };
+            let published = self.published_head(&guard).filter(|_| !self.is_outdated(&head));
+            let Some(number) = published else { continue };
             head.number = number;
             guard.begin_buffering(self.member);
             drop(guard);

@@ -4,9 +4,13 @@
 use std::{mem, ops::RangeInclusive};
 
 use super::{
-    Delivery, accepted::Published, execute::InLog, log_lanes::PendingAppend, proof::UnprovenFanOut, resumed::Resumed,
+    Delivery,
+    accepted::Published,
+    execute::InLog,
+    log_lanes::{AppendDone, PendingAppend},
+    proof::UnprovenFanOut,
 };
-use crate::hub::{EntryMeta, Frame};
+use crate::hub::{Counts, EntryMeta, Frame, RoomGuard};
 use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName, UserId};
 #[cfg(test)]
 use crate::store::broken::{Rule, is_broken};
@@ -20,8 +24,8 @@ const PAGE: u32 = 100;
 pub(super) struct Late {
     pub(super) position: Position,
     /// That of the position's number.
-    incarnation: Incarnation,
-    message: LogEntry,
+    pub(super) incarnation: Incarnation,
+    pub(super) message: LogEntry,
 }
 
 impl Delivery {
@@ -62,7 +66,7 @@ impl Delivery {
 
     /// Late messages after the first of these positions, up to the last one, cannot be read, now or later. They are given up, so that the room's
     /// emits go on: devices in the room that resume are told of the gap, and a user's next device comes to the messages as skipped ones.
-    async fn give_up_late(
+    pub(super) async fn give_up_late(
         &self,
         room: &RoomName,
         store: &Store,
@@ -76,15 +80,7 @@ impl Delivery {
             let reports = store.watermark_reports(&user, store.incarnation());
             (after + 1..=until).for_each(|number| reports.note_skipped(number));
         }
-        let position = store.position(until).await?.to_string();
-        let guard = self.hub().lock_room_for_emit(room).await;
-        for member in self.hub().members(room) {
-            // One that catches up comes to the log by itself.
-            if member.connection().resumes() && !member.is_replaying(room) {
-                let gap = Resumed { recovered: false, count: 0, position: Some(position.clone()) };
-                guard.send(&member, Self::resumed_frame(room, gap));
-            }
-        }
+        self.tell_of_gap(room, &store.position(until).await?).await;
         Ok(())
     }
 
@@ -111,16 +107,16 @@ impl Delivery {
         late: Vec<Late>,
         emits: &mut [Option<(PendingAppend, Appended)>],
     ) {
-        for Late { position, incarnation, message } in late {
-            let id = message.id;
+        for late in late {
+            let (id, position) = (late.message.id, &late.position);
             let repeats = |emit: &&mut Option<_>| {
                 emit.as_ref().is_some_and(|(_, known)| known_number(known) == Some(position.number))
             };
-            match emits.iter_mut().find(repeats).and_then(mem::take) {
-                Some((append, _)) => {
-                    self.publish_repeated(room, append, (position, incarnation), id).await;
-                }
-                None => self.publish_entry(room, (position, incarnation), message).await,
+            if let Some((append, _)) = emits.iter_mut().find(repeats).and_then(mem::take) {
+                self.publish_repeated(room, append, late, id).await;
+            } else {
+                let guard = self.hub().lock_room_for_emit(room).await;
+                self.publish_entry(&guard, late).await;
             }
             self.inner.lanes.settle_uncertain(room, id);
         }
@@ -130,7 +126,7 @@ impl Delivery {
         &self,
         room: &RoomName,
         append: PendingAppend,
-        (position, incarnation): (Position, Incarnation),
+        Late { position, incarnation, .. }: Late,
         id: MessageId,
     ) {
         let PendingAppend { mut accepted, answer, .. } = append;
@@ -143,29 +139,30 @@ impl Delivery {
             (Receipt { matched, enqueued, dropped, ..repeated(position, id) }, acks)
         });
         // The caller may be gone.
-        let _ = answer.send(published);
+        let _ = answer.send(AppendDone::Published(published));
     }
 
-    async fn publish_entry(
+    /// Publishes a message as the mailbox has it to a locked room.
+    pub(super) async fn publish_entry(
         &self,
-        room: &RoomName,
-        (position, incarnation): (Position, Incarnation),
-        message: LogEntry,
-    ) {
-        let guard = self.hub().lock_room_for_emit(room).await;
-        let unproven = self.begin_unproven(&guard, (position.number, incarnation), true);
+        guard: &RoomGuard<'_>,
+        Late { position, incarnation, message }: Late,
+    ) -> Counts {
+        let unproven = self.begin_unproven(guard, (position.number, incarnation), true);
         let frame = Frame {
-            entry: Some(EntryMeta::new(message.id, room, &position)),
+            entry: Some(EntryMeta::new(message.id, guard.room(), &position)),
             unproven: unproven.as_ref().map(UnprovenFanOut::message),
             ..Frame::new(message.event, message.payload)
         };
         let except = Exceptions { users: message.except_users, ..Exceptions::default() };
         let mut fan_out = guard.fan_out(frame, except, false);
         fan_out.run().await;
+        let (counts, _) = fan_out.finish();
         if let Some(unproven) = unproven {
-            unproven.done(&fan_out.finish().0);
+            unproven.done(&counts);
         }
         guard.raise_log_head(position.number);
+        counts
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     accepted::{Accepted, EmitError, Place, Published, Publishing, settled},
     execute::InLog,
     late::{Late, repeated},
-    log_lanes::{Batch, HeadAnswer, Job, PendingAppend},
+    log_lanes::{AppendDone, Batch, HeadAnswer, Job, PendingAppend},
 };
 use crate::hub::RoomGuard;
 use crate::message::{Receipt, RoomName};
@@ -37,15 +37,30 @@ impl Delivery {
         {
             return Publishing::Done(Err(refused));
         }
+        let (key, claim) = claimed.unzip();
+        let publishing = self.append_keyed(accepted, key.as_ref());
+        let Publishing::Pending(place, publishing) = publishing else {
+            return publishing;
+        };
+        Publishing::Pending(place, Box::pin(async move { settled(publishing.await, claim) }))
+    }
+
+    /// The same, without a claim in memory.
+    pub(super) fn append_keyed(&self, accepted: Accepted, key: Option<&IdempotencyKey>) -> Publishing {
         let (answer, answered) = oneshot::channel();
         let room = accepted.room().clone();
-        let (key, claim) = claimed.unzip();
-        let idempotency = key.as_ref().map(IdempotencyKey::stored);
+        let idempotency = key.map(IdempotencyKey::stored);
         let append = Box::new(PendingAppend { accepted, idempotency, answer });
         if let Err(refused) = self.enter_lane(&room, Job::Append(append)) {
             return Publishing::Done(Err(refused));
         }
-        let publishing = async move { settled(answered.await.unwrap_or(Err(EmitError::StoreUnavailable)), claim) };
+        let publishing = async move {
+            match answered.await {
+                Ok(AppendDone::Published(published)) => published,
+                Ok(AppendDone::Sent(finishing)) => finishing.await,
+                Err(_) => Err(EmitError::StoreUnavailable),
+            }
+        };
         Publishing::Pending(Place::Lane, Box::pin(publishing))
     }
 
@@ -95,10 +110,13 @@ impl Delivery {
         let Some(store) = self.store() else {
             return;
         };
+        if let Some(nodes) = self.others() {
+            return self.append_all_across(nodes, room, store, appends).await;
+        }
         let Ok((appended, late)) = self.append_and_look_up_late(room, store, &appends).await else {
             for PendingAppend { answer, .. } in appends {
                 // The caller may be gone.
-                let _ = answer.send(Err(EmitError::StoreUnavailable));
+                let _ = answer.send(AppendDone::Published(Err(EmitError::StoreUnavailable)));
             }
             return;
         };
@@ -113,7 +131,7 @@ impl Delivery {
             accepted.emit.alone &= is_one;
             let published = self.publish_appended(room, accepted, appended, incarnation).await;
             // The caller may be gone.
-            let _ = answer.send(published);
+            let _ = answer.send(AppendDone::Published(published));
         }
         self.inner.lanes.forget_uncertain(room);
     }
@@ -192,9 +210,14 @@ impl Delivery {
         let store = self.store().ok_or(store::Error::Closed)?;
         let epoch = store.epoch();
         let head = store.mailbox(room).await?.unwrap_or_default().last;
-        let late = self.look_up_uncertain(room, store).await?;
-        let head = late.last().map_or(head, |last| head.max(last.position.number));
-        self.publish_late(room, late, &mut []).await;
+        let head = if self.is_alone() {
+            let late = self.look_up_uncertain(room, store).await?;
+            let last = late.last().map_or(head, |last| head.max(last.position.number));
+            self.publish_late(room, late, &mut []).await;
+            last
+        } else {
+            self.head_across(room, store, head).await?
+        };
         self.hub().set_log_head(room, head);
         if store.epoch() != epoch {
             // It is that of a database that has lost something since.

@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -51,7 +52,15 @@ pub(super) enum Batch {
 pub(super) struct PendingAppend {
     pub(super) accepted: Accepted,
     pub(super) idempotency: Option<store::IdempotencyKey>,
-    pub(super) answer: oneshot::Sender<Published>,
+    pub(super) answer: oneshot::Sender<AppendDone>,
+}
+
+/// What became of an emit that was to be stored.
+pub(super) enum AppendDone {
+    /// It is published, or refused.
+    Published(Published),
+    /// It is stored, and its frame is on its way to the nodes, whose answers are to be awaited.
+    Sent(BoxFuture<'static, Published>),
 }
 
 /// Rooms of which uncertain messages are remembered, and messages of each. A database that stops answering leaves one transaction of them.
@@ -245,6 +254,7 @@ mod tests {
             received: Instant::now(),
             change: 0,
             once: false,
+            kept: None,
         };
         Job::Append(Box::new(PendingAppend { accepted, idempotency: None, answer: oneshot::channel().0 }))
     }

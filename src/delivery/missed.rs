@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::Delivery;
+use crate::hub::HeldRoom;
 use crate::message::{RoomName, UserId};
 use crate::store::{Error, Store};
 
@@ -29,6 +31,32 @@ impl Delivery {
             Ok(Ok(missed)) => missed,
             Ok(Err(_)) | Err(_) => Missed::Unknown,
         }
+    }
+
+    /// Reads where rooms stand that a connection is about to join, and whose frames come to this node: what is stored from then on is sent to it,
+    /// in whatever order its frames come. It stays known while the rooms are held. A node that is alone knows it by itself, and a join does not
+    /// wait for a store that is slow.
+    pub(super) async fn hold_with_heads(&self, rooms: impl Iterator<Item = &RoomName>) -> Vec<HeldRoom<'_>> {
+        let Some(store) = self.store().filter(|_| !self.is_alone()) else {
+            return Vec::new();
+        };
+        let (mut held, mut unknown) = (Vec::new(), Vec::new());
+        for room in rooms.filter(|room| !room.is_everyone() && !self.has_history(room)) {
+            held.push(self.hub().hold_room(room));
+            if self.hub().log_head(room).is_none() {
+                unknown.push(self.log_head(room));
+            }
+        }
+        if !unknown.is_empty() && !store.is_slow(PATIENCE) {
+            let _ = timeout(PATIENCE, join_all(unknown)).await;
+        }
+        for room in held.iter().map(HeldRoom::name) {
+            if self.hub().log_head(room).is_none() && self.inner.fills.want_head(room) {
+                // What cannot be read now is read as soon as it can be.
+                self.spawn_fill(room);
+            }
+        }
+        held
     }
 
     async fn missed(&self, own: &RoomName, user: &UserId, store: &Store) -> Result<Missed, Error> {

@@ -24,7 +24,27 @@ mod ask;
 
 mod across;
 
+mod laned;
+
 mod frame_lanes;
+
+mod fills;
+
+mod fill;
+
+mod stored_frames;
+
+mod stored_across;
+
+mod wakes;
+
+mod polling;
+
+mod history_heads;
+
+mod kept_frames;
+
+mod histories_across;
 
 mod receive;
 
@@ -63,6 +83,8 @@ mod proof;
 
 mod unread;
 pub use unread::Deletion;
+
+mod unread_across;
 
 mod presence;
 
@@ -103,6 +125,9 @@ pub use devices::Admission;
 pub use crate::cluster::{BusError, StartError};
 pub use crate::hub::Connection;
 pub use crate::state::{PutError, RetainedValue, TooMany};
+
+#[cfg(test)]
+mod broken;
 
 #[cfg(test)]
 pub(crate) mod tests;

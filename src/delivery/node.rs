@@ -1,6 +1,7 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use transport::QueuedBytes;
@@ -8,21 +9,26 @@ use transport::QueuedBytes;
 use super::{
     collapse_windows::Collapse,
     collapsing::Collapsing,
-    config::{self, CollapseConfig, HistoryConfig, RetainConfig, RoomConfig},
+    config::{CollapseConfig, HistoryConfig, RetainConfig, RoomConfig, history_rules},
+    fills::Fills,
     frame_lanes::FrameLanes,
     grants::Grants,
+    history_heads::HistoryHeads,
     log_lanes::LogLanes,
     memberships::Memberships,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
     unreadable_logs::UnreadableLogs,
+    wakes::Wakes,
 };
 use crate::clock::Clock;
 use crate::cluster::{Bus, BusError, Cluster, Subscribed};
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::limits;
-use crate::state::{Executed, History, Idempotency, Retained, SharedCollapse, SharedIdempotency, SharedRetained};
+use crate::state::{
+    Executed, History, Idempotency, Retained, SharedCollapse, SharedHistory, SharedIdempotency, SharedRetained,
+};
 use crate::store::Store;
 
 /// What delivery works with.
@@ -64,6 +70,11 @@ pub(super) struct Inner {
     /// What nodes share; none: this one is alone.
     pub(super) shared: Option<Shared>,
     pub(super) frame_lanes: FrameLanes,
+    pub(super) fills: Fills,
+    /// Rooms whose nodes are to be told of what is stored.
+    pub(super) wakes: Wakes,
+    /// Notified when frames come again that did not come for a while.
+    pub(super) frames_missed: Notify,
     /// Every node is subscribed to everyone's room.
     pub(super) everyone: Mutex<Subscribed>,
     pub(super) hub: Hub,
@@ -75,6 +86,8 @@ pub(super) struct Inner {
     pub(super) retained: Retained,
     pub(super) collapse: Collapse,
     pub(super) history: History,
+    /// Of several nodes: how far they are sent here.
+    pub(super) history_heads: HistoryHeads,
     pub(super) store: Option<Store>,
     pub(super) lanes: LogLanes,
     pub(super) unreadable_logs: UnreadableLogs,
@@ -93,6 +106,7 @@ pub(super) struct Shared {
     pub(super) executed: Executed,
     pub(super) retained: SharedRetained,
     pub(super) changes: RetainedChanges,
+    pub(super) history: SharedHistory,
     pub(super) collapse: SharedCollapse,
     pub(super) collapsing: Collapsing,
     /// Tasks that keep windows.
@@ -114,6 +128,7 @@ impl Delivery {
                 executed: Executed::new(limits.idempotency_keys),
                 collapse: SharedCollapse::new(engines.clone(), retained.clone(), collapse.window, collapse.max_keys),
                 retained,
+                history: SharedHistory::new(engines.clone(), history_rules(rooms), history.max_bytes),
                 changes: RetainedChanges::default(),
                 collapsing: Collapsing::default(),
                 windows: TaskTracker::new(),
@@ -124,13 +139,17 @@ impl Delivery {
             node: bus.node(),
             shared,
             frame_lanes: FrameLanes::default(),
+            fills: Fills::default(),
+            wakes: Wakes::default(),
+            frames_missed: Notify::new(),
             everyone: Mutex::default(),
             memberships: Memberships::new(limits.memberships, engines),
             grants: Grants::new(limits.grants, engines),
             hub: Hub::new(max_waiting_bytes),
             retained: Retained::new(retain.max_entries, retain.max_room_bytes),
             collapse: Collapse::new(collapse),
-            history: config::history(rooms, history),
+            history: History::new(history_rules(rooms), history.max_bytes),
+            history_heads: HistoryHeads::default(),
             store,
             lanes: LogLanes::default(),
             unreadable_logs: UnreadableLogs::default(),
@@ -147,11 +166,14 @@ impl Delivery {
             let inner = Arc::downgrade(&delivery.inner);
             store.on_new_epoch(move || {
                 if let Some(inner) = inner.upgrade() {
-                    inner.hub.forget_log_heads();
+                    Self { inner }.forget_log_heads();
                 }
             });
         }
         lifecycle.spawn_vital("queue bound", delivery.clone().bound_queues(queued));
+        if !delivery.is_alone() && delivery.store().is_some() {
+            lifecycle.spawn_vital("stored messages", delivery.clone().poll_store());
+        }
         lifecycle.spawn_vital("sweeper", delivery.clone().sweep_loop());
         delivery
     }

@@ -35,8 +35,12 @@ impl Delivery {
 
     /// What this node does when all that is published to its rooms comes again.
     pub(super) async fn catch_up_with_engine(&self, shard: usize, is_same_data: bool) {
-        self.reconcile_memberships(shard, is_same_data).await;
-        self.read_collapsing().await;
-        self.send_owed().await;
+        self.inner.frames_missed.notify_one();
+        let rest = async {
+            self.reconcile_memberships(shard, is_same_data).await;
+            self.read_collapsing().await;
+            self.send_owed().await;
+        };
+        tokio::join!(self.catch_up_with_histories(shard), rest);
     }
 }

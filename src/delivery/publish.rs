@@ -22,8 +22,11 @@ impl Delivery {
         let number = self.inner.accepted.fetch_add(1, Ordering::Relaxed) + 1;
         let caller = caller.clone();
         let (message_id, once) = (MessageId::at(now), false);
-        let accepted = Accepted { caller, emit, message_id, number, time: now, received, change: 0, once };
+        let accepted = Accepted { caller, emit, message_id, number, time: now, received, change: 0, kept: None, once };
         if let Some(nodes) = self.others() {
+            if accepted.emit.store {
+                return self.store_across(accepted, key);
+            }
             return self.publish_across(nodes, accepted, key);
         }
         match key {
@@ -32,12 +35,16 @@ impl Delivery {
         }
     }
 
-    /// The first of these users for whom the key was used for another emit.
+    /// The first of these users for whom the key was used for another emit. Of stored emits to several nodes, the store tells later.
     pub async fn first_reused<'a>(
         &self,
+        emit: &Emit,
         users: &'a [UserId],
         key: &IdempotencyKey,
     ) -> Result<Option<&'a UserId>, BusError> {
+        if emit.store && !self.is_alone() {
+            return Ok(None);
+        }
         let request_hash = key.request_hash();
         let scopes = users.iter().map(|user| key.scope(&Audience::user(user)));
         let index = match self.shared() {
@@ -109,7 +116,7 @@ impl Delivery {
         match guard {
             TryLock::Empty => Ok(Ok((publish_to_nobody(&accepted), None))),
             TryLock::Locked(guard) if guard.is_small(accepted.emit.ack.is_some()) => {
-                Ok(self.publish_locked_now(&guard, accepted))
+                Ok(self.publish_locked_now(&guard, accepted, None))
             }
             TryLock::Locked(_) | TryLock::Busy => Err(Box::new(accepted)),
         }

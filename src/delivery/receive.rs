@@ -1,16 +1,22 @@
 //! Frames that come over the bus: those of one room are executed in their order. A frame whose room is free and small is executed by the bus's
 //! task; others wait in the room's frame lane.
 
-use std::sync::Weak;
+use std::{sync::Weak, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{
     Delivery,
-    accepted::{Accepted, Published},
+    laned::{Emitted, Laned},
     node::Inner,
+    stored_frames::Executed,
 };
-use crate::cluster::{Answer, Counts, Frame, Node, Received, Responder};
+use crate::cluster::{Answer, Counts, Frame, Kept, Node, Received, Responder};
 use crate::message::{CloseCode, CloseReason, Receipt, RoomName};
 use scopeguard::guard_on_unwind;
+
+/// A node that counts a user's connections waits so long until what their devices have proven is written.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
 
 /// Executes frames on this node. The bus has it as long as it runs.
 pub(super) struct Receiver(pub(super) Weak<Inner>);
@@ -34,6 +40,18 @@ impl Node for Receiver {
         }
     }
 
+    fn missed_message(&self, room: &RoomName, kept: Kept) {
+        if let Some(delivery) = self.delivery() {
+            delivery.push_to_lane(room, Laned::Fill(kept));
+        }
+    }
+
+    fn given_up(&self, room: &RoomName) {
+        if let Some(delivery) = self.delivery() {
+            delivery.inner.history_heads.forget(room);
+        }
+    }
+
     fn is_occupied(&self, room: &RoomName) -> bool {
         self.delivery().is_some_and(|delivery| delivery.hub().connections_in(room) > 0)
     }
@@ -49,7 +67,7 @@ impl Node for Receiver {
 impl Delivery {
     fn receive(&self, received: Received) {
         let room = match &received.frame {
-            Frame::Emit(_, emit, _) => emit.audience.room().clone(),
+            Frame::Emit(frame) => frame.emit.audience.room().clone(),
             Frame::Disconnect { user, .. } => RoomName::of_user(user),
             Frame::Join(..)
             | Frame::Leave(..)
@@ -60,44 +78,82 @@ impl Delivery {
             | Frame::ListUsers(..)
             | Frame::ListRooms(..)
             | Frame::Stats
-            | Frame::Collapses(_) => return self.answer(received),
+            | Frame::Collapses(_)
+            | Frame::Wake(..)
+            | Frame::Unread(..) => return self.answer(received),
         };
-        let Some(received) = self.inner.frame_lanes.push_behind(&room, received) else {
+        let Some(Laned::Frame(received)) = self.inner.frame_lanes.push_behind(&room, Laned::Frame(received)) else {
             return;
         };
-        let Received { frame, retained, responder, waiting } = received;
-        let Frame::Emit(id, emit, once) = frame else {
-            return self.answer(Received { frame, retained, responder, waiting });
+        let Received { frame, retained, kept, responder, waiting } = received;
+        let Frame::Emit(emit) = frame else {
+            return self.answer(Received { frame, retained, kept, responder, waiting });
         };
-        match self.publish_now(Accepted::by_peer(id, *emit, once, retained)) {
-            Ok(published) => self.respond(responder, published),
-            Err(accepted) => {
-                self.inner.frame_lanes.open(&room);
-                let delivery = self.clone();
-                self.inner.lifecycle.spawn(async move {
-                    let _guard = guard_on_unwind((), |()| delivery.inner.frame_lanes.abandon(&room));
-                    delivery.respond(responder, delivery.publish_in_order(*accepted).await);
-                    drop(waiting);
-                    delivery.run_frame_lane(&room).await;
-                });
-            }
+        match self.execute_now(Emitted::new(*emit, retained, kept)) {
+            Ok(executed) => self.respond(responder, executed),
+            Err(emitted) => self.push_to_lane(&room, Laned::Emit(emitted, responder, waiting)),
+        }
+    }
+
+    /// Executes an emit, unless it has to wait: then it is returned.
+    fn execute_now(&self, emitted: Emitted) -> Result<Executed, Emitted> {
+        match emitted {
+            Emitted::Plain(accepted) => match accepted.kept {
+                None => self.publish_now(*accepted).map(Executed::Published).map_err(Emitted::Plain),
+                Some(kept) => self.execute_kept_now(*accepted, kept).map_err(Emitted::Plain),
+            },
+            Emitted::Stored(frame) => self.execute_stored_now(*frame).map_err(Emitted::Stored),
+        }
+    }
+
+    async fn execute_in_order(&self, emitted: Emitted) -> Executed {
+        match emitted {
+            Emitted::Plain(accepted) => match accepted.kept {
+                None => Executed::Published(self.publish_in_order(*accepted).await),
+                Some(kept) => self.execute_kept(*accepted, kept).await,
+            },
+            Emitted::Stored(frame) => self.execute_stored(*frame).await,
+        }
+    }
+
+    /// Has something wait behind what waits of its room already.
+    pub(super) fn push_to_lane(&self, room: &RoomName, laned: Laned) {
+        if self.inner.frame_lanes.push(room, laned) {
+            let (delivery, room) = (self.clone(), room.clone());
+            self.inner.lifecycle.spawn(async move {
+                let _guard = guard_on_unwind((), |()| delivery.inner.frame_lanes.abandon(&room));
+                delivery.run_frame_lane(&room).await;
+            });
         }
     }
 
     async fn run_frame_lane(&self, room: &RoomName) {
-        while let Some(received) = self.inner.frame_lanes.next(room) {
-            let Received { frame, retained, responder, waiting } = received;
-            if let Frame::Emit(id, emit, once) = frame {
-                let published = self.publish_in_order(Accepted::by_peer(id, *emit, once, retained)).await;
-                self.respond(responder, published);
-            } else {
-                self.answer(Received { frame, retained, responder, waiting });
+        while let Some(laned) = self.inner.frame_lanes.next(room) {
+            match laned {
+                Laned::Frame(Received { frame: Frame::Emit(emit), retained, kept, responder, waiting }) => {
+                    let emitted = Emitted::new(*emit, retained, kept);
+                    self.respond(responder, self.execute_in_order(emitted).await);
+                    drop(waiting);
+                }
+                Laned::Frame(received) => self.answer(received),
+                Laned::Emit(emitted, responder, waiting) => {
+                    self.respond(responder, self.execute_in_order(emitted).await);
+                    drop(waiting);
+                }
+                Laned::Fill(kept) => self.fill_history(room, kept).await,
             }
         }
     }
 
     /// Answers an emit. Acknowledgements follow when they are all there.
-    fn respond(&self, responder: Responder, published: Published) {
+    fn respond(&self, responder: Responder, executed: Executed) {
+        let published = match executed {
+            Executed::Published(published) => published,
+            Executed::Late => {
+                responder.answer(Answer::Late);
+                return;
+            }
+        };
         // Nothing of what a frame asks for is refused here.
         let Ok((Receipt { matched, enqueued, dropped, duplicate: is_repeated, .. }, acks)) = published else {
             return;
@@ -126,11 +182,35 @@ impl Delivery {
             }
             Frame::Leave(user, room) => Answer::Count(self.leave_here(&user, &room) as u64),
             Frame::Forbid(user, room) => Answer::Count(self.forbid_here(&user, &room) as u64),
-            Frame::CountUser(user) => Answer::Count(self.hub().of_user(&user).len() as u64),
+            Frame::CountUser(user) => {
+                let Some(store) = self.store().filter(|store| store.has_unwritten_watermark(&user)).cloned() else {
+                    responder.answer(Answer::Count(self.hub().of_user(&user).len() as u64));
+                    return;
+                };
+                let delivery = self.clone();
+                self.inner.lifecycle.spawn(async move {
+                    // Where a device connects, which asks so, it is not to be given again what was proven here.
+                    let _ = timeout(WRITTEN_WITHIN, store.write_watermarks()).await;
+                    responder.answer(Answer::Count(delivery.hub().of_user(&user).len() as u64));
+                });
+                return;
+            }
             Frame::GetUser(user) => Answer::Connections(self.connections_here(&user)),
             Frame::Collapses(event) => {
                 self.note_collapsing(&event);
                 Answer::Count(0)
+            }
+            Frame::Wake(room, position) => {
+                self.fill_up_to(&room, position);
+                Answer::Count(0)
+            }
+            Frame::Unread(room, users) => {
+                let delivery = self.clone();
+                self.inner.lifecycle.spawn(async move {
+                    let told = delivery.send_unread_here(&room, users).await;
+                    responder.answer(Answer::Count(told));
+                });
+                return;
             }
             Frame::GetRoom(room, after, size) => {
                 return self.answer_later(responder, move |delivery| {

@@ -2,6 +2,8 @@ use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
 
 use tokio::{task::yield_now, time::timeout};
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
     log_lane::published_head,
@@ -12,7 +14,7 @@ use super::{
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
 use crate::message::{LogEntry, Position, RoomName};
 #[cfg(test)]
-use crate::store::broken::{Rule, is_broken};
+use crate::store::broken::{Rule as StoreRule, is_broken as is_broken_of_store};
 use crate::store::{self, Mailbox, Store, Undelivered, WatermarkReports, Window};
 
 /// Messages that are read at one time, fewer if they are large.
@@ -28,7 +30,7 @@ pub(super) struct Replay<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) member: &'a Arc<Member>,
     pub(super) room: &'a RoomName,
-    from: &'a ReplayFrom,
+    pub(super) from: &'a ReplayFrom,
     /// Set if the room is the user's own mailbox: what the user's devices have proven.
     pub(super) reports: Option<WatermarkReports>,
     /// Up to here all was given; none: nothing was looked at yet.
@@ -65,10 +67,12 @@ pub(super) enum Caught {
 }
 
 /// Whether all that came after a position could be replayed.
-enum Replayability {
+pub(super) enum Replayability {
     Whole,
     /// What comes next is not there any more, or never was.
     Gap,
+    /// Another node has given the device messages up to there, which come here later.
+    Ahead(u64),
 }
 
 impl<'a> Replay<'a> {
@@ -123,7 +127,7 @@ impl<'a> Replay<'a> {
                 self.delivery.inner.unreadable_logs.note(self.room, &error);
                 return self.give_up(true).await.map(Caught::Gap);
             }
-            failed.wait(self.delivery.store()?).await;
+            self.delivery.wait_for_log(self.room, &mut failed).await?;
             hub.let_plain_wait(self.member, self.room);
         }
     }
@@ -136,8 +140,18 @@ impl<'a> Replay<'a> {
             return Ok(Caught::Up(Resumed::unreadable()));
         };
         loop {
-            if let Replayability::Gap = self.replay_to(&head).await? {
-                return self.give_up(false).await.map(Caught::Gap).ok_or(Stopped::Gone);
+            match self.replay_to(&head).await? {
+                Replayability::Whole => {}
+                Replayability::Gap => return self.give_up(false).await.map(Caught::Gap).ok_or(Stopped::Gone),
+                Replayability::Ahead(number) => {
+                    let position = Position { number, ..head };
+                    self.delivery.filled_up_to(self.room, position.clone()).await;
+                    head = self.head().await?.ok_or(Stopped::Gone)?;
+                    if head.epoch == position.epoch && head.number < number {
+                        return Err(store::Error::Unreachable.into());
+                    }
+                    continue;
+                }
             }
             let guard = self.delivery.hub().lock_room(self.room).await;
             if !self.member.is_replaying(self.room) {
@@ -165,38 +179,59 @@ impl<'a> Replay<'a> {
 
     /// Where the room's log stands: all up to there is published. `None`: the room has none.
     pub(super) async fn head(&self) -> Result<Option<Position>, Stopped> {
-        if let Some(position) = self.delivery.inner.history.position(self.room) {
-            return Ok(Some(position));
+        if self.delivery.has_history(self.room) {
+            return Ok(Some(self.history_head().await?));
         }
-        let Some(store) = self.delivery.store() else {
+        if self.delivery.store().is_none() {
             return Ok(None);
+        }
+        let position = self.delivery.log_position(self.room).await?;
+        #[cfg(test)]
+        let position = if is_broken(Rule::ReplayEndsAtHead) {
+            let Some(store) = self.delivery.store() else { return Ok(None) };
+            Position { number: store.mailbox(self.room).await?.unwrap_or_default().last, ..position }
+        } else {
+            position
         };
-        // The epoch first: heads are forgotten before a new one begins.
-        let begin = store.position(0).await?;
-        Ok(Some(Position { number: self.delivery.log_head(self.room).await?, ..begin }))
+        Ok(Some(position))
     }
 
-    /// Whether the store has begun a new epoch since.
-    fn is_outdated(&self, head: &Position) -> bool {
+    /// Whether a new epoch has begun since.
+    pub(super) fn is_outdated(&self, head: &Position) -> bool {
+        if self.delivery.has_history(self.room) {
+            return self.delivery.history_position(self.room).is_none_or(|position| position.epoch != head.epoch);
+        }
         let store = self.delivery.store().filter(|_| !self.delivery.has_history(self.room));
         store.is_some_and(|store| store.epoch().is_some_and(|epoch| epoch != head.epoch))
     }
 
     /// The same with the room locked. `None`: it is not known.
     pub(super) fn published_head(&self, guard: &RoomGuard<'_>) -> Option<u64> {
-        let in_history = self.delivery.inner.history.position(self.room);
+        let in_history = self.delivery.history_position(self.room);
         in_history.map(|position| position.number).or_else(|| published_head(guard))
     }
 
     /// Replays messages up to this position.
     async fn replay_to(&mut self, head: &Position) -> Result<Replayability, Stopped> {
         let Some(store) = self.delivery.store().filter(|_| !self.delivery.has_history(self.room)) else {
-            return self.replay_history(head).await;
+            return match self.delivery.shared().map(|shared| &shared.history) {
+                Ok(history) => self.replay_shared_history(history, head).await,
+                Err(_) => self.replay_history(head).await,
+            };
         };
         let mut cursor = self.cursor_in(store, head).await?;
         // What was given before a new epoch may be numbered otherwise now.
-        if *self.epoch.get_or_insert_with(|| head.epoch.clone()) != head.epoch || cursor > head.number {
+        let stands = match self.epoch.clone().filter(|epoch| *epoch != head.epoch) {
+            Some(epoch) => store.stands(self.room, &Position::new(epoch, cursor)).await?,
+            None => true,
+        };
+        self.epoch = Some(head.epoch.clone());
+        if !stands {
             return Ok(Replayability::Gap);
+        }
+        if cursor > head.number {
+            let last = store.mailbox(self.room).await?.unwrap_or_default().last;
+            return Ok(if cursor > last { Replayability::Gap } else { Replayability::Ahead(cursor) });
         }
         if cursor < head.number || !self.skipped.as_slice().is_empty() {
             self.delivery.hub().let_plain_wait(self.member, self.room);
@@ -207,7 +242,7 @@ impl<'a> Replay<'a> {
             let (listed, more) = store.list(self.room, Window { after: cursor, max }, None).await?;
             // What was trimmed meanwhile is missing among these.
             let Mailbox { last: last_stored, trimmed } = store.mailbox(self.room).await?.unwrap_or_default();
-            if last_stored < head.number {
+            if last_stored < head.number || self.is_outdated(head) {
                 // It is not the database that the head was stored in: a standby that lags, until the writer has seen that.
                 return Err(store::Error::Unreachable.into());
             }
@@ -266,7 +301,7 @@ impl<'a> Replay<'a> {
             (None, ReplayFrom::Position(seen)) => {
                 #[cfg(test)]
                 let seen = &Position {
-                    number: seen.number + u64::from(is_broken(Rule::ReplayFollowsPosition)),
+                    number: seen.number + u64::from(is_broken_of_store(StoreRule::ReplayFollowsPosition)),
                     ..seen.clone()
                 };
                 // Past all that there can be: it is no place in this sequence.
@@ -278,7 +313,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Sends those of these messages that were published up to `head`.
-    async fn give(&mut self, messages: impl IntoIterator<Item = LogEntry>, head: &Position) -> Result<(), Stopped> {
+    pub(super) async fn give(
+        &mut self,
+        messages: impl IntoIterator<Item = LogEntry>,
+        head: &Position,
+    ) -> Result<(), Stopped> {
         for message in messages {
             let number = message.number;
             if number > head.number {

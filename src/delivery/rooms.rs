@@ -19,6 +19,8 @@ impl Delivery {
     pub(super) async fn join(&self, member: &Arc<Member>, room: &RoomName, reason: Reason) -> bool {
         let subscribed = self.inner.bus.subscribe([room]).await;
         let read = if subscribed.is_confirmed() { None } else { Some(None) };
+        let _held = self.hold_with_heads([room].into_iter()).await;
+        self.read_history_heads([room].into_iter()).await;
         let (guard, retained) = self.lock_with_retained(room, read).await;
         let joined = guard.join(member, reason);
         if joined {
@@ -67,14 +69,13 @@ impl Delivery {
         let read = async {
             let mut failed = FailedReads::default();
             while let Err(error) = self.log_position(room).await {
-                let Some(store) = self.store().filter(|_| !failed.is_final(&error)) else {
+                if failed.is_final(&error) || self.wait_for_log(room, &mut failed).await.is_none() {
                     self.inner.unreadable_logs.note(room, &error);
                     if member.is_in(room) {
                         self.hub().send(member, Self::resumed_frame(room, Resumed::unreadable()));
                     }
                     return;
-                };
-                failed.wait(store).await;
+                }
             }
             let guard = self.hub().lock_room(room).await;
             if let Standing::At(position) = self.standing(&guard)
@@ -91,8 +92,8 @@ impl Delivery {
 
     /// Where a locked room stands.
     pub(super) fn standing(&self, guard: &RoomGuard<'_>) -> Standing {
-        if let Some(position) = self.inner.history.position(guard.room()) {
-            return Standing::At(position);
+        if self.has_history(guard.room()) {
+            return self.history_position(guard.room()).map_or(Standing::Unknown, Standing::At);
         }
         let Some(store) = self.store() else {
             return Standing::NoLog;
@@ -103,12 +104,23 @@ impl Delivery {
         position.map_or(Standing::Unknown, Standing::At)
     }
 
-    /// Where a room stands, from the store if need be.
+    /// Where a room stands, from the store or the engine if need be.
     pub(super) async fn log_position(&self, room: &RoomName) -> Result<Position, store::Error> {
+        if self.has_history(room) {
+            return match self.inner.history.position(room).filter(|_| self.is_alone()) {
+                Some(position) => Ok(position),
+                None => Ok(self.history_head(room).await?.position()),
+            };
+        }
         let store = self.store().ok_or(store::Error::Closed)?;
-        // The epoch first: heads are forgotten before a new one begins.
-        let begin = store.position(0).await?;
-        Ok(Position { number: self.log_head(room).await?, ..begin })
+        loop {
+            let begin = store.position(0).await?;
+            let position = Position { number: self.log_head(room).await?, ..begin };
+            // Else it may have been read in a new epoch.
+            if store.epoch().as_ref() == Some(&position.epoch) {
+                return Ok(position);
+            }
+        }
     }
 
     /// Puts a user into a room, for an API key: the connections of now, and for `ttl` those to come. Says how many joined.

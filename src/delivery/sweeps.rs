@@ -46,11 +46,16 @@ impl Delivery {
     async fn sweep_shared(&self) {
         let Ok(shared) = self.shared() else { return };
         shared.changes.sweep();
+        self.inner.fills.sweep();
+        // It reads the store, which may take long.
+        self.spawn_wakes();
         shared.executed.sweep();
         shared.collapsing.sweep();
         while matches!(shared.idempotency.sweep().await, Ok(true)) {}
         while matches!(shared.retained.sweep().await, Ok(true)) {}
         while matches!(shared.collapse.sweep().await, Ok(true)) {}
+        while matches!(shared.history.sweep().await, Ok(true)) {}
+        self.refresh_histories().await;
         self.inner.memberships.sweep_shared().await;
     }
 

@@ -37,6 +37,10 @@ impl Delivery {
         let marking = async move {
             match store.mark_read(&room, &user, which).await? {
                 None => Ok(None),
+                Some(true) if !delivery.is_alone() => {
+                    delivery.tell_unread(&room, vec![user.clone()]).await;
+                    store.count_unread(&room, &user).await.map(Some)
+                }
                 Some(true) => delivery.send_unread(store, room, user).await.map(Some),
                 Some(false) => store.count_unread(&room, &user).await.map(Some),
             }
@@ -85,9 +89,7 @@ impl Delivery {
     }
 
     async fn delete(&self, room: &RoomName, store: &Store, what: &Deletion) -> Result<u64, Error> {
-        let mut users: Vec<_> = self.hub().members(room).iter().map(|member| member.user().clone()).collect();
-        users.sort_unstable();
-        users.dedup();
+        let users = self.users_in(room).await;
         let counts = async || if users.is_empty() { Ok(Vec::new()) } else { store.count_unread_of(room, &users).await };
         let before = counts().await?;
         let deleted = match what {
@@ -99,7 +101,12 @@ impl Delivery {
             Ok(after) => {
                 let changed = users.iter().zip(before.iter().zip(after));
                 let changed = changed.filter(|(_, (before, after))| *before != after);
-                self.send_unread_to_all(room, &changed.map(|(user, (_, after))| (user, after)).collect()).await;
+                let changed: HashMap<_, _> = changed.map(|(user, (_, after))| (user, after)).collect();
+                if self.is_alone() {
+                    self.send_unread_to_all(room, &changed).await;
+                } else {
+                    self.tell_unread(room, changed.into_keys().cloned().collect()).await;
+                }
             }
             // They are deleted all the same.
             Err(error) => tracing::warn!(
@@ -110,7 +117,7 @@ impl Delivery {
         Ok(deleted)
     }
 
-    async fn send_unread_to_all(&self, room: &RoomName, counts: &HashMap<&UserId, u64>) {
+    pub(super) async fn send_unread_to_all(&self, room: &RoomName, counts: &HashMap<&UserId, u64>) {
         if counts.is_empty() {
             return;
         }

@@ -155,6 +155,16 @@ impl Hub {
         self.rooms.iter().for_each(|room| room.forget_log_head());
     }
 
+    /// The same, and returns where those stood in which a connection is.
+    pub fn take_log_heads(&self) -> Vec<(RoomName, u64)> {
+        let take = |room: dashmap::mapref::multiple::RefMulti<'_, RoomName, Arc<Room>>| {
+            let head = room.log_head();
+            room.forget_log_head();
+            head.filter(|_| !room.is_empty()).map(|head| (room.name().clone(), head))
+        };
+        self.rooms.iter().filter_map(take).collect()
+    }
+
     /// The connections in a room, in no order.
     pub fn members(&self, name: &RoomName) -> Vec<Arc<Member>> {
         self.rooms.get(name).map(|room| room.members().to_vec()).unwrap_or_default()
@@ -168,6 +178,11 @@ impl Hub {
     /// The number of connections in a room.
     pub fn connections_in(&self, name: &RoomName) -> usize {
         self.rooms.get(name).map_or(0, |room| room.len())
+    }
+
+    /// Whether a connection is in a room, or is about to join it, or the room is locked.
+    pub fn is_in_use(&self, name: &RoomName) -> bool {
+        self.rooms.contains_key(name)
     }
 
     /// How many connections there are.

@@ -128,6 +128,11 @@ impl<'a> HeldRoom<'a> {
         Self { hub, room: room.clone(), has_lock: false, is_first_in_queue: false }
     }
 
+    /// The room's name.
+    pub fn name(&self) -> &RoomName {
+        self.room.name()
+    }
+
     /// Locks the room for a join.
     pub async fn lock(mut self) -> RoomGuard<'a> {
         lock(&self.room.lock).await;

@@ -64,6 +64,12 @@ pub(super) fn topic(engine: &Engine, room: &RoomName, event: &EventName) -> Stri
     engine.name("c", &digest(&[room.as_str(), event.as_str()]))
 }
 
+/// The keys of a room's history: the messages, what is known of them, the rooms with messages, and the sums of all.
+pub(super) fn history(engine: &Engine, room: &RoomName) -> [String; 4] {
+    let own = ["{", room.as_str(), "}"].concat();
+    [engine.name("h", &own), engine.name("m", &own), engine.name("ends", "h"), engine.name("sums", "h")]
+}
+
 /// The key of the sums of all emits that wait so.
 pub(super) fn sums(engine: &Engine) -> String {
     engine.name("sums", "c")

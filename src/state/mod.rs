@@ -31,6 +31,9 @@ pub use shared_idempotency::{FirstElsewhere, SharedClaimed, SharedIdempotency};
 mod shared_retained;
 pub use shared_retained::{EmitCall, RetainedPut, SharedRetained, SharedValue};
 
+mod shared_history;
+pub use shared_history::{NewMessage, Page, SharedHistory};
+
 mod shared_collapse;
 pub use shared_collapse::{NotPublished, SharedCollapse};
 

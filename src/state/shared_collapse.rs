@@ -95,7 +95,7 @@ impl SharedCollapse {
     /// A call that publishes all that waits of the emit's event in its room, for whatever key, in the order in which it came, and then the emit.
     /// The windows stay open.
     pub fn publish_command(&self, emit: &EmitCall<'_>) -> Cmd {
-        let function = if emit.keeps() { "retain_after_waiting" } else { "publish_after_waiting" };
+        let function = if emit.keeps() { "keep_after_waiting" } else { "publish_after_waiting" };
         let mut call = self.window_function(function, emit.room, emit.event);
         self.retained.add_emit(&mut call, emit);
         call
@@ -132,8 +132,9 @@ impl SharedCollapse {
 
     fn window_function(&self, name: &str, room: &RoomName, event: &EventName) -> Cmd {
         let engine = self.shards.of(room);
-        let [values, ends, shares, topic, sums] = self.retained.keys(room, event);
-        Engine::function(name, &[&values, &ends, &shares, &topic, &sums, &windows(engine)])
+        let (keys, windows) = (self.retained.keys(room, event), windows(engine));
+        let keys: Vec<_> = keys.iter().chain([&windows]).map(String::as_str).collect();
+        Engine::function(name, &keys)
     }
 
     /// The engine that knows whether an event is collapsed. Events are spread as rooms are.

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use redis::{Cmd, Value};
 
 use super::{
-    keys::{SWEEP_STEP, millis, shard_of, share, sums, sweep, time_ms, topic},
+    NewMessage,
+    keys::{SWEEP_STEP, history, millis, shard_of, share, sums, sweep, time_ms, topic},
     retained::{RetainedFull, Value as RetainedValue, bytes},
 };
 use crate::cluster::{BusError, Engine, Shards, decode_retained, encode_retained};
@@ -32,14 +33,11 @@ pub struct RetainedPut<'a> {
     pub except_users: &'a [UserId],
     /// How long it is of use; none: until it is replaced or taken away.
     pub ttl: Option<Duration>,
-    /// The message id, if it may be put again with the same one. While the value is there it is not changed then, and the number of its change is
-    /// the same.
-    pub once: Option<MessageId>,
 }
 
-/// An emit, for a function at the engine that publishes it, with the number of a change of what the room retains (8 bytes, big-endian) in the
-/// middle of the frame. The value is kept and the frame published, or neither.
-#[derive(Clone, Copy, Debug)]
+/// An emit, for a function at the engine that publishes it, with three numbers of 8 bytes (big-endian) in the middle of the frame: that of the change
+/// of what the room retains, and the sequence and the number of the message in the room's history. All is kept and the frame published, or nothing.
+#[derive(Clone, Debug)]
 pub struct EmitCall<'a> {
     /// The audience's room.
     pub room: &'a RoomName,
@@ -47,17 +45,25 @@ pub struct EmitCall<'a> {
     pub event: &'a EventName,
     /// What is retained of it.
     pub retained: Option<RetainedPut<'a>>,
+    /// Its message for the room's history.
+    pub kept: Option<NewMessage>,
+    /// The message id, if it may come again with the same one. While its value is there it is not changed then, and the numbers are the same.
+    pub once: Option<MessageId>,
     /// The room's channel.
     pub channel: &'a str,
-    /// The frame before the number.
+    /// The frame before the numbers.
     pub start: &'a [u8],
-    /// The frame after the number.
+    /// The frame after the numbers.
     pub rest: &'a [u8],
 }
 
 impl EmitCall<'_> {
-    /// Whether a value is to be kept of it.
+    /// Whether something is to be kept of it.
     pub(super) fn keeps(&self) -> bool {
+        self.kept.is_some() || self.keeps_value()
+    }
+
+    fn keeps_value(&self) -> bool {
         self.retained.as_ref().is_some_and(|put| !matches!(put.payload, Payload::None))
     }
 }
@@ -80,32 +86,43 @@ impl SharedRetained {
         Self { shards, max_entries, max_room_bytes }
     }
 
-    /// A call, for the room's engine, that retains the emit's value and publishes the emit. It returns the number of receivers, or one for
+    /// A call, for the room's engine, that keeps what is to be kept of an emit and publishes the emit. It returns the number of receivers, or one for
     /// [`SharedRetained::rejected`].
     pub fn put_command(&self, emit: &EmitCall<'_>) -> Cmd {
         let keys = self.keys(emit.room, emit.event);
-        let function = if emit.keeps() { "retain" } else { "take_retained" };
+        let function = if emit.keeps() { "keep" } else { "take_retained" };
         let mut call = Engine::function(function, &keys.each_ref().map(String::as_str));
         self.add_emit(&mut call, emit);
         call
     }
 
-    /// The keys that a function needs to retain a value.
-    pub(super) fn keys(&self, room: &RoomName, event: &EventName) -> [String; 5] {
+    /// The keys that a function needs to publish an emit.
+    pub(super) fn keys(&self, room: &RoomName, event: &EventName) -> [String; 9] {
         let engine = self.shards.of(room);
-        [room_key(engine, room), ends(engine), shares(engine), topic(engine, room, event), sums(engine)]
+        let [messages, known, rooms, bytes] = history(engine, room);
+        let topic = topic(engine, room, event);
+        [room_key(engine, room), ends(engine), shares(engine), topic, sums(engine), messages, known, rooms, bytes]
     }
 
     /// Adds an emit to the arguments of a function.
     pub(super) fn add_emit(&self, call: &mut Cmd, emit: &EmitCall<'_>) {
-        let &EmitCall { event, retained, channel, start, rest, .. } = emit;
+        let EmitCall { event, retained, kept, once, channel, start, rest, .. } = emit;
         call.arg(channel).arg(start).arg(rest);
-        if let Some(RetainedPut { caller, payload, except_users, ttl, once }) = retained {
-            let is_kept = emit.keeps();
+        if let Some(RetainedPut { caller, payload, except_users, ttl }) = *retained {
+            let is_kept = emit.keeps_value();
             call.arg(event.as_str()).arg(u8::from(is_kept)).arg(ttl.map_or(0, millis));
             call.arg(bytes(event, payload, except_users)).arg(self.max_entries).arg(self.max_room_bytes);
             let value = if is_kept { encode_retained(payload, except_users) } else { Vec::new() };
-            call.arg(&**caller).arg(value).arg(once.as_ref().map_or(&[][..], |id| id.as_bytes()));
+            call.arg(&**caller).arg(value);
+        } else if kept.is_some() {
+            const NO_VALUE: [&str; 8] = [""; 8];
+            call.arg(&NO_VALUE);
+        } else {
+            return;
+        }
+        call.arg(once.as_ref().map_or(&[][..], |id| id.as_bytes()));
+        if let Some(message) = kept {
+            message.add_to(call);
         }
     }
 

@@ -19,6 +19,7 @@ use super::{
     epochs::Epochs,
     marks::Mark,
     readers::Readers,
+    shared_lease,
     source::{Kind, Source},
     status::Statuses,
     writer::{Append, Change, Closure, Queues, Writer},
@@ -81,6 +82,27 @@ impl Database {
             watched.deadlines().stop();
         });
         Ok(database)
+    }
+
+    /// A database that a test has its own writer for.
+    #[cfg(test)]
+    pub(super) fn over_model(config: &Config, clock: Clock) -> (Self, mpsc::Receiver<Append>) {
+        let source = Arc::new(Source::new(config, Sharing::Single).unwrap());
+        let (emits, emit_queue) = mpsc::channel(QUEUE);
+        let inner = Arc::new(Inner {
+            readers: Readers::new(source.clone()),
+            source,
+            statuses: Statuses::new(),
+            epochs: Epochs::default(),
+            clock,
+            on_new_epoch: Mutex::default(),
+            skew_ms: AtomicI64::new(0),
+            emits,
+            changes: mpsc::channel(QUEUE).0,
+            deadlines: Deadlines::new(),
+            closed: CancellationToken::new(),
+        });
+        (Self { inner }, emit_queue)
     }
 
     pub(super) fn parts(&self) -> &Inner {
@@ -190,8 +212,15 @@ impl Database {
             reader => reader?,
         };
         let read = self.within(Allowance::Other, async {
+            let current = self.inner.epochs.current_generation();
             let connection = reader.connection().ok_or(sqlx::Error::PoolClosed)?;
-            Ok(work(connection).await?)
+            let read = work(&mut *connection).await?;
+            // What another generation has stored is not taken for something of this one: the writer comes to know of that within a second.
+            let is_shared = self.inner.source.sharing == Sharing::Cluster;
+            if is_shared && !shared_lease::is_current(connection, current).await? {
+                return Err(Error::Unreachable);
+            }
+            Ok(read)
         });
         let read = read.await?;
         reader.give_back();

@@ -35,6 +35,13 @@ impl Epochs {
         self.0.read().current.clone()
     }
 
+    /// The generation that stores now: its number and its epoch.
+    pub(super) fn current_generation(&self) -> Option<(i64, Arc<str>)> {
+        let known = self.0.read();
+        let epoch = known.current.clone()?;
+        Some((*known.numbers.get(&epoch)?, epoch))
+    }
+
     /// The number of the generation that gave this epoch. `None`: the database does not know it.
     pub(super) fn number(&self, epoch: &str) -> Option<i64> {
         self.0.read().numbers.get(epoch).copied()

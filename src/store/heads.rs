@@ -1,28 +1,20 @@
-//! Where mailboxes stand, for many rooms at one time.
+//! Where those mailboxes stand in which something was stored lately.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use super::{Error, Store, append::statement, lookups::rows_of, source::Kind};
+use super::{Error, Store, append::statement, source::Kind};
 use crate::message::RoomName;
 
 impl Store {
-    /// The last position of each of these rooms. A room in which nothing was ever kept is not among them: that is 0.
-    pub async fn heads(&self, rooms: &[RoomName]) -> Result<HashMap<RoomName, u64>, Error> {
-        let rooms = rooms.to_vec();
-        let read = self.inner.database.read(move |connection| {
-            Box::pin(async move {
-                let rows = rows_of(connection, "SELECT room, last FROM mailboxes WHERE room", &rooms).await?;
-                rows.iter().map(last_of).collect::<sqlx::Result<Vec<_>>>()
-            })
-        });
-        Ok(named(read.await?).collect())
-    }
-
     /// The rooms in which something was stored within this period, by the database's clock, and is there, each with its last position. A
     /// transaction commits up to eight seconds after the time that its messages carry: the period should be longer than what is asked about.
     pub async fn appended_within(&self, period: Duration) -> Result<Vec<(RoomName, u64)>, Error> {
+        #[cfg(test)]
+        if let Some(model) = &self.inner.model {
+            return model.read(&self.inner.database, |data| data.appended_within(period)).await;
+        }
         let period_ms = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
         let (kind, now_ms) = (self.inner.database.parts().source.kind, self.now_ms());
         let ahead_ms = self.inner.database.parts().clock.ahead_ms();

@@ -56,6 +56,11 @@ impl Store {
         window: Window,
         reader: Option<&Reader>,
     ) -> Result<(Vec<Listed>, bool), Error> {
+        #[cfg(test)]
+        if let Some(model) = &self.inner.model {
+            let (messages, more) = model.read(&self.inner.database, |data| data.list(room, window)).await?;
+            return Ok((messages.into_iter().map(|message| Listed { message, is_read: None }).collect(), more));
+        }
         let (room, reader, now) = (room.clone(), reader.cloned(), self.now_ms());
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
@@ -93,6 +98,11 @@ impl Store {
     /// The messages of a mailbox at the first of these positions, which are in order, as many as one page holds: those of them that are
     /// still of use, and the number of positions that were looked at, at least one.
     pub async fn messages_at(&self, room: &RoomName, positions: &[u64]) -> Result<(Vec<LogEntry>, usize), Error> {
+        #[cfg(test)]
+        if let Some(model) = &self.inner.model {
+            let messages = model.read(&self.inner.database, |data| data.at(room, positions)).await?;
+            return Ok((messages, positions.len()));
+        }
         let Some(chunk) = chunks(positions).next() else {
             return Ok((Vec::new(), 0));
         };

@@ -89,6 +89,9 @@ mod retention;
 #[cfg(test)]
 pub(crate) mod broken;
 
+#[cfg(test)]
+pub(crate) mod model;
+
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
@@ -113,6 +116,8 @@ struct Inner {
     /// Serializes sweeps. The clock is that of the periodic one.
     sweeps: Mutex<SteadyClock>,
     closed: CancellationToken,
+    #[cfg(test)]
+    model: Option<model::Link>,
 }
 
 impl Store {
@@ -130,6 +135,8 @@ impl Store {
                 config: config.clone(),
                 sweeps: Mutex::default(),
                 closed,
+                #[cfg(test)]
+                model: None,
             }),
         };
         let inner = Arc::downgrade(&store.inner);
@@ -177,6 +184,11 @@ impl Store {
     /// The epoch of what is stored now. `None`: the database has not been reached yet.
     pub fn epoch(&self) -> Option<Arc<str>> {
         self.inner.database.parts().epochs.current()
+    }
+
+    /// Whether positions of this epoch may be of this store.
+    pub fn knows(&self, epoch: &str) -> bool {
+        self.inner.database.parts().epochs.number(epoch).is_some()
     }
 
     fn now_ms(&self) -> i64 {

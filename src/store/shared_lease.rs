@@ -6,6 +6,8 @@
 //! lost what was committed (it was restored, or is a standby that was promoted), so that the first node that sees it begins a new generation, and
 //! the others adopt that. A lost connection changes nothing. The lease lasts as long as any node renews it.
 
+use std::sync::Arc;
+
 use sqlx::{AnyConnection, Row};
 use tokio::time::Instant;
 
@@ -64,6 +66,20 @@ impl Beat {
 pub(super) async fn check(connection: &mut AnyConnection, held: &Held) -> sqlx::Result<Renewed> {
     let sql = format!("SELECT {NOW} FROM store WHERE id = 1 AND generation = $1 AND instance = {INSTANCE}");
     renewed(statement(sql).bind(held.generation).fetch_optional(connection).await?.as_ref())
+}
+
+/// Whether this generation, with its epoch, is still the one that stores.
+pub(super) async fn is_current(
+    connection: &mut AnyConnection,
+    generation: Option<(i64, Arc<str>)>,
+) -> sqlx::Result<bool> {
+    let Some((number, epoch)) = generation else { return Ok(false) };
+    let sql = format!(
+        "SELECT 1::BIGINT FROM store WHERE id = 1 AND generation = $1 AND instance = {INSTANCE} \
+         AND EXISTS (SELECT 1 FROM store WHERE id = 2 AND epoch LIKE '%' || $2)"
+    );
+    let last = format!("{number}:{epoch}");
+    Ok(statement(sql).bind(number).bind(last).fetch_optional(connection).await?.is_some())
 }
 
 fn renewed(row: Option<&sqlx::any::AnyRow>) -> sqlx::Result<Renewed> {

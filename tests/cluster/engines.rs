@@ -8,11 +8,14 @@ use std::{
 
 use bugle::app::Error;
 
-use crate::harness::{TestRedis, TestServer, deadline};
+use crate::{
+    harness::{TestRedis, TestServer, deadline},
+    resume::history,
+};
 
 /// What the manual lists for an ACL user.
-const RIGHTS: &str = "+@connection +@pubsub +@hash +@string +@sortedset +@set +@transaction +@scripting +@keyspace -@dangerous +time +info \
-                      +client|id +client|kill +role";
+const RIGHTS: &str = "+@connection +@pubsub +@hash +@string +@sortedset +@set +@stream +@transaction +@scripting +@keyspace -@dangerous \
+                      +time +info +client|id +client|kill +role";
 
 fn texts(error: &Error) -> String {
     let mut texts = vec![error.to_string()];
@@ -35,7 +38,11 @@ fn set_user(redis: &TestRedis, rights: &str) -> String {
 async fn a_user_with_the_rights_that_the_manual_lists_is_enough() {
     let redis = TestRedis::start(false);
     let url = set_user(&redis, RIGHTS);
-    let server = TestServer::start_with(|config| config.cluster.redis = vec![url.into()]).await;
+    let server = TestServer::start_with(|config| {
+        config.cluster.redis = vec![url.into()];
+        config.rooms.push(history("user:*"));
+    })
+    .await;
     let mut device = server.connect("42").await;
     let receipt = server.backend().await.emit_to_user("42", "hello", "1").await;
     assert_eq!((receipt.matched, receipt.partial), (1, false));
@@ -92,8 +99,8 @@ async fn a_frame_of_another_version_is_counted_and_the_room_goes_on() {
     for frame in [
         "",
         "short",
-        "\u{7f}a version that nobody knows yet, and long enough",
-        "\u{1}a frame that is none, and long enough",
+        "\u{7f}a version that nobody knows yet, and long enough for a head",
+        "\u{1}a frame that is none, and long enough to have a head",
     ] {
         assert_eq!(redis.cli(&["PUBLISH", "test:r:user:42", frame]), "1", "its node gets it");
     }

@@ -1,10 +1,11 @@
-//! What becomes of plain emits, devices and presence when the engine or a node fails under a load of more than a thousand emits a second: no complete
-//! receipt for what did not arrive, nobody is blocked, and all is right again afterwards. `cargo bench --bench faults` has the same faults for
+//! What becomes of emits, devices and presence when the engine, the database or a node fails under a load of more than a thousand plain emits a second
+//! and some to rooms that keep them: no complete receipt for what did not arrive, nobody is blocked, nothing that is kept is lost, and all is right
+//! again afterwards. `cargo bench --bench faults` has the same faults for
 //! longer, and limits of time.
 
 use std::io::Write as _;
 
-use crate::scene::{Fault, Outcome, RATE, Size};
+use crate::scene::{Fault, KeptOutcome, Outcome, RATE, Size};
 
 /// Runs a fault, and says what came of it. `None`: this machine cannot, and stderr tells why.
 async fn run(fault: Fault) -> Option<Outcome> {
@@ -16,6 +17,11 @@ async fn run(fault: Fault) -> Option<Outcome> {
             say(format!(
                 "{emits} emits, {rate} a second ({RATE} aimed at) outside the fault: {complete} receipts complete, {partial} partial, {refused} \
                  refused"
+            ));
+            let KeptOutcome { stored, in_histories, connections, told_histories, .. } = &outcome.kept;
+            say(format!(
+                "{stored} stored and {in_histories} in histories, over {connections} connections, which were told of {told_histories} gaps in \
+                 histories"
             ));
             assert_eq!((outcome.wrong, outcome.ghosts), (0, 0), "{outcome:#?}");
             assert!(outcome.violations.is_empty(), "{outcome:#?}");
@@ -46,6 +52,7 @@ tests! {
     subscriptions_that_the_engine_ends_make_no_receipt_wrong: SubscriptionsKilled;
     functions_that_the_engine_forgets_make_no_receipt_wrong: FunctionsFlushed;
     a_fail_over_that_sentinels_decide_makes_no_receipt_wrong: FailOver;
+    a_fail_over_to_a_replica_that_was_behind_is_told_to_devices_that_resume: FailOverBehind;
     a_node_that_is_killed_leaves_no_ghost_and_makes_no_receipt_wrong: NodeKilled;
     a_node_that_is_paused_for_less_than_its_lease_makes_no_receipt_wrong: NodePaused;
     a_node_that_is_paused_for_longer_is_not_counted_until_it_runs_on: NodePausedForLong;
@@ -57,4 +64,6 @@ tests! {
     a_node_whose_name_was_taken_while_it_stood_still_ends: NameTaken;
     a_clock_that_is_off_changes_nothing: ClockAhead, ClockBehind;
     a_node_of_another_version_makes_receipts_partial_and_not_wrong: OtherVersion;
+    a_database_that_is_killed_or_restarted_stops_what_is_stored_alone_and_loses_nothing: DatabaseKilled, DatabaseRestarted;
+    a_database_that_hangs_stops_what_is_stored_alone_and_loses_nothing: DatabaseHangs;
 }

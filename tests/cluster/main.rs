@@ -2,7 +2,7 @@
 //! several nodes alone can do.
 //!
 //! Left out of the tests for callers and devices:
-//! - `interleavings`, `mailbox`, `notifications`, `resume`, `stored`, `watermark`: several nodes keep no messages yet.
+//! - `watermark`: it is about one process's store.
 //! - `rates`, `websocket_gate`, and the limits of `devices`: those limits hold for each node.
 //! - `audit`, `logs`, `operations`, `stopping`: they are about one process.
 
@@ -66,6 +66,25 @@ mod websocket;
 
 #[path = "../it/websocket_closing.rs"]
 mod websocket_closing;
+
+#[path = "../it/stored.rs"]
+mod stored;
+
+#[path = "../it/resume.rs"]
+mod resume;
+
+#[path = "../it/mailbox.rs"]
+mod mailbox;
+
+#[path = "../it/notifications.rs"]
+mod notifications;
+
+#[path = "../it/interleavings.rs"]
+mod interleavings;
+
+mod stored_across;
+
+mod histories;
 
 mod limits;
 

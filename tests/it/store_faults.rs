@@ -13,10 +13,13 @@ use futures_util::future::{join, join_all};
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{Position, UserId};
+use bugle::proto::v1::EmitToUserRequest;
 use bugle::store::{Error, Status, Store, Which, Window};
+use tonic::Code;
 
 use super::store::{Kind, append, kinds, message, open, open_with, position, reopen, room, texts, wait_for};
-use crate::harness::{execute, new_database};
+use crate::harness::{TestServer, deadline, execute, new_database, refused, to_user};
+use crate::stored::{emit_stored, readiness, store as stored};
 
 const MAILBOX: &str = "user:42";
 
@@ -315,4 +318,31 @@ async fn marks_that_are_written_together_count_as_they_would_alone() {
         assert_eq!(store.mark_read(&team, &left_out, Which::Message(kept[0])).await.unwrap(), None);
         assert_eq!(store.mark_read(&team, &left_out, Which::ALL).await.unwrap(), Some(false));
     }
+}
+
+#[tokio::test]
+async fn an_unreachable_store_refuses_what_is_to_be_stored_and_nothing_else_until_it_is_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (missing, file) = (directory.path().join("later"), directory.path().join("bugle.db"));
+    // The directory of the file itself has to be there at the start.
+    std::os::unix::fs::symlink(missing.join("bugle.db"), &file).expect("a link is made");
+    let url = format!("sqlite:{}", file.display());
+    let server = TestServer::start_with(|config| config.store.url = url.into()).await;
+    let backend = server.backend().await;
+    let request = EmitToUserRequest { options: Some(stored()), ..to_user("42", "e", "1") };
+    let status = refused(Code::Unavailable, backend.notify().emit_to_user(request)).await;
+    assert!(status.message().contains("idempotency_key"), "{}", status.message());
+    let mut device = server.connect("42").await;
+    assert_eq!(backend.emit_to_user("42", "plain", "1").await.enqueued, 1);
+    assert_eq!(device.expect_event("plain").await.json(), "1");
+    assert_eq!(readiness(&server).await, 503);
+    fs::create_dir(&missing).expect("the directory can be made");
+    deadline("the store to be back", async {
+        while readiness(&server).await != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    emit_stored(&backend, "42", "2").await;
+    assert_eq!(device.expect_event("e").await.json(), "2");
 }

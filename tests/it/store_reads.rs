@@ -9,21 +9,6 @@ use bugle::store::{NewMessage, Which};
 use crate::store::{kinds, message, open, position, room};
 
 #[tokio::test]
-async fn heads_are_those_of_the_rooms_that_are_asked_for() {
-    for kind in kinds() {
-        let store = open(&kind, &Clock::system());
-        let rooms: Vec<_> = (0..300).map(|n| room(&format!("team:{n}"))).collect();
-        for number in [1, 2, 2, 3, 299] {
-            position(&store, message(&format!("team:{number}"), "1")).await;
-        }
-        let mut heads: Vec<_> = store.heads(&rooms[2..]).await.unwrap().into_iter().collect();
-        heads.sort();
-        assert_eq!(heads, [(room("team:2"), 2), (room("team:299"), 1), (room("team:3"), 1)], "{}", kind.url);
-        assert!(store.heads(&[]).await.unwrap().is_empty());
-    }
-}
-
-#[tokio::test]
 async fn rooms_with_something_of_the_last_time_are_told_with_where_they_stand() {
     const MINUTE: Duration = Duration::from_mins(1);
     for kind in kinds() {

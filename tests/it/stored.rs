@@ -6,9 +6,10 @@ use bugle::proto::v1::{EmitOptions, EmitToRoomRequest, EmitToUserRequest, EmitTo
 use serde_json::json;
 use tonic::Code;
 
+use crate::NODES;
 use crate::harness::{
-    Backend, Device, EVERY_WAY, PlainDevice, PlainFrame, TestServer, answer, deadline, named, raw_http, refused,
-    to_everyone, to_room, to_user, to_users, token, token_with,
+    Backend, Device, EVERY_WAY, PlainDevice, PlainFrame, TestServer, answer, deadline, named, new_database, raw_http,
+    refused, to_everyone, to_room, to_user, to_users, token, token_with,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -175,32 +176,6 @@ async fn without_a_store_nothing_is_stored_and_the_key_is_named() {
     server.connect("42").await;
 }
 
-#[tokio::test]
-async fn an_unreachable_store_refuses_what_is_to_be_stored_and_nothing_else_until_it_is_back() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (missing, file) = (directory.path().join("later"), directory.path().join("bugle.db"));
-    // The directory of the file itself has to be there at the start.
-    std::os::unix::fs::symlink(missing.join("bugle.db"), &file).expect("a link is made");
-    let url = format!("sqlite:{}", file.display());
-    let server = TestServer::start_with(|config| config.store.url = url.into()).await;
-    let backend = server.backend().await;
-    let status = refused(Code::Unavailable, backend.notify().emit_to_user(stored("42", "1"))).await;
-    assert!(status.message().contains("idempotency_key"), "{}", status.message());
-    let mut device = server.connect("42").await;
-    assert_eq!(backend.emit_to_user("42", "plain", "1").await.enqueued, 1);
-    assert_eq!(device.expect_event("plain").await.json(), "1");
-    assert_eq!(readiness(&server).await, 503);
-    std::fs::create_dir(&missing).expect("the directory can be made");
-    deadline("the store to be back", async {
-        while readiness(&server).await != 200 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    emit_stored(&backend, "42", "2").await;
-    assert_eq!(device.expect_event("e").await.json(), "2");
-}
-
 pub(crate) async fn readiness(server: &TestServer) -> u16 {
     let request = "GET /readyz HTTP/1.1\r\nhost: bugle\r\nconnection: close\r\n\r\n";
     let response = raw_http(server.admin(), request).await;
@@ -210,7 +185,8 @@ pub(crate) async fn readiness(server: &TestServer) -> u16 {
 #[tokio::test]
 async fn a_repetition_is_a_duplicate_even_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
-    let url = format!("sqlite:{}/bugle.db", directory.path().display());
+    let file = format!("sqlite:{}/bugle.db", directory.path().display());
+    let url = if NODES == 1 { file } else { new_database() };
     let options = Some(EmitOptions { idempotency_key: "order-1".into(), ..store() });
     let request = || EmitToUserRequest { options: options.clone(), ..stored("42", "1") };
     let mut first = TestServer::start_with(|config| config.store.url = url.clone().into()).await;

@@ -3,8 +3,8 @@
 -- under '' the order up to which their values are not kept. One hash has the sums: b the bytes of all that waits, o the last order. An order is the
 -- time in microseconds, or one more than the one before.
 --
--- What waits is taken and published in one function: no emit that is accepted in between overtakes it. KEYS of such a function: those of a
--- retained value (3), the topic's hash, the sums, the windows.
+-- What waits is taken and published in one function: no emit that is accepted in between overtakes it. KEYS of such a function: those of one
+-- that publishes an emit (9), the windows.
 
 -- Why an emit was not published, besides what retain returns: it waits, there is no room for it, there is none.
 local WAITS, FULL, NONE = -3, -4, -5
@@ -71,11 +71,11 @@ end
 -- its node is gone, most windows, most bytes that wait, the emit. Returns how many received it; -1, -2: as retain does; -3: it waits; -4: full.
 local function offer_to_window(keys, args)
   local now, emit = now_ms(), emit_of(args, 5)
-  local topic, sums, windows, key = keys[4], keys[5], keys[6], args[1]
+  local topic, sums, windows, key = keys[4], keys[5], keys[10], args[1]
   local member = topic .. '\n' .. key
   local ends_at = redis.call('ZSCORE', windows, member)
   if ends_at and tonumber(ends_at) > now then
-    return emit[4] and problem_of(keys, emit) or defer(topic, sums, key, emit, args[4])
+    return is_change(emit) and problem_of(keys, emit) or defer(topic, sums, key, emit, args[4])
   end
   if not ends_at and redis.call('ZCARD', windows) >= tonumber(args[3]) then
     close_ended(windows, sums, now, 1000)
@@ -98,10 +98,10 @@ local function end_window(keys, args)
   local member = keys[4] .. '\n' .. args[1]
   local order, emit, is_outdated = take_waiting(keys[4], keys[5], args[1])
   if not order then
-    redis.call('ZREM', keys[6], member)
+    redis.call('ZREM', keys[10], member)
     return NONE
   end
-  redis.call('ZADD', keys[6], text_of(now_ms() + args[2]), member)
+  redis.call('ZADD', keys[10], text_of(now_ms() + args[2]), member)
   return publish_deferred(keys, args[3], order, emit, is_outdated)
 end
 
@@ -140,6 +140,6 @@ end
 redis.register_function('offer_to_window_@', offer_to_window)
 register_frugal('end_window_@', end_window)
 register_frugal('publish_after_waiting_@', publish_after_waiting)
-redis.register_function('retain_after_waiting_@', publish_after_waiting)
+redis.register_function('keep_after_waiting_@', publish_after_waiting)
 register_frugal('sweep_windows_@', sweep_windows)
 redis.register_function('note_collapsing_@', note_collapsing)

@@ -28,10 +28,11 @@ local function next_number(key)
   return math.max(now_us(), last + 1)
 end
 
--- An emit, as functions have it: 1 the channel, 2 and 3 the frame before and after the number of a change, and, if a value is to be retained, 4 its
--- event, 5 '1' to keep it or '0' to take the one away that is there, 6 its time to live in ms (0: none), 7 its bytes, 8 the most values, 9 the most
--- bytes of a room, 10 the caller, 11 the value, 12 the message id if it may come again, or ''. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares, and
--- the hash of the event's collapsed emits in the room, and the sums of all.
+-- An emit, as functions have it: 1 the channel, 2 and 3 the frame before and after the numbers that are put in, and, if something is kept of it, 4 the
+-- event of the value that is to be retained (empty: none), 5 '1' to keep it or '0' to take the one away that is there, 6 its time to live in ms (0: none), 7 its bytes, 8 the most values, 9 the most
+-- bytes of a room, 10 the caller, 11 the value, 12 the message id if it may come again, or ''; if it is kept in the room's history, what `append_message` has from 13
+-- on. All functions that publish one have, first of their KEYS, the room's hash, the ends, the shares, the hash of the event's collapsed emits in
+-- the room and the sums of all, and those of `append_message`.
 local function emit_of(args, first)
   local emit = {}
   for index = first, #args do
@@ -40,8 +41,9 @@ local function emit_of(args, first)
   return emit
 end
 
-local function publish_change(emit, number)
-  return redis.call('PUBLISH', emit[1], emit[2] .. struct.pack('>I8', number) .. emit[3])
+-- Whether an emit retains a value, or takes one away.
+local function is_change(emit)
+  return emit[4] and emit[4] ~= ''
 end
 
 -- The bytes, the caller and the number of an event's value, if there is one.
@@ -117,23 +119,28 @@ local function note_change(topic, sums, order)
   end
 end
 
--- Retains what is to be retained of an emit, and publishes it, with the number of the change or 0. `order`: that of an emit that was deferred. It was
+-- Keeps what is to be kept of an emit, and publishes it with the numbers of that. `order`: that of an emit that was deferred. It was
 -- accepted, so it is published even if its value is not kept: because a later one was (`is_outdated`), or the room keeps too much by now. Returns how
 -- many received it, or why it was rejected.
 local function publish_emit(keys, emit, order, is_outdated)
-  if not emit[4] or is_outdated then
-    return publish_change(emit, 0)
+  local change, sequence, number = 0, nil, nil
+  if is_change(emit) and not is_outdated then
+    local problem = problem_of(keys, emit)
+    if not problem then
+      note_change(keys[4], keys[5], order)
+      change = change_value(keys, emit)
+    elseif not order then
+      return problem
+    end
   end
-  local problem = problem_of(keys, emit)
-  if problem then
-    return order and publish_change(emit, 0) or problem
+  if emit[13] then
+    sequence, number = append_message(keys, emit)
   end
-  note_change(keys[4], keys[5], order)
-  return publish_change(emit, change_value(keys, emit))
+  return redis.call('PUBLISH', emit[1], emit[2] .. numbers_of(change, sequence, number) .. emit[3])
 end
 
--- Publishes an emit that retains a value, or takes one away. ARGV: the emit. Returns how many received it; -1: too many values, -2: too many bytes.
-local function retain(keys, args)
+-- Publishes an emit of which something is kept, or that takes a value away. ARGV: the emit. Returns how many received it; -1: too many values, -2: too many bytes.
+local function keep(keys, args)
   return publish_emit(keys, emit_of(args, 1))
 end
 
@@ -142,7 +149,7 @@ local function sweep_retained(keys, args)
   return sweep_entries(keys[1], keys[2], now_ms(), args[1], drop_value)
 end
 
-redis.register_function('retain_@', retain)
-register_frugal('take_retained_@', retain)
+redis.register_function('keep_@', keep)
+register_frugal('take_retained_@', keep)
 register_frugal('sweep_retained_@', sweep_retained)
 

@@ -19,3 +19,7 @@ local function text_of(number)
   return string.format('%.0f', number)
 end
 
+-- The numbers in the middle of a frame: that of the change of what the room retains, and the sequence and the number of a message of its history; 0: none.
+local function numbers_of(change, sequence, number)
+  return struct.pack('>I8', change) .. (sequence or string.rep('\0', 8)) .. struct.pack('>I8', number or 0)
+end

@@ -85,7 +85,7 @@ local function sweep_user_rooms(keys, args)
 end
 
 local function publish(channel, head, tail)
-  return {redis.call('PUBLISH', channel, head .. struct.pack('>I8', 0) .. tail)}
+  return {redis.call('PUBLISH', channel, head .. numbers_of(0) .. tail)}
 end
 
 -- The same as put_user_room, and publishes a frame: notes and frames have one order. ARGV besides: channel, the frame's head, its tail. Returns

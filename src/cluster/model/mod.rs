@@ -11,6 +11,7 @@
 
 mod checks;
 mod leases;
+mod link;
 mod memory;
 mod node;
 mod oracle;
@@ -28,6 +29,7 @@ use self::{checks::Log, oracle::Model, world::World};
 use super::broken::{Rule, breaking};
 
 pub(super) use self::wire::Dialer;
+pub(crate) use self::{link::Link, oracle::NODES};
 
 const SEEDS: u32 = 4;
 const STEPS: u32 = 20_000;

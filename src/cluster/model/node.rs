@@ -23,7 +23,7 @@ use super::{
     memory::Memory,
     wire::{Dialer, Shared},
 };
-use crate::cluster::{Answer, Cluster, Config, Counts, Frame, Node, Received, Shards};
+use crate::cluster::{Answer, Cluster, Config, Counts, EmitFrame, Frame, Kept, Node, Received, Shards};
 use crate::message::RoomName;
 
 pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -60,7 +60,8 @@ pub(super) struct Local {
 
 impl Node for Local {
     fn receive(&self, received: Received) {
-        let Frame::Emit(id, emit, _) = received.frame else { panic!("an emit") };
+        let Frame::Emit(frame) = received.frame else { panic!("an emit") };
+        let EmitFrame { id, emit, .. } = *frame;
         let room = emit.audience.room();
         let connections = self.rooms.lock().get(room).cloned().unwrap_or_default();
         let matched = connections.len() as u64;
@@ -70,6 +71,10 @@ impl Node for Local {
     }
 
     fn missed_change(&self, _: &RoomName, _: u64) {}
+
+    fn missed_message(&self, _: &RoomName, _: Kept) {}
+
+    fn given_up(&self, _: &RoomName) {}
 
     fn is_occupied(&self, room: &RoomName) -> bool {
         self.rooms.lock().contains_key(room)

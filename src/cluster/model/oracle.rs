@@ -8,7 +8,7 @@ use proptest_state_machine::ReferenceStateMachine;
 use super::memory::MAX_LATENCY;
 
 /// How many nodes there are at most.
-pub(super) const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// How many devices there are at most. Some are the same user's.
 pub(super) const DEVICES: usize = 6;
 pub(super) const USERS: usize = 3;

@@ -16,7 +16,7 @@ use super::{
     oracle::{DEVICES, Model, NODES, ROOMS, Transition, USERS},
     wire::{Faults, Shared},
 };
-use crate::cluster::{Frame, PublishError};
+use crate::cluster::{EmitFrame, Frame, PublishError};
 use crate::message::{Audience, Emit, EventName, Exceptions, MessageId, Payload, RoomName, UserId};
 
 pub(super) struct World {
@@ -50,8 +50,8 @@ fn room(number: usize) -> RoomName {
     }
 }
 
-fn emit(room: &RoomName) -> Emit {
-    Emit {
+fn emit(id: MessageId, room: &RoomName) -> Frame {
+    let emit = Emit {
         audience: Audience::of_room(room.clone()),
         except: Exceptions::default(),
         event: EventName::own("event"),
@@ -64,7 +64,8 @@ fn emit(room: &RoomName) -> Emit {
         collapse_key: None,
         ack: None,
         alone: true,
-    }
+    };
+    Frame::Emit(Box::new(EmitFrame { id, emit, once: false, stored: None }))
 }
 
 impl StateMachineTest for World {
@@ -212,7 +213,7 @@ impl Inner {
         process.run(async move {
             let id = MessageId::at(Timestamp::UNIX_EPOCH);
             let began = log.lock().emits(id);
-            let outcome = match cluster.publish(&Frame::Emit(id, Box::new(emit(&room)), false)) {
+            let outcome = match cluster.publish(&emit(id, &room)) {
                 Ok(mut ticket) => ticket.gathered(ticket.began() + cluster.deadline()).await,
                 Err(error) => Err(PublishError::Bus(error)),
             };

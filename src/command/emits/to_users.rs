@@ -44,7 +44,7 @@ impl Commands {
             });
         };
         if let Some(key) = &key {
-            let reused = self.delivery.first_reused(&users, key).await.map_err(Error::from);
+            let reused = self.delivery.first_reused(&request.emit, &users, key).await.map_err(Error::from);
             if let Some(user) = reused.inspect_err(audit_whole)? {
                 let error = key_reused();
                 audit_one(user, &error);

@@ -2,6 +2,7 @@
 
 mod frames;
 mod gaps;
+mod kept;
 mod model;
 
 use std::time::Duration;

@@ -54,7 +54,7 @@ impl Node {
     /// The same of one whose frame is its value, which is retained; with a collapse key it is offered.
     async fn retain(&self, key: Option<&str>, json: &str) -> Result<u64, NotPublished> {
         let (caller, room, event, payload) = (caller(), room("a"), event("x"), Payload::json(json).unwrap());
-        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None, once: None };
+        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None };
         let call = call((&room, &event), json, Some(put));
         self.run(&match key {
             Some(key) => self.collapse.offer_command(key, &call),
@@ -79,12 +79,12 @@ fn call<'a>(
     frame: &'a str,
     retained: Option<RetainedPut<'a>>,
 ) -> EmitCall<'a> {
-    EmitCall { room, event, retained, channel: "c", start: OFFERED, rest: frame.as_bytes() }
+    EmitCall { retained, start: OFFERED, rest: frame.as_bytes(), ..super::call(room, event) }
 }
 
 /// A frame of the channel: what it begins with, and the rest up to where it says when it was sent again.
 fn parts(frame: &[u8]) -> (String, String) {
-    let rest = &frame[25..];
+    let rest = &frame[41..];
     let end = rest.iter().position(|byte| *byte == 8).unwrap_or(rest.len());
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (text(&frame[..17]), text(&rest[..end]))
@@ -130,7 +130,7 @@ async fn what_waited_says_that_it_is_sent_now() {
     let (seconds, _): (i64, u64) = node.engine().query(&redis::cmd("TIME")).await.unwrap();
     for expected in [0, seconds] {
         let frame = subscriber.recv().await.unwrap();
-        let sent_at = crate::proto::bus::v1::Frame::decode(&frame[25..]).unwrap().sent_at_ms / 1_000;
+        let sent_at = crate::proto::bus::v1::Frame::decode(&frame[41..]).unwrap().sent_at_ms / 1_000;
         assert!((expected - 60..=expected + 60).contains(&sent_at), "{sent_at} {expected}");
     }
 }
@@ -245,7 +245,7 @@ async fn a_value_that_cannot_be_kept_is_rejected_before_it_waits_and_published_i
     assert_eq!(node.retain(Some("k"), &long).await, Err(NotPublished::Deferred));
     // Another event takes the room's bytes meanwhile.
     let (caller, room, other, payload) = (caller(), room("a"), event("y"), Payload::json(&long).unwrap());
-    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None, once: None };
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None };
     node.run(&node.retained.put_command(&call((&room, &other), "", Some(put)))).await.unwrap();
     let mut subscriber = server.subscribe("c").await;
     assert_eq!(node.ended("k").await, Ok(1));

@@ -1,6 +1,7 @@
 //! What nodes share, against an engine of each test's own. Two clones of the shards are two nodes.
 
 mod collapse;
+mod history;
 mod idempotency;
 mod redis_server;
 mod retained;
@@ -12,6 +13,7 @@ use redis_server::RedisServer;
 
 use crate::cluster::Shards;
 use crate::message::{EventName, RoomName, UserId};
+use crate::state::EmitCall;
 
 const HOUR: Duration = Duration::from_hours(1);
 /// A time to live that ends while a test waits.
@@ -31,6 +33,11 @@ fn room(name: &str) -> RoomName {
 
 fn event(name: &str) -> EventName {
     EventName::new(name).unwrap()
+}
+
+/// An emit of which nothing is kept.
+fn call<'a>(room: &'a RoomName, event: &'a EventName) -> EmitCall<'a> {
+    EmitCall { room, event, retained: None, kept: None, once: None, channel: "c", start: b"", rest: b"" }
 }
 
 /// Waits until something that takes its time at the engine is so.

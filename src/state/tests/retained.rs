@@ -11,10 +11,10 @@ async fn put(
 ) -> Result<(u64, u64), RetainedFull> {
     let (caller, room, event) = (caller(), room(in_room), event(name));
     let payload = if json == "null" { Payload::None } else { Payload::json(json).unwrap() };
-    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl, once: None };
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl };
     let channel = format!("channel of {in_room}");
     let call =
-        EmitCall { room: &room, event: &event, retained: Some(put), channel: &channel, start: b"head", rest: b"tail" };
+        EmitCall { retained: Some(put), channel: &channel, start: b"head", rest: b"tail", ..call(&room, &event) };
     let number: i64 = shards.of(&room).run(&retained.put_command(&call)).await.unwrap();
     let receivers = u64::try_from(number).map_err(|_| SharedRetained::rejected(number))?;
     Ok((receivers, retained.of_room(&room).await.unwrap().0))
@@ -53,9 +53,8 @@ async fn bytes_and_excepted_users_are_kept_as_they_were() {
     let (caller, room, event) = (caller(), room("a"), event("x"));
     let payload = Payload::Binary(vec![0, 255, b'\n', b'\r'].into());
     let except_users = [user("1"), user("2")];
-    let put =
-        RetainedPut { caller: &caller, payload: &payload, except_users: &except_users, ttl: Some(HOUR), once: None };
-    let call = EmitCall { room: &room, event: &event, retained: Some(put), channel: "c", start: b"", rest: b"" };
+    let put = RetainedPut { caller: &caller, payload: &payload, except_users: &except_users, ttl: Some(HOUR) };
+    let call = EmitCall { retained: Some(put), ..call(&room, &event) };
     shards.of(&room).run::<i64>(&retained.put_command(&call)).await.unwrap();
     let kept = retained.get(&room, "x").await.unwrap().unwrap();
     assert_eq!((kept.payload, kept.except_users), (payload, except_users.to_vec()));
@@ -73,7 +72,7 @@ async fn a_change_is_published_with_its_number_also_when_it_takes_a_value_away_t
         let (receivers, number) = put((&shards, &retained), ("a", "x"), json, None).await.unwrap();
         assert!(receivers == 1 && (number > last) == is_change, "{number} after {last}");
         last = number;
-        let frame = [&b"head"[..], &(if is_change { number } else { 0 }).to_be_bytes(), b"tail"].concat();
+        let frame = [&b"head"[..], &(if is_change { number } else { 0 }).to_be_bytes(), &[0; 16], b"tail"].concat();
         assert_eq!(subscriber.recv().await, Some(frame));
         let (seen, values) = retained.of_room(&room("a")).await.unwrap();
         assert_eq!((seen, values.len()), (number, usize::from(json != "null")));
@@ -174,8 +173,8 @@ async fn a_value_that_is_put_again_with_its_message_id_is_no_change_until_anothe
     let (caller, room, event) = (caller(), room("a"), event("x"));
     let mut frames = server.subscribe("c").await;
     let mut put = async |payload: Payload, once: Option<MessageId>| {
-        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None, once };
-        let call = EmitCall { room: &room, event: &event, retained: Some(put), channel: "c", start: b"", rest: b"" };
+        let put = RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None };
+        let call = EmitCall { retained: Some(put), once, ..call(&room, &event) };
         shards.of(&room).run::<i64>(&retained.put_command(&call)).await.unwrap();
         let frame = frames.recv().await.unwrap();
         u64::from_be_bytes(frame[..8].try_into().unwrap())

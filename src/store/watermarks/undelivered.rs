@@ -61,6 +61,10 @@ impl Store {
     }
 
     async fn skipped_of(&self, user: &UserId) -> Result<Vec<u64>, Error> {
+        #[cfg(test)]
+        if let Some(model) = &self.inner.model {
+            return model.read(&self.inner.database, |data| data.skipped_of(user)).await;
+        }
         let owner = user.clone();
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
@@ -81,6 +85,15 @@ pub(super) async fn skip_in_database(
     position: u64,
 ) -> Result<(), Error> {
     let Undelivered { after, .. } = store.undelivered(user).await?;
+    #[cfg(test)]
+    if let Some(model) = &store.inner.model {
+        let skip = |data: &mut super::super::model::Data| {
+            if store.incarnation() == incarnation {
+                data.skip(user, after, position);
+            }
+        };
+        return model.write(&store.inner.database, skip).await;
+    }
     let (of_store, owner) = (store.clone(), user.clone());
     let write = store.inner.database.write(move |connection| {
         Box::pin(async move {

@@ -59,9 +59,23 @@ impl Store {
         Ok(())
     }
 
+    /// Whether something is to be written of a user.
+    pub fn has_unwritten_watermark(&self, user: &UserId) -> bool {
+        self.inner.watermarks.users.lock().get(user).is_some_and(super::watermark::Watermark::is_unwritten)
+    }
+
     async fn write_chunk(&self, chunk: Arc<Chunk>) -> Result<(), Error> {
         if chunk.is_empty() {
             return Ok(());
+        }
+        #[cfg(test)]
+        if let Some(model) = &self.inner.model {
+            let write = |data: &mut super::super::model::Data| {
+                if self.incarnation() == chunk.incarnation {
+                    data.write_watermarks(&chunk.skipped(), &chunk.positions(), &chunk.cleared());
+                }
+            };
+            return model.write(&self.inner.database, write).await;
         }
         let store = self.clone();
         let write = self

@@ -1,9 +1,11 @@
-//! Each fault of the engine, a node or the network between them, three times in the middle of more than 1,000 emits a second: no complete receipt for
-//! what did not arrive, nobody waits for longer than the deadline, presence is right within a second afterwards, and there is no ghost.
+//! Each fault of the engine, the database, a node or the network between them, three times in the middle of more than 1,000 plain emits a second and
+//! 1,000 that are stored or kept in a history: no complete receipt for what did not arrive, nobody waits for longer than the deadline, presence is right
+//! within a second afterwards, there is no ghost, and devices that come back to any node have all that is kept, in order, or were told.
 //!
 //! `cargo bench --bench faults` does all of them; `cargo bench --bench faults -- --rounds 1 SIGSTOP clock` once those whose names have one of these
-//! texts. It prints a table in Markdown, and fails if something that must hold does not, or if this machine cannot do one of the faults. With
-//! `BUGLE_BENCH_BINARY` in the environment the nodes are another binary than this build's.
+//! texts; with `--short` they are as `tests/cluster` runs them, without limits of time. It prints a table in Markdown, and fails if something that must
+//! hold does not, or if this machine cannot do one of the faults. With `BUGLE_BENCH_BINARY` in the environment the nodes are another binary than this
+//! build's.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
 
@@ -28,10 +30,12 @@ const LIMITS: Limits = Limits {
     // A lease, a heartbeat, and the second that presence has.
     fence: Duration::from_secs(7),
     rate: 1_000,
+    kept_rate: 1_000,
 };
 
 fn main() -> ExitCode {
     let mut rounds = ROUNDS;
+    let (mut size, mut limits) = (Size::FULL, Some(LIMITS));
     let mut wanted = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
                 Some(count) => rounds = count,
                 None => return usage("--rounds wants a number"),
             },
+            "--short" => (size, limits) = (Size::SHORT, None),
             // Cargo's.
             "--bench" => {}
             option if option.starts_with("--") => return usage(&format!("{option} is no option")),
@@ -58,8 +63,8 @@ fn main() -> ExitCode {
     for fault in faults {
         for round in 1..=rounds {
             eprintln!("{fault}, {round} of {rounds} …");
-            match runtime.block_on(fault.run(Size::FULL)) {
-                Ok(outcome) => all_holds &= print(fault, round, &outcome),
+            match runtime.block_on(fault.run(size)) {
+                Ok(outcome) => all_holds &= print(fault, round, &outcome, limits),
                 Err(why) => {
                     println!("| {fault} | {round} | NOT RUN: {why} |");
                     all_holds = false;
@@ -81,18 +86,21 @@ fn usage(problem: &str) -> ExitCode {
 fn print_head() {
     println!(
         "| fault | round | emits | a second outside it | in it | complete | partial | refused | wrong complete | longest call | not counted after | \
-         presence right after | ghosts | holds |"
+         presence right after | ghosts | kept emits: stored, in histories | a second outside it | refused: stored, in histories | connections made | gaps \
+         told: stored, histories | all there after | holds |"
     );
-    println!("|{}", "---|".repeat(14));
+    println!("|{}", "---|".repeat(20));
 }
 
 /// Returns whether all holds.
-fn print(fault: Fault, round: usize, outcome: &Outcome) -> bool {
+fn print(fault: Fault, round: usize, outcome: &Outcome, limits: Option<Limits>) -> bool {
+    let kept = &outcome.kept;
     let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
-    let problems = [outcome.violations.clone(), outcome.late(LIMITS)].concat();
+    let problems = [outcome.violations.clone(), limits.map(|limits| outcome.late(limits)).unwrap_or_default()].concat();
     let holds = outcome.wrong == 0 && outcome.ghosts == 0 && problems.is_empty();
     println!(
-        "| {fault} | {round} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {fault} | {round} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}, {} | {} | {}, {} | {} | {}, {} | {} | \
+         {} |",
         outcome.emits,
         outcome.rate,
         outcome.rate_in_fault,
@@ -104,6 +112,15 @@ fn print(fault: Fault, round: usize, outcome: &Outcome) -> bool {
         outcome.fenced_after.map_or_else(|| "–".to_owned(), seconds),
         seconds(outcome.presence_after),
         outcome.ghosts,
+        kept.stored,
+        kept.in_histories,
+        kept.rate,
+        kept.refused_stored,
+        kept.refused_in_histories,
+        kept.connections,
+        kept.told_stored,
+        kept.told_histories,
+        seconds(kept.settled_after),
         if holds { "yes" } else { "**no**" },
     );
     for problem in problems {

@@ -10,6 +10,7 @@ mod load;
 #[allow(dead_code, reason = "the bench of faults has servers in it")]
 mod namespace;
 mod payload;
+#[allow(dead_code, reason = "other tests kill it")]
 #[path = "../../it/harness/postgres.rs"]
 mod postgres;
 mod report;

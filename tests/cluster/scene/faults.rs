@@ -38,6 +38,8 @@ pub enum Fault {
     SubscriptionsKilled,
     FunctionsFlushed,
     FailOver,
+    /// To a replica that was cut off before.
+    FailOverBehind,
     NodeKilled,
     /// For 3 s, which is less than its lease.
     NodePaused,
@@ -59,6 +61,12 @@ pub enum Fault {
     ClockBehind,
     /// A node joins that speaks another version of the protocol between nodes.
     OtherVersion,
+    /// The first process of PostgreSQL is killed, and started again over its data.
+    DatabaseKilled,
+    /// It is stopped and started.
+    DatabaseRestarted,
+    /// Nothing comes from it or to it for 10 s.
+    DatabaseHangs,
 }
 
 /// What a fault shows in receipts.
@@ -80,6 +88,7 @@ impl fmt::Display for Fault {
             Self::SubscriptionsKilled => "CLIENT KILL TYPE pubsub",
             Self::FunctionsFlushed => "FUNCTION FLUSH",
             Self::FailOver => "fail-over by Sentinel",
+            Self::FailOverBehind => "fail-over, replica behind",
             Self::NodeKilled => "node: kill -9",
             Self::NodePaused => "node: SIGSTOP 3 s",
             Self::NodePausedForLong => "node: SIGSTOP 20 s",
@@ -92,13 +101,16 @@ impl fmt::Display for Fault {
             Self::ClockAhead => "clock 5 s ahead",
             Self::ClockBehind => "clock 5 s behind",
             Self::OtherVersion => "node of another version",
+            Self::DatabaseKilled => "PostgreSQL: kill -9",
+            Self::DatabaseRestarted => "PostgreSQL: restart",
+            Self::DatabaseHangs => "PostgreSQL: hangs, 10 s",
         })
     }
 }
 
 impl Fault {
     /// All of them.
-    pub const EACH: [Self; 19] = [
+    pub const EACH: [Self; 23] = [
         Self::Nothing,
         Self::EngineKilled,
         Self::EngineKilledKeepsData,
@@ -106,6 +118,7 @@ impl Fault {
         Self::SubscriptionsKilled,
         Self::FunctionsFlushed,
         Self::FailOver,
+        Self::FailOverBehind,
         Self::NodeKilled,
         Self::NodePaused,
         Self::NodePausedForLong,
@@ -118,6 +131,9 @@ impl Fault {
         Self::ClockAhead,
         Self::ClockBehind,
         Self::OtherVersion,
+        Self::DatabaseKilled,
+        Self::DatabaseRestarted,
+        Self::DatabaseHangs,
     ];
 
     pub(super) fn plan(self, size: Size) -> Plan {
@@ -141,17 +157,23 @@ impl Fault {
             DEFAULT_LEASE
         };
         let heartbeat = DEFAULT_HEARTBEAT.min(lease / 5);
-        let (append_only, has_replica) = (self == Self::EngineKilledKeepsData, self == Self::FailOver);
+        let (append_only, has_replica) =
+            (self == Self::EngineKilledKeepsData, is_one_of(&[Self::FailOver, Self::FailOverBehind]));
         let other_version = (self == Self::OtherVersion).then_some(size.is_timed);
         // What is not to disturb anything must not fail because the machine is slow.
         let is_patient = !size.is_timed && matches!(self.effect(), Effect::Nothing);
         let deadline = if is_patient { 10 * DEFAULT_DEADLINE } else { DEFAULT_DEADLINE };
-        Plan { append_only, has_replica, link, other_version, deadline, lease, heartbeat }
+        let store_proxy = self == Self::DatabaseHangs;
+        Plan { append_only, has_replica, link, store_proxy, other_version, deadline, lease, heartbeat }
     }
 
     fn effect(self) -> Effect {
         match self {
-            Self::EngineKilled | Self::EngineKilledKeepsData | Self::EnginePaused | Self::FailOver => Effect::Refused,
+            Self::EngineKilled
+            | Self::EngineKilledKeepsData
+            | Self::EnginePaused
+            | Self::FailOver
+            | Self::FailOverBehind => Effect::Refused,
             Self::SubscriptionsKilled
             | Self::NodeKilled
             | Self::NodePaused
@@ -166,22 +188,46 @@ impl Fault {
             | Self::Slow
             | Self::SameName
             | Self::ClockAhead
-            | Self::ClockBehind => Effect::Nothing,
+            | Self::ClockBehind
+            | Self::DatabaseKilled
+            | Self::DatabaseRestarted
+            | Self::DatabaseHangs => Effect::Nothing,
         }
+    }
+
+    /// Whether the engine begins its histories anew.
+    fn ends_histories(self) -> bool {
+        matches!(self, Self::EngineKilled | Self::EngineKilledKeepsData | Self::FailOver | Self::FailOverBehind)
+    }
+
+    fn is_of_database(self) -> bool {
+        matches!(self, Self::DatabaseKilled | Self::DatabaseRestarted | Self::DatabaseHangs)
     }
 
     /// A fault that nobody noticed, or noticed where it should not be, was none.
     pub(super) fn check_effect(self, outcome: &mut Outcome) {
-        let Outcome { partial, refused, .. } = *outcome;
+        let Outcome { partial, refused, ref kept, .. } = *outcome;
         let is_right = match self.effect() {
             Effect::Nothing => partial == 0 && refused == 0,
             Effect::Refused => refused > 0,
             Effect::Partial => partial > 0,
         };
+        let mut problems = Vec::new();
         if !is_right {
-            let problem =
-                format!("{:?} was to be seen, but {partial} are partial and {refused} refused", self.effect());
-            outcome.violations.push(problem);
+            problems
+                .push(format!("{:?} was to be seen, but {partial} are partial and {refused} refused", self.effect()));
         }
+        let kept_refused = kept.refused_in_histories + if self.is_of_database() { 0 } else { kept.refused_stored };
+        if self.effect() == Effect::Nothing && (kept_refused > 0 || kept.partial > 0) {
+            problems.push(format!("nothing was to be seen, but {kept:?}"));
+        }
+        // A node that cannot read what it has missed tells that, too.
+        let may_be_told = self.effect() != Effect::Nothing;
+        let are_told = kept.told_histories > 0;
+        if self.ends_histories() && !are_told || !may_be_told && are_told {
+            let first = &kept.gaps[..kept.gaps.len().min(5)];
+            problems.push(format!("{} times a device was told of a gap in a history: {first:?}", kept.told_histories));
+        }
+        outcome.violations.append(&mut problems);
     }
 }

@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use super::nodes::{Nodes, ROOM};
-use crate::harness::{Backend, to_everyone, to_room, to_user};
+use super::nodes::{Nodes, ROOM, to_all};
+use crate::harness::{Backend, to_room, to_user};
 
 /// Emits a second, unless too many are without an answer.
 pub const RATE: u32 = 1_150;
@@ -198,7 +198,7 @@ async fn call(backend: Backend, node: usize, number: usize, audience: Audience, 
         match &audience {
             Audience::User(user) => notify.emit_to_user(to_user(user, "e", &json)).await?.into_inner().receipt,
             Audience::Room => notify.emit_to_room(to_room(ROOM, "e", &json)).await?.into_inner().receipt,
-            Audience::Everyone => notify.broadcast(to_everyone("e", &json)).await?.into_inner().receipt,
+            Audience::Everyone => notify.broadcast(to_all("e", &json)).await?.into_inner().receipt,
         }
         .ok_or_else(|| tonic::Status::internal("no receipt"))
     };

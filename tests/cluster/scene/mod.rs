@@ -1,9 +1,11 @@
 //! Nodes, devices and a load, a fault in the middle of it, and what becomes of them: no complete receipt for what did not arrive, nobody is
-//! blocked, presence is right soon afterwards, and there is no ghost. `tests/cluster` runs each fault once, and `tests/bench/faults` several times
+//! blocked, presence is right soon afterwards, and there is no ghost. What rooms keep comes whole and in order to devices that come back to any node. `tests/cluster` runs each fault once, and `tests/bench/faults` several times
 //! and for longer, with limits of time.
 
+mod database;
 mod devices;
 mod faults;
+mod kept;
 mod load;
 mod network;
 mod nodes;
@@ -23,6 +25,8 @@ use tokio::{
 
 use devices::Devices;
 pub use faults::Fault;
+use kept::Kept;
+pub use kept::Outcome as KeptOutcome;
 use load::Load;
 pub use load::RATE;
 use nodes::{ALL, LAST, Nodes};
@@ -39,15 +43,23 @@ pub struct Size {
     emits: usize,
     /// Calls of one node that may be without an answer.
     in_flight: usize,
+    /// Emits a second to rooms that keep them.
+    kept_rate: u32,
+    /// How many of them before the fault, and after it.
+    kept_emits: usize,
+    /// How many of each kind may not be accepted yet.
+    kept_in_flight: usize,
     /// Faults last for their time, with the default leases, instead of until something has happened.
     is_timed: bool,
 }
 
 impl Size {
     /// On a machine that has other work, too. Nothing is measured by the clock.
-    pub const SHORT: Self = Self { emits: 1_200, in_flight: 24, is_timed: false };
+    pub const SHORT: Self =
+        Self { emits: 1_200, in_flight: 24, kept_rate: 200, kept_emits: 160, kept_in_flight: 24, is_timed: false };
     /// As the faults are in use.
-    pub const FULL: Self = Self { emits: 4_000, in_flight: 512, is_timed: true };
+    pub const FULL: Self =
+        Self { emits: 4_000, in_flight: 512, kept_rate: 1_050, kept_emits: 3_000, kept_in_flight: 256, is_timed: true };
 }
 
 /// A time in which something about a node is different.
@@ -97,6 +109,7 @@ struct Scene {
     nodes: Nodes,
     devices: Devices,
     load: Load,
+    kept: Kept,
     timeline: Timeline,
     /// The nodes that are there in the end.
     left: Vec<usize>,
@@ -119,9 +132,10 @@ impl Scene {
         let nodes = Nodes::start(plan).await?;
         let devices = Devices::connect(&nodes).await;
         nodes.complete_again(&ALL, "begin", devices.count(&ALL)).await;
+        let mut kept = Kept::start(&nodes, size.kept_rate, size.kept_in_flight).await;
         let mut load = Load::start(&nodes, Devices::users(), size.in_flight);
         let began = Instant::now();
-        load.answered(size.emits, &ALL).await;
+        tokio::join!(load.answered(size.emits, &ALL), kept.accepted(size.kept_emits));
         let now = Instant::now();
         let timeline = Timeline {
             began,
@@ -135,7 +149,7 @@ impl Scene {
             lost: Vec::new(),
             problems: Vec::new(),
         };
-        Ok(Self { _turn: turn, size, nodes, devices, load, timeline, left: ALL.to_vec() })
+        Ok(Self { _turn: turn, size, nodes, devices, load, kept, timeline, left: ALL.to_vec() })
     }
 
     /// The fault begins now.
@@ -181,6 +195,7 @@ impl Scene {
     fn lose(&mut self, node: usize) {
         self.devices.lose(node);
         self.load.leave_out(node);
+        self.kept.leave_out(node);
         self.timeline.lost.push(node);
     }
 
@@ -195,9 +210,12 @@ impl Scene {
         self.devices.have_come().await;
         self.nodes.complete_again(&left, "again", self.devices.count(&left)).await;
         self.timeline.recovered = Instant::now();
-        self.load.answered(self.size.emits, &left).await;
+        tokio::join!(self.load.answered(self.size.emits, &left), self.kept.accepted(self.size.kept_emits));
         let stopped = Instant::now();
-        let expected = self.devices.expected(&left);
+        let kept = self.kept.end().await;
+        let mut expected = self.devices.expected(&left);
+        expected.extend(Kept::users().into_iter().map(|user| (user, 0)));
+        presence::right_at(&self.nodes, &left, &expected, Answer::Whole).await;
         let (ghosts, wrong) = presence::ghosts(&self.nodes, &left, &expected).await;
         self.timeline.problems.extend(wrong);
         let calls = self.load.stop().await;
@@ -205,6 +223,7 @@ impl Scene {
         let heard = self.devices.heard().await;
         let mut outcome = verdict::judge(&calls, &heard, &self.timeline, stopped);
         outcome.ghosts = ghosts;
+        outcome.add(kept.judge(&self.timeline));
         fault.check_effect(&mut outcome);
         outcome
     }

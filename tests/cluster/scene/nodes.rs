@@ -2,20 +2,22 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use bugle::proto::v1::{BroadcastRequest, EmitOptions};
 use futures_util::future::join_all;
+use serde_json::json;
 use tokio::{task::block_in_place, time::interval};
 use tonic::Code;
 
-use super::{network::Network, other_version, sentinel::Sentinel, wrong_clock::WrongClock};
+use super::{database, kept, network::Network, other_version, sentinel::Sentinel, wrong_clock::WrongClock};
 use crate::{
     NODES,
     harness::{
-        Backend, Device, DeviceBuilder, Launch, ServerProcess, SlowProxy, TestRedis, deadline, to_everyone, token,
+        Backend, Device, DeviceBuilder, Launch, ServerProcess, SlowProxy, TestRedis, deadline, to_everyone, token_with,
     },
 };
 
-/// A room of every device.
-pub const ROOM: &str = "lobby";
+/// A room of every device but those of the kept load.
+pub const ROOM: &str = "lobby:all";
 /// All nodes.
 pub const ALL: [usize; NODES] = [0, 1, 2];
 /// The one that a fault hits, if it hits one.
@@ -33,6 +35,8 @@ pub struct Plan {
     /// It has a replica, and a Sentinel that the nodes ask for the primary.
     pub has_replica: bool,
     pub link: Link,
+    /// Between all nodes and the database is a proxy.
+    pub store_proxy: bool,
     /// There is a build that speaks another version of the protocol between nodes, and it may be built now.
     pub other_version: Option<bool>,
     pub deadline: Duration,
@@ -60,6 +64,11 @@ pub struct Nodes {
     pub redis: TestRedis,
     pub replica: Option<(TestRedis, Sentinel)>,
     pub proxy: Option<SlowProxy>,
+    /// The database's URL.
+    store: String,
+    pub store_proxy: Option<SlowProxy>,
+    /// Between the last node and the database, if it is in a network namespace.
+    store_link: Option<SlowProxy>,
     pub network: Option<Network>,
     pub clock: Option<WrongClock>,
     /// The program of a node of another version.
@@ -81,8 +90,27 @@ impl Nodes {
             Link::Proxy => Some(SlowProxy::start_before_redis(redis.address(), Duration::ZERO).await),
             Link::Direct | Link::Namespace | Link::Clock => None,
         };
+        let store = block_in_place(database::new);
+        let store_proxy = if plan.store_proxy { Some(SlowProxy::start(&store, Duration::ZERO).await) } else { None };
+        let store_link = match &network {
+            Some(network) => Some(SlowProxy::start_at(network.engine(), &store, Duration::ZERO).await),
+            None => None,
+        };
         let (processes, backends) = (Vec::new(), Vec::new());
-        let mut nodes = Self { processes, backends, redis, replica, proxy, network, clock, other_version, plan };
+        let mut nodes = Self {
+            processes,
+            backends,
+            redis,
+            replica,
+            proxy,
+            store,
+            store_proxy,
+            store_link,
+            network,
+            clock,
+            other_version,
+            plan,
+        };
         for number in 0..NODES {
             let process = nodes.launch(number, None).expect("the node starts");
             nodes.backends.push(process.backend().await);
@@ -103,8 +131,9 @@ impl Nodes {
             ("BUGLE_CLUSTER__HEARTBEAT", format!("{}ms", self.plan.heartbeat.as_millis())),
             ("BUGLE_CLUSTER__DEADLINE", format!("{}ms", self.plan.deadline.as_millis())),
             ("BUGLE_CLUSTER__LEASE", format!("{}ms", self.plan.lease.as_millis())),
-            ("BUGLE_STORE__URL", String::new()),
-            ("BUGLE_AUTH__ROOMS", ROOM.to_owned()),
+            ("BUGLE_STORE__URL", self.store_of(number)),
+            ("BUGLE_STORE__MAX_MESSAGES", "1000000".to_owned()),
+            ("BUGLE_AUTH__ROOMS", [&["lobby:{claim.lobby}"], &kept::AUTH_ROOMS[..]].concat().join(",")),
             ("BUGLE_DRAIN__DEADLINE", "1s".to_owned()),
         ]);
         let mut runner = Vec::new();
@@ -115,8 +144,13 @@ impl Nodes {
         }
         let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let program = program.or_else(|| std::env::var_os("BUGLE_BENCH_BINARY").map(PathBuf::from));
-        let launch =
-            Launch { program: program.as_deref(), runner: &runner, variables: &variables, ..Launch::default() };
+        let launch = Launch {
+            program: program.as_deref(),
+            runner: &runner,
+            variables: &variables,
+            config: kept::CONFIG,
+            commands: "",
+        };
         block_in_place(|| launch.start())
     }
 
@@ -129,6 +163,12 @@ impl Nodes {
             (_, Some(network)) if number == LAST => self.redis.url_at(network.engine()),
             _ => self.redis.url(),
         }
+    }
+
+    fn store_of(&self, number: usize) -> String {
+        let link = self.store_link.as_ref().filter(|_| number == LAST);
+        let through = link.or(self.store_proxy.as_ref());
+        through.map_or_else(|| self.store.clone(), |proxy| proxy.url().to_owned())
     }
 
     /// A backend for each node.
@@ -169,7 +209,7 @@ impl Nodes {
             let mut pauses = interval(PAUSE);
             loop {
                 pauses.tick().await;
-                let answer = notify.broadcast(to_everyone(event, "0")).await;
+                let answer = notify.broadcast(to_all(event, "0")).await;
                 let receipt = answer.map(|answer| answer.into_inner().receipt.expect("a receipt"));
                 if receipt.as_ref().is_ok_and(|receipt| !receipt.partial && receipt.matched == matched) {
                     return;
@@ -192,8 +232,19 @@ pub struct Attempts(SocketAddr);
 impl Attempts {
     /// A device of this user, yet to be connected.
     pub fn device(self, user: &str) -> DeviceBuilder {
-        Device::builder(self.0).token(token(user))
+        self.with_token(token_with(&json!({ "sub": user, "lobby": "all" })))
     }
+
+    /// A device with this token, yet to be connected.
+    pub fn with_token(self, token: String) -> DeviceBuilder {
+        Device::builder(self.0).token(token)
+    }
+}
+
+/// JSON for everyone but the devices of the kept load, which come and go all the time.
+pub fn to_all(event: &str, json: &str) -> BroadcastRequest {
+    let options = Some(EmitOptions { except_rooms: vec![kept::KEEPERS.to_owned()], ..EmitOptions::default() });
+    BroadcastRequest { options, ..to_everyone(event, json) }
 }
 
 async fn replica_of(primary: &TestRedis) -> (TestRedis, Sentinel) {

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    ALL, Fault, LAST, Scene,
+    ALL, Fault, LAST, Scene, database,
     network::{Cut, Network},
     presence::Answer,
 };
@@ -16,6 +16,8 @@ use crate::harness::{Device, deadline, raw_http, token};
 
 /// The others are hit by nothing.
 const OTHERS: [usize; 2] = [0, 1];
+/// Messages of histories that a replica has not.
+const BEHIND: usize = 40;
 
 impl Fault {
     /// Does it, and returns when it is over.
@@ -26,7 +28,11 @@ impl Fault {
             Self::EnginePaused => pause_engine(scene).await,
             Self::SubscriptionsKilled => kill_subscriptions(scene).await,
             Self::FunctionsFlushed => flush_functions(scene).await,
-            Self::FailOver => fail_over(scene).await,
+            Self::FailOver => {
+                scene.begins();
+                fail_over(scene).await;
+            }
+            Self::FailOverBehind => fail_over_behind(scene).await,
             Self::NodeKilled => kill_node(scene).await,
             Self::NodePaused => pause_node(scene).await,
             Self::NodePausedForLong => pause_node_for_long(scene).await,
@@ -39,6 +45,9 @@ impl Fault {
             Self::ClockAhead => set_clock(scene, 5).await,
             Self::ClockBehind => set_clock(scene, -5).await,
             Self::OtherVersion => add_other_version(scene).await,
+            Self::DatabaseKilled => database::kill(scene).await,
+            Self::DatabaseRestarted => database::restart(scene).await,
+            Self::DatabaseHangs => database::hang(scene).await,
         }
     }
 }
@@ -80,12 +89,23 @@ async fn flush_functions(scene: &mut Scene) {
 }
 
 async fn fail_over(scene: &mut Scene) {
-    scene.begins();
     scene.nodes.redis.kill_9();
     scene.churn(&ALL, &ALL);
     let (replica, sentinel) = scene.nodes.replica.as_ref().expect("the plan has them");
     sentinel.names(replica).await;
     scene.ends().await;
+}
+
+/// The replica has not what came last: it is cut off, and a Sentinel takes it all the same.
+async fn fail_over_behind(scene: &mut Scene) {
+    scene.begins();
+    block_in_place(|| {
+        scene.nodes.redis.cli(&["ACL", "SETUSER", "default", "-sync", "-psync"]);
+        scene.nodes.redis.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+    });
+    scene.lasts(Duration::from_secs(2), &ALL).await;
+    scene.kept.accepted_in_histories(BEHIND).await;
+    fail_over(scene).await;
 }
 
 async fn kill_node(scene: &mut Scene) {
@@ -189,6 +209,7 @@ async fn take_name(scene: &mut Scene) {
     scene.was_unreachable(LAST, Some(Instant::now()));
     scene.ends().await;
     scene.load.call(LAST, &scene.nodes);
+    scene.kept.place(LAST, &scene.nodes);
 }
 
 async fn set_clock(scene: &mut Scene, seconds: i32) {

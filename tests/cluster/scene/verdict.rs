@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::{
-    Timeline,
+    KeptOutcome, Timeline,
     devices::Heard,
     load::{Audience, Call},
 };
@@ -28,6 +28,8 @@ pub struct Limits {
     pub fence: Duration,
     /// Emits a second outside the fault, at least.
     pub rate: u32,
+    /// The same of emits that are kept.
+    pub kept_rate: u32,
 }
 
 /// What became of a load with a fault.
@@ -48,11 +50,19 @@ pub struct Outcome {
     pub fenced_after: Option<Duration>,
     pub presence_after: Duration,
     pub ghosts: usize,
+    pub kept: KeptOutcome,
     /// What must not be, whatever the time.
     pub violations: Vec<String>,
 }
 
 impl Outcome {
+    /// What became of emits to rooms that keep them.
+    pub(super) fn add(&mut self, mut kept: KeptOutcome) {
+        self.wrong += kept.wrong;
+        self.violations.append(&mut kept.violations);
+        self.kept = kept;
+    }
+
     /// What took too long.
     pub fn late(&self, limits: Limits) -> Vec<String> {
         let mut late = Vec::new();
@@ -66,6 +76,9 @@ impl Outcome {
         compare("the end of a lease", self.fenced_after.unwrap_or_default(), limits.fence);
         if self.rate < limits.rate {
             late.push(format!("{} emits a second were made in place of {}", self.rate, limits.rate));
+        }
+        if self.kept.rate < limits.kept_rate {
+            late.push(format!("{} kept emits a second were made in place of {}", self.kept.rate, limits.kept_rate));
         }
         late
     }
@@ -162,7 +175,7 @@ fn tell<'a>(violations: &mut Vec<String>, what: &str, calls: impl IntoIterator<I
     }
 }
 
-fn a_second(count: usize, time: Duration) -> u32 {
+pub(super) fn a_second(count: usize, time: Duration) -> u32 {
     let millis = time.as_millis().max(1);
     u32::try_from(count as u128 * 1_000 / millis).unwrap_or(u32::MAX)
 }

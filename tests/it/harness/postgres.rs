@@ -2,26 +2,54 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::OnceLock,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
-/// A server that ends with this process, even if it is killed: the shell that runs it waits for its input to end.
+/// What its supervisor does: a command a line, each answered by a line. At the end of its input the server is stopped, so it does not outlive this
+/// process, however that ends.
+const SUPERVISOR: &str = r#"
+program=$1 directory=$2 port=$3
+shift 3
+while read -r command; do
+  case $command in
+    start) "$program" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 "$@" >>"$directory/log" 2>&1 & pid=$! ;;
+    kill) kill -KILL $pid; wait $pid 2>/dev/null ;;
+    stop) kill -INT $pid; wait $pid ;;
+  esac
+  echo $pid
+done
+kill -INT $pid
+wait
+rm -rf "$directory"
+"#;
+
+/// How long it may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// A server that ends with this process, even if it is killed.
 pub struct Postgres {
     pub port: u16,
     /// What its files are in.
     pub directory: PathBuf,
+    supervisor: Mutex<Supervisor>,
+}
+
+struct Supervisor {
     _shell: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 /// The address of a new, empty database. The server is started once, on a free port, in a directory of its own.
 pub fn new_database() -> String {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Postgres::start(&["-c", "ssl=off"], |_| ()));
+    let server = SERVER.get_or_init(|| Postgres::start(&["-c", "ssl=off", "-c", "max_connections=500"], |_| ()));
     format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database())
 }
 
@@ -51,24 +79,52 @@ impl Postgres {
             initialise.uid(user).gid(group);
         }
         assert!(initialise.current_dir("/tmp").status().expect("initdb runs").success());
-        let script = r#"program=$1 directory=$2 port=$3; shift 3; "$program" -D "$directory/data" -p "$port" -k "$directory" -c listen_addresses=127.0.0.1 "$@" >"$directory/log" 2>&1 & read -r _; server=$(head -n 1 "$directory/data/postmaster.pid"); kill -INT $server; wait; while kill -0 $server 2>/dev/null; do sleep 0.05; done; rm -rf "$directory""#;
         let mut shell = Command::new("sh");
-        shell.args(["-c", script, "sh"]).arg(program("postgres")).arg(&directory).arg(port.to_string()).args(arguments);
+        shell.args(["-c", SUPERVISOR, "sh"]).arg(program("postgres")).arg(&directory);
+        shell.arg(port.to_string()).args(arguments);
         if let Some((user, group)) = other_user() {
             shell.uid(user).gid(group);
         }
-        let shell = shell.current_dir("/tmp").stdin(Stdio::piped()).spawn().expect("a shell runs");
-        let server = Self { port, directory, _shell: shell };
-        let begun = Instant::now();
-        while server.ask("SELECT 1").is_err() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(30),
-                "PostgreSQL did not start: see {}",
-                server.directory.display()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let shell = shell.current_dir("/tmp").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut shell = shell.expect("a shell runs");
+        let commands = shell.stdin.take().expect("its input is ours");
+        let answers = BufReader::new(shell.stdout.take().expect("its output is ours"));
+        let server = Self { port, directory, supervisor: Mutex::new(Supervisor { _shell: shell, commands, answers }) };
+        server.launch();
         server
+    }
+
+    /// Ends the server's first process at once. The others see that, and end by themselves.
+    pub fn kill_9(&self) {
+        self.order("kill");
+    }
+
+    /// Stops it as an administrator does who does not wait for its clients.
+    pub fn stop(&self) {
+        self.order("stop");
+    }
+
+    /// Starts it over its data after [`Postgres::kill_9`] or [`Postgres::stop`], and waits until it answers.
+    pub fn launch(&self) {
+        let begun = Instant::now();
+        let mut pid = self.order("start");
+        while self.ask("SELECT 1").is_err() {
+            assert!(begun.elapsed() < START, "PostgreSQL did not start: see {}", self.directory.display());
+            std::thread::sleep(Duration::from_millis(20));
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") {
+                // Processes of the one that was killed have its memory for a moment.
+                pid = self.order("start");
+            }
+        }
+    }
+
+    fn order(&self, command: &str) -> String {
+        let mut supervisor = self.supervisor.lock().expect("no order panics");
+        writeln!(supervisor.commands, "{command}").expect("the supervisor reads");
+        let mut answer = String::new();
+        supervisor.answers.read_line(&mut answer).expect("the supervisor answers");
+        answer.trim_end().to_owned()
     }
 
     /// The name of a database that is made for it.
@@ -80,13 +136,8 @@ impl Postgres {
 
     /// Restarts it with the same arguments, and waits until it answers.
     pub fn restart(&self) {
-        let mut control = Command::new(program("pg_ctl"));
-        control.args(["restart", "--silent", "--wait", "--mode=fast", "--pgdata"]).arg(self.directory.join("data"));
-        control.arg("--log").arg(self.directory.join("log")).current_dir("/tmp").stdin(Stdio::null());
-        if let Some((user, group)) = other_user() {
-            control.uid(user).gid(group);
-        }
-        assert!(control.status().expect("pg_ctl runs").success(), "see {}", self.directory.display());
+        self.stop();
+        self.launch();
     }
 
     fn ask(&self, sql: &str) -> Result<(), ()> {

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::{Backend, Device, DeviceBuilder, TestRedis, any_of, deadline};
+use super::{Backend, Device, DeviceBuilder, TestRedis, any_of, deadline, new_database};
 use crate::NODES;
 
 /// The API key that may do everything.
@@ -200,7 +200,7 @@ fn node_name(number: usize) -> String {
     format!("node-{number}")
 }
 
-/// The defaults, on free ports, with one key for tokens and one API key. Several nodes share an engine, and keep no messages.
+/// The defaults, on free ports, with one key for tokens and one API key. Several nodes share an engine and a database.
 fn config() -> Config {
     let free: SocketAddr = ([127, 0, 0, 1], 0).into();
     let mut config = Config::defaults().expect("the defaults are good");
@@ -212,7 +212,7 @@ fn config() -> Config {
         config.cluster.redis = vec![TestRedis::shared().url().into()];
         config.cluster.prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
     }
-    config.store.url = SecretString::from(if NODES > 1 { "" } else { "sqlite::memory:" });
+    config.store.url = SecretString::from(if NODES > 1 { new_database() } else { "sqlite::memory:".to_owned() });
     config
 }
 

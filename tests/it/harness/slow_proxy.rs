@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hasher, RandomState},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A proxy for one database. Its connections end with its value.
 pub struct SlowProxy {
@@ -70,27 +72,32 @@ impl SlowProxy {
     /// Listens in front of the database with this URL, `postgres://USER@ADDRESS/NAME`. `delay` is added to each direction, so that a round
     /// trip takes twice as long.
     pub async fn start(database: &str, delay: Duration) -> Self {
+        Self::start_at(LOOPBACK, database, delay).await
+    }
+
+    /// The same, at this address of the machine.
+    pub async fn start_at(own: IpAddr, database: &str, delay: Duration) -> Self {
         let (user, rest) = database.split_once('@').expect("the URL names a user");
         let (address, name) = rest.split_once('/').expect("the URL names a database");
         let server: SocketAddr = address.parse().expect("the URL has an IP address and a port");
-        let (own, link, accepting) = Self::listen(server, delay).await;
+        let (own, link, accepting) = Self::listen(own, server, delay).await;
         Self { own, url: format!("{user}@{own}/{name}"), link, _accepting: accepting }
     }
 
     /// Listens in front of a Redis.
     pub async fn start_before_redis(server: SocketAddr, delay: Duration) -> Self {
-        let (own, link, accepting) = Self::listen(server, delay).await;
+        let (own, link, accepting) = Self::listen(LOOPBACK, server, delay).await;
         Self { own, url: format!("redis://{own}"), link, _accepting: accepting }
     }
 
     /// Listens in front of what devices connect to.
     pub async fn start_before_node(clients: SocketAddr, delay: Duration) -> Self {
-        let (own, link, accepting) = Self::listen(clients, delay).await;
+        let (own, link, accepting) = Self::listen(LOOPBACK, clients, delay).await;
         Self { own, url: format!("http://{own}"), link, _accepting: accepting }
     }
 
-    async fn listen(server: SocketAddr, delay: Duration) -> (SocketAddr, Arc<Link>, JoinSet<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    async fn listen(own: IpAddr, server: SocketAddr, delay: Duration) -> (SocketAddr, Arc<Link>, JoinSet<()>) {
+        let listener = TcpListener::bind((own, 0)).await.expect("a port is free");
         let own = listener.local_addr().expect("the listener has an address");
         let hanging = watch::Sender::new(Hanging::None);
         let link =

@@ -226,6 +226,19 @@ impl Device {
         deadline("the end of an aborted device", async move { while self.tasks.join_next().await.is_some() {} })
     }
 
+    /// The same. Returns the events that had come and were not asked for: the device may have proven that it has them.
+    #[track_caller]
+    pub fn abort_with_rest(mut self) -> impl Future<Output = Vec<Event>> {
+        self.abort.cancel();
+        deadline("the end of an aborted device", async move {
+            while self.tasks.join_next().await.is_some() {}
+            while let Some(news) = self.incoming.recv().await {
+                self.arrived.file(news);
+            }
+            self.arrived.events.into()
+        })
+    }
+
     fn start(link: Link, protocol: Protocol, greeting: Option<String>, abort: CancellationToken) -> Self {
         let (commands, to_obey) = mpsc::unbounded_channel();
         let (news, incoming) = mpsc::unbounded_channel();

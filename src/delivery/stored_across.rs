@@ -1,0 +1,169 @@
+//! Stored emits across nodes. The node that was called appends the message, and then publishes a frame with its position.
+
+use tokio::time::Instant;
+
+use super::{
+    Delivery, IdempotencyKey,
+    accepted::{Accepted, EmitError, Place, Published, Publishing},
+    across::{Outgoing, Sent},
+    ask::within,
+    laned::StoredFrame,
+    late::repeated,
+    log_lanes::{AppendDone, PendingAppend},
+    node::Shared,
+    stored_frames::Executed,
+};
+use crate::cluster::{Cluster, Frame, PublishError};
+use crate::message::{Position, Receipt, RoomName};
+use crate::store::{self, Appended, Store};
+use crate::telemetry;
+
+impl Delivery {
+    /// Appends an emit to its room's mailbox, and publishes its frame then.
+    pub(super) fn store_across(&self, accepted: Accepted, key: Option<IdempotencyKey>) -> Publishing {
+        if !accepted.emit.retain {
+            return self.append_keyed(accepted, key.as_ref());
+        }
+        let delivery = self.clone();
+        let publishing = async move {
+            // Checked before the message is on disk: a refusal says that it is not.
+            delivery.can_retain_across(&accepted).await?;
+            delivery.append_keyed(accepted, key.as_ref()).done().await
+        };
+        Publishing::Pending(Place::Unplaced, Box::pin(publishing))
+    }
+
+    async fn can_retain_across(&self, accepted: &Accepted) -> Result<(), EmitError> {
+        let (shared, cluster, emit) = (self.shared()?, self.cluster_or_away()?, &accepted.emit);
+        let rooms = [accepted.room()];
+        let check = shared.retained.can_retain(&rooms, &emit.event, &emit.payload, &emit.except.users);
+        Ok(within(Instant::now() + cluster.deadline(), check).await??)
+    }
+
+    /// Writes emits at one time, and publishes their frames in the order of their positions. Messages before them that are not published yet are
+    /// read by the nodes that miss them.
+    pub(super) async fn append_all_across(
+        &self,
+        nodes: (&Cluster, &Shared),
+        room: &RoomName,
+        store: &Store,
+        appends: Vec<PendingAppend>,
+    ) {
+        let appended = store.append(appends.iter().map(PendingAppend::message).collect()).await;
+        let appended = match appended {
+            Ok(appended) => appended,
+            Err(error) => {
+                if !matches!(error, store::Error::Unreachable) {
+                    // They may be in the mailbox all the same.
+                    self.inner.wakes.note_uncertain(room);
+                }
+                for PendingAppend { answer, .. } in appends {
+                    // The caller may be gone.
+                    let _ = answer.send(AppendDone::Published(Err(EmitError::StoreUnavailable)));
+                }
+                return;
+            }
+        };
+        let is_one = appends.len() == 1;
+        for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().zip(appended) {
+            let done = match appended {
+                Appended::New { position } => {
+                    accepted.emit.alone &= is_one;
+                    self.send_stored(nodes, accepted, position).await
+                }
+                Appended::Known { position, id } => {
+                    // The first one's frame may have been lost with the node that stored it.
+                    self.inner.wakes.note(room, Some(position.clone()));
+                    self.spawn_wakes();
+                    AppendDone::Published(Ok((repeated(position, id), None)))
+                }
+                Appended::KeyReused => AppendDone::Published(Err(EmitError::KeyReused)),
+            };
+            // The caller may be gone.
+            let _ = answer.send(done);
+        }
+    }
+
+    async fn send_stored(&self, nodes: (&Cluster, &Shared), accepted: Accepted, position: Position) -> AppendDone {
+        let mut outgoing = accepted.into_outgoing();
+        outgoing.stored = Some(position.clone());
+        match Self::send(nodes, &outgoing, Instant::now() + nodes.0.deadline()) {
+            Ok(sent) => {
+                let delivery = self.clone();
+                AppendDone::Sent(Box::pin(async move { delivery.finish_stored(sent, outgoing, position).await }))
+            }
+            Err(_) => AppendDone::Published(self.execute_unsent(outgoing, position).await),
+        }
+    }
+
+    /// Waits for the answers of the nodes. Without the engine the emit is executed here, and other nodes find it in the store.
+    async fn finish_stored(&self, sent: Sent, mut outgoing: Outgoing, position: Position) -> Published {
+        let finished = match self.finish(sent).await {
+            Err(PublishError::Rejected(_)) => {
+                // It is on disk: its devices are to get it. There was room when it was accepted.
+                tracing::warn!(room.name = %outgoing.emit.audience.room(), "a stored payload is not retained: there is no room for it");
+                outgoing.emit.retain = false;
+                let nodes = (self.cluster_or_away()?, self.shared()?);
+                match Self::send(nodes, &outgoing, Instant::now() + nodes.0.deadline()) {
+                    Ok(sent) => self.finish(sent).await,
+                    Err(error) => Err(PublishError::Bus(error)),
+                }
+            }
+            finished => finished,
+        };
+        match finished {
+            Ok((receipt, acks)) => Ok((Receipt { stored: true, position: Some(position), ..receipt }, acks)),
+            Err(_) => self.execute_unsent(outgoing, position).await,
+        }
+    }
+
+    /// Executes a stored emit here whose frame could not be published, or maybe was.
+    async fn execute_unsent(&self, outgoing: Outgoing, position: Position) -> Published {
+        let Outgoing { emit, message_id, .. } = outgoing;
+        let room = emit.audience.room().clone();
+        self.inner.wakes.note(&room, Some(position.clone()));
+        if emit.retain {
+            tracing::warn!(room.name = %room, "a stored payload is not retained: the engine is away");
+        }
+        telemetry::receipt_partial();
+        let accepted = Accepted::by_peer(message_id, emit, false, 0);
+        let frame = StoredFrame { accepted, position: position.clone() };
+        let (receipt, acks) = match self.execute_stored(frame).await {
+            Executed::Published(published) => published?,
+            Executed::Late => (Receipt { nodes: 0, ..Receipt::new(message_id) }, None),
+        };
+        Ok((Receipt { stored: true, position: Some(position), partial: true, ..receipt }, acks))
+    }
+
+    pub(super) fn spawn_wakes(&self) {
+        let delivery = self.clone();
+        self.inner.lifecycle.spawn(async move { delivery.send_wakes().await });
+    }
+
+    /// Tells nodes of messages that may not have come to them in frames. Where that is not possible now, it is done later.
+    pub(super) async fn send_wakes(&self) {
+        let (Some(store), Some(_)) = (self.store(), self.cluster()) else { return };
+        for room in self.inner.wakes.uncertain() {
+            let Ok(position) = self.last_position(store, &room).await else { break };
+            self.inner.wakes.note_last(&room, position);
+        }
+        for (room, known) in self.inner.wakes.take() {
+            let position = match &known {
+                Some(position) => Ok(position.clone()),
+                None => self.last_position(store, &room).await,
+            };
+            let sent = match position {
+                Ok(position) => self.ask(Frame::Wake(room.clone(), position)).await.is_ok(),
+                Err(_) => false,
+            };
+            if !sent {
+                self.inner.wakes.note(&room, known);
+            }
+        }
+    }
+
+    async fn last_position(&self, store: &Store, room: &RoomName) -> Result<Position, store::Error> {
+        let begin = store.position(0).await?;
+        Ok(Position { number: store.mailbox(room).await?.unwrap_or_default().last, ..begin })
+    }
+}

@@ -1,0 +1,262 @@
+//! A device: what it was sent, and what it knows.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::{
+    checks::number_of,
+    oracle::{ROOMS, resumes},
+};
+use crate::delivery::Admission;
+use crate::hub::{
+    Frame, QueueError, Unproven, WriteMode,
+    fake::{Behaviour, FakeConnection},
+};
+use crate::message::{CloseReason, Payload, Position};
+
+/// Counts the fail-overs that lost messages. Odd: some node has not noticed the last one.
+pub(super) type Losses = Arc<AtomicU64>;
+
+/// What a connection has been sent of a room.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) room: usize,
+    pub(super) what: What,
+    /// As it was counted then.
+    losses: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Message { seq: u64, position: Position },
+    Told { is_recovered: bool, position: Option<Position> },
+}
+
+/// The connection's end at the server.
+pub(super) struct Recorder {
+    resumes: bool,
+    losses: Losses,
+    sent: Mutex<Vec<Sent>>,
+    in_flight: Mutex<Vec<Arc<dyn Unproven>>>,
+    has_ended: AtomicBool,
+}
+
+impl Recorder {
+    pub(super) fn new(device: usize, losses: &Losses) -> Self {
+        Self {
+            resumes: resumes(device),
+            losses: losses.clone(),
+            sent: Mutex::default(),
+            in_flight: Mutex::default(),
+            has_ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn sent(&self) -> Vec<Sent> {
+        self.sent.lock().clone()
+    }
+
+    pub(super) fn prove(&self) {
+        for message in std::mem::take(&mut *self.in_flight.lock()) {
+            message.proven();
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        for message in std::mem::take(&mut *self.in_flight.lock()) {
+            message.lost();
+        }
+    }
+
+    fn note(&self, room: &str, what: What) {
+        let losses = self.losses.load(Ordering::Relaxed);
+        self.sent.lock().extend(number_of(room).map(|room| Sent { room, what, losses }));
+    }
+}
+
+impl Behaviour for Recorder {
+    fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    fn enqueue(&self, frame: &Frame, _mode: WriteMode) -> Result<(), QueueError> {
+        if self.has_ended() {
+            return Err(QueueError::Ended);
+        }
+        let Payload::Json(payload) = &frame.payload else { panic!("{frame:?}") };
+        let payload: Value = serde_json::from_str(payload.get()).unwrap();
+        if let Some(entry) = &frame.entry {
+            let meta: Value = serde_json::from_str(entry.meta.get()).unwrap();
+            let position = position(&meta["position"]).expect("a position");
+            self.note(meta["room"].as_str().unwrap(), What::Message { seq: payload.as_u64().unwrap(), position });
+        } else if frame.event.as_str() == "bugle:resumed" {
+            for (room, told) in payload["rooms"].as_object().unwrap() {
+                let (is_recovered, position) = (told["recovered"].as_bool().unwrap(), position(&told["position"]));
+                self.note(room, What::Told { is_recovered, position });
+            }
+        }
+        if let Some(unproven) = &frame.unproven {
+            unproven.sent();
+            self.in_flight.lock().push(unproven.clone());
+        }
+        Ok(())
+    }
+
+    fn close(&self, _: &CloseReason) {
+        self.end();
+    }
+}
+
+fn position(text: &Value) -> Option<Position> {
+    text.as_str().map(|text| text.parse().unwrap())
+}
+
+/// What a device that resumes knows of a room.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// Where it was last, and the losses when it was told that.
+    seen: Option<(Position, u64)>,
+    /// From there on it must have all.
+    pub(super) base: Option<u64>,
+    pub(super) got: Vec<(u64, u64)>,
+}
+
+impl Known {
+    fn last(&self) -> Option<u64> {
+        self.got.last().map(|(number, _)| *number).or(self.base)
+    }
+
+    /// Takes what comes. The error says what is wrong.
+    fn take(&mut self, Sent { what, losses, .. }: &Sent, connected: u64) -> Result<(), String> {
+        let last = self.last();
+        match what {
+            What::Message { seq, position } => {
+                self.seen = Some((position.clone(), *losses));
+                let number = position.number;
+                self.base.get_or_insert(number.saturating_sub(1));
+                self.got.push((number, *seq));
+                match last {
+                    Some(last) if number != last + 1 => Err(format!("was sent {position} ({seq}) after {last}")),
+                    Some(_) | None => Ok(()),
+                }
+            }
+            What::Told { is_recovered: true, position: Some(position) } => {
+                self.seen = Some((position.clone(), *losses));
+                self.base.get_or_insert(position.number);
+                match last {
+                    Some(last) if position.number > last => Err(format!("was told {position} and has only {last}")),
+                    Some(_) | None => Ok(()),
+                }
+            }
+            What::Told { position, .. } => {
+                let before = self.seen.take().map_or(connected, |(_, losses)| losses);
+                self.seen = position.clone().map(|position| (position, *losses));
+                self.base = position.as_ref().map(|position| position.number);
+                self.got.clear();
+                if before == *losses && losses.is_multiple_of(2) {
+                    return Err(format!("was told of a gap after {last:?}, and nothing was lost"));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(super) struct Online {
+    pub(super) node: usize,
+    pub(super) stay: usize,
+    pub(super) admission: Arc<Admission>,
+    pub(super) connection: Arc<FakeConnection<Recorder>>,
+    /// So many of the frames have surely arrived.
+    pub(super) arrived: usize,
+    /// By room, the first emit that began after it was known where the room stands.
+    pub(super) first: [Option<u64>; ROOMS],
+    /// The losses when it came.
+    pub(super) losses: u64,
+}
+
+#[derive(Default)]
+pub(super) enum State {
+    #[default]
+    Offline,
+    Joining,
+    Online(Online),
+}
+
+#[derive(Default)]
+pub(super) struct Device {
+    pub(super) known: [Known; ROOMS],
+    /// All messages that have arrived.
+    pub(super) received: HashSet<u64>,
+    pub(super) state: State,
+}
+
+impl Device {
+    pub(super) fn online(&self) -> Option<&Online> {
+        if let State::Online(online) = &self.state { Some(online) } else { None }
+    }
+
+    /// Where it resumes, by room.
+    pub(super) fn seen(&self) -> Vec<(usize, Position)> {
+        let seen = self.known.iter().enumerate();
+        seen.filter_map(|(room, known)| Some((room, known.seen.clone()?.0))).collect()
+    }
+
+    /// Takes frames of a connection that began after so many losses. Returns what is wrong.
+    pub(super) fn take(&mut self, sent: &[Sent], losses: u64) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for sent in sent {
+            if let What::Message { seq, .. } = sent.what {
+                self.received.insert(seq);
+            }
+            wrong.extend(
+                self.known[sent.room].take(sent, losses).err().map(|wrong| format!("{wrong} in {}", sent.room)),
+            );
+        }
+        wrong
+    }
+
+    /// The same of what it was sent so far, which may not have arrived yet.
+    pub(super) fn view(&self) -> (Self, Vec<String>) {
+        let mut view = Self { known: self.known.clone(), received: self.received.clone(), state: State::Offline };
+        let online = self.online();
+        let wrong = online.map(|online| view.take(&online.connection.sent(), online.losses)).unwrap_or_default();
+        (view, wrong)
+    }
+
+    /// The connection ends. The last frames that are not proven have not arrived.
+    pub(super) fn cut(&mut self, unseen: usize) -> Option<(Online, Vec<Sent>)> {
+        self.online()?;
+        let State::Online(online) = std::mem::take(&mut self.state) else { return None };
+        online.connection.end();
+        let mut sent = online.connection.sent();
+        sent.truncate(sent.len().saturating_sub(unseen).max(online.arrived));
+        Some((online, sent))
+    }
+}
+
+/// The positions of a connection that does not resume rise in each room, as long as nothing is lost.
+pub(super) fn rising(sent: &[Sent]) -> Vec<String> {
+    let (mut last, mut wrong) = (BTreeMap::new(), Vec::new());
+    for Sent { room, what, .. } in sent {
+        let What::Message { position, .. } = what else { continue };
+        let before = last.insert((room, position.epoch.clone()), position.number).unwrap_or_default();
+        if before >= position.number {
+            wrong.push(format!("was sent {position} after {before} in {room}"));
+        }
+    }
+    wrong
+}

@@ -1,0 +1,136 @@
+//! A model of kept rooms at three nodes. Each node runs delivery and the bus as the server does, over its link to an engine in memory, and a store
+//! over its link to one database in memory, in a time that passes only when all wait. Backends, devices, links, the engine and the database do what
+//! `oracle` thinks of, in a random order. What must hold of receipts is in `checks`, of devices in `device` and `world`, and when all faults have
+//! ended, in `healing`; that the model finds a broken rule is tested, too.
+//!
+//! `KEPT_MODEL_SEEDS` is the number of seeds, `KEPT_MODEL_STEPS` the number of steps with all of them, and `KEPT_MODEL_FIRST_SEED` the first seed:
+//!
+//! ```sh
+//! KEPT_MODEL_SEEDS=50 KEPT_MODEL_STEPS=100000 cargo test --lib delivery::tests::kept::each -- --nocapture
+//! ```
+
+mod checks;
+mod device;
+mod healing;
+mod oracle;
+mod world;
+
+use std::cell::Cell;
+
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+
+use self::{checks::Log, oracle::Model, world::World};
+use crate::delivery::broken::{Rule, breaking};
+
+const SEEDS: u32 = 50;
+const STEPS: u32 = 100_000;
+/// Steps of one case, at most.
+const CASE: usize = 120;
+/// Within so many steps a broken rule must be found.
+const MAX_STEPS: u32 = 100_000;
+
+thread_local! {
+    static RECEIPTS: Cell<[u64; 4]> = const { Cell::new([0; 4]) };
+}
+
+/// Notes the receipts of a case.
+fn note(log: &Log) {
+    let [complete, partial, failed, duplicates] = RECEIPTS.get();
+    let counts = [complete + log.complete, partial + log.partial, failed + log.failed, duplicates + log.duplicates];
+    RECEIPTS.set(counts);
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a test runs is no configuration")]
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
+/// Runs cases of a seed for so many steps. The error tells the first case in which something does not hold, and after how many steps.
+fn run(seed: u32, steps: u64, shrinks: u32) -> Result<(), (u64, String)> {
+    let config = Config { cases: u32::MAX, max_shrink_iters: shrinks, failure_persistence: None, ..Config::default() };
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&seed.to_le_bytes());
+    let mut runner = TestRunner::new_with_rng(config.clone(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let done = Cell::new(0);
+    while done.get() < steps {
+        let case = Model::sequential_strategy(CASE / 2..CASE).new_tree(&mut runner).unwrap();
+        let ran = runner.run_one(case, |(model, transitions, seen)| {
+            done.set(done.get() + transitions.len() as u64);
+            // Only a case that is to be shrunk may tell how far it came.
+            let counter = seen.filter(|_| shrinks > 0);
+            World::test_sequential(config.clone(), model, transitions, counter);
+            Ok(())
+        });
+        match ran {
+            Ok(_) => {}
+            Err(TestError::Fail(reason, (_, transitions, _))) => {
+                return Err((done.get(), format!("seed {seed}: {reason}\n{transitions:#?}")));
+            }
+            Err(TestError::Abort(reason)) => panic!("{reason}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "shown by --nocapture")]
+fn each_device_has_all_that_is_kept_once_and_in_order_whatever_happens_to_nodes_engine_and_store() {
+    let (seeds, steps) = (number("KEPT_MODEL_SEEDS", SEEDS), number("KEPT_MODEL_STEPS", STEPS));
+    let first = number("KEPT_MODEL_FIRST_SEED", 0);
+    for seed in first..first + seeds {
+        if let Err((_, told)) = run(seed, (steps / seeds).into(), number("KEPT_MODEL_SHRINKS", 300)) {
+            panic!("{told}");
+        }
+    }
+    let [complete, partial, failed, duplicates] = RECEIPTS.get();
+    println!(
+        "{seeds} seeds, {steps} steps: {complete} complete receipts, {partial} partial ones, {duplicates} of repetitions, {failed} calls failed"
+    );
+    assert!(complete > 0 && partial > 0 && failed > 0 && duplicates > 0);
+}
+
+/// Runs cases until the model finds that a rule is broken.
+#[track_caller]
+#[expect(clippy::print_stdout, reason = "shown by --nocapture")]
+fn finds(rule: Rule) {
+    let found = breaking(rule, || run(0, MAX_STEPS.into(), 0));
+    let Err((steps, reason)) = found else { panic!("not found: {rule:?}") };
+    println!("{rule:?}: found after {steps} steps: {}", reason.lines().take(3).collect::<Vec<_>>().join(" "));
+}
+
+#[test]
+fn a_frame_that_is_sent_before_what_is_missing_is_found() {
+    finds(Rule::HoleIsRead);
+}
+
+#[test]
+fn a_message_that_is_sent_again_by_its_frame_is_found() {
+    finds(Rule::PublishedIsNotSentAgain);
+}
+
+#[test]
+fn a_node_that_does_not_look_into_the_store_while_it_is_cut_off_is_found() {
+    finds(Rule::StoreIsPolled);
+}
+
+#[test]
+fn a_head_that_is_kept_though_what_stood_there_is_lost_is_found() {
+    finds(Rule::StoodMustStand);
+}
+
+#[test]
+fn a_replay_that_goes_beyond_the_head_is_found() {
+    finds(Rule::ReplayEndsAtHead);
+}
+
+#[test]
+fn messages_that_no_node_is_told_of_are_found() {
+    finds(Rule::UncertainIsTold);
+}
+
+#[test]
+fn positions_that_are_compared_across_epochs_are_found() {
+    finds(Rule::EpochsAreCompared);
+}

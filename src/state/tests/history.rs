@@ -1,0 +1,286 @@
+use super::{redis_server::Subscriber, *};
+use crate::cluster::{BusError, Kept};
+use crate::message::{MessageId, Payload, RoomPattern};
+use crate::state::{HistoryRule, Page, RetainedPut, SharedCollapse, SharedHistory, SharedRetained};
+
+const SIZE: usize = 3;
+/// What the engine counts of a message besides its bytes.
+const MESSAGE_BYTES: usize = 160;
+
+struct Node {
+    shards: Shards,
+    history: SharedHistory,
+    retained: SharedRetained,
+}
+
+impl Node {
+    async fn new(server: &RedisServer, age: Duration, max_bytes: usize) -> Self {
+        let shards = server.connect().await;
+        let rule = |rooms: &str, size| HistoryRule { rooms: RoomPattern::new(rooms).unwrap(), size, age };
+        let rules = vec![rule("short:*", SIZE), rule("long:*", 1_000)];
+        let history = SharedHistory::new(shards.clone(), rules, max_bytes);
+        let retained = SharedRetained::new(shards.clone(), 9, 10_000);
+        Self { shards, history, retained }
+    }
+
+    /// Returns the number of receivers.
+    async fn append(&self, name: &str, json: &str, ttl: Option<Duration>) -> i64 {
+        self.try_append(name, json, (ttl, None)).await.unwrap()
+    }
+
+    async fn try_append(
+        &self,
+        name: &str,
+        json: &str,
+        (ttl, once): (Option<Duration>, Option<MessageId>),
+    ) -> Result<i64, BusError> {
+        let (room, event, payload) = (room(name), event("e"), Payload::json(json).unwrap());
+        let id = once.unwrap_or(MessageId::at(jiff::Timestamp::UNIX_EPOCH));
+        let kept = self.history.message(&room, (id, &event), (&payload, &[user("x")]), ttl)?;
+        let call = EmitCall { kept, once, start: b"head", rest: b"tail", ..call(&room, &event) };
+        self.shards.of(&room).run(&self.retained.put_command(&call)).await
+    }
+
+    async fn position(&self, name: &str) -> Kept {
+        self.history.position(&room(name)).await.unwrap().unwrap()
+    }
+
+    async fn after(&self, name: &str, after: Kept) -> Option<Page> {
+        self.history.after(&room(name), after, 1_000).await.unwrap()
+    }
+
+    /// The numbers and payloads of what came after a position.
+    async fn texts(&self, name: &str, after: Kept) -> Option<Vec<(u64, String)>> {
+        let page = self.after(name, after).await?;
+        let text =
+            |payload: &Payload| if let Payload::Json(raw) = payload { raw.get().to_owned() } else { String::new() };
+        Some(page.messages.iter().map(|message| (message.number, text(&message.payload))).collect())
+    }
+
+    async fn bytes(&self) -> usize {
+        let mut read = redis::cmd("HGET");
+        self.shards.all()[0].query::<Option<usize>>(read.arg("p:sums:h").arg("b")).await.unwrap().unwrap_or_default()
+    }
+
+    /// Has the engine begin another history of its data, as after a restart.
+    async fn restart_engine(&self) {
+        let engine = &self.shards.all()[0];
+        for (host, port) in [("127.0.0.1", "1"), ("NO", "ONE")] {
+            engine.query::<()>(redis::cmd("REPLICAOF").arg(host).arg(port)).await.unwrap();
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what it is compared with is an option")]
+fn numbered(numbers: impl IntoIterator<Item = u64>) -> Option<Vec<(u64, String)>> {
+    Some(numbers.into_iter().map(|number| (number, number.to_string())).collect())
+}
+
+async fn next(frames: &mut Subscriber) -> (u64, Kept) {
+    let frame = frames.recv().await.unwrap();
+    assert!(frame.len() == 32 && frame.starts_with(b"head") && frame.ends_with(b"tail"));
+    let number = |from: usize| u64::from_be_bytes(frame[from..from + 8].try_into().unwrap());
+    (number(4), Kept { sequence: number(12), number: number(20) })
+}
+
+#[tokio::test]
+async fn emits_of_all_nodes_are_numbered_in_the_order_of_the_channel() {
+    let server = RedisServer::start();
+    let (a, b) = (Node::new(&server, HOUR, 1 << 20).await, Node::new(&server, HOUR, 1 << 20).await);
+    let mut frames = server.subscribe("c").await;
+    let begin = a.position("long:1").await;
+    assert_eq!((begin, begin.number), (b.position("long:1").await, 0));
+    for number in 1..=6_u64 {
+        let node = if number % 2 == 0 { &a } else { &b };
+        assert_eq!(node.append("long:1", &number.to_string(), None).await, 1);
+        assert_eq!(next(&mut frames).await, (0, Kept { number, ..begin }));
+    }
+    assert_eq!(a.texts("long:1", begin).await, numbered(1..=6));
+    assert_eq!(b.texts("long:1", Kept { number: 4, ..begin }).await, numbered(5..=6));
+    assert_eq!(b.texts("long:1", Kept { number: 6, ..begin }).await, numbered([]));
+    let page = a.history.after(&room("long:1"), begin, 2).await.unwrap().unwrap();
+    assert_eq!((page.messages.len(), page.up_to, page.last), (2, 2, 6));
+    assert_eq!(page.messages[0].except_users, [user("x")]);
+    assert_ne!(a.position("long:2").await.sequence, begin.sequence);
+    assert_eq!(a.history.position(&room("none")).await, Ok(None));
+    let rooms = ["long:2", "none", "long:1"].map(room);
+    let positions: Vec<_> = a.history.positions(&rooms).await;
+    assert_eq!(positions.len(), 2);
+    assert!(positions.contains(&(room("long:1"), Ok(Kept { number: 6, ..begin }))));
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_whole_is_not_told() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 1 << 20).await;
+    let begin = node.position("short:1").await;
+    for number in 1..=4 {
+        node.append("short:1", &number.to_string(), None).await;
+    }
+    assert_eq!(node.texts("short:1", begin).await, None, "one is gone for the size");
+    assert_eq!(node.texts("short:1", Kept { number: 1, ..begin }).await, numbered(2..=4));
+    assert_eq!(node.texts("short:1", Kept { number: 5, ..begin }).await, None, "not given yet");
+    let other = Kept { sequence: begin.sequence ^ 1, number: 4 };
+    assert_eq!(node.texts("short:1", other).await, None, "another sequence");
+    assert_eq!(node.texts("short:2", begin).await, None, "another room");
+    assert_eq!(node.after("none", begin).await, None);
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_engine_a_sequence_begins_anew_though_its_messages_are_there() {
+    let server = RedisServer::start();
+    let (node, other) = (Node::new(&server, HOUR, 1 << 20).await, Node::new(&server, HOUR, 1 << 20).await);
+    let begin = node.position("long:1").await;
+    for number in 1..=2 {
+        node.append("long:1", &number.to_string(), None).await;
+    }
+    node.restart_engine().await;
+    let informed = Node::new(&server, HOUR, 1 << 20).await;
+    assert_eq!(informed.texts("long:1", begin).await, None, "some may be lost");
+    informed.append("long:1", "1", None).await;
+    let anew = informed.position("long:1").await;
+    assert!(anew.sequence != begin.sequence && anew.number == 1);
+    // The others do not know of the restart yet, and agree all the same.
+    assert_eq!((node.position("long:1").await, other.position("long:1").await), (anew, anew));
+    node.append("long:1", "2", None).await;
+    other.append("long:1", "3", None).await;
+    assert_eq!(informed.texts("long:1", Kept { number: 0, ..anew }).await, numbered(1..=3));
+    assert_eq!(node.texts("long:1", begin).await, None);
+    assert_eq!(keys(&node.shards).await, ["p:ends:h", "p:h:{long:1}", "p:m:{long:1}", "p:sums:h"]);
+}
+
+#[tokio::test]
+async fn a_message_ends_with_its_time_to_live_and_leaves_a_hole_that_counts_as_whole() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 1 << 20).await;
+    let begin = node.position("long:1").await;
+    node.append("long:1", "1", Some(SOON)).await;
+    node.append("long:1", "2", None).await;
+    node.append("long:1", "3", Some(SOON)).await;
+    eventually(async || node.texts("long:1", begin).await == numbered([2])).await;
+    assert_eq!(node.after("long:1", begin).await.unwrap().up_to, 3);
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_taken_away_and_the_sequence_of_a_silent_room_goes_on() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, SOON, 1 << 20).await;
+    let begin = node.position("long:1").await;
+    node.append("long:1", "1", None).await;
+    eventually(async || node.texts("long:1", begin).await.is_none()).await;
+    assert!(node.bytes().await > 0);
+    eventually(async || {
+        assert!(!node.history.sweep().await.unwrap());
+        node.bytes().await == 0
+    })
+    .await;
+    assert_eq!(keys(&node.shards).await, ["p:m:{long:1}", "p:sums:h"]);
+    let left: i64 = node.shards.all()[0].query(redis::cmd("TTL").arg("p:m:{long:1}")).await.unwrap();
+    assert!(left > 86_000, "a device that comes back within a day has missed nothing");
+    let silent = node.position("long:1").await;
+    assert_eq!(silent, Kept { number: 1, ..begin });
+    assert_eq!(node.texts("long:1", silent).await, numbered([]));
+    node.append("long:1", "2", None).await;
+    assert_eq!(node.position("long:1").await, Kept { number: 2, ..begin });
+    let left: i64 = node.shards.all()[0].query(redis::cmd("TTL").arg("p:m:{long:1}")).await.unwrap();
+    assert_eq!(left, -1, "it is kept as long as its messages are counted");
+}
+
+#[tokio::test]
+async fn the_bytes_of_all_are_bounded_and_taken_from_the_rooms_that_end_first() {
+    let server = RedisServer::start();
+    let one = Node::new(&server, HOUR, 1 << 20).await;
+    one.append("long:0", "1", None).await;
+    let bytes = one.bytes().await;
+    assert!(bytes > MESSAGE_BYTES);
+    let node = Node::new(&server, HOUR, 4 * bytes).await;
+    let quiet = node.position("long:1").await;
+    node.append("long:1", "1", None).await;
+    let talking = node.position("long:2").await;
+    for number in 1..=3 {
+        node.append("long:2", &number.to_string(), None).await;
+    }
+    assert_eq!(node.texts("long:1", quiet).await, numbered([1]), "that of the room 0 was taken");
+    node.append("long:2", "4", None).await;
+    assert_eq!(node.texts("long:1", quiet).await, None);
+    assert_eq!(node.texts("long:2", talking).await, numbered(1..=4));
+    node.append("long:2", "5", None).await;
+    assert_eq!(node.texts("long:2", talking).await, None, "at last its own are taken");
+    assert_eq!(node.texts("long:2", Kept { number: 1, ..talking }).await, numbered(2..=5));
+    assert_eq!(node.bytes().await, 4 * bytes);
+    node.append("long:3", &format!("\"{}\"", "a".repeat(9 * bytes)), None).await;
+    assert_eq!(node.position("long:3").await.number, 1, "it is published, and cannot be kept");
+    assert_eq!(node.bytes().await, 0);
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_has_the_number_of_the_first_time() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 1 << 20).await;
+    let mut frames = server.subscribe("c").await;
+    let ids = [(); 5].map(|()| MessageId::at(jiff::Timestamp::UNIX_EPOCH));
+    let mut append = async |id: MessageId| {
+        node.try_append("short:1", "1", (None, Some(id))).await.unwrap();
+        next(&mut frames).await.1.number
+    };
+    assert_eq!((append(ids[0]).await, append(ids[1]).await, append(ids[0]).await), (1, 2, 1));
+    assert_eq!((append(ids[2]).await, append(ids[3]).await, append(ids[3]).await), (3, 4, 4));
+    let fields: Vec<Vec<u8>> = node.shards.all()[0].query(redis::cmd("HKEYS").arg("p:m:{short:1}")).await.unwrap();
+    assert_eq!(fields.len(), 5 + SIZE, "what is gone is not remembered");
+}
+
+#[tokio::test]
+async fn a_value_is_retained_and_the_message_appended_in_one_step_or_neither_is() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 1 << 20).await;
+    let mut frames = server.subscribe("c").await;
+    let (room, event, caller) = (room("long:1"), event("e"), caller());
+    let begin = node.position("long:1").await;
+    for (length, is_kept) in [(1, true), (20_000, false), (2, true)] {
+        let payload = Payload::json(&format!("\"{}\"", "a".repeat(length))).unwrap();
+        let id = MessageId::at(jiff::Timestamp::UNIX_EPOCH);
+        let kept = node.history.message(&room, (id, &event), (&payload, &[]), None).unwrap();
+        let retained = Some(RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None });
+        let call = EmitCall { kept, retained, start: b"head", rest: b"tail", ..call(&room, &event) };
+        let receivers: i64 = node.shards.of(&room).run(&node.retained.put_command(&call)).await.unwrap();
+        assert_eq!(receivers, if is_kept { 1 } else { -2 });
+        if is_kept {
+            let (change, kept) = next(&mut frames).await;
+            assert_eq!(change, node.retained.of_room(&room).await.unwrap().0);
+            assert_eq!(kept, node.position("long:1").await);
+        }
+    }
+    assert_eq!(node.position("long:1").await, Kept { number: 2, ..begin });
+}
+
+#[tokio::test]
+async fn what_a_window_defers_is_numbered_when_it_is_published() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 1 << 20).await;
+    let collapse = SharedCollapse::new(node.shards.clone(), node.retained.clone(), HOUR, 9);
+    let mut frames = server.subscribe("c").await;
+    let (room, event) = (room("long:1"), event("e"));
+    let begin = node.position("long:1").await;
+    let offer = async |json: &str| -> i64 {
+        let (payload, id) = (Payload::json(json).unwrap(), MessageId::at(jiff::Timestamp::UNIX_EPOCH));
+        let kept = node.history.message(&room, (id, &event), (&payload, &[]), None).unwrap();
+        let call = EmitCall { kept, start: &[b'h'; 17], rest: b"tail", ..call(&room, &event) };
+        node.shards.of(&room).run(&collapse.offer_command("k", &call)).await.unwrap()
+    };
+    let number = async |frames: &mut Subscriber| {
+        let frame = frames.recv().await.unwrap();
+        u64::from_be_bytes(frame[33..41].try_into().unwrap())
+    };
+    assert_eq!((offer("1").await, number(&mut frames).await), (1, 1));
+    assert_eq!((offer("2").await, offer("3").await), (-3, -3));
+    node.append("long:1", "4", None).await;
+    assert_eq!(frames_len(&mut frames).await, 32);
+    let end = collapse.end_command(&room, &event, "k", &[b'w'; 17]);
+    assert_eq!(node.shards.of(&room).run::<i64>(&end).await, Ok(1));
+    let texts = node.texts("long:1", begin).await.unwrap();
+    assert_eq!(texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>(), ["1", "4", "3"]);
+}
+
+async fn frames_len(frames: &mut Subscriber) -> usize {
+    frames.recv().await.unwrap().len()
+}
