@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import jwt from 'jsonwebtoken';
+
+import { Verdict } from '../../clients/recipes/cluster/load/verdict.mjs';
+import { BUGLE, cleanEnvironment, run } from './harness/binary.js';
+import { Arrivals, within } from './harness/deadline.js';
+import { Device, KINDS } from './harness/device.js';
+
+const RECIPE = fileURLToPath(new URL('../../clients/recipes/cluster/', import.meta.url));
+const PACKAGES = new URL('./harness/recipe_packages.js', import.meta.url).href;
+/** From the start of all processes, and a rolling restart of all nodes under load. */
+const START = 60_000;
+const RESTART = 180_000;
+
+/** The recipe's script, at addresses of loopback and in a directory of the test's own. */
+class Cluster {
+  lines = new Arrivals('a line of the recipe');
+  #parent = mkdtempSync(join(tmpdir(), 'bugle-cluster-'));
+  #child;
+  #exited;
+
+  static async start(context, proxy) {
+    const cluster = new Cluster();
+    context.after(() => cluster.#remove());
+    cluster.#run(proxy);
+    const ended = cluster.#exited.then(([code]) => Promise.reject(new Error(`the recipe ended with ${code}`)));
+    await Promise.race([cluster.lines.find((line) => line.startsWith('  files'), START), ended]);
+    ended.catch(() => {});
+    return cluster;
+  }
+
+  constructor() {
+    // PostgreSQL is another user, if it is root.
+    chmodSync(this.#parent, 0o711);
+    const byte = () => 1 + Math.floor(Math.random() * 250);
+    // Above the addresses of the load's devices.
+    this.net = `127.${100 + (byte() % 100)}.${byte()}`;
+    this.url = `http://${this.net}.10:8080`;
+    this.directory = join(this.#parent, 'cluster');
+    this.env = {
+      BUGLE,
+      CLUSTER_NET: this.net,
+      CLUSTER_DIRECTORY: this.directory,
+      NODE_OPTIONS: `--import ${PACKAGES}`,
+      RECIPE_PACKAGES: 'elsewhere',
+    };
+  }
+
+  #run(proxy) {
+    this.#child = spawn(join(RECIPE, 'run'), [proxy], { env: cleanEnvironment(this.env), stdio: ['ignore', 'pipe', 'inherit'] });
+    this.#exited = once(this.#child, 'exit');
+    createInterface({ input: this.#child.stdout }).on('line', (line) => this.lines.push(line));
+  }
+
+  /** Runs another command of the script to its end: `{ code, stdout, stderr }`. */
+  command(...args) {
+    return run(join(RECIPE, 'run'), args, { env: this.env, timeout: RESTART });
+  }
+
+  /** A secret of this run. */
+  secret(name) {
+    return new RegExp(`${name}="(\\w+)"`).exec(readFileSync(join(this.directory, 'secrets'), 'utf8'))[1];
+  }
+
+  token(user) {
+    return jwt.sign({ sub: user }, this.secret('JWT_SECRET'), { algorithm: 'HS256', expiresIn: '1h' });
+  }
+
+  /** As Ctrl-C does; the exit code. */
+  async stop() {
+    this.#child.kill('SIGINT');
+    return (await within(this.#exited, 'the end of the recipe', START))[0];
+  }
+
+  async #remove() {
+    this.#child.kill('SIGTERM');
+    await this.#exited;
+    rmSync(this.#parent, { recursive: true });
+  }
+}
+
+/** Sends a request from an address of loopback: the status and the body. */
+async function ask(url, localAddress, { method = 'GET', body } = {}) {
+  const sent = request(url, { method, agent: new Agent(), localAddress, headers: { 'content-type': 'text/plain' } });
+  sent.end(body);
+  const [response] = await within(once(sent, 'response'), url);
+  let text = '';
+  for await (const part of response.setEncoding('utf8')) text += part;
+  return { status: response.statusCode, text };
+}
+
+for (const proxy of ['nginx', 'haproxy']) {
+  describe(`three nodes behind ${proxy}`, async () => {
+    const cluster = await Cluster.start({ after }, proxy);
+    const polling = (sid) => `${cluster.url}/socket.io/?EIO=4&transport=polling${sid ? `&sid=${sid}` : ''}`;
+
+    test('a session that polls is found from every address, without a cookie', async () => {
+      const addresses = Array.from({ length: 12 }, (_, number) => `127.1.9.${number + 1}`);
+      const sessions = await Promise.all(
+        addresses.map(async (address) => JSON.parse((await ask(polling(), address)).text.slice(1)).sid),
+      );
+      // A pong, from the address that opened the session, and from one that it has moved to.
+      for (const [number, sid] of sessions.entries()) {
+        for (const address of [addresses[number], addresses[(number + 1) % addresses.length], '127.1.8.1']) {
+          const answer = await ask(polling(sid), address, { method: 'POST', body: '3' });
+          assert.deepEqual(answer, { status: 200, text: 'ok' }, `${sid} from ${address}`);
+        }
+      }
+    });
+
+    test('what no node knows is refused as Bugle refuses it', async () => {
+      const { status, text } = await ask(polling('AAAAAAAAAAAAAAAA'), '127.1.9.1');
+      assert.deepEqual([status, JSON.parse(text)], [400, { code: 1, message: 'Session ID unknown' }]);
+    });
+
+    for (const { client, way } of KINDS) {
+      test(`a ${client} device comes in by ${way}, and gets what each node emits`, async (t) => {
+        const user = `${client} ${way}`;
+        const device = await Device.connect(t, cluster.url, { client, way, token: cluster.token(user) });
+        // The last one is the proxy.
+        for (const machine of [1, 2, 3, 10]) {
+          const env = { BUGLE_API_KEY: cluster.secret('BUGLE_API_KEY'), BUGLE_SERVER: `http://${cluster.net}.${machine}:50051` };
+          const { code, stderr } = await run(BUGLE, ['emit', 'user', user, 'note', `${machine}`], { env });
+          assert.equal(code, 0, stderr);
+          assert.deepEqual(await device.heard('note').next(), [machine]);
+        }
+      });
+    }
+
+    test('a rolling restart under load loses nothing', { timeout: RESTART }, async () => {
+      const { code, stdout, stderr } = await cluster.command('rolling-restart', '--load', '60');
+      assert.equal(code, 0, `${stdout}${stderr}`);
+      for (const number of [1, 2, 3]) assert.match(stdout, new RegExp(`bugle-${number}: .* ready again after`));
+      assert.match(stdout, /Every message came to every device, once and in order/);
+    });
+
+    test('Ctrl-C ends all of it, and nothing is left', async () => {
+      assert.equal(await cluster.stop(), 130);
+      assert.equal(existsSync(cluster.directory), false);
+      await assert.rejects(ask(cluster.url, '127.1.9.1'), { code: 'ECONNREFUSED' });
+    });
+  });
+}
+
+describe('the verdict on a load', () => {
+  const emitted = { stored: 1, history: 1, repeated: 0 };
+  const device = { away: [1_200], delays: [3, 900], disordered: 0, failed: 0, lost: 0, told: 0, twice: 0 };
+  const isGood = (changed) => new Verdict(emitted, [[device, { ...device, ...changed }]], ['polling']).isGood;
+
+  test('is good if every device has every message once, in order, and was not away for long', () => {
+    assert.equal(isGood({}), true);
+    assert.equal(isGood({ told: 1 }), true);
+  });
+
+  for (const [fault, changed] of Object.entries({
+    'a lost message': { lost: 1 },
+    'a message that came twice': { twice: 1 },
+    'another order': { disordered: 1 },
+    'a device that was away for more than 5 s': { away: [5_001] },
+    'a device that did not come back': { away: [null] },
+  })) {
+    test(`is not good for ${fault}`, () => assert.equal(isGood(changed), false));
+  }
+});
+
+describe('compose.yaml', async () => {
+  const secrets = { BUGLE_API_KEY: 'a', JWT_SECRET: 'b', REDIS_PASSWORD: 'c', POSTGRES_PASSWORD: 'd' };
+  const text = readFileSync(join(RECIPE, 'compose.yaml'), 'utf8');
+  const hasPlugin = await run('docker', ['compose', 'version']).then(({ code }) => code === 0, () => false);
+  const [command, ...compose] = hasPlugin ? ['docker', 'compose'] : ['docker-compose'];
+
+  /** What Compose says of a file in place of the recipe's. */
+  async function config(t, content, env = secrets) {
+    const directory = mkdtempSync(join(tmpdir(), 'bugle-compose-'));
+    t.after(() => rmSync(directory, { recursive: true }));
+    writeFileSync(join(directory, 'compose.yaml'), content);
+    const args = ['-f', join(directory, 'compose.yaml'), '--profile', 'nginx', '--profile', 'haproxy', 'config'];
+    return run(command, [...compose, ...args], { env });
+  }
+
+  test('is accepted by Compose, with all services', async (t) => {
+    const { code, stdout, stderr } = await config(t, text);
+    assert.equal(code, 0, stderr);
+    for (const service of ['bugle-1', 'bugle-2', 'bugle-3', 'redis', 'postgres', 'nginx', 'haproxy']) {
+      assert.match(stdout, new RegExp(`^  ${service}:$`, 'm'));
+    }
+  });
+
+  for (const [fault, content, env] of [
+    ['an indentation that is wrong', text.replace('    image: redis:7', '     image: redis:7')],
+    ['a key that no service has', text.replace('image: redis:7', 'imagine: redis:7')],
+    ['a service that is not there', text.replace('depends_on: [bugle-1', 'depends_on: [bugle-0')],
+    ['a volume that is not there', text.replace('- redis:/data', '- data:/data')],
+    ['a secret that is missing', text, { ...secrets, JWT_SECRET: '' }],
+  ]) {
+    test(`is refused by Compose with ${fault}`, async (t) => {
+      if (!env) assert.notEqual(content, text);
+      assert.notEqual((await config(t, content, env)).code, 0);
+    });
+  }
+
+  test('mounts files that are there, and names every machine of the proxies', () => {
+    const mounted = [...text.matchAll(/- \.\/([\w.]+):/g)].map(([, file]) => file);
+    assert.deepEqual([...new Set(mounted)].sort(), ['bugle.toml', 'haproxy.cfg', 'nginx.conf', 'redis.conf']);
+    for (const file of mounted) assert.ok(existsSync(join(RECIPE, file)), file);
+    for (const file of ['nginx.conf', 'haproxy.cfg']) {
+      const machines = [...readFileSync(join(RECIPE, file), 'utf8').matchAll(/\b(bugle-\d|proxy):\d/g)].map(([, name]) => name);
+      assert.deepEqual([...new Set(machines)].sort(), ['bugle-1', 'bugle-2', 'bugle-3', 'proxy']);
+      for (const name of machines) assert.match(text, new RegExp(`^  (${name}:|hostname: ${name})$`, 'm'));
+    }
+  });
+});
