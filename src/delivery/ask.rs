@@ -1,5 +1,7 @@
 //! Asking the nodes that have something to answer.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::{Delivery, accepted::EmitError};
@@ -20,16 +22,22 @@ impl Delivery {
 
     /// Asks the nodes that have the frame's room, or all.
     pub(super) async fn ask(&self, frame: Frame) -> Result<OfNodes<Vec<Answer>>, BusError> {
+        let patience = self.cluster().ok_or(BusError::Away)?.deadline();
+        self.ask_within(frame, patience).await
+    }
+
+    /// The same, with so much time for the answers.
+    pub(super) async fn ask_within(&self, frame: Frame, patience: Duration) -> Result<OfNodes<Vec<Answer>>, BusError> {
         let cluster = self.cluster().ok_or(BusError::Away)?;
-        let answers = Self::answers(cluster.publish(&frame)?, cluster).await;
+        let answers = Self::answers(cluster.publish(&frame)?, patience).await;
         answers.map_err(|error| match error {
             PublishError::Bus(error) => error,
             PublishError::Rejected(_) => BusError::Refused,
         })
     }
 
-    async fn answers(ticket: Ticket, cluster: &Cluster) -> Result<OfNodes<Vec<Answer>>, PublishError> {
-        let until = ticket.began() + cluster.deadline();
+    async fn answers(ticket: Ticket, patience: Duration) -> Result<OfNodes<Vec<Answer>>, PublishError> {
+        let until = ticket.began() + patience;
         let (Gathered { answers, partial, .. }, _) = gather(ticket, until).await?;
         Ok(OfNodes { nodes: nodes(&answers), answer: answers, partial })
     }
@@ -43,7 +51,7 @@ impl Delivery {
     pub(super) async fn count_by(&self, ticket: Result<Ticket, BusError>) -> Result<OfNodes<usize>, PublishError> {
         let cluster = self.cluster().ok_or(PublishError::Bus(BusError::Away))?;
         let ticket = ticket.map_err(PublishError::Bus)?;
-        Ok(Self::answers(ticket, cluster).await?.map(sum))
+        Ok(Self::answers(ticket, cluster.deadline()).await?.map(sum))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Counts of unread messages, told by every node to its devices.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use super::Delivery;
 use crate::cluster::Frame;
@@ -9,6 +9,8 @@ use crate::store::{Error, Store};
 
 /// Users of one frame, and of one page of a room's.
 const USERS: usize = 500;
+/// Nodes count in the store before they answer.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// A count is made again so often if messages are published meanwhile.
 const MAX_COUNTS: u32 = 5;
 
@@ -16,7 +18,8 @@ impl Delivery {
     /// Has each node tell devices of these users in a room how many messages they have not read. Without the engine this node does.
     pub(super) async fn tell_unread(&self, room: &RoomName, users: Vec<UserId>) {
         for users in users.chunks(USERS) {
-            if self.ask(Frame::Unread(room.clone(), users.to_vec())).await.is_err() {
+            let told = self.ask_within(Frame::Unread(room.clone(), users.to_vec()), TOLD_WITHIN);
+            if told.await.is_err() {
                 self.send_unread_here(room, users.to_vec()).await;
             }
         }
