@@ -56,7 +56,21 @@ pub(super) struct Inner {
 impl Database {
     /// Starts the writer. The database is reached as soon as it can be.
     pub(super) fn start(config: &Config, sharing: Sharing, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
-        let source = Arc::new(Source::new(config, sharing)?);
+        let (database, emit_queue, change_queue) = Self::new(Source::new(config, sharing)?, clock);
+        let closed = database.inner.closed.clone();
+        let writer = Writer::new(database.clone(), Queues::new(emit_queue, change_queue), closed);
+        lifecycle.spawn_vital("store writer", writer.run());
+        let (stopping, watched) = (lifecycle.clone(), database.clone());
+        lifecycle.spawn(async move {
+            stopping.stopping().await;
+            watched.deadlines().stop();
+        });
+        Ok(database)
+    }
+
+    /// Without a writer, which takes what waits in these queues.
+    fn new(source: Source, clock: Clock) -> (Self, mpsc::Receiver<Append>, mpsc::Receiver<Change>) {
+        let source = Arc::new(source);
         let (emits, emit_queue) = mpsc::channel(QUEUE);
         let (changes, change_queue) = mpsc::channel(QUEUE);
         let inner = Arc::new(Inner {
@@ -72,37 +86,14 @@ impl Database {
             deadlines: Deadlines::new(),
             closed: CancellationToken::new(),
         });
-        let database = Self { inner };
-        let closed = database.inner.closed.clone();
-        let writer = Writer::new(database.clone(), Queues::new(emit_queue, change_queue), closed);
-        lifecycle.spawn_vital("store writer", writer.run());
-        let (stopping, watched) = (lifecycle.clone(), database.clone());
-        lifecycle.spawn(async move {
-            stopping.stopping().await;
-            watched.deadlines().stop();
-        });
-        Ok(database)
+        (Self { inner }, emit_queue, change_queue)
     }
 
     /// A database that a test has its own writer for.
     #[cfg(test)]
     pub(super) fn over_model(config: &Config, clock: Clock) -> (Self, mpsc::Receiver<Append>) {
-        let source = Arc::new(Source::new(config, Sharing::Single).unwrap());
-        let (emits, emit_queue) = mpsc::channel(QUEUE);
-        let inner = Arc::new(Inner {
-            readers: Readers::new(source.clone()),
-            source,
-            statuses: Statuses::new(),
-            epochs: Epochs::default(),
-            clock,
-            on_new_epoch: Mutex::default(),
-            skew_ms: AtomicI64::new(0),
-            emits,
-            changes: mpsc::channel(QUEUE).0,
-            deadlines: Deadlines::new(),
-            closed: CancellationToken::new(),
-        });
-        (Self { inner }, emit_queue)
+        let (database, emit_queue, _) = Self::new(Source::new(config, Sharing::Single).unwrap(), clock);
+        (database, emit_queue)
     }
 
     pub(super) fn parts(&self) -> &Inner {

@@ -10,6 +10,7 @@ use crate::{
     NODES,
     acks::in_background,
     harness::{Backend, Device, SlowProxy, TestRedis, TestServer, answer, deadline, to_user},
+    links::far_from_engine,
     resume::{history, kept},
 };
 
@@ -86,12 +87,7 @@ async fn whole_up_to(device: &mut Device, last: u64, after: &str) -> String {
 async fn positions_rise_by_one_on_every_device_with_publishers_at_all_nodes() {
     const EMITS: u64 = 20;
     let redis = TestRedis::start(false);
-    let mut links = Vec::new();
-    for _ in 0..NODES {
-        let link = SlowProxy::start_before_redis(redis.address(), Duration::from_millis(1)).await;
-        link.set_jitter(Duration::from_millis(30));
-        links.push(link);
-    }
+    let links = far_from_engine(&redis).await;
     let server = TestServer::start_each_with(|number, config| {
         config.rooms.push(history("user:*"));
         config.cluster.redis = vec![links[number].url().to_owned().into()];

@@ -117,14 +117,20 @@ async fn far_devices(server: &TestServer) -> (Vec<SlowProxy>, Vec<Device>) {
     (proxies, devices)
 }
 
-/// Three nodes, of which each reaches the engine in 5 ms and up to 40 ms more.
-async fn start_far_from_engine(redis: &TestRedis) -> (TestServer, Vec<SlowProxy>) {
-    let mut proxies = Vec::new();
+/// A link for each node to an engine that is 5 ms and up to 40 ms more away: what nodes publish at one time crosses.
+pub(crate) async fn far_from_engine(redis: &TestRedis) -> Vec<SlowProxy> {
+    let mut links = Vec::new();
     for _ in 0..NODES {
-        let proxy = SlowProxy::start_before_redis(redis.address(), Duration::from_millis(5)).await;
-        proxy.set_jitter(Duration::from_millis(40));
-        proxies.push(proxy);
+        let link = SlowProxy::start_before_redis(redis.address(), Duration::from_millis(5)).await;
+        link.set_jitter(Duration::from_millis(40));
+        links.push(link);
     }
+    links
+}
+
+/// Three nodes, each over such a link.
+async fn start_far_from_engine(redis: &TestRedis) -> (TestServer, Vec<SlowProxy>) {
+    let proxies = far_from_engine(redis).await;
     let server = TestServer::start_each_with(|number, config| {
         config.cluster.redis = vec![proxies[number].url().to_owned().into()];
         // A busy machine is slow besides.

@@ -13,6 +13,7 @@ use crate::{
     NODES,
     acks::in_background,
     harness::{Backend, Device, Event, SlowProxy, TestRedis, TestServer, answer, deadline, new_database, to_user},
+    links::far_from_engine,
     resume::kept,
     stored::{emit_stored, store},
 };
@@ -56,12 +57,7 @@ fn short_leases(config: &mut Config) {
 async fn positions_rise_on_every_device_though_the_publishes_of_nodes_cross_on_the_bus() {
     const EMITS: u64 = 20;
     let redis = TestRedis::start(false);
-    let mut links = Vec::new();
-    for _ in 0..NODES {
-        let link = SlowProxy::start_before_redis(redis.address(), Duration::from_millis(1)).await;
-        link.set_jitter(Duration::from_millis(30));
-        links.push(link);
-    }
+    let links = far_from_engine(&redis).await;
     let server = TestServer::start_each_with(|number, config| {
         config.cluster.redis = vec![links[number].url().to_owned().into()];
         config.cluster.deadline = Duration::from_secs(10);
