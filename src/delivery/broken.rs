@@ -16,6 +16,8 @@ pub(super) enum Rule {
     ReplayEndsAtHead,
     /// Nodes are told of what may be stored, but was not published.
     UncertainIsTold,
+    /// Devices that were let in before it was read where their room stands are told that they may have missed something.
+    LateReadIsTold,
     /// A position of an epoch that is over is not one of this epoch.
     EpochsAreCompared,
 }

@@ -114,7 +114,9 @@ impl CatchUp {
             delivery.correct_positions(&mut rooms).await;
             delivery.hub().send_resumed(member, |sent| {
                 for (room, resumed) in &mut rooms {
-                    resumed.move_on(sent.get(room.as_str()).copied());
+                    if let Some((room, sent)) = sent.get_key_value(room.as_str()) {
+                        resumed.move_on(sent, |position| delivery.is_of_now(room, position));
+                    }
                 }
                 frame_of(&rooms)
             });
@@ -154,24 +156,33 @@ impl Delivery {
         unreadable
     }
 
-    /// Corrects what was noted before the store began a new epoch: a connection that joined live was told of a gap meanwhile.
+    /// Corrects what was noted before the store began a new epoch, or a history a new sequence: a connection that joined live was told of a gap
+    /// meanwhile.
     async fn correct_positions(&self, rooms: &mut BTreeMap<String, Resumed>) {
-        let Some(store) = self.store() else { return };
         for (name, resumed) in rooms {
-            let Ok(room) = RoomName::new(name) else { continue };
-            let Some(position) = resumed.position.as_ref().and_then(|text| text.parse::<Position>().ok()) else {
-                continue;
-            };
-            if self.has_history(&room) || self.is_current(&position) {
+            let (Ok(room), Some(position)) = (RoomName::new(name), resumed.parsed()) else { continue };
+            if self.is_of_now(&room, &position) {
                 continue;
             }
+            let stands = match self.store().filter(|_| !self.has_history(&room)) {
+                Some(store) => self.is_there(store, &room, &position).await,
+                None => self.log_position(&room).await.map(|now| now.epoch == position.epoch),
+            };
             // What cannot be read now is told when the device comes back.
-            if let Ok(false) = self.is_there(store, &room, &position).await
+            if let Ok(false) = stands
                 && let Ok(position) = self.log_position(&room).await
             {
                 *resumed = Resumed { recovered: false, position: Some(position.to_string()), ..*resumed };
             }
         }
+    }
+
+    /// Whether a position is of the sequence that a room's messages have now.
+    fn is_of_now(&self, room: &RoomName, position: &Position) -> bool {
+        if self.has_history(room) {
+            return self.history_position(room).is_some_and(|stands| stands.epoch == position.epoch);
+        }
+        self.is_current(position)
     }
 
     /// What tells a connection that resumes where a room stands that it joins just now.

@@ -1,6 +1,9 @@
 //! Reading from the store what did not come in frames, in its place among what did.
 
+use std::time::Duration;
+
 use scopeguard::guard_on_unwind;
+use tokio::time::{Instant, sleep};
 
 #[cfg(test)]
 use super::broken::{Rule, is_broken};
@@ -9,8 +12,13 @@ use crate::message::{Position, RoomName, UserId};
 use crate::store::{self, Mailbox, Store, Window};
 
 const PAGE: u32 = 100;
-/// A position of an epoch that the store does not know is given up after so many looks, one a second: the store is of this node's epoch then.
-const MAX_LOOKS: u32 = 15;
+/// Rooms that are read at one time: connects read, too.
+pub(super) const MAX_READS: usize = 3;
+/// The time to the second read of a room whose store cannot be reached, which is back soon after a restart. It doubles from one to the next.
+const READ_AGAIN: Duration = Duration::from_millis(50);
+const READ_AGAIN_AT_MOST: Duration = Duration::from_secs(1);
+/// A position of an epoch that the store does not know is given up after this time: the store is of this node's epoch then.
+const UNKNOWN_FOR: Duration = Duration::from_secs(15);
 
 impl Delivery {
     /// Sees to it that a room's mailbox is published here up to a position.
@@ -40,7 +48,8 @@ impl Delivery {
     async fn run_fill(&self, room: &RoomName) {
         let _guard = guard_on_unwind((), |()| self.inner.fills.abandon(room));
         let Some(store) = self.store() else { return };
-        let (mut failed, mut looks) = (FailedReads::default(), 0);
+        let mut failed = FailedReads::default();
+        let (mut pause, mut unknown_since) = (READ_AGAIN, None);
         let epoch = || store.epoch().unwrap_or_default();
         while let Some(next) = self.inner.fills.next(room, self.hub().log_head(room), &epoch()) {
             if !self.hub().is_in_use(room) {
@@ -48,16 +57,22 @@ impl Delivery {
                 return self.inner.fills.abandon(room);
             }
             let Err(error) = self.fill(room, store, &next).await else {
-                failed = FailedReads::default();
+                (failed, pause, unknown_since) = (FailedReads::default(), READ_AGAIN, None);
                 continue;
             };
-            looks += 1;
+            let unknown = matches!(&next, Next::Up(target) if !store.knows(&target.epoch));
+            unknown_since = unknown.then(|| unknown_since.unwrap_or_else(Instant::now));
             match &next {
                 Next::Up(target) if error.is_damage() || failed.is_final(&error) => {
                     self.give_up_fill(room, store, target, &error).await;
                 }
-                Next::Up(target) if looks > MAX_LOOKS && !store.knows(&target.epoch) => {
+                Next::Up(target) if unknown_since.is_some_and(|since| since.elapsed() > UNKNOWN_FOR) => {
                     self.inner.fills.discard(room, &target.epoch);
+                }
+                Next::Head | Next::Up(_) if matches!(error, store::Error::Unreachable) => {
+                    sleep(pause).await;
+                    pause = READ_AGAIN_AT_MOST.min(pause * 2);
+                    store.reached().await;
                 }
                 Next::Head | Next::Up(_) => failed.wait(store).await,
             }
@@ -65,6 +80,8 @@ impl Delivery {
     }
 
     async fn fill(&self, room: &RoomName, store: &Store, next: &Next) -> Result<(), store::Error> {
+        // Closed never.
+        let _permit = self.inner.fills.reads.acquire().await;
         // The epoch first: heads are forgotten before a new one begins.
         let begin = store.position(0).await?;
         let mut after = self.log_head(room).await?;
@@ -99,7 +116,12 @@ impl Delivery {
             if trimmed > after {
                 self.tell_of_gap(room, &Position { number: trimmed, ..begin.clone() }).await;
             }
-            after = listed.last().filter(|_| has_more).map_or(target.number, |last| last.message.number);
+            after = match listed.last() {
+                Some(last) if has_more => last.message.number,
+                // What the page began with was deleted meanwhile.
+                None if has_more => after,
+                Some(_) | None => target.number,
+            };
             let messages = listed.into_iter().map(|listed| listed.message);
             for message in messages.filter(|message| message.number <= target.number) {
                 let position = Position { number: message.number, ..begin.clone() };
@@ -149,7 +171,9 @@ impl Delivery {
         };
         if told.is_ok() {
             let guard = self.hub().lock_room_for_emit(room).await;
-            guard.raise_log_head(target.number);
+            if self.is_current(target) {
+                guard.raise_log_head(target.number);
+            }
         }
         if head.is_none() {
             self.inner.fills.discard(room, &target.epoch);
@@ -175,24 +199,35 @@ impl Delivery {
         let end = store.position(last).await?;
         let (stood_at, first_waiting) = self.inner.fills.known(room);
         let Some(stood_at) = stood_at else {
-            if self.hub().connections_in(room) == 0 {
-                self.inner.fills.note_empty(room, last);
-                return Ok(last);
-            }
-            if let Some(first) = first_waiting {
-                // What came before the subscription, in frames that overtook the one that waits, is among the rest.
-                self.inner.fills.want(room, end);
-                return Ok(last.min(first.saturating_sub(1)));
-            }
-            return Ok(last);
+            let Some(first) = first_waiting.filter(|_| self.hub().connections_in(room) > 0) else { return Ok(last) };
+            // What came before the subscription, in frames that overtook the one that waits, is among the rest.
+            self.inner.fills.want(room, end);
+            return Ok(last.min(first.saturating_sub(1)));
         };
         let stands = stood_at.number <= last && store.stands(room, &stood_at).await?;
         #[cfg(test)]
         let stands = stands || is_broken(Rule::StoodMustStand);
         let head = if stands { stood_at.number } else { self.head_of_rest(room, store, &stood_at, &end).await? };
         self.inner.fills.want(room, end);
-        self.inner.fills.settle(room);
         Ok(head)
+    }
+
+    /// Notes that it is known where a room stands. Devices that were let in before that may have missed what is before, and are told so: they
+    /// came while the store was slow, or away.
+    pub(super) async fn settle_head(&self, room: &RoomName, position: &Position) {
+        if self.inner.fills.settle(room) {
+            return;
+        }
+        if self.hub().connections_in(room) == 0 {
+            return self.inner.fills.note_empty(room, position.number);
+        }
+        #[cfg(test)]
+        if is_broken(Rule::LateReadIsTold) {
+            return;
+        }
+        if position.number > 0 {
+            self.tell_of_gap(room, position).await;
+        }
     }
 
     /// Up to where what was published of a room is there still, after some of it was lost. What was stored in its place is sent, and devices that resume are told

@@ -1,18 +1,32 @@
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
 
+use super::fill::MAX_READS;
 use crate::hub::Counts;
 use crate::message::{Position, RoomName};
 
 /// Rooms with stored messages that this node has not published in their order yet: their frames came after later ones, or never. A task reads
 /// them from the store, outside the room's lock and its frame lane.
-#[derive(Default)]
 pub(super) struct Fills {
     rooms: Mutex<HashMap<RoomName, Fill>>,
     /// What became of messages that were read, for their frames.
     filled: Mutex<HashMap<RoomName, Filled>>,
+    /// Tasks that read at this time.
+    pub(super) reads: Semaphore,
+}
+
+impl Default for Fills {
+    fn default() -> Self {
+        Self { rooms: Mutex::default(), filled: Mutex::default(), reads: Semaphore::new(MAX_READS) }
+    }
 }
 
 /// What is to be read of a room's mailbox. A task runs as long as there is one.
@@ -39,7 +53,7 @@ struct Filled {
 
 /// What became of so many messages of a room is remembered, for as long as their frames may be under way.
 const MAX_REMEMBERED: usize = 64;
-const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(30);
+const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// What the task of a room is to do next.
 #[derive(Debug, PartialEq)]
@@ -118,11 +132,9 @@ impl Fills {
         rooms.get(room).map_or((None, None), |fill| (fill.stood_at.clone(), fill.first_waiting))
     }
 
-    /// It is known again where the room stands.
-    pub(super) fn settle(&self, room: &RoomName) {
-        if let Some(fill) = self.rooms.lock().get_mut(room) {
-            fill.stood_at = None;
-        }
+    /// It is known again where the room stands. True: it was so before the store began a new epoch.
+    pub(super) fn settle(&self, room: &RoomName) -> bool {
+        self.rooms.lock().get_mut(room).is_some_and(|fill| fill.stood_at.take().is_some())
     }
 
     /// What is to be done next in a room that was published up to `head`, in the store's epoch. `None`: nothing, and the task ends.

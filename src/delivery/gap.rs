@@ -9,7 +9,7 @@ use super::{
 use crate::message::CloseCode;
 
 /// Messages of an unreadable log that are noted as skipped, the newest ones: as many as a mailbox keeps by default.
-const MAX_NOTED: u64 = 10_000;
+pub(super) const MAX_NOTED: u64 = 10_000;
 
 impl Replay<'_> {
     /// Gives up what cannot be given: the device goes on from where the room stands now, and is to be told so. Kept frames wait from then until

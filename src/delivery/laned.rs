@@ -1,7 +1,7 @@
 //! What waits for its room in a frame lane.
 
 use super::accepted::Accepted;
-use crate::cluster::{EmitFrame, Kept, Received, Responder, Waiting};
+use crate::cluster::{EmitFrame, Frame, Kept, Received, Responder, Waiting};
 use crate::message::Position;
 
 /// What waits for its room.
@@ -24,6 +24,17 @@ pub(super) enum Emitted {
 pub(super) struct StoredFrame {
     pub(super) accepted: Accepted,
     pub(super) position: Position,
+}
+
+impl Laned {
+    /// Where the message stands that it brings, if it is a stored one.
+    pub(super) fn stored(&self) -> Option<&Position> {
+        match self {
+            Self::Frame(Received { frame: Frame::Emit(frame), .. }) => frame.stored.as_ref(),
+            Self::Emit(Emitted::Stored(frame), ..) => Some(&frame.position),
+            Self::Frame(_) | Self::Emit(Emitted::Plain(_), ..) | Self::Fill(_) => None,
+        }
+    }
 }
 
 impl Emitted {

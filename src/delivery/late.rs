@@ -3,10 +3,13 @@
 
 use std::{mem, ops::RangeInclusive};
 
+use tokio::time::Instant;
+
 use super::{
     Delivery,
     accepted::Published,
     execute::InLog,
+    gap::MAX_NOTED,
     log_lanes::{AppendDone, PendingAppend},
     proof::UnprovenFanOut,
 };
@@ -15,6 +18,7 @@ use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomNam
 #[cfg(test)]
 use crate::store::broken::{Rule, is_broken};
 use crate::store::{self, Appended, Incarnation, Store, Window};
+use crate::telemetry;
 
 /// Late messages of one room that are looked up at one time; those before them are given up.
 const MAX_LATE: u64 = 1_000;
@@ -78,7 +82,7 @@ impl Delivery {
         if let Some(user) = room.user().filter(|_| self.is_users_mailbox(room)).and_then(|user| UserId::new(user).ok())
         {
             let reports = store.watermark_reports(&user, store.incarnation());
-            (after + 1..=until).for_each(|number| reports.note_skipped(number));
+            (after.max(until.saturating_sub(MAX_NOTED)) + 1..=until).for_each(|number| reports.note_skipped(number));
         }
         self.tell_of_gap(room, &store.position(until).await?).await;
         Ok(())
@@ -148,6 +152,7 @@ impl Delivery {
         guard: &RoomGuard<'_>,
         Late { position, incarnation, message }: Late,
     ) -> Counts {
+        let began = Instant::now();
         let unproven = self.begin_unproven(guard, (position.number, incarnation), true);
         let frame = Frame {
             entry: Some(EntryMeta::new(message.id, guard.room(), &position)),
@@ -158,6 +163,7 @@ impl Delivery {
         let mut fan_out = guard.fan_out(frame, except, false);
         fan_out.run().await;
         let (counts, _) = fan_out.finish();
+        telemetry::fanned_out(counts.enqueued, counts.dropped, began.elapsed());
         if let Some(unproven) = unproven {
             unproven.done(&counts);
         }

@@ -14,7 +14,7 @@ use super::{
     log_lanes::{AppendDone, Batch, HeadAnswer, Job, PendingAppend},
 };
 use crate::hub::RoomGuard;
-use crate::message::{Receipt, RoomName};
+use crate::message::{Position, Receipt, RoomName};
 use crate::state::Claim;
 use crate::store::{self, Appended, Incarnation, Store};
 
@@ -203,26 +203,30 @@ impl Delivery {
     }
 
     /// In the lane nothing that is committed is still to be published, but for what is uncertain.
-    async fn read_head(&self, room: &RoomName) -> Result<u64, store::Error> {
+    pub(super) async fn read_head(&self, room: &RoomName) -> Result<u64, store::Error> {
         if let Some(head) = self.hub().log_head(room) {
             return Ok(head);
         }
         let store = self.store().ok_or(store::Error::Closed)?;
         let epoch = store.epoch();
-        let head = store.mailbox(room).await?.unwrap_or_default().last;
+        let last = store.mailbox(room).await?.unwrap_or_default().last;
         let head = if self.is_alone() {
             let late = self.look_up_uncertain(room, store).await?;
-            let last = late.last().map_or(head, |last| head.max(last.position.number));
+            let head = late.last().map_or(last, |late| last.max(late.position.number));
             self.publish_late(room, late, &mut []).await;
-            last
+            head
         } else {
-            self.head_across(room, store, head).await?
+            self.head_across(room, store, last).await?
         };
         self.hub().set_log_head(room, head);
         if store.epoch() != epoch {
             // It is that of a database that has lost something since.
             self.hub().forget_log_head(room);
             return Err(store::Error::Unreachable);
+        }
+        if !self.is_alone() {
+            let epoch = epoch.unwrap_or_default();
+            self.settle_head(room, &Position::new(epoch, head)).await;
         }
         Ok(head)
     }

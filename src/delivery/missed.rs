@@ -34,12 +34,10 @@ impl Delivery {
     }
 
     /// Reads where rooms stand that a connection is about to join, and whose frames come to this node: what is stored from then on is sent to it,
-    /// in whatever order its frames come. It stays known while the rooms are held. A node that is alone knows it by itself, and a join does not
-    /// wait for a store that is slow.
+    /// in whatever order its frames come. It stays known while the rooms are held. A node that is alone knows it by itself. A join does not wait for
+    /// longer than `cluster.deadline`: where a room stands is read later then, and devices that resume are told that they may have missed something.
     pub(super) async fn hold_with_heads(&self, rooms: impl Iterator<Item = &RoomName>) -> Vec<HeldRoom<'_>> {
-        let Some(store) = self.store().filter(|_| !self.is_alone()) else {
-            return Vec::new();
-        };
+        let Some((store, cluster)) = self.store().zip(self.cluster()) else { return Vec::new() };
         let (mut held, mut unknown) = (Vec::new(), Vec::new());
         for room in rooms.filter(|room| !room.is_everyone() && !self.has_history(room)) {
             held.push(self.hub().hold_room(room));
@@ -47,8 +45,8 @@ impl Delivery {
                 unknown.push(self.log_head(room));
             }
         }
-        if !unknown.is_empty() && !store.is_slow(PATIENCE) {
-            let _ = timeout(PATIENCE, join_all(unknown)).await;
+        if !unknown.is_empty() && !store.is_slow(cluster.deadline()) {
+            let _ = timeout(cluster.deadline(), join_all(unknown)).await;
         }
         for room in held.iter().map(HeldRoom::name) {
             if self.hub().log_head(room).is_none() && self.inner.fills.want_head(room) {

@@ -3,7 +3,7 @@
 
 use std::{sync::Weak, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Delivery,
@@ -12,8 +12,11 @@ use super::{
     stored_frames::Executed,
 };
 use crate::cluster::{Answer, Counts, Frame, Kept, Node, Received, Responder};
-use crate::message::{CloseCode, CloseReason, Receipt, RoomName};
+use crate::message::{CloseCode, CloseReason, Position, Receipt, RoomName};
 use scopeguard::guard_on_unwind;
+
+/// A frame that was overtaken by a later one of its room is awaited so long; then its message is read from the store.
+const CROSSED_WITHIN: Duration = Duration::from_millis(20);
 
 /// A node that counts a user's connections waits so long until what their devices have proven is written.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
@@ -129,19 +132,42 @@ impl Delivery {
 
     async fn run_frame_lane(&self, room: &RoomName) {
         while let Some(laned) = self.inner.frame_lanes.next(room) {
-            match laned {
-                Laned::Frame(Received { frame: Frame::Emit(emit), retained, kept, responder, waiting }) => {
-                    let emitted = Emitted::new(*emit, retained, kept);
-                    self.respond(responder, self.execute_in_order(emitted).await);
-                    drop(waiting);
-                }
-                Laned::Frame(received) => self.answer(received),
-                Laned::Emit(emitted, responder, waiting) => {
-                    self.respond(responder, self.execute_in_order(emitted).await);
-                    drop(waiting);
-                }
-                Laned::Fill(kept) => self.fill_history(room, kept).await,
+            if let Some(position) = laned.stored().cloned() {
+                self.execute_overtaken(room, position).await;
             }
+            self.execute_laned(room, laned).await;
+        }
+    }
+
+    /// Executes the frames first that a stored message has overtaken, as publishes of two nodes crossed: they are here, or come soon.
+    async fn execute_overtaken(&self, room: &RoomName, position: Position) {
+        let until = Instant::now() + CROSSED_WITHIN;
+        while self.is_current(&position)
+            && let Some(head) = self.hub().log_head(room).filter(|head| head + 1 < position.number)
+        {
+            match self.inner.frame_lanes.take_stored(room, &Position { number: head + 1, ..position.clone() }) {
+                Ok(overtaken) => self.execute_laned(room, overtaken).await,
+                Err(comes) => match timeout_at(until, comes).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
+                },
+            }
+        }
+    }
+
+    async fn execute_laned(&self, room: &RoomName, laned: Laned) {
+        match laned {
+            Laned::Frame(Received { frame: Frame::Emit(emit), retained, kept, responder, waiting }) => {
+                let emitted = Emitted::new(*emit, retained, kept);
+                self.respond(responder, self.execute_in_order(emitted).await);
+                drop(waiting);
+            }
+            Laned::Frame(received) => self.answer(received),
+            Laned::Emit(emitted, responder, waiting) => {
+                self.respond(responder, self.execute_in_order(emitted).await);
+                drop(waiting);
+            }
+            Laned::Fill(kept) => self.fill_history(room, kept).await,
         }
     }
 

@@ -250,7 +250,8 @@ impl<'a> Replay<'a> {
             if trimmed > cursor && !may_begin_later {
                 return Ok(Replayability::Gap);
             }
-            let last = listed.last().map_or(head.number, |listed| listed.message.number);
+            // Without any all that the page began with was deleted meanwhile.
+            let last = listed.last().map_or(cursor, |listed| listed.message.number);
             self.give(listed.into_iter().map(|listed| listed.message), head).await?;
             cursor = if more { last.min(head.number) } else { head.number };
             self.cursor = Some(cursor);

@@ -38,13 +38,17 @@ impl Resumed {
         Self { recovered: false, count: 0, position: None }
     }
 
-    /// The device has been given a later message already.
-    pub(super) fn move_on(&mut self, number: Option<u64>) {
-        if let (Some(number), Some(Ok(position))) =
-            (number, self.position.as_ref().map(|text| text.parse::<Position>()))
-            && number > position.number
-        {
-            self.position = Some(Position { number, ..position }.to_string());
+    /// The device has been sent the message at `sent` already. It is after this position, unless only this one is of the sequence of now.
+    pub(super) fn move_on(&mut self, sent: &Position, is_current: impl FnOnce(&Position) -> bool) {
+        let Some(position) = self.parsed() else { return };
+        let is_later =
+            if sent.epoch == position.epoch { sent.number > position.number } else { !is_current(&position) };
+        if is_later {
+            self.position = Some(sent.to_string());
         }
+    }
+
+    pub(super) fn parsed(&self) -> Option<Position> {
+        self.position.as_ref().and_then(|text| text.parse().ok())
     }
 }

@@ -1,6 +1,6 @@
 //! Stored emits across nodes. The node that was called appends the message, and then publishes a frame with its position.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Delivery, IdempotencyKey,
@@ -92,7 +92,11 @@ impl Delivery {
                 let delivery = self.clone();
                 AppendDone::Sent(Box::pin(async move { delivery.finish_stored(sent, outgoing, position).await }))
             }
-            Err(_) => AppendDone::Published(self.execute_unsent(outgoing, position).await),
+            Err(_) => {
+                // What asks for it waits for this lane.
+                let _ = timeout(nodes.0.deadline(), self.read_head(outgoing.emit.audience.room())).await;
+                AppendDone::Published(self.execute_unsent(outgoing, position).await)
+            }
         }
     }
 

@@ -12,7 +12,8 @@ use super::{
     laned::StoredFrame,
 };
 use crate::hub::{RoomGuard, TryLock};
-use crate::message::{Position, Receipt};
+use crate::message::{Position, Receipt, RoomName};
+use crate::store::Store;
 
 /// What became of a frame with an emit.
 pub(super) enum Executed {
@@ -105,11 +106,11 @@ impl Delivery {
         if is_broken(Rule::EpochsAreCompared) {
             return true;
         }
-        self.store().and_then(crate::store::Store::epoch).as_ref() == Some(&position.epoch)
+        self.store().and_then(Store::epoch).as_ref() == Some(&position.epoch)
     }
 
     /// The same position in the store's epoch. `None`: what stood there is lost, or that cannot be seen now, when devices come to it later.
-    async fn moved(&self, room: &crate::message::RoomName, position: &Position) -> Option<Position> {
+    async fn moved(&self, room: &RoomName, position: &Position) -> Option<Position> {
         let store = self.store()?;
         let begin = store.position(0).await.ok()?;
         let is_there = self.is_there(store, room, position).await.ok()?;

@@ -74,12 +74,10 @@ impl FailedReads {
     /// safe; it is cancelled when the connection ends.
     pub(super) async fn wait(&mut self, store: &Store) {
         sleep(READ_AGAIN * (1 << self.0.saturating_sub(1))).await;
-        let mut status = store.watch_status();
-        if !status.borrow_and_update().can_read() {
+        if !store.watch_status().borrow_and_update().can_read() {
             self.0 = 0;
         }
-        // The store is closed: the next read says so.
-        let _ = status.wait_for(|status| status.can_read()).await;
+        store.reached().await;
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{AckSink, Frame};
-use crate::message::RoomName;
+use crate::message::{Position, RoomName};
 
 /// What a connection has not been given yet.
 #[derive(Default)]
@@ -16,8 +16,8 @@ pub(super) struct CatchingUp {
     bytes: usize,
     /// The device is to be told how catching up went.
     awaits_resumed: bool,
-    /// The last kept message that went out live meanwhile, by room.
-    sent: HashMap<RoomName, u64>,
+    /// Where the last kept message stands that went out live meanwhile, by room.
+    sent: HashMap<RoomName, Position>,
 }
 
 /// What becomes of plain frames to a room that is being replayed.
@@ -80,21 +80,21 @@ impl CatchingUp {
         let replaying = replaying.filter(|replaying| frame.entry.is_some() || !replaying.lets_pass());
         let waiting = match (replaying, &frame.entry) {
             (Some(replaying), Some(entry)) => {
-                replaying.kept(entry.number);
+                replaying.kept(entry.position.number);
                 if replaying.is_buffering && is_full {
                     self.bytes -= replaying.stop_buffering();
                 }
                 if !replaying.is_buffering {
-                    replaying.acks.extend(ack.map(|ack| (entry.number, ack)));
+                    replaying.acks.extend(ack.map(|ack| (entry.position.number, ack)));
                     return Fate::Replayed;
                 }
-                replaying.waiting.push(Waiting { frame: frame.clone(), ack, before: Some(entry.number) });
+                replaying.waiting.push(Waiting { frame: frame.clone(), ack, before: Some(entry.position.number) });
                 self.bytes += size;
                 return Fate::Replayed;
             }
             (None, entry) if self.is_open => {
                 if let (Some(room), Some(entry)) = (room, entry) {
-                    self.sent.insert(room.clone(), entry.number);
+                    self.sent.insert(room.clone(), entry.position.clone());
                 }
                 return Fate::Send(ack);
             }
@@ -167,7 +167,7 @@ impl CatchingUp {
     pub(super) fn caught_up(&mut self, room: &RoomName) -> Vec<Waiting> {
         let waiting = self.replaying.remove(room).map(|replaying| replaying.waiting).unwrap_or_default();
         if let Some(entry) = waiting.iter().rev().find_map(|waiting| waiting.frame.entry.as_ref()) {
-            self.sent.insert(room.clone(), entry.number);
+            self.sent.insert(room.clone(), entry.position.clone());
         }
         self.given(waiting)
     }
@@ -215,7 +215,7 @@ impl CatchingUp {
     }
 
     /// Notes that the device is told now. Returns what was sent live since it caught up, by room.
-    pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, u64> {
+    pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, Position> {
         self.awaits_resumed = false;
         std::mem::take(&mut self.sent)
     }

@@ -61,8 +61,8 @@ impl Written {
 /// What is kept besides being sent: devices that resume are told where it stands.
 #[derive(Clone, Debug)]
 pub struct EntryMeta {
-    /// Its number in the room's sequence.
-    pub number: u64,
+    /// Where it stands in the room's sequence.
+    pub position: Position,
     /// The event's second argument for them: `{ id, room, position }`.
     pub meta: Arc<RawValue>,
 }
@@ -80,7 +80,7 @@ impl EntryMeta {
         let meta = Meta { id: id.to_string(), room: room.as_str(), position: position.to_string() };
         // Texts always serialise.
         let meta = serde_json::value::to_raw_value(&meta).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self { number: position.number, meta: meta.into() }
+        Self { position: position.clone(), meta: meta.into() }
     }
 }
 

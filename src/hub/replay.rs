@@ -5,7 +5,7 @@ use super::{
     catching_up::{CatchingUp, Waiting},
     member::Phase,
 };
-use crate::message::{CloseCode, RoomName};
+use crate::message::{CloseCode, Position, RoomName};
 
 pub use super::catching_up::PlainFrames;
 
@@ -36,8 +36,8 @@ impl Hub {
         }
     }
 
-    /// Tells a connection how catching up went, by a frame that is made of the last kept message of each room that was sent live meanwhile.
-    pub fn send_resumed(&self, member: &Arc<Member>, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) {
+    /// Tells a connection how catching up went, by a frame that is made of where the last kept message of each room stands that was sent live meanwhile.
+    pub fn send_resumed(&self, member: &Arc<Member>, frame: impl FnOnce(&HashMap<RoomName, Position>) -> Frame) {
         if let Err(error) = member.send_resumed(frame) {
             self.give_up(member, error);
         }
@@ -108,7 +108,7 @@ impl Member {
         if !self.connection.has_room() {
             return Ok(Replayed::Later);
         }
-        let number = frame.entry.as_ref().map_or(0, |entry| entry.number);
+        let number = frame.entry.as_ref().map_or(0, |entry| entry.position.number);
         let earlier = missing.before(room, number);
         let ack = missing.ack_of(room, number);
         earlier.into_iter().try_for_each(|earlier| self.give(earlier))?;
@@ -140,7 +140,7 @@ impl Member {
     }
 
     /// The positions in the frame must not be behind what was sent live meanwhile.
-    fn send_resumed(&self, frame: impl FnOnce(&HashMap<RoomName, u64>) -> Frame) -> Result<(), QueueError> {
+    fn send_resumed(&self, frame: impl FnOnce(&HashMap<RoomName, Position>) -> Frame) -> Result<(), QueueError> {
         let mut state = self.state.lock();
         let Phase::CatchingUp(missing) = &mut state.phase else {
             return Ok(());

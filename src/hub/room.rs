@@ -119,6 +119,13 @@ impl Room {
         self.log_head.store(position, Ordering::Release);
     }
 
+    /// Raises it, if it is known. It may be forgotten at any time.
+    pub(super) fn raise_log_head(&self, position: u64) {
+        // [`UNKNOWN`] is above all positions.
+        let raise = |head| (head < position).then_some(position);
+        let _ = self.log_head.fetch_update(Ordering::Release, Ordering::Relaxed, raise);
+    }
+
     pub(super) fn forget_log_head(&self) {
         self.set_log_head(UNKNOWN);
     }

@@ -90,9 +90,7 @@ impl<'a> RoomGuard<'a> {
 
     /// Notes that the room's mailbox was published up to this position, if it is known how far it was before.
     pub fn raise_log_head(&self, position: u64) {
-        if self.held.room.log_head().is_some_and(|head| head < position) {
-            self.held.room.set_log_head(position);
-        }
+        self.held.room.raise_log_head(position);
     }
 
     pub(super) fn hub(&self) -> &'a Hub {

@@ -170,6 +170,11 @@ impl Store {
         self.inner.database.parts().statuses.watch()
     }
 
+    /// Waits until the store can be read, or is closed: then the next read says so.
+    pub async fn reached(&self) {
+        let _ = self.watch_status().wait_for(|status| status.can_read()).await;
+    }
+
     /// Has `forget` called whenever the database turns out to have lost what was committed, before anything else is stored: what was known
     /// of it is wrong then. `forget` must not wait.
     pub fn on_new_epoch(&self, forget: impl Fn() + Send + 'static) {

@@ -61,7 +61,7 @@ fn kept_frames_wait_in_their_order_once_they_are_buffered() {
     }
     assert!(catching_up.is_buffering(&room("r")));
     let waiting = catching_up.caught_up(&room("r"));
-    let numbers: Vec<_> = waiting.iter().map(|waiting| waiting.frame.entry.as_ref().unwrap().number).collect();
+    let numbers: Vec<_> = waiting.iter().map(|waiting| waiting.frame.entry.as_ref().unwrap().position.number).collect();
     assert_eq!(numbers, [2, 3], "the first one is left to replaying");
 }
 

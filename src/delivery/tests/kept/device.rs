@@ -132,6 +132,8 @@ pub(super) struct Known {
     /// From there on it must have all.
     pub(super) base: Option<u64>,
     pub(super) got: Vec<(u64, u64)>,
+    /// It was told that some may be missing up to there.
+    pub(super) gap: u64,
 }
 
 impl Known {
@@ -139,8 +141,9 @@ impl Known {
         self.got.last().map(|(number, _)| *number).or(self.base)
     }
 
-    /// Takes what comes. The error says what is wrong.
-    fn take(&mut self, Sent { what, losses, .. }: &Sent, connected: u64) -> Result<(), String> {
+    /// Takes what comes on a connection that began after so many losses, maybe before it was known where the room stands. The error says what is
+    /// wrong.
+    fn take(&mut self, Sent { what, losses, .. }: &Sent, (connected, is_blind): (u64, bool)) -> Result<(), String> {
         let last = self.last();
         match what {
             What::Message { seq, position } => {
@@ -165,8 +168,9 @@ impl Known {
                 let before = self.seen.take().map_or(connected, |(_, losses)| losses);
                 self.seen = position.clone().map(|position| (position, *losses));
                 self.base = position.as_ref().map(|position| position.number);
+                self.gap = self.base.unwrap_or(u64::MAX);
                 self.got.clear();
-                if before == *losses && losses.is_multiple_of(2) {
+                if before == *losses && losses.is_multiple_of(2) && !is_blind {
                     return Err(format!("was told of a gap after {last:?}, and nothing was lost"));
                 }
                 Ok(())
@@ -184,6 +188,10 @@ pub(super) struct Online {
     pub(super) arrived: usize,
     /// By room, the first emit that began after it was known where the room stands.
     pub(super) first: [Option<u64>; ROOMS],
+    /// The first emit that began after it was let in.
+    pub(super) since: u64,
+    /// By room, whether it was let in before it was known where the room stands.
+    pub(super) is_blind: [bool; ROOMS],
     /// The losses when it came.
     pub(super) losses: u64,
 }
@@ -215,16 +223,15 @@ impl Device {
         seen.filter_map(|(room, known)| Some((room, known.seen.clone()?.0))).collect()
     }
 
-    /// Takes frames of a connection that began after so many losses. Returns what is wrong.
-    pub(super) fn take(&mut self, sent: &[Sent], losses: u64) -> Vec<String> {
+    /// Takes frames of a connection. Returns what is wrong.
+    pub(super) fn take(&mut self, sent: &[Sent], losses: u64, is_blind: [bool; ROOMS]) -> Vec<String> {
         let mut wrong = Vec::new();
         for sent in sent {
             if let What::Message { seq, .. } = sent.what {
                 self.received.insert(seq);
             }
-            wrong.extend(
-                self.known[sent.room].take(sent, losses).err().map(|wrong| format!("{wrong} in {}", sent.room)),
-            );
+            let taken = self.known[sent.room].take(sent, (losses, is_blind[sent.room]));
+            wrong.extend(taken.err().map(|wrong| format!("{wrong} in {}", sent.room)));
         }
         wrong
     }
@@ -233,7 +240,9 @@ impl Device {
     pub(super) fn view(&self) -> (Self, Vec<String>) {
         let mut view = Self { known: self.known.clone(), received: self.received.clone(), state: State::Offline };
         let online = self.online();
-        let wrong = online.map(|online| view.take(&online.connection.sent(), online.losses)).unwrap_or_default();
+        let wrong = online
+            .map(|online| view.take(&online.connection.sent(), online.losses, online.is_blind))
+            .unwrap_or_default();
         (view, wrong)
     }
 

@@ -15,13 +15,17 @@ mod healing;
 mod oracle;
 mod world;
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use self::{checks::Log, oracle::Model, world::World};
+use self::{
+    checks::Log,
+    oracle::{COMMON, Model, Transition},
+    world::World,
+};
 use crate::delivery::broken::{Rule, breaking};
 
 const SEEDS: u32 = 50;
@@ -131,6 +135,32 @@ fn messages_that_no_node_is_told_of_are_found() {
 }
 
 #[test]
+fn devices_that_are_not_told_what_they_may_have_missed_before_their_room_was_read_are_found() {
+    finds(Rule::LateReadIsTold);
+}
+
+#[test]
 fn positions_that_are_compared_across_epochs_are_found() {
     finds(Rule::EpochsAreCompared);
+}
+
+/// Plays fixed steps, and heals.
+fn play(steps: impl IntoIterator<Item = Transition>) {
+    let world = steps.into_iter().fold(World::init_test(&Model), |world, step| World::apply(world, &Model, step));
+    World::teardown(world, Model);
+}
+
+#[test]
+fn a_device_that_comes_as_an_epoch_begins_is_not_told_a_position_of_the_one_before() {
+    play([
+        Transition::Connect { device: 2, node: 2 },
+        Transition::SlowStore { node: 2, latency: Duration::from_millis(5) },
+        Transition::Wait(Duration::from_millis(30)),
+        Transition::Connect { device: 1, node: 2 },
+        Transition::EmitAtAll(0),
+        Transition::RestartStore,
+        Transition::Emit { node: 0, room: COMMON, is_stored: true, is_keyed: false },
+        Transition::Wait(Duration::from_secs(1)),
+        Transition::Disconnect { device: 1, unseen: 0 },
+    ]);
 }

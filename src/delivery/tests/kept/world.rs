@@ -212,7 +212,9 @@ impl Inner {
             let first = std::array::from_fn(|number| {
                 Some(log.lock().seq + 1).filter(|_| delivery.hub().log_head(&room(number)).is_some())
             });
-            let online = Online { node, stay, admission, connection, arrived: 0, first, losses: counted };
+            let (since, is_blind) = (log.lock().seq + 1, first.map(|first| first.is_none()));
+            let online =
+                Online { node, stay, admission, connection, arrived: 0, first, since, is_blind, losses: counted };
             device.lock().state = State::Online(online);
         });
     }
@@ -223,9 +225,9 @@ impl Inner {
         self.log.lock().ended(online.stay);
         online.admission.ended("transport_close");
         let wrong = if resumes(number) {
-            device.take(&arrived, online.losses)
+            device.take(&arrived, online.losses, online.is_blind)
         } else {
-            device.take(&arrived, online.losses);
+            device.take(&arrived, online.losses, online.is_blind);
             rising(&online.connection.sent())
         };
         self.blame(number, online.node, wrong);
@@ -319,6 +321,14 @@ impl Inner {
                 let owed: Vec<_> = stored.iter().filter(|(number, _)| *number > base).copied().collect();
                 if owed != known.got {
                     wrong.push(format!("has {:?} of {room} after {base}, where {owed:?} is", known.got));
+                }
+                // Unless it was told, it has all that was emitted since it was let in.
+                let is_missing = |(number, seq): &&(u64, u64)| {
+                    *number > known.gap && *seq >= online.since && !view.received.contains(seq)
+                };
+                let missing: Vec<_> = stored.iter().filter(is_missing).collect();
+                if !missing.is_empty() {
+                    wrong.push(format!("was not told that it misses {missing:?} of {room}"));
                 }
             }
         }
