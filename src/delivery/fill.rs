@@ -70,9 +70,13 @@ impl Delivery {
                     self.inner.fills.discard(room, &target.epoch);
                 }
                 Next::Head | Next::Up(_) if matches!(error, store::Error::Unreachable) => {
-                    sleep(pause).await;
-                    pause = READ_AGAIN_AT_MOST.min(pause * 2);
-                    store.reached().await;
+                    if store.status().can_read() {
+                        sleep(pause).await;
+                        pause = READ_AGAIN_AT_MOST.min(pause * 2);
+                    } else {
+                        store.reached().await;
+                        pause = READ_AGAIN;
+                    }
                 }
                 Next::Head | Next::Up(_) => failed.wait(store).await,
             }

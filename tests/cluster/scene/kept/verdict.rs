@@ -20,6 +20,8 @@ use crate::scene::{Timeline, verdict::a_second};
 const TOLD: usize = 3;
 /// The end of a connection, as a node sees it, is no longer than this before or after the device's.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
+/// What a fault of the database has held up is read within this time after it.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 /// A node may count a connection for so long that its device has left: it does not run, or cannot be reached.
 const COUNTED_FOR: Duration = Duration::from_secs(30);
 
@@ -35,6 +37,8 @@ pub struct Outcome {
     pub refused_stored: usize,
     pub refused_in_histories: usize,
     pub partial: usize,
+    /// Those of them that were begun before the fault, or when what it had held up was read.
+    pub partial_outside: usize,
     /// Connections that devices have made.
     pub connections: usize,
     /// How often a device was told that messages are missing.
@@ -74,7 +78,11 @@ impl Told {
             let refused = call.attempts.len() - 1;
             *(if is_history { &mut outcome.refused_in_histories } else { &mut outcome.refused_stored }) += refused;
             for attempt in &call.attempts {
-                outcome.partial += usize::from(attempt.answer.as_ref().is_ok_and(|receipt| receipt.partial));
+                let is_partial = attempt.answer.as_ref().is_ok_and(|receipt| receipt.partial);
+                outcome.partial += usize::from(is_partial);
+                let has_settled =
+                    attempt.begun < timeline.fault_began || attempt.begun > timeline.recovered + READ_WITHIN;
+                outcome.partial_outside += usize::from(is_partial && has_settled);
                 let is_strange = |code: &Code| !matches!(code, Code::Unavailable | Code::DeadlineExceeded);
                 let span = || timeline.unreachable.iter().filter(|span| span.node == attempt.node);
                 let was_unreachable = || span().any(|span| span.overlaps(attempt.begun, attempt.answered));
