@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Once, OnceLock,
+        Arc, Once, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -31,6 +31,10 @@ pub use crate::session::{Observer, Verdict};
 /// The sessions of a server. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
+
+/// An engine that this does not keep alive: for what the engine itself keeps, as its observer and the library's handlers.
+#[derive(Clone)]
+pub struct WeakEngine(Weak<Inner>);
 
 struct Inner {
     config: EngineIoConfig,
@@ -118,6 +122,11 @@ impl Engine {
         self.0.attachment.set(attachment).is_ok()
     }
 
+    /// Returns a reference that does not keep the engine alive.
+    pub fn downgrade(&self) -> WeakEngine {
+        WeakEngine(Arc::downgrade(&self.0))
+    }
+
     /// A session that has not ended.
     pub fn session(&self, id: Sid) -> Option<Arc<Session>> {
         self.0.sessions.get(&id).map(|session| session.clone())
@@ -186,6 +195,13 @@ impl Engine {
         for session in self.open_sessions() {
             session.close(DisconnectReason::ClosingServer);
         }
+    }
+}
+
+impl WeakEngine {
+    /// The engine, while its services or its sessions keep it.
+    pub fn upgrade(&self) -> Option<Engine> {
+        self.0.upgrade().map(Engine)
     }
 }
 

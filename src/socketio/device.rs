@@ -22,7 +22,7 @@ use crate::message::{CloseReason, ConnectionId};
 impl Edge {
     /// A session and its device. `None`: the session has ended.
     pub(super) fn device(&self, id: Sid) -> Option<(Arc<Session>, Arc<Device>)> {
-        let session = self.engine.get()?.session(id)?;
+        let session = self.engine()?.session(id)?;
         let device = session.context::<Device>()?;
         Some((session, device))
     }

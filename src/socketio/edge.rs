@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use engineioxide::engine::Engine;
+use engineioxide::engine::{Engine, WeakEngine};
 use tokio_util::sync::CancellationToken;
 use transport::{Bounds, Flushers, Pages, Spawn, Unfinished};
 
@@ -51,11 +51,16 @@ pub struct Deps {
 /// What all devices of the edge share.
 pub(super) struct Edge {
     pub(super) deps: Deps,
-    /// Set before the first request.
-    pub(super) engine: OnceLock<Engine>,
+    /// Set before the first request. Weak, since the engine keeps the edge: its observer and the library's handlers hold it.
+    pub(super) engine: OnceLock<WeakEngine>,
 }
 
 impl Edge {
+    /// The engine. `None`: the server has ended.
+    pub(super) fn engine(&self) -> Option<Engine> {
+        self.engine.get()?.upgrade()
+    }
+
     /// What may wait for a device.
     pub(super) fn bounds(&self) -> Bounds {
         let Deps { config, on_join_bytes, .. } = &self.deps;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use engineioxide::{engine::Engine, session::Session};
+use engineioxide::session::Session;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -18,7 +18,7 @@ impl Edge {
         let mut jumps = self.deps.clock_jumps.clone();
         loop {
             jumps.next().await;
-            let sessions = self.engine.get().map(Engine::open_sessions).unwrap_or_default();
+            let sessions = self.engine().map(|engine| engine.open_sessions()).unwrap_or_default();
             for some in sessions.chunks(AT_ONCE) {
                 for session in some {
                     if let Some(device) = session.context::<Device>() {

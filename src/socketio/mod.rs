@@ -68,8 +68,7 @@ pub fn routes(deps: Deps) -> Router {
     let (service, io) = builder(&edge.deps.config, edge.deps.accepted_within).build_with_inner_svc(Router::new());
     let engine = service.clone().into_make_service().engine().clone();
     engine.attach(attachment(&edge));
-    // The handlers hold the edge, and the edge the engine with its handlers: all of them live as long as the process.
-    let _ = edge.engine.set(engine);
+    let _ = edge.engine.set(engine.downgrade());
     let (following, done) = (edge.clone(), edge.deps.done.clone());
     let following = async move { _ = done.run_until_cancelled(following.follow_clock()).await };
     edge.deps.lifecycle.spawn_vital("socketio clock", following);

@@ -197,7 +197,7 @@ impl Database {
             return self.read_as_writer(work).await;
         }
         self.check(Status::can_read).await?;
-        let mut reader = match self.within(Allowance::Other, async { Ok(self.inner.readers.acquire().await?) }).await {
+        let mut reader = match self.within(Allowance::Other, self.inner.readers.acquire()).await {
             // There is a connection, but the writer has it.
             Err(Error::Unavailable(error)) if is_limit(&error) => return self.read_as_writer(work).await,
             reader => reader?,

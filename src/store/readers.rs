@@ -3,11 +3,12 @@ use std::{num::NonZero, sync::Arc, thread::available_parallelism, time::Duration
 use parking_lot::Mutex;
 use sqlx::{AnyConnection, Connection};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Semaphore, SemaphorePermit, TryAcquireError},
     time::{Instant, timeout},
 };
 
 use super::{
+    Error,
     database::is_limit,
     source::{Kind, Source},
 };
@@ -26,7 +27,7 @@ pub(super) struct Readers {
     source: Arc<Source>,
     max: usize,
     pool: Mutex<Pool>,
-    /// As many as there are idle connections.
+    /// As many as there are idle connections. Closed with the pool.
     idle: Semaphore,
 }
 
@@ -59,30 +60,41 @@ impl Readers {
 
     /// Closes all connections: those that read now, when they are done.
     pub(super) fn clear(&self) {
+        let idle = self.take_idle(&mut self.pool.lock());
+        drop(idle);
+    }
+
+    /// Closes the pool: each connection that reads is closed when it is done, and no other one is opened. Returns the idle connections, which
+    /// are closed when they are dropped.
+    pub(super) fn close(&self) -> Vec<AnyConnection> {
         let mut pool = self.pool.lock();
+        self.idle.close();
+        self.take_idle(&mut pool)
+    }
+
+    /// What it returns is to be dropped without the lock.
+    fn take_idle(&self, pool: &mut Pool) -> Vec<AnyConnection> {
         pool.age += 1;
         pool.refused_at = None;
         while let Ok(permit) = self.idle.try_acquire() {
             permit.forget();
         }
         pool.open -= pool.idle.len();
-        let closed = std::mem::take(&mut pool.idle);
-        drop(pool);
-        drop(closed);
+        pool.idle.drain(..).map(|(connection, _)| connection).collect()
     }
 
-    /// A connection. An error says that none could be opened, and that there is none.
-    pub(super) async fn acquire(&self) -> sqlx::Result<Reader<'_>> {
+    /// A connection. [`Error::Unavailable`] says that none could be opened, and that there is none.
+    pub(super) async fn acquire(&self) -> Result<Reader<'_>, Error> {
         loop {
             let permit = match self.idle.try_acquire() {
                 Ok(permit) => permit,
-                Err(_) if self.may_open() => match self.open().await {
+                Err(TryAcquireError::Closed) => return Err(Error::Closed),
+                Err(TryAcquireError::NoPermits) if self.may_open() => match self.open().await {
                     Ok(reader) => return Ok(reader),
-                    Err(error) if self.pool.lock().open == 0 => return Err(error),
+                    Err(error) if self.pool.lock().open == 0 => return Err(error.into()),
                     Err(_) => continue,
                 },
-                // It is never closed.
-                Err(_) => self.idle.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?,
+                Err(TryAcquireError::NoPermits) => self.idle.acquire().await.map_err(|_| Error::Closed)?,
             };
             if let Some(reader) = self.take(permit).await {
                 return Ok(reader);
@@ -140,7 +152,8 @@ impl Reader<'_> {
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         let mut pool = self.readers.pool.lock();
-        match self.connection.take().filter(|_| self.is_done && self.age == pool.age) {
+        let is_kept = self.is_done && self.age == pool.age && !self.readers.idle.is_closed();
+        match self.connection.take().filter(|_| is_kept) {
             Some(connection) => pool.idle.push((connection, Instant::now())),
             None => pool.open -= 1,
         }

@@ -320,15 +320,15 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the lease back, unless other nodes may hold it, too.
+    /// Gives the lease back, unless other nodes may hold it, too, and closes all connections.
     pub(super) async fn close(&mut self) {
         let is_shared = self.is_shared();
         if let (Some(connection), Some(held), false) = (&mut self.connection, &self.held, is_shared) {
             // If it fails, the lease ends by itself.
             let _ = lease::give_back(connection, held).await;
         }
-        self.database.parts().readers.clear();
-        if let Some(connection) = self.connection.take() {
+        let connections = self.database.parts().readers.close().into_iter().chain(self.connection.take());
+        for connection in connections {
             let _ = connection.close().await;
         }
         self.lock = None;

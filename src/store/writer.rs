@@ -160,12 +160,18 @@ impl Queues {
     }
 }
 
-/// Writes, as long as the store is open.
+/// Writes, as long as the store is open. The connections of readers are closed with it, however it ends: handles of the store may live longer.
 pub(super) struct Writer {
     database: Database,
     queues: Queues,
     session: Session,
     closed: CancellationToken,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.database.parts().readers.close());
+    }
 }
 
 impl Writer {

@@ -104,6 +104,8 @@ mod no_memory;
 
 mod engine_away;
 
+mod stopped;
+
 #[allow(dead_code, unused_imports, reason = "the bench of faults looks at times, too")]
 mod scene;
 

@@ -14,7 +14,7 @@ use bugle::store::{Appended, IdempotencyKey, NewMessage, Sharing, Status, Store,
 use futures_util::future::{join, join_all};
 use tokio::sync::watch;
 
-use crate::harness::{Postgres, deadline, execute, new_database};
+use crate::harness::{Postgres, count, deadline, execute, new_database};
 use crate::store::{Kind, append, message, open, position, room, texts, wait_for};
 
 /// A store as a node of a cluster opens it.
@@ -378,8 +378,3 @@ async fn what_a_killed_node_has_locked_is_free_and_others_write_without_waiting_
 
 const WAITING: &str =
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";
-
-fn count(url: &str, sql: &str) -> u64 {
-    let told = Command::new("psql").args([url, "-Atqc", sql]).output().expect("psql runs");
-    String::from_utf8_lossy(&told.stdout).trim().parse().expect("a number")
-}

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{EventName, MessageId, Payload, Position, RoomName, UserId};
-use bugle::store::{Appended, Config, IdempotencyKey, NewMessage, Reader, Sharing, Status, Store, Which, Window};
+use bugle::store::{self, Appended, Config, IdempotencyKey, NewMessage, Reader, Sharing, Status, Store, Which, Window};
 
-use crate::harness::{deadline, new_database};
+use crate::harness::{deadline, new_database, no_connections};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -132,6 +132,24 @@ async fn positions_are_dense_under_many_writers_and_in_their_order() {
         let mailbox = store.mailbox(&room("shared")).await.unwrap().expect("there is one");
         assert_eq!((mailbox.last, mailbox.trimmed), (1_000, 0));
         assert_eq!(store.mailbox(&room("other")).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_reads_and_has_no_connection() {
+    for kind in kinds() {
+        let lifecycle = Lifecycle::new();
+        let store = open_with(&kind, &Clock::system(), 1_000, &lifecycle);
+        position(&store, message("a", "1")).await;
+        assert_eq!(texts(&store, "a", 0).await.len(), 1);
+        lifecycle.stop();
+        store.close();
+        deadline("the store to end", lifecycle.ended()).await;
+        let read = store.list(&room("a"), Window { after: 0, max: 1 }, None).await;
+        assert!(matches!(read, Err(store::Error::Closed)), "{}", kind.url);
+        if kind.url.starts_with("postgres:") {
+            no_connections(&kind.url).await;
+        }
     }
 }
 

@@ -46,7 +46,7 @@ mod tls_redis;
 pub use tls_redis::TlsRedis;
 
 mod sql;
-pub use sql::execute;
+pub use sql::{connections, count, execute, no_connections};
 
 mod tls_postgres;
 pub use tls_postgres::TlsDatabase;

@@ -1,9 +1,34 @@
 use std::process::{Command, Stdio};
 
+use super::deadline;
+
 /// Executes statements in a database that [`super::new_database`] has made.
 pub fn execute(url: &str, sql: &str) {
     let mut psql = Command::new("psql");
     // Also where the database is made read-only.
     psql.env("PGOPTIONS", "-c default_transaction_read_only=off").args([url, "-v", "ON_ERROR_STOP=1", "-qc", sql]);
     assert!(psql.stdout(Stdio::null()).status().expect("psql runs").success(), "{sql}");
+}
+
+/// The number that a query in a database with this URL returns.
+pub fn count(url: &str, sql: &str) -> u64 {
+    let answer = Command::new("psql").args([url, "-Atqc", sql]).output().expect("psql runs");
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8_lossy(&answer.stdout).trim().parse().expect("a number")
+}
+
+/// The connections of the database with this URL, besides the one that asks.
+pub fn connections(url: &str) -> u64 {
+    count(url, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+}
+
+/// Waits until the database with this URL has no connection.
+#[track_caller]
+pub fn no_connections(url: &str) -> impl Future<Output = ()> {
+    let left = async {
+        while connections(url) > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline("all connections to PostgreSQL to be closed", left)
 }

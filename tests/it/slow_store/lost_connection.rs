@@ -1,6 +1,6 @@
 //! One connection to the database hangs in the middle of a transaction, and new ones do not.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use tonic::Code;
 
@@ -9,6 +9,7 @@ use super::{
     hangs::{begin_stored, expect_refusal},
     of_store,
 };
+use crate::harness::count;
 
 /// The first one is committed after the repetition has looked for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +65,5 @@ async fn a_connection_that_is_lost_in_a_transaction_does_not_block_a_mailbox_for
 /// Whether a transaction in the database with this URL waits for another one.
 fn waits_for_lock(database: &str) -> bool {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let answer = Command::new("psql").args(["-d", database, "-tAc", sql]).output().expect("psql runs");
-    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-    String::from_utf8_lossy(&answer.stdout).trim() != "0"
+    count(database, sql) > 0
 }
