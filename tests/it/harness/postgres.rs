@@ -49,7 +49,7 @@ struct Supervisor {
 /// The address of a new, empty database. The server is started once, on a free port, in a directory of its own.
 pub fn new_database() -> String {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Postgres::start(&["-c", "ssl=off", "-c", "max_connections=1500"], |_| ()));
+    let server = SERVER.get_or_init(|| Postgres::start(&["-c", "ssl=off", "-c", "max_connections=200"], |_| ()));
     format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database())
 }
 
