@@ -21,6 +21,7 @@ impl From<store::Error> for Error {
             | store::Error::NotShared
             | store::Error::Unavailable(_)
             | store::Error::Unreachable
+            | store::Error::Refused(_)
             | store::Error::Closed => Self::Unavailable(
                 "the store cannot be reached, and what was asked for may be done or not: it is safe to ask again"
                     .into(),

@@ -58,7 +58,7 @@ impl Delivery {
         accepted: Accepted,
         stored: Option<InLog<'_>>,
     ) -> Published {
-        if let Some(before) = self.sent_before(guard, &accepted) {
+        if let Some(before) = self.repeated(guard.room(), &accepted) {
             return Ok(before);
         }
         let mut execution = self.execute(guard, accepted, stored)?;
@@ -73,16 +73,12 @@ impl Delivery {
         accepted: Accepted,
         stored: Option<InLog<'_>>,
     ) -> Published {
-        if let Some(before) = self.sent_before(guard, &accepted) {
+        if let Some(before) = self.repeated(guard.room(), &accepted) {
             return Ok(before);
         }
         let mut execution = self.execute(guard, accepted, stored)?;
         while execution.fan_out.step() {}
         Ok(self.executed(execution))
-    }
-
-    fn sent_before(&self, guard: &RoomGuard<'_>, accepted: &Accepted) -> Option<(Receipt, Option<PendingAcks>)> {
-        self.repeated(guard.room(), accepted).or_else(|| self.filled_meanwhile(guard, accepted))
     }
 
     /// What became of an emit when it was executed here before: it is not sent again. Nobody knows what those answer that were asked

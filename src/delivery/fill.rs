@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 #[cfg(test)]
 use super::broken::{Rule, is_broken};
 use super::{Delivery, fills::Next, late::Late, resumed::Resumed, unreadable_logs::FailedReads};
+use crate::hub::RoomGuard;
 use crate::message::{Position, RoomName, UserId};
 use crate::store::{self, Mailbox, Store, Window};
 
@@ -186,8 +187,12 @@ impl Delivery {
 
     /// Tells the devices in a room that resume that they have missed some of its messages, and where it stands.
     pub(super) async fn tell_of_gap(&self, room: &RoomName, position: &Position) {
-        let position = position.to_string();
-        let guard = self.hub().lock_room_for_emit(room).await;
+        self.tell_of_gap_in(&self.hub().lock_room_for_emit(room).await, position);
+    }
+
+    /// The same of a locked room.
+    pub(super) fn tell_of_gap_in(&self, guard: &RoomGuard<'_>, position: &Position) {
+        let (room, position) = (guard.room(), position.to_string());
         for member in self.hub().members(room) {
             // One that catches up comes to the log by itself.
             if member.connection().resumes() && !member.is_replaying(room) {

@@ -203,6 +203,11 @@ impl Fills {
         self.filled.lock().clear();
     }
 
+    /// The same of one room.
+    pub(super) fn forget_filled_in(&self, room: &RoomName) {
+        self.filled.lock().remove(room);
+    }
+
     /// Forgets what no frame can meet any more.
     pub(super) fn sweep(&self) {
         self.filled.lock().retain(|_, filled| filled.at.elapsed() < REMEMBERED);

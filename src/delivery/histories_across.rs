@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     Delivery,
-    kept_frames::PAGE,
+    history_fill::PAGE,
     replay::{Replay, Replayability, Stopped},
     resumed::ReplayFrom,
     unreadable_logs::FailedReads,
@@ -42,7 +42,7 @@ impl Delivery {
     }
 
     /// Reads where rooms stand that are not known yet. Returns the last error. The read goes on if the caller drops the future.
-    async fn read_heads(&self, rooms: Vec<RoomName>) -> Result<(), BusError> {
+    pub(super) async fn read_heads(&self, rooms: Vec<RoomName>) -> Result<(), BusError> {
         let (done, read) = oneshot::channel();
         let delivery = self.clone();
         self.inner.lifecycle.spawn(async move {
@@ -59,7 +59,13 @@ impl Delivery {
         let mut read = Ok(());
         for (room, position) in shared.history.positions(&unknown).await {
             match position {
-                Ok(position) => heads.read(&room, position),
+                Ok(position) => {
+                    if !heads.read(&room, position) {
+                        self.fill_history_later(&room, position);
+                    } else if self.hub().connections_in(&room) > 0 {
+                        heads.read_after_join(&room);
+                    }
+                }
                 Err(error) => {
                     heads.not_read(&room);
                     read = Err(error);
@@ -87,16 +93,21 @@ impl Delivery {
         if is_there(head, seen) {
             return Ok(Some(head));
         }
-        let stands = shared.history.position(room).await.map_err(unreadable)?;
-        if stands.is_none_or(|stands| stands.sequence != seen.sequence || stands.number < seen.number) {
+        let Some(stands) = shared.history.position(room).await.map_err(unreadable)? else { return Ok(None) };
+        let is_seen_there = is_there(stands, seen);
+        if head.sequence == stands.sequence && !is_seen_there {
             return Ok(None);
         }
-        let (began, mut is_filling) = (Instant::now(), false);
+        let (began, mut is_filling) = (Instant::now(), head.sequence != stands.sequence);
+        if is_filling {
+            self.fill_history_later(room, stands);
+        }
+        let awaited = if is_seen_there { seen } else { Kept { number: 0, ..stands } };
         while began.elapsed() < cluster.deadline() * 2 {
             sleep(LOOK_AGAIN).await;
             let head = self.history_head(room).await?;
-            if is_there(head, seen) {
-                return Ok(Some(head));
+            if is_there(head, awaited) {
+                return Ok(is_seen_there.then_some(head));
             }
             if began.elapsed() > cluster.deadline() && !is_filling {
                 is_filling = true;
@@ -213,15 +224,15 @@ impl Replay<'_> {
     }
 }
 
-/// Whether no frame is to come that a device has seen, at another node.
+/// Whether a message is among those up to a head.
 fn is_there(head: Kept, seen: Kept) -> bool {
-    head.sequence != seen.sequence || head.number >= seen.number
+    head.sequence == seen.sequence && head.number >= seen.number
 }
 
 /// As of a log that cannot be read.
 pub(super) fn unreadable(error: BusError) -> store::Error {
     match error {
-        BusError::Away | BusError::Unanswered => store::Error::Unreachable,
-        BusError::Full | BusError::Refused => store::Error::Broken("the engine refuses to read a history"),
+        BusError::Away | BusError::Unanswered | BusError::Full => store::Error::Unreachable,
+        BusError::Refused => store::Error::Refused("the engine refuses to read a history"),
     }
 }

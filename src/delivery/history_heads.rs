@@ -21,17 +21,23 @@ const MAX_READS: usize = 16;
 const REFRESH: Duration = Duration::from_hours(1);
 
 enum Head {
-    /// It is read where the room stands.
-    Reading {
-        readers: usize,
-        /// The last message whose frame came meanwhile.
-        seen: Option<Kept>,
-    },
+    /// So many read where the room stands. The first frame that comes meanwhile tells it, too.
+    Reading(usize),
     At {
         head: Kept,
         /// It stood there when nothing was known of it: no connection missed what is before.
         began: u64,
     },
+}
+
+impl Head {
+    /// Notes the first frame of a room of which it is not known where it stands: no connection missed what is before.
+    fn note_first(&mut self, first: Kept) {
+        if let Self::Reading(_) = self {
+            let number = first.number.saturating_sub(1);
+            *self = Self::At { head: Kept { number, ..first }, began: number };
+        }
+    }
 }
 
 /// Where a message is, seen from where its room stands.
@@ -44,7 +50,7 @@ pub(super) enum Place {
         /// The former.
         is_sent: bool,
     },
-    /// Something before it was not sent here, or it is of another sequence.
+    /// Something before it was not sent here, or it is of another sequence, and only the engine knows which one is over.
     Beyond,
 }
 
@@ -58,16 +64,14 @@ impl HistoryHeads {
     pub(super) fn get(&self, room: &RoomName) -> Option<Kept> {
         match self.rooms.lock().get(room) {
             Some(Head::At { head, .. }) => Some(*head),
-            Some(Head::Reading { .. }) | None => None,
+            Some(Head::Reading(_)) | None => None,
         }
     }
 
-    /// Whether it is to be read where a room stands: then [`HistoryHeads::read`] or [`HistoryHeads::not_read`] follows. Frames that come meanwhile are
-    /// noted.
+    /// Whether it is to be read where a room stands: then [`HistoryHeads::read`] or [`HistoryHeads::not_read`] follows.
     pub(super) fn begin_reading(&self, room: &RoomName) -> bool {
-        let mut rooms = self.rooms.lock();
-        match rooms.entry(room.clone()).or_insert(Head::Reading { readers: 0, seen: None }) {
-            Head::Reading { readers, .. } => {
+        match self.rooms.lock().entry(room.clone()).or_insert(Head::Reading(0)) {
+            Head::Reading(readers) => {
                 *readers += 1;
                 true
             }
@@ -75,29 +79,34 @@ impl HistoryHeads {
         }
     }
 
-    /// Notes where a room stood when that was read.
-    pub(super) fn read(&self, room: &RoomName, stood: Kept) {
-        let mut rooms = self.rooms.lock();
-        let seen = match rooms.get(room) {
-            Some(Head::Reading { seen, .. }) => *seen,
-            // Another was faster; or the room was given up.
-            Some(Head::At { .. }) | None => return,
-        };
-        let seen = seen.filter(|seen| seen.sequence == stood.sequence).map_or(0, |seen| seen.number);
-        let head = Kept { number: stood.number.max(seen), ..stood };
-        rooms.insert(room.clone(), Head::At { head, began: head.number });
+    /// Notes where a room stood when that was read. False: the frames that came meanwhile are of another sequence.
+    pub(super) fn read(&self, room: &RoomName, stood: Kept) -> bool {
+        match self.rooms.lock().get_mut(room) {
+            Some(reading @ Head::Reading(_)) => {
+                *reading = Head::At { head: stood, began: stood.number };
+                true
+            }
+            // A frame was faster, or another read.
+            Some(Head::At { head, .. }) => head.sequence == stood.sequence,
+            // The room was given up.
+            None => true,
+        }
+    }
+
+    /// Notes that a connection may have joined a room before it was known where it stands: what was published between may not have been sent to it.
+    pub(super) fn read_after_join(&self, room: &RoomName) {
+        if let Some(Head::At { began, .. }) = self.rooms.lock().get_mut(room) {
+            *began = 0;
+        }
     }
 
     /// Notes that it could not be read where a room stands.
     pub(super) fn not_read(&self, room: &RoomName) {
         let mut rooms = self.rooms.lock();
-        if let Some(Head::Reading { readers, seen }) = rooms.get_mut(room) {
+        if let Some(Head::Reading(readers)) = rooms.get_mut(room) {
             *readers -= 1;
             if *readers == 0 {
-                match *seen {
-                    Some(head) => rooms.insert(room.clone(), Head::At { head, began: head.number }),
-                    None => rooms.remove(room),
-                };
+                rooms.remove(room);
             }
         }
     }
@@ -117,27 +126,55 @@ impl HistoryHeads {
         }
     }
 
-    /// Notes that a room was sent up to a message. `is_occupied`: a connection is there, maybe one that joined when it could not be read where the
-    /// room stands.
+    /// Notes that a message is sent whose place is [`Place::Next`], or is before the head. `is_occupied`: a connection is there, maybe one that
+    /// joined when it could not be read where the room stands.
     pub(super) fn advance(&self, room: &RoomName, kept: Kept, is_occupied: bool) {
+        self.change(room, is_occupied, |head| {
+            head.note_first(kept);
+            if let Head::At { head, .. } = head
+                && head.sequence == kept.sequence
+            {
+                head.number = head.number.max(kept.number);
+            }
+        });
+    }
+
+    /// Notes a message that is not sent as its frame comes. If it is not known where the room stands, the message is the next one.
+    pub(super) fn note_missed(&self, room: &RoomName, kept: Kept, is_occupied: bool) {
+        self.change(room, is_occupied, |head| head.note_first(kept));
+    }
+
+    fn change(&self, room: &RoomName, is_occupied: bool, change: impl FnOnce(&mut Head)) {
         let mut rooms = self.rooms.lock();
         match rooms.get_mut(room) {
-            Some(Head::At { head, .. }) if head.sequence == kept.sequence => head.number = head.number.max(kept.number),
-            Some(Head::At { head, began }) => (*head, *began) = (kept, 0),
-            Some(Head::Reading { seen, .. }) => *seen = Some(kept),
-            None if is_occupied => {
-                rooms.insert(room.clone(), Head::At { head: kept, began: kept.number });
-            }
+            Some(head) => change(head),
+            None if is_occupied => change(rooms.entry(room.clone()).or_insert(Head::Reading(0))),
             None => {}
         }
     }
 
-    /// Notes that nobody is in a room, which stands there.
+    /// Has a room go on after a message of the same sequence, or begin another one, though not all before that was sent. False: it does not stand at
+    /// `before` any more.
+    pub(super) fn skip(&self, room: &RoomName, before: Kept, to: Kept) -> bool {
+        match self.rooms.lock().get_mut(room) {
+            Some(Head::At { head, began }) if *head == before => {
+                if to.sequence != before.sequence {
+                    *began = 0;
+                }
+                *head = to;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Notes that nobody is in a room that has messages up to this one. If it is of another sequence, only the engine knows which one is over.
     pub(super) fn pass(&self, room: &RoomName, stood: Kept) {
-        if let Some(Head::At { head, began }) = self.rooms.lock().get_mut(room)
-            && (head.sequence != stood.sequence || head.number < stood.number)
-        {
-            (*head, *began) = (stood, stood.number);
+        let mut rooms = self.rooms.lock();
+        match rooms.get_mut(room) {
+            Some(Head::At { head, .. }) if head.sequence != stood.sequence => drop(rooms.remove(room)),
+            Some(Head::At { head, began }) if head.number < stood.number => (*head, *began) = (stood, stood.number),
+            Some(_) | None => {}
         }
     }
 
@@ -175,26 +212,63 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_come_while_the_head_is_read_are_before_it_or_raise_it() {
-        for (seen, stood, head) in
-            [(None, 5, 5), (Some(at(1, 4)), 5, 5), (Some(at(1, 7)), 5, 7), (Some(at(2, 9)), 5, 5)]
-        {
+    fn a_room_goes_on_from_where_it_was_read_or_from_the_first_frame_if_that_is_sooner() {
+        for first in [None, Some(at(1, 6))] {
             let heads = HistoryHeads::default();
             assert!(heads.begin_reading(&room()));
-            if let Some(seen) = seen {
-                assert_eq!(heads.place(&room(), seen), Place::Next);
-                heads.advance(&room(), seen, false);
+            if let Some(first) = first {
+                assert_eq!(heads.place(&room(), first), Place::Next);
+                heads.advance(&room(), first, false);
             }
-            assert_eq!(heads.get(&room()), None);
-            heads.read(&room(), at(1, stood));
-            assert_eq!(heads.get(&room()), Some(at(1, head)));
-            assert_eq!(heads.place(&room(), at(1, head)), Place::Before { is_sent: false });
-            assert_eq!(heads.place(&room(), at(1, head + 1)), Place::Next);
-            assert_eq!(heads.place(&room(), at(1, head + 2)), Place::Beyond);
-            assert_eq!(heads.place(&room(), at(2, head + 1)), Place::Beyond);
-            heads.advance(&room(), at(1, head + 1), true);
-            assert_eq!(heads.place(&room(), at(1, head + 1)), Place::Before { is_sent: true });
+            assert!(heads.read(&room(), at(1, if first.is_some() { 8 } else { 6 })));
+            assert_eq!(heads.get(&room()), Some(at(1, 6)));
+            assert_eq!(heads.place(&room(), at(1, 6)), Place::Before { is_sent: first.is_some() });
+            assert_eq!(heads.place(&room(), at(1, 5)), Place::Before { is_sent: false });
+            assert_eq!(heads.place(&room(), at(1, 7)), Place::Next, "though it was read that the room stands at 8");
+            assert_eq!(heads.place(&room(), at(1, 8)), Place::Beyond);
+            assert_eq!(heads.place(&room(), at(2, 7)), Place::Beyond);
+            heads.advance(&room(), at(1, 7), true);
+            assert_eq!(heads.place(&room(), at(1, 7)), Place::Before { is_sent: true });
         }
+    }
+
+    #[test]
+    fn a_message_without_a_frame_is_missing_from_then_on() {
+        let heads = HistoryHeads::default();
+        heads.note_missed(&room(), at(1, 4), false);
+        assert!(heads.known().is_empty());
+        assert!(heads.begin_reading(&room()));
+        heads.note_missed(&room(), at(1, 4), false);
+        assert!(heads.read(&room(), at(1, 9)));
+        heads.note_missed(&room(), at(1, 8), true);
+        assert_eq!(heads.get(&room()), Some(at(1, 3)));
+        assert_eq!(heads.place(&room(), at(1, 4)), Place::Next);
+    }
+
+    #[test]
+    fn a_message_may_have_been_for_a_connection_that_joined_before_the_head_was_read() {
+        let heads = HistoryHeads::default();
+        assert!(heads.begin_reading(&room()) && heads.read(&room(), at(1, 5)));
+        assert_eq!(heads.place(&room(), at(1, 5)), Place::Before { is_sent: false });
+        heads.read_after_join(&room());
+        assert_eq!(heads.place(&room(), at(1, 5)), Place::Before { is_sent: true });
+    }
+
+    #[test]
+    fn no_frame_moves_a_room_to_another_sequence() {
+        let heads = HistoryHeads::default();
+        heads.advance(&room(), at(1, 3), true);
+        heads.advance(&room(), at(2, 9), true);
+        assert_eq!(heads.get(&room()), Some(at(1, 3)));
+        assert!(heads.begin_reading(&RoomName::new("other").unwrap()));
+        assert!(!heads.read(&room(), at(2, 0)), "it was read sooner than the frame was sent, or later");
+        assert!(!heads.skip(&room(), at(1, 2), at(2, 0)) && heads.skip(&room(), at(1, 3), at(2, 0)));
+        assert_eq!(heads.place(&room(), at(2, 1)), Place::Next);
+        assert_eq!(heads.place(&room(), at(1, 4)), Place::Beyond);
+        heads.pass(&room(), at(2, 7));
+        assert_eq!(heads.get(&room()), Some(at(2, 7)));
+        heads.pass(&room(), at(1, 8));
+        assert_eq!(heads.get(&room()), None, "nobody is there, and who comes reads it");
     }
 
     #[test]
@@ -209,17 +283,15 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_fails_leaves_what_the_frames_said_meanwhile() {
+    fn a_room_is_read_again_unless_a_frame_has_told_where_it_stands() {
         let heads = HistoryHeads::default();
         assert!(heads.begin_reading(&room()) && heads.begin_reading(&room()));
         heads.not_read(&room());
+        heads.not_read(&room());
+        assert!(heads.known().is_empty() && heads.begin_reading(&room()));
         heads.advance(&room(), at(1, 3), false);
         heads.not_read(&room());
         assert_eq!(heads.get(&room()), Some(at(1, 3)));
         assert!(!heads.begin_reading(&room()));
-        heads.forget(&room());
-        assert!(heads.begin_reading(&room()));
-        heads.not_read(&room());
-        assert!(heads.begin_reading(&room()));
     }
 }

@@ -44,6 +44,8 @@ mod history_heads;
 
 mod kept_frames;
 
+mod history_fill;
+
 mod histories_across;
 
 mod receive;

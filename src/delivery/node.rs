@@ -71,6 +71,8 @@ pub(super) struct Inner {
     pub(super) shared: Option<Shared>,
     pub(super) frame_lanes: FrameLanes,
     pub(super) fills: Fills,
+    /// The same of histories that nodes share.
+    pub(super) history_fills: Fills,
     /// Rooms whose nodes are to be told of what is stored.
     pub(super) wakes: Wakes,
     /// Notified when frames come again that did not come for a while.
@@ -140,6 +142,7 @@ impl Delivery {
             shared,
             frame_lanes: FrameLanes::default(),
             fills: Fills::default(),
+            history_fills: Fills::default(),
             wakes: Wakes::default(),
             frames_missed: Notify::new(),
             everyone: Mutex::default(),

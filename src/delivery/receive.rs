@@ -45,7 +45,7 @@ impl Node for Receiver {
 
     fn missed_message(&self, room: &RoomName, kept: Kept) {
         if let Some(delivery) = self.delivery() {
-            delivery.push_to_lane(room, Laned::Fill(kept));
+            delivery.fill_history_later(room, kept);
         }
     }
 
@@ -167,7 +167,7 @@ impl Delivery {
                 self.respond(responder, self.execute_in_order(emitted).await);
                 drop(waiting);
             }
-            Laned::Fill(kept) => self.fill_history(room, kept).await,
+            Laned::Fill(kept) => self.fill_history_up_to(room, kept),
         }
     }
 

@@ -47,6 +47,7 @@ impl Delivery {
         let Ok(shared) = self.shared() else { return };
         shared.changes.sweep();
         self.inner.fills.sweep();
+        self.inner.history_fills.sweep();
         // It reads the store, which may take long.
         self.spawn_wakes();
         shared.executed.sweep();

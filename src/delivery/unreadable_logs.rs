@@ -63,7 +63,11 @@ impl FailedReads {
         match error {
             store::Error::Damaged(_) | store::Error::Broken(_) => return true,
             store::Error::Unreachable => self.0 = 0,
-            store::Error::Unavailable(_) | store::Error::Url | store::Error::NotShared | store::Error::Closed => {
+            store::Error::Unavailable(_)
+            | store::Error::Refused(_)
+            | store::Error::Url
+            | store::Error::NotShared
+            | store::Error::Closed => {
                 self.0 += 1;
             }
         }

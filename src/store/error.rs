@@ -21,6 +21,9 @@ pub enum Error {
     /// What is kept cannot be understood.
     #[error("the store holds something that is broken: {0}")]
     Broken(&'static str),
+    /// What keeps the messages answers, and did not read them this time.
+    #[error("they were not read: {0}")]
+    Refused(&'static str),
     /// The process is stopping.
     #[error("the store is closed")]
     Closed,
@@ -31,7 +34,7 @@ impl Error {
     pub fn cause(&self) -> Option<tracing::field::DisplayValue<&sqlx::Error>> {
         match self {
             Self::Unavailable(cause) | Self::Damaged(cause) => Some(tracing::field::display(&**cause)),
-            Self::Url | Self::NotShared | Self::Unreachable | Self::Broken(_) | Self::Closed => None,
+            Self::Url | Self::NotShared | Self::Unreachable | Self::Broken(_) | Self::Refused(_) | Self::Closed => None,
         }
     }
 
@@ -39,7 +42,12 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged(_) | Self::Broken(_) => true,
-            Self::Url | Self::NotShared | Self::Unavailable(_) | Self::Unreachable | Self::Closed => false,
+            Self::Url
+            | Self::NotShared
+            | Self::Unavailable(_)
+            | Self::Unreachable
+            | Self::Refused(_)
+            | Self::Closed => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod frames;
 mod gaps;
 mod kept;
+mod kept_frames;
 mod model;
 
 use std::time::Duration;
