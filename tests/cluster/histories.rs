@@ -28,12 +28,25 @@ async fn start(redis: &TestRedis) -> TestServer {
     .await
 }
 
-async fn resuming(server: &TestServer, node: usize, said: Value) -> Device {
+/// The first node reaches the engine over a link.
+pub(crate) async fn start_with_link(redis: &TestRedis) -> (TestServer, SlowProxy) {
+    let link = SlowProxy::start_before_redis(redis.address(), Duration::ZERO).await;
+    let server = TestServer::start_each_with(|number, config| {
+        with_history(config);
+        let url = if number == 0 { link.url().to_owned() } else { redis.url() };
+        config.cluster.redis = vec![url.into()];
+        "test".clone_into(&mut config.cluster.prefix);
+    })
+    .await;
+    (server, link)
+}
+
+pub(crate) async fn resuming(server: &TestServer, node: usize, said: Value) -> Device {
     server.device_at(node, "42").resume(said).connect().await.expect("the device connects")
 }
 
 /// A device that has seen nothing, and where it is told that its room stands.
-async fn fresh(server: &TestServer, node: usize) -> (Device, String) {
+pub(crate) async fn fresh(server: &TestServer, node: usize) -> (Device, String) {
     let mut device = resuming(server, node, json!({})).await;
     let told = resumed(&mut device).await;
     assert_eq!((&told["recovered"], &told["count"]), (&json!(true), &json!(0)));
@@ -41,19 +54,19 @@ async fn fresh(server: &TestServer, node: usize) -> (Device, String) {
 }
 
 /// What the device is told of its own room.
-async fn resumed(device: &mut Device) -> Value {
+pub(crate) async fn resumed(device: &mut Device) -> Value {
     device.expect_event("bugle:resumed").await.value()["rooms"]["user:42"].clone()
 }
 
-fn position(told: &Value) -> String {
+pub(crate) fn position(told: &Value) -> String {
     told["position"].as_str().expect("it is told where the room stands").to_owned()
 }
 
-fn number(position: &str) -> u64 {
+pub(crate) fn number(position: &str) -> u64 {
     position.rsplit_once('.').and_then(|(_, number)| number.parse().ok()).expect("a position")
 }
 
-fn sequence(position: &str) -> &str {
+pub(crate) fn sequence(position: &str) -> &str {
     position.rsplit_once('.').expect("a position").0
 }
 
@@ -63,7 +76,7 @@ async fn next(device: &mut Device) -> (u64, String) {
 }
 
 /// Emits at a node that may be without its engine: until it is accepted.
-async fn emit(backend: &Backend, payload: u64) {
+pub(crate) async fn emit(backend: &Backend, payload: u64) {
     let accepted = async {
         while answer(backend.notify().emit_to_user(to_user("42", "e", &payload.to_string()))).await.is_err() {}
     };
@@ -71,7 +84,7 @@ async fn emit(backend: &Backend, payload: u64) {
 }
 
 /// Takes messages up to the one with this payload. All their positions follow each other from `after`. Returns the last one.
-async fn whole_up_to(device: &mut Device, last: u64, after: &str) -> String {
+pub(crate) async fn whole_up_to(device: &mut Device, last: u64, after: &str) -> String {
     let mut before = number(after);
     loop {
         let (payload, position) = next(device).await;
@@ -198,13 +211,7 @@ async fn what_was_published_while_nodes_did_not_hear_it_is_sent_in_its_place_aft
 #[tokio::test]
 async fn a_room_where_the_last_message_came_in_a_gap_gets_it_though_nothing_follows() {
     let redis = TestRedis::start(false);
-    let link = SlowProxy::start_before_redis(redis.address(), Duration::ZERO).await;
-    let server = TestServer::start_each_with(|number, config| {
-        with_history(config);
-        let url = if number == 0 { link.url().to_owned() } else { redis.url() };
-        config.cluster.redis = vec![url.into()];
-    })
-    .await;
+    let (server, link) = start_with_link(&redis).await;
     let (mut device, begin) = fresh(&server, 0).await;
     let backend = server.backend_of(1).await;
     link.hang();

@@ -86,6 +86,8 @@ mod stored_across;
 
 mod histories;
 
+mod history_holes;
+
 mod limits;
 
 mod engines;
