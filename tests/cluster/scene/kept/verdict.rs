@@ -193,7 +193,7 @@ fn once_and_complete(call: &Call) -> Option<(&Call, &Attempt)> {
 /// Positions have no gaps and never come again, unless the device was told. What it is told is where it stands.
 fn check_positions(device: &Listener, outcome: &mut Outcome) {
     let mut last: HashMap<&str, &Position> = HashMap::new();
-    let (mut wrong, mut told) = (Vec::new(), Vec::new());
+    let (mut wrong, mut told, mut told_within) = (Vec::new(), Vec::new(), Vec::new());
     for (index, connection) in device.connections.iter().enumerate() {
         let place =
             |text: String| format!("{text} on connection {index} of {} to node {}", device.who.user, connection.node);
@@ -221,6 +221,10 @@ fn check_positions(device: &Listener, outcome: &mut Outcome) {
                     let gap = place(format!("{room}: recovered: false at {position:?} after {was:?}"));
                     if is_history(room) {
                         outcome.told_histories += 1;
+                        let is_of = |was: &Position| position.as_ref().is_none_or(|told| told.epoch == was.epoch);
+                        if was.is_some_and(is_of) {
+                            told_within.push(gap.clone());
+                        }
                         outcome.gaps.push(gap);
                     } else {
                         outcome.told_stored += 1;
@@ -233,6 +237,7 @@ fn check_positions(device: &Listener, outcome: &mut Outcome) {
     }
     tell(outcome, "positions are wrong", &wrong);
     tell(outcome, "gaps are told where the database has lost nothing", &told);
+    tell(outcome, "gaps are told in histories that have not begun anew", &told_within);
 }
 
 fn is_history(room: &str) -> bool {
