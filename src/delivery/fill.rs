@@ -194,8 +194,10 @@ impl Delivery {
     pub(super) fn tell_of_gap_in(&self, guard: &RoomGuard<'_>, position: &Position) {
         let (room, position) = (guard.room(), position.to_string());
         for member in self.hub().members(room) {
-            // One that catches up comes to the log by itself.
-            if member.connection().resumes() && !member.is_replaying(room) {
+            if member.is_replaying(room) {
+                // It comes to the log by itself.
+                guard.stop_buffering(&member);
+            } else if member.connection().resumes() {
                 let gap = Resumed { recovered: false, count: 0, position: Some(position.clone()) };
                 guard.send(&member, Self::resumed_frame(room, gap));
             }

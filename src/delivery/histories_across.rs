@@ -117,6 +117,15 @@ impl Delivery {
         Err(store::Error::Unreachable)
     }
 
+    /// Whether a room's history goes on at the engine in this sequence. If not, it soon does not here, either.
+    async fn goes_on_in(&self, room: &RoomName, sequence: Kept) -> Result<bool, store::Error> {
+        let shared = self.shared().map_err(unreadable)?;
+        let stands = shared.history.position(room).await.map_err(unreadable)?;
+        let Some(stands) = stands.filter(|stands| stands.sequence != sequence.sequence) else { return Ok(true) };
+        self.fill_history_later(room, stands);
+        Ok(false)
+    }
+
     /// Waits until a room's log is to be read again, from the engine or the store. `None`: there is nothing that it could be read from.
     pub(super) async fn wait_for_log(&self, room: &RoomName, failed: &mut FailedReads) -> Option<()> {
         match self.cluster().filter(|_| self.has_history(room)) {
@@ -215,7 +224,11 @@ impl Replay<'_> {
             };
             let page = history.after(self.room, after, PAGE).await.map_err(unreadable)?;
             let Some(Page { messages, up_to, .. }) = page.filter(|page| page.up_to > cursor) else {
-                return Ok(Replayability::Gap);
+                if self.delivery.goes_on_in(self.room, after).await? {
+                    return Ok(Replayability::Gap);
+                }
+                // The device is told where the later sequence stands.
+                return Err(store::Error::Unreachable.into());
             };
             self.give(messages, head).await?;
             self.cursor = Some(up_to.min(head.number));

@@ -134,6 +134,13 @@ impl CatchingUp {
         }
     }
 
+    /// Kept frames of a room are left to replaying again, those that have waited, too: they are not all that came.
+    pub(super) fn stop_buffering(&mut self, room: &RoomName) {
+        if let Some(replaying) = self.replaying.get_mut(room) {
+            self.bytes -= replaying.stop_buffering();
+        }
+    }
+
     /// Whether all kept frames of a room have waited since `begin_buffering`.
     pub(super) fn is_buffering(&self, room: &RoomName) -> bool {
         self.replaying.get(room).is_some_and(|replaying| replaying.is_buffering)

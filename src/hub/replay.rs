@@ -89,6 +89,11 @@ impl RoomGuard<'_> {
         member.catching_up(|missing| missing.begin_buffering(self.room()));
     }
 
+    /// Leaves kept frames to replaying again: something before the next one is not published.
+    pub fn stop_buffering(&self, member: &Member) {
+        member.catching_up(|missing| missing.stop_buffering(self.room()));
+    }
+
     /// Whether all kept frames that were published since `begin_buffering` wait for the connection.
     pub fn is_buffering(&self, member: &Member) -> bool {
         member.catching_up(|missing| missing.is_buffering(self.room()))

@@ -10,7 +10,7 @@ use crate::cluster::{Bus, Cluster, Kept};
 use crate::config::Config;
 use crate::delivery::{Delivery, Deps, RoomConfig, RoomHistory, accepted::Accepted, stored_frames::Executed};
 use crate::hub::fake::{Behaviour, FakeConnection};
-use crate::hub::{Frame, Member, QueueError, WriteMode};
+use crate::hub::{Frame, Member, PlainFrames, QueueError, WriteMode};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Audience, Emit, MessageId, Payload, RoomName, RoomPattern, UserId};
 
@@ -136,4 +136,21 @@ async fn in_an_empty_room_nothing_is_read_and_who_joins_reads_where_it_stands_if
     assert_eq!(node.head(), Some(Kept { number: 9, ..SENT }));
     assert_eq!(node.execute(2, 9).await, Some(0));
     assert_eq!(node.head(), None);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_device_that_catches_up_does_not_hide_a_gap_in_between() {
+    let node = Node::new().await;
+    let (delivery, device) = (&node.delivery, Arc::<Device>::default());
+    let guard = delivery.hub().lock_room(&room()).await;
+    let (user, connection) = (UserId::new("43").unwrap(), Arc::new(FakeConnection::new(device)));
+    let member = delivery.hub().admit(&guard, user, connection, Some(PlainFrames::Wait), 9).unwrap();
+    guard.begin_buffering(&member);
+    drop(guard);
+    assert_eq!(node.execute(1, 6).await, Some(2));
+    let guard = delivery.hub().lock_room(&room()).await;
+    assert!(guard.is_buffering(&member));
+    delivery.tell_of_gap_in(&guard, &Kept { number: 9, ..SENT }.position());
+    assert!(!guard.is_buffering(&member), "it reads what there is");
+    assert_eq!(node.sent(), ["6", "bugle:resumed"]);
 }

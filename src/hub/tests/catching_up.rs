@@ -83,6 +83,18 @@ fn kept_frames_that_are_too_much_are_left_to_replaying_and_plain_ones_stay() {
 }
 
 #[test]
+fn kept_frames_that_are_not_all_that_came_are_left_to_replaying() {
+    let mut catching_up = replaying(PlainFrames::Wait);
+    catching_up.begin_buffering(&room("r"));
+    assert!(matches!(take(&mut catching_up, &kept(1)), Fate::Replayed));
+    assert!(matches!(take(&mut catching_up, &plain()), Fate::Waits));
+    catching_up.stop_buffering(&room("r"));
+    assert!(matches!(take(&mut catching_up, &kept(3)), Fate::Replayed));
+    assert!(!catching_up.is_buffering(&room("r")));
+    assert!(catching_up.caught_up(&room("r")).iter().all(|waiting| waiting.frame.entry.is_none()));
+}
+
+#[test]
 fn plain_frames_that_are_too_much_are_refused() {
     let mut catching_up = replaying(PlainFrames::Wait);
     let taken = (0..100).take_while(|_| matches!(take(&mut catching_up, &plain()), Fate::Waits)).count();
