@@ -192,13 +192,14 @@ impl Delivery {
 
     /// The same of a locked room.
     pub(super) fn tell_of_gap_in(&self, guard: &RoomGuard<'_>, position: &Position) {
-        let (room, position) = (guard.room(), position.to_string());
+        let room = guard.room();
         for member in self.hub().members(room) {
             if member.is_replaying(room) {
                 // It comes to the log by itself.
                 guard.stop_buffering(&member);
             } else if member.connection().resumes() {
-                let gap = Resumed { recovered: false, count: 0, position: Some(position.clone()) };
+                let gap = Resumed { recovered: false, count: 0, position: Some(position.to_string()) };
+                guard.note_gap(&member, position);
                 guard.send(&member, Self::resumed_frame(room, gap));
             }
         }

@@ -148,7 +148,7 @@ impl Delivery {
 
     /// Goes on in a room after a message, though some before it were not sent: devices that resume are told so. False: the room does not stand at
     /// `head` any more.
-    async fn skip_and_tell(&self, room: &RoomName, head: Kept, to: Kept) -> bool {
+    pub(super) async fn skip_and_tell(&self, room: &RoomName, head: Kept, to: Kept) -> bool {
         let guard = self.hub().lock_room_for_emit(room).await;
         let is_skipped = self.inner.history_heads.skip(room, head, to);
         if is_skipped {

@@ -1,5 +1,6 @@
 use serde::Serialize;
 
+use crate::hub::SentLive;
 use crate::message::Position;
 
 /// From where on a connection has missed what was kept.
@@ -38,17 +39,44 @@ impl Resumed {
         Self { recovered: false, count: 0, position: None }
     }
 
-    /// The device has been sent the message at `sent` already. It is after this position, unless only this one is of the sequence of now.
-    pub(super) fn move_on(&mut self, sent: &Position, is_current: impl FnOnce(&Position) -> bool) {
-        let Some(position) = self.parsed() else { return };
-        let is_later =
-            if sent.epoch == position.epoch { sent.number > position.number } else { !is_current(&position) };
-        if is_later {
-            self.position = Some(sent.to_string());
+    /// What the device was sent since it caught up is after this position: a gap that it was told of, and a message, unless only this position is of
+    /// the sequence of now.
+    pub(super) fn move_on(&mut self, SentLive { last, gap }: &SentLive, is_current: impl Fn(&Position) -> bool) {
+        self.recovered &= gap.is_none();
+        for later in [gap, last].into_iter().flatten() {
+            let Some(position) = self.parsed() else { return };
+            let is_later =
+                if later.epoch == position.epoch { later.number > position.number } else { !is_current(&position) };
+            if is_later {
+                self.position = Some(later.to_string());
+            }
         }
     }
 
     pub(super) fn parsed(&self) -> Option<Position> {
         self.position.as_ref().and_then(|text| text.parse().ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_told_that_it_stands_at_the_last_message_that_it_was_given_or_at_a_gap_if_that_was_later() {
+        let at = |epoch: &str, number| Some(Position::new(epoch.into(), number));
+        for (sent, current, recovered, position) in [
+            (SentLive { last: at("a", 7), gap: None }, "a", true, "a.7"),
+            (SentLive { last: at("a", 3), gap: None }, "a", true, "a.5"),
+            (SentLive { last: at("b", 6), gap: None }, "b", true, "b.6"),
+            (SentLive { last: at("z", 9), gap: None }, "a", true, "a.5"),
+            (SentLive { last: None, gap: at("z", 9) }, "a", false, "a.5"),
+            (SentLive { last: None, gap: at("b", 0) }, "b", false, "b.0"),
+            (SentLive { last: at("b", 2), gap: at("b", 0) }, "b", false, "b.2"),
+        ] {
+            let mut resumed = Resumed { recovered: true, count: 1, position: Some("a.5".to_owned()) };
+            resumed.move_on(&sent, |position| *position.epoch == *current);
+            assert_eq!((resumed.recovered, resumed.position.as_deref()), (recovered, Some(position)), "{sent:?}");
+        }
     }
 }

@@ -16,8 +16,17 @@ pub(super) struct CatchingUp {
     bytes: usize,
     /// The device is to be told how catching up went.
     awaits_resumed: bool,
-    /// Where the last kept message stands that went out live meanwhile, by room.
-    sent: HashMap<RoomName, Position>,
+    /// What went out live meanwhile.
+    sent: HashMap<RoomName, SentLive>,
+}
+
+/// What of a room went out live before its device is told how catching up went.
+#[derive(Clone, Debug, Default)]
+pub struct SentLive {
+    /// Where the last kept message stands.
+    pub last: Option<Position>,
+    /// The last gap that the device was told of: that message came after it.
+    pub gap: Option<Position>,
 }
 
 /// What becomes of plain frames to a room that is being replayed.
@@ -94,7 +103,7 @@ impl CatchingUp {
             }
             (None, entry) if self.is_open => {
                 if let (Some(room), Some(entry)) = (room, entry) {
-                    self.sent.insert(room.clone(), entry.position.clone());
+                    self.sent.entry(room.clone()).or_default().last = Some(entry.position.clone());
                 }
                 return Fate::Send(ack);
             }
@@ -174,7 +183,7 @@ impl CatchingUp {
     pub(super) fn caught_up(&mut self, room: &RoomName) -> Vec<Waiting> {
         let waiting = self.replaying.remove(room).map(|replaying| replaying.waiting).unwrap_or_default();
         if let Some(entry) = waiting.iter().rev().find_map(|waiting| waiting.frame.entry.as_ref()) {
-            self.sent.insert(room.clone(), entry.position.clone());
+            self.sent.entry(room.clone()).or_default().last = Some(entry.position.clone());
         }
         self.given(waiting)
     }
@@ -222,9 +231,14 @@ impl CatchingUp {
     }
 
     /// Notes that the device is told now. Returns what was sent live since it caught up, by room.
-    pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, Position> {
+    pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, SentLive> {
         self.awaits_resumed = false;
         std::mem::take(&mut self.sent)
+    }
+
+    /// Notes that the device is told of a gap in a room now.
+    pub(super) fn note_gap(&mut self, room: &RoomName, position: &Position) {
+        self.sent.insert(room.clone(), SentLive { last: None, gap: Some(position.clone()) });
     }
 
     pub(super) fn is_replaying(&self, room: &RoomName) -> bool {

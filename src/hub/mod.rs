@@ -13,6 +13,7 @@ mod frame;
 pub use frame::{EntryMeta, Form, Frame};
 
 mod catching_up;
+pub use catching_up::SentLive;
 
 mod member;
 pub use member::Member;

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Frame, Hub, Member, QueueError, Reason, RoomGuard, WriteMode,
-    catching_up::{CatchingUp, Waiting},
+    catching_up::{CatchingUp, SentLive, Waiting},
     member::Phase,
 };
 use crate::message::{CloseCode, Position, RoomName};
@@ -36,8 +36,8 @@ impl Hub {
         }
     }
 
-    /// Tells a connection how catching up went, by a frame that is made of where the last kept message of each room stands that was sent live meanwhile.
-    pub fn send_resumed(&self, member: &Arc<Member>, frame: impl FnOnce(&HashMap<RoomName, Position>) -> Frame) {
+    /// Tells a connection how catching up went, by a frame that is made of what was sent live meanwhile, by room.
+    pub fn send_resumed(&self, member: &Arc<Member>, frame: impl FnOnce(&HashMap<RoomName, SentLive>) -> Frame) {
         if let Err(error) = member.send_resumed(frame) {
             self.give_up(member, error);
         }
@@ -87,6 +87,11 @@ impl RoomGuard<'_> {
     /// Has kept frames wait for a connection from now on, up to the bound in bytes, rather than be left to replaying.
     pub fn begin_buffering(&self, member: &Member) {
         member.catching_up(|missing| missing.begin_buffering(self.room()));
+    }
+
+    /// Notes that a connection which has caught up in the room is told of a gap there now, up to this position.
+    pub fn note_gap(&self, member: &Member, position: &Position) {
+        member.catching_up(|missing| missing.note_gap(self.room(), position));
     }
 
     /// Leaves kept frames to replaying again: something before the next one is not published.
@@ -145,7 +150,7 @@ impl Member {
     }
 
     /// The positions in the frame must not be behind what was sent live meanwhile.
-    fn send_resumed(&self, frame: impl FnOnce(&HashMap<RoomName, Position>) -> Frame) -> Result<(), QueueError> {
+    fn send_resumed(&self, frame: impl FnOnce(&HashMap<RoomName, SentLive>) -> Frame) -> Result<(), QueueError> {
         let mut state = self.state.lock();
         let Phase::CatchingUp(missing) = &mut state.phase else {
             return Ok(());

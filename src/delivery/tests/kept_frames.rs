@@ -10,9 +10,9 @@ use crate::cluster::{Bus, Cluster, Kept};
 use crate::config::Config;
 use crate::delivery::{Delivery, Deps, RoomConfig, RoomHistory, accepted::Accepted, stored_frames::Executed};
 use crate::hub::fake::{Behaviour, FakeConnection};
-use crate::hub::{Frame, Member, PlainFrames, QueueError, WriteMode};
+use crate::hub::{Frame, Member, PlainFrames, QueueError, SentLive, WriteMode};
 use crate::lifecycle::Lifecycle;
-use crate::message::{Audience, Emit, MessageId, Payload, RoomName, RoomPattern, UserId};
+use crate::message::{Audience, Emit, EventName, MessageId, Payload, RoomName, RoomPattern, UserId};
 
 /// A device that resumes, and what it was sent: payloads, and its own events' names.
 #[derive(Default)]
@@ -153,4 +153,28 @@ async fn what_waits_for_a_device_that_catches_up_does_not_hide_a_gap_in_between(
     delivery.tell_of_gap_in(&guard, &Kept { number: 9, ..SENT }.position());
     assert!(!guard.is_buffering(&member), "it reads what there is");
     assert_eq!(node.sent(), ["6", "bugle:resumed"]);
+}
+
+#[tokio::test]
+async fn a_device_that_was_told_of_a_gap_before_how_catching_up_went_stands_after_the_gap() {
+    let node = Node::new().await;
+    let (delivery, device) = (&node.delivery, Arc::<Device>::default());
+    let guard = delivery.hub().lock_room(&room()).await;
+    let (user, connection) = (UserId::new("43").unwrap(), Arc::new(FakeConnection::new(device.clone())));
+    let member = delivery.hub().admit(&guard, user, connection, None, 9).unwrap();
+    member.expect_resumed();
+    assert!(member.go_live(None));
+    drop(guard);
+    let anew = Kept { sequence: 2, number: 0 };
+    assert_eq!(node.execute(1, 6).await, Some(2));
+    assert!(delivery.skip_and_tell(&room(), Kept { number: 6, ..SENT }, anew).await);
+    let mut sent_live = None;
+    let note = |sent: &std::collections::HashMap<RoomName, SentLive>| {
+        sent_live = sent.get(&room()).cloned();
+        Frame::new(EventName::own("bugle:resumed"), Payload::None)
+    };
+    delivery.hub().send_resumed(&member, note);
+    let SentLive { last, gap } = sent_live.unwrap();
+    assert_eq!((last, gap), (None, Some(anew.position())), "6 was of the sequence before");
+    assert_eq!(*device.0.lock(), ["6", "bugle:resumed", "bugle:resumed"]);
 }
