@@ -137,11 +137,6 @@ impl Engine {
         self.0.current.subscribe()
     }
 
-    /// Which run of the engine the connection is to. It changes when the engine restarts or fails over, and so may have lost data.
-    pub fn replication_id(&self) -> Result<Arc<str>, BusError> {
-        Ok(self.connected()?.replication_id)
-    }
-
     /// Waits until there is a connection.
     pub async fn reached(&self) {
         // The sender is ours.
@@ -201,8 +196,8 @@ impl Engine {
         self.settle(generation, answer.ok())
     }
 
-    /// Runs several calls of our functions in one round trip.
-    pub async fn run_all<T: FromRedisValue>(&self, calls: &[Cmd]) -> Result<Vec<T>, BusError> {
+    /// Runs several calls of our functions in one round trip. Returns what became of each.
+    pub async fn run_all<T: FromRedisValue>(&self, calls: &[Cmd]) -> Result<Vec<Result<T, BusError>>, BusError> {
         let mut commands = Pipeline::with_capacity(calls.len());
         commands.ignore_errors();
         for call in calls {
@@ -219,7 +214,7 @@ impl Engine {
             }
             redis::from_redis_value(answer).map_err(|_| BusError::Refused)
         };
-        answers.into_iter().map(read).collect()
+        if answers.len() == calls.len() { Ok(answers.into_iter().map(read).collect()) } else { Err(BusError::Refused) }
     }
 
     /// Loads our functions again, after the engine has forgotten them.

@@ -95,7 +95,7 @@ impl Delivery {
         outgoing: &Outgoing,
         until: Instant,
     ) -> Result<Sent, BusError> {
-        let (emit, frame, kept) = (&outgoing.emit, outgoing.frame(), outgoing.message(shared)?);
+        let (emit, frame, kept) = (&outgoing.emit, outgoing.frame(), outgoing.message(shared));
         let ticket = if shared.collapsing.knows(&emit.event) {
             cluster.publish_by(&frame, |start, rest, channel| {
                 shared.collapse.publish_command(&outgoing.call(kept, (channel, start, rest)))
@@ -172,10 +172,10 @@ impl Outgoing {
     }
 
     /// What the room's history is to have of it.
-    pub(super) fn message(&self, shared: &Shared) -> Result<Option<NewMessage>, BusError> {
+    pub(super) fn message(&self, shared: &Shared) -> Option<NewMessage> {
         let Emit { audience, event, payload, except, ttl, volatile, .. } = &self.emit;
         if *volatile || self.stored.is_some() {
-            return Ok(None);
+            return None;
         }
         let (id, except_users) = (self.message_id, &except.users[..]);
         shared.history.message(audience.room(), (id, event), (payload, except_users), *ttl)

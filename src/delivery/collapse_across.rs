@@ -34,7 +34,7 @@ impl Delivery {
         let emit = &outgoing.emit;
         let key = emit.collapse_key.clone().unwrap_or_default();
         within(until, self.announce_collapsing(&emit.event)).await?;
-        let kept = outgoing.message(shared)?;
+        let kept = outgoing.message(shared);
         let ticket = cluster.publish_by(&outgoing.frame(), |start, rest, channel| {
             shared.collapse.offer_command(&key, &outgoing.call(kept, (channel, start, rest)))
         })?;

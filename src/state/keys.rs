@@ -64,10 +64,17 @@ pub(super) fn topic(engine: &Engine, room: &RoomName, event: &EventName) -> Stri
     engine.name("c", &digest(&[room.as_str(), event.as_str()]))
 }
 
-/// The keys of a room's history: the messages, what is known of them, the rooms with messages, and the sums of all.
-pub(super) fn history(engine: &Engine, room: &RoomName) -> [String; 4] {
+/// The keys of a room's history: the messages, where the room stands, and those of [`histories`].
+pub(super) fn history(engine: &Engine, room: &RoomName) -> [String; 6] {
     let own = ["{", room.as_str(), "}"].concat();
-    [engine.name("h", &own), engine.name("m", &own), engine.name("ends", "h"), engine.name("sums", "h")]
+    let [ends, talking, silent, sums] = histories(engine);
+    [engine.name("h", &own), engine.name("m", &own), ends, talking, silent, sums]
+}
+
+/// The keys of all histories: the rooms with messages by when the last one is too old, the same by when it came, the rooms whose messages are all
+/// gone, and the sums.
+pub(super) fn histories(engine: &Engine) -> [String; 4] {
+    ["ends", "talking", "silent", "sums"].map(|kind| engine.name(kind, "h"))
 }
 
 /// The key of the sums of all emits that wait so.

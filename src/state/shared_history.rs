@@ -1,13 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
 use redis::Cmd;
-use uuid::Uuid;
 
 use super::{
     HistoryRule,
-    keys::{SWEEP_STEP, history, millis, shard_of, share, sweep},
+    keys::{SWEEP_STEP, histories, history, millis, shard_of, share, sweep},
 };
 use crate::cluster::{BusError, Engine, Kept, Shards, decode_kept, encode_kept};
 use crate::message::{EventName, LogEntry, MessageId, Payload, RoomName, UserId};
@@ -24,7 +23,6 @@ pub struct SharedHistory {
 /// A message for a history, for a function at the engine.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
-    replication_id: Arc<str>,
     message: Vec<u8>,
     ttl: Option<Duration>,
     size: usize,
@@ -45,6 +43,9 @@ pub struct Page {
 
 /// Rooms that are asked for in one round trip.
 const ROOMS: usize = 128;
+/// Round trips to one engine that are under way. The time that a command waits for those before it counts for its deadline, and one that exceeds it
+/// closes the connection of all.
+const ROUND_TRIPS: usize = 2;
 /// A page ends after so many bytes.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -66,16 +67,13 @@ impl SharedHistory {
         (id, event): (MessageId, &EventName),
         (payload, except_users): (&Payload, &[UserId]),
         ttl: Option<Duration>,
-    ) -> Result<Option<NewMessage>, BusError> {
-        let Some(&HistoryRule { size, age, .. }) = self.rule(room) else {
-            return Ok(None);
-        };
-        let replication_id = self.shards.of(room).replication_id()?;
+    ) -> Option<NewMessage> {
+        let &HistoryRule { size, age, .. } = self.rule(room)?;
         let message = encode_kept(id, event, payload, except_users);
-        Ok(Some(NewMessage { replication_id, message, ttl, size, age, max_bytes: self.max_bytes }))
+        Some(NewMessage { message, ttl, size, age, max_bytes: self.max_bytes })
     }
 
-    /// Where a room stands. Its sequence begins with this if need be. `None`: the room has no history.
+    /// Where a room stands. `None`: it has no history.
     pub async fn position(&self, room: &RoomName) -> Result<Option<Kept>, BusError> {
         let mut positions = self.positions(std::slice::from_ref(room)).await;
         positions.pop().map(|(_, position)| position).transpose()
@@ -87,46 +85,50 @@ impl SharedHistory {
         for room in rooms.iter().filter(|room| self.rule(room).is_some()) {
             by_shard[shard_of(&self.shards, room)].push(room.clone());
         }
-        let parts = self.shards.all().iter().zip(&by_shard);
-        let parts = parts.flat_map(|(engine, rooms)| rooms.chunks(ROOMS).map(move |rooms| (engine, rooms)));
-        let read = parts.map(async |(engine, rooms)| {
-            let positions = Self::positions_at(engine, rooms).await;
-            let of_room = |index: usize| positions.as_ref().map(|positions| positions[index]).map_err(|error| *error);
-            rooms.iter().enumerate().map(|(index, room)| (room.clone(), of_room(index))).collect::<Vec<_>>()
+        let engines = self.shards.all().iter().zip(&by_shard);
+        let read = engines.map(async |(engine, rooms)| {
+            let chunks: Vec<_> = rooms.chunks(ROOMS).map(|rooms| Self::positions_at(engine, rooms)).collect();
+            stream::iter(chunks).buffered(ROUND_TRIPS).concat().await
         });
         join_all(read).await.into_iter().flatten().collect()
     }
 
-    async fn positions_at(engine: &Engine, rooms: &[RoomName]) -> Result<Vec<Kept>, BusError> {
-        let replication_id = engine.replication_id()?;
-        let calls: Vec<_> = rooms
-            .iter()
-            .map(|room| {
-                let mut call = Engine::function("stand", &history(engine, room).each_ref().map(String::as_str));
-                call.arg(&*replication_id).arg(&new_sequence()[..]);
-                call
-            })
-            .collect();
-        let answers: Vec<(Vec<u8>, u64)> = engine.run_all(&calls).await?;
+    async fn positions_at(engine: &Engine, rooms: &[RoomName]) -> Vec<(RoomName, Result<Kept, BusError>)> {
+        let (mut positions, mut to_begin) = (Vec::with_capacity(rooms.len()), Vec::new());
+        for (room, position) in rooms.iter().zip(Self::ask(engine, "stand", rooms).await) {
+            match position.transpose() {
+                Some(position) => positions.push((room.clone(), position)),
+                None => to_begin.push(room.clone()),
+            }
+        }
+        if !to_begin.is_empty() {
+            let begun = Self::ask(engine, "begin", &to_begin).await;
+            let begun = begun.into_iter().map(|position| position.and_then(|begun| begun.ok_or(BusError::Refused)));
+            positions.extend(to_begin.into_iter().zip(begun));
+        }
+        positions
+    }
+
+    /// What a function says of where rooms stand. `None`: that is to begin.
+    async fn ask(engine: &Engine, function: &str, rooms: &[RoomName]) -> Vec<Result<Option<Kept>, BusError>> {
+        let call = |room| Engine::function(function, &history(engine, room).each_ref().map(String::as_str));
+        let calls: Vec<_> = rooms.iter().map(call).collect();
         let kept = |(sequence, number): (Vec<u8>, u64)| {
             let sequence = sequence.try_into().map_err(|_| BusError::Refused)?;
             Ok(Kept { sequence: u64::from_be_bytes(sequence), number })
         };
-        answers
-            .into_iter()
-            .map(kept)
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|positions| if positions.len() == rooms.len() { Ok(positions) } else { Err(BusError::Refused) })
+        match engine.run_all::<Option<(Vec<u8>, u64)>>(&calls).await {
+            Ok(answers) => answers.into_iter().map(|answer| answer?.map(kept).transpose()).collect(),
+            Err(error) => vec![Err(error); rooms.len()],
+        }
     }
 
     /// What came after a position, up to so many messages. `None`: that cannot be told whole.
     pub async fn after(&self, room: &RoomName, after: Kept, max: usize) -> Result<Option<Page>, BusError> {
         let Some(rule) = self.rule(room) else { return Ok(None) };
         let engine = self.shards.of(room);
-        let [messages, known, ..] = history(engine, room);
-        let mut call = Engine::function("read_messages", &[&messages, &known]);
-        call.arg(&*engine.replication_id()?).arg(&after.sequence.to_be_bytes()[..]).arg(after.number).arg(max);
-        call.arg(PAGE_BYTES).arg(millis(rule.age));
+        let mut call = Engine::function("read_messages", &history(engine, room).each_ref().map(String::as_str));
+        call.arg(&after.sequence.to_be_bytes()[..]).arg(after.number).arg(max).arg(PAGE_BYTES).arg(millis(rule.age));
         let answer: Vec<redis::Value> = engine.run(&call).await?;
         let mut answer = answer.into_iter();
         let mut number = || -> Option<u64> { redis::from_redis_value(answer.next()?).ok() };
@@ -147,7 +149,7 @@ impl SharedHistory {
             return Ok(false);
         }
         sweep(&self.shards, |engine| {
-            let mut call = Engine::function("sweep_histories", &[&engine.name("ends", "h"), &engine.name("sums", "h")]);
+            let mut call = Engine::function("sweep_histories", &histories(engine).each_ref().map(String::as_str));
             call.arg(SWEEP_STEP);
             call
         })
@@ -158,17 +160,9 @@ impl SharedHistory {
 impl NewMessage {
     /// Adds it to the arguments of a function that publishes an emit.
     pub(super) fn add_to(&self, call: &mut Cmd) {
-        let Self { replication_id, message, ttl, size, age, max_bytes } = self;
-        call.arg(&**replication_id).arg(&new_sequence()[..]).arg(message).arg(ttl.map_or(0, millis));
-        call.arg(*size).arg(millis(*age)).arg(*max_bytes);
+        let Self { message, ttl, size, age, max_bytes } = self;
+        call.arg(message).arg(ttl.map_or(0, millis)).arg(*size).arg(millis(*age)).arg(*max_bytes);
     }
-}
-
-/// What names a sequence if one is to begin: not 0.
-fn new_sequence() -> [u8; 8] {
-    let (high, low) = Uuid::new_v4().as_u64_pair();
-    // A random UUID has 6 bits that are not.
-    (high ^ low.rotate_left(8)).max(1).to_be_bytes()
 }
 
 fn entry(number: redis::Value, message: redis::Value, time: redis::Value) -> Option<LogEntry> {

@@ -97,11 +97,12 @@ impl SharedRetained {
     }
 
     /// The keys that a function needs to publish an emit.
-    pub(super) fn keys(&self, room: &RoomName, event: &EventName) -> [String; 9] {
+    pub(super) fn keys(&self, room: &RoomName, event: &EventName) -> [String; 11] {
         let engine = self.shards.of(room);
-        let [messages, known, rooms, bytes] = history(engine, room);
-        let topic = topic(engine, room, event);
-        [room_key(engine, room), ends(engine), shares(engine), topic, sums(engine), messages, known, rooms, bytes]
+        let [messages, stands, by_end, talking, silent, bytes] = history(engine, room);
+        let (values, topic, waiting) = (room_key(engine, room), topic(engine, room, event), sums(engine));
+        let (ends, shares) = (ends(engine), shares(engine));
+        [values, ends, shares, topic, waiting, messages, stands, by_end, talking, silent, bytes]
     }
 
     /// Adds an emit to the arguments of a function.

@@ -4,7 +4,7 @@
 -- time in microseconds, or one more than the one before.
 --
 -- What waits is taken and published in one function: no emit that is accepted in between overtakes it. KEYS of such a function: those of one
--- that publishes an emit (9), the windows.
+-- that publishes an emit (11), the windows.
 
 -- Why an emit was not published, besides what retain returns: it waits, there is no room for it, there is none.
 local WAITS, FULL, NONE = -3, -4, -5
@@ -71,7 +71,7 @@ end
 -- its node is gone, most windows, most bytes that wait, the emit. Returns how many received it; -1, -2: as retain does; -3: it waits; -4: full.
 local function offer_to_window(keys, args)
   local now, emit = now_ms(), emit_of(args, 5)
-  local topic, sums, windows, key = keys[4], keys[5], keys[10], args[1]
+  local topic, sums, windows, key = keys[4], keys[5], keys[12], args[1]
   local member = topic .. '\n' .. key
   local ends_at = redis.call('ZSCORE', windows, member)
   if ends_at and tonumber(ends_at) > now then
@@ -98,10 +98,10 @@ local function end_window(keys, args)
   local member = keys[4] .. '\n' .. args[1]
   local order, emit, is_outdated = take_waiting(keys[4], keys[5], args[1])
   if not order then
-    redis.call('ZREM', keys[10], member)
+    redis.call('ZREM', keys[12], member)
     return NONE
   end
-  redis.call('ZADD', keys[10], text_of(now_ms() + args[2]), member)
+  redis.call('ZADD', keys[12], text_of(now_ms() + args[2]), member)
   return publish_deferred(keys, args[3], order, emit, is_outdated)
 end
 

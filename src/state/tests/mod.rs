@@ -5,6 +5,7 @@ mod history;
 mod idempotency;
 mod redis_server;
 mod retained;
+mod silent_rooms;
 mod user_rooms;
 
 use std::{sync::Arc, time::Duration};
