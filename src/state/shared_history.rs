@@ -46,7 +46,7 @@ const ROOMS: usize = 128;
 /// Round trips to one engine that are under way. The time that a command waits for those before it counts for its deadline, and one that exceeds it
 /// closes the connection of all.
 const ROUND_TRIPS: usize = 2;
-/// A page ends after so many bytes.
+/// The most bytes of a page that has more than one message.
 const PAGE_BYTES: usize = 1 << 20;
 
 impl SharedHistory {

@@ -244,8 +244,8 @@ local function begin(keys)
   return {history.sequence, history.last}
 end
 
--- What came after a number. KEYS: as of a function that appends. ARGV: the sequence, the number, the most messages, the
--- bytes at which a page ends, how long a message is kept in ms. Returns the number up to which it has looked, the last number, and of each message the number, the
+-- What came after a number. KEYS: as of a function that appends. ARGV: the sequence, the number, the most messages, the most bytes of those after the
+-- first, how long a message is kept in ms. Returns the number up to which it has looked, the last number, and of each message the number, the
 -- message and the time; nothing: that cannot be told whole.
 local function read_messages(keys, args)
   local now, history = now_ms(), history_at(keys[1], keys[2], orders_of(keys, 3))
@@ -254,9 +254,10 @@ local function read_messages(keys, args)
   if sequence ~= args[1] or cursor > last or (cursor < last and history.began_under ~= replication_id(now)) then
     return {}
   end
-  local page = {0, last}
-  while cursor < last and left > 0 and bytes > 0 do
-    local messages = redis.call('XRANGE', history.stream, text_of(cursor + 1) .. '-0', '+', 'COUNT', math.min(left, 16))
+  -- Nothing is read that might not fit, since reading takes the engine's time.
+  local page, step = {0, last}, history.bytes <= bytes and left or 1
+  while cursor < last and left > 0 do
+    local messages = redis.call('XRANGE', history.stream, text_of(cursor + 1) .. '-0', '+', 'COUNT', math.min(left, step))
     if #messages == 0 then
       return {}
     end
@@ -266,10 +267,15 @@ local function read_messages(keys, args)
       if number ~= cursor + 1 or time <= now - args[5] then
         return {}
       end
+      bytes = bytes - #fields[2]
+      if bytes < 0 and cursor > tonumber(args[2]) then
+        page[1] = cursor
+        return page
+      end
       if ends_at == 0 or ends_at > now then
         page[#page + 1], page[#page + 2], page[#page + 3] = number, fields[2], time
       end
-      cursor, left, bytes = number, left - 1, bytes - #fields[2]
+      cursor, left = number, left - 1
     end
   end
   page[1] = cursor

@@ -232,6 +232,25 @@ async fn a_room_whose_messages_last_longer_loses_its_own_before_one_that_is_busy
 }
 
 #[tokio::test]
+async fn a_page_has_one_message_or_few_enough_bytes() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 64 << 20).await;
+    let begin = node.position("long:1").await;
+    let lengths = [1_500_000, 1, 400_000, 400_000, 400_000, 1, 700_000, 700_000];
+    for length in lengths {
+        node.append("long:1", &format!("\"{}\"", "a".repeat(length)), None).await;
+    }
+    let (mut seen, mut pages) = (0, Vec::new());
+    while seen < lengths.len() as u64 {
+        let page = node.after("long:1", Kept { number: seen, ..begin }).await.unwrap();
+        assert_eq!((page.up_to, page.last), (seen + page.messages.len() as u64, lengths.len() as u64));
+        pages.push(page.messages.len());
+        seen = page.up_to;
+    }
+    assert_eq!(pages, [1, 3, 2, 1, 1]);
+}
+
+#[tokio::test]
 async fn a_message_that_comes_again_has_the_number_of_the_first_time() {
     let server = RedisServer::start();
     let node = Node::new(&server, HOUR, 1 << 20).await;
