@@ -21,7 +21,7 @@ use super::{
 /// Commands that wait to be written. A caller waits while there are more, up to its deadline.
 const WRITE_QUEUE: usize = 1_024;
 /// The code of an engine that has reached its `maxmemory`.
-const NO_MEMORY: &str = "OOM";
+pub(super) const NO_MEMORY: &str = "OOM";
 /// A connection is opened in so many deadlines: it takes several round trips.
 const CONNECT_DEADLINES: u32 = 4;
 

@@ -7,7 +7,10 @@ use std::{
 
 use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
-use super::{engine::ConnectError, functions};
+use super::{
+    engine::{ConnectError, NO_MEMORY},
+    functions,
+};
 
 /// What was found.
 pub(super) struct Probed {
@@ -20,7 +23,7 @@ pub(super) struct Probed {
 const MIN_PUBSUB_BUFFER: u64 = 64 << 20;
 const OLDEST_MAJOR: u32 = 7;
 /// The commands without which nothing works, in the order in which they are tried.
-const NEEDED: [&str; 5] = ["FUNCTION LOAD", "PUBSUB", "TIME", "PUBLISH", "GET"];
+const NEEDED: [&str; 8] = ["FUNCTION LOAD", "PUBSUB", "TIME", "PUBLISH", "GET", "XADD", "XRANGE", "XDEL"];
 
 /// Looks at an engine, and loads our functions. `own`: a name under our prefix, for a channel and a key. Warnings are logged once per process.
 pub(super) async fn probe(
@@ -49,8 +52,10 @@ pub(super) async fn probe(
         return Err(ConnectError::Unreachable(None));
     }
     for command in NEEDED {
+        // An engine without memory allows what it refuses for that.
         if let Err(error) = next()
             && !functions::is_loaded(&error)
+            && error.code() != Some(NO_MEMORY)
         {
             return Err(forbidden(command, error));
         }
@@ -99,6 +104,9 @@ async fn ask_all(connection: &mut MultiplexedConnection, own: &str) -> Result<Ve
     ask.ignore_errors();
     ask.cmd("INFO").arg(&["server", "replication"]).add_command(functions::load_call());
     ask.cmd("PUBSUB").arg("NUMSUB").cmd("TIME").cmd("PUBLISH").arg(own).arg("").cmd("GET").arg(own);
+    // There is no such stream, and none is made.
+    ask.cmd("XADD").arg(own).arg("NOMKSTREAM").arg("*").arg("m").arg("").cmd("XRANGE").arg(own).arg("-").arg("+");
+    ask.cmd("XDEL").arg(own).arg("0-1");
     // There is no such client.
     ask.cmd("CLIENT").arg(&["KILL", "ID"]).arg(i64::MAX);
     ask.cmd("CONFIG").arg(&["GET", "client-output-buffer-limit"]);

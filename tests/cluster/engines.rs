@@ -56,6 +56,10 @@ async fn an_engine_that_forbids_what_is_needed_is_refused_with_the_command_and_w
         (format!("{RIGHTS} -function"), "FUNCTION LOAD"),
         (format!("{RIGHTS} -pubsub|numsub"), "PUBSUB"),
         (format!("{RIGHTS} -time"), "TIME"),
+        // As listed before histories were kept at the engine.
+        (RIGHTS.replace("+@stream ", ""), "XADD"),
+        (format!("{RIGHTS} -xrange"), "XRANGE"),
+        (format!("{RIGHTS} -xdel"), "XDEL"),
     ] {
         let url = set_user(&redis, &rights);
         let error = TestServer::refusal(|config| config.cluster.redis = vec![url.into()]).await;

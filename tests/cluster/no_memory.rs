@@ -19,6 +19,11 @@ async fn without_memory_the_engine_carries_plain_emits_and_gives_back_what_it_ho
     device.expect_event(&value.event).await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     renewals(&redis).await;
+    // Nodes that come back find an engine without memory.
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let reached = async { while answer(backend.notify().emit_to_user(to_user("43", "plain", "1"))).await.is_err() {} };
+    deadline("the engine is reached", Box::pin(reached)).await;
+    renewals(&redis).await;
     let receipt = backend.emit_to_user("42", "plain", "1").await;
     assert_eq!((receipt.matched, receipt.enqueued, receipt.partial), (1, 1, true));
     assert_eq!(backend.get_user("42").await.connections.len(), 1);

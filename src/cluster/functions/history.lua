@@ -195,6 +195,8 @@ local function append_message(keys, emit)
   if id ~= '' then
     fields[7], fields[8] = 'i', id
   end
+  local oldest = oldest_of(history)
+  -- An engine that forbids the commands of streams has refused one by now, and nothing is written yet.
   redis.call('XADD', history.stream, text_of(number) .. '-0', unpack(fields))
   if id ~= '' then
     redis.call('HSET', history.meta, 'i' .. id, text_of(number))
@@ -205,7 +207,6 @@ local function append_message(keys, emit)
   end
   local added = #message + MESSAGE_BYTES
   history.last, history.bytes = number, history.bytes + added
-  local oldest = oldest_of(history)
   for _ = 1, STEPS do
     if not oldest or (number - history.floor <= size and oldest.time > now - age) then
       break

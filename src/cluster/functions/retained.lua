@@ -124,17 +124,18 @@ end
 -- many received it, or why it was rejected.
 local function publish_emit(keys, emit, order, is_outdated)
   local change, sequence, number = 0, nil, nil
-  if is_change(emit) and not is_outdated then
-    local problem = problem_of(keys, emit)
-    if not problem then
-      note_change(keys[4], keys[5], order)
-      change = change_value(keys, emit)
-    elseif not order then
-      return problem
-    end
+  local changes = is_change(emit) and not is_outdated
+  local problem = changes and problem_of(keys, emit)
+  if problem and not order then
+    return problem
   end
+  -- First, since an engine may forbid the commands of streams.
   if emit[13] then
     sequence, number = append_message(keys, emit)
+  end
+  if changes and not problem then
+    note_change(keys[4], keys[5], order)
+    change = change_value(keys, emit)
   end
   return redis.call('PUBLISH', emit[1], emit[2] .. numbers_of(change, sequence, number) .. emit[3])
 end

@@ -223,9 +223,10 @@ impl State {
             ["CONFIG", ..] | ["HGETALL", _] => b"%0\r\n".to_vec(),
             ["TIME"] => b"*2\r\n$1\r\n0\r\n$1\r\n0\r\n".to_vec(),
             ["PING"] => b"+PONG\r\n".to_vec(),
-            ["GET", _] => b"_\r\n".to_vec(),
             // Nothing is kept here.
-            ["ZRANGE", ..] => b"*0\r\n".to_vec(),
+            ["GET", _] | ["XADD", ..] => b"_\r\n".to_vec(),
+            ["ZRANGE" | "XRANGE", ..] => b"*0\r\n".to_vec(),
+            ["XDEL", ..] => integer(0),
             ["PUBSUB", "NUMSUB", channels @ ..] => {
                 let mut reply = format!("*{}\r\n", 2 * channels.len()).into_bytes();
                 for channel in channels {

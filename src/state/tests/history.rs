@@ -251,6 +251,27 @@ async fn a_page_has_one_message_or_few_enough_bytes() {
 }
 
 #[tokio::test]
+async fn an_engine_that_forbids_streams_retains_nothing_of_what_it_refuses_to_keep() {
+    let server = RedisServer::start();
+    let node = Node::new(&server, HOUR, 1 << 20).await;
+    let (room, event, caller, payload) = (room("long:1"), event("e"), caller(), Payload::json("1").unwrap());
+    let begin = node.position("long:1").await;
+    let before = keys(&node.shards).await;
+    for forbidden in ["XRANGE", "XADD"] {
+        let set = |rule: String| redis::cmd("ACL").arg(&["SETUSER", "default", &rule]).clone();
+        let engine = &node.shards.all()[0];
+        engine.query::<()>(&set(format!("-{forbidden}"))).await.unwrap();
+        let id = MessageId::at(jiff::Timestamp::UNIX_EPOCH);
+        let kept = node.history.message(&room, (id, &event), (&payload, &[]), None);
+        let retained = Some(RetainedPut { caller: &caller, payload: &payload, except_users: &[], ttl: None });
+        let call = EmitCall { kept, retained, once: Some(id), ..call(&room, &event) };
+        assert_eq!(engine.run::<i64>(&node.retained.put_command(&call)).await, Err(BusError::Refused));
+        engine.query::<()>(&set(format!("+{forbidden}"))).await.unwrap();
+        assert_eq!((keys(&node.shards).await, node.position("long:1").await), (before.clone(), begin));
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_comes_again_has_the_number_of_the_first_time() {
     let server = RedisServer::start();
     let node = Node::new(&server, HOUR, 1 << 20).await;
