@@ -2,6 +2,7 @@
 
 mod collapse;
 mod history;
+mod history_positions;
 mod idempotency;
 mod redis_server;
 mod retained;

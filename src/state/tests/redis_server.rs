@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use futures_util::StreamExt;
@@ -54,16 +55,21 @@ impl RedisServer {
 
     /// The engines, connected.
     pub(super) async fn connect(&self) -> Shards {
+        // A busy machine is slow.
+        self.connect_with(Duration::from_secs(10)).await
+    }
+
+    /// The same, where each command has this deadline.
+    pub(super) async fn connect_with(&self, deadline: Duration) -> Shards {
         let urls: Vec<_> = self.servers.iter().map(|server| format!("redis://127.0.0.1:{}", server.port)).collect();
         let config = Config {
             redis: urls.into_iter().map(Into::into).collect(),
             prefix: "p".to_owned(),
             node: "a".to_owned(),
-            // A busy machine is slow.
-            deadline: std::time::Duration::from_secs(10),
-            heartbeat: std::time::Duration::from_secs(1),
-            lease: std::time::Duration::from_secs(5),
-            linger: std::time::Duration::from_secs(5),
+            deadline,
+            heartbeat: Duration::from_secs(1),
+            lease: Duration::from_secs(5),
+            linger: Duration::from_secs(5),
             waiting: 1 << 20,
         };
         Shards::connected(&config).await.expect("it is there")
