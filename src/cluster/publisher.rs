@@ -23,17 +23,17 @@ use super::{
 };
 use crate::telemetry;
 
-/// Frames of one round trip, and their bytes. The last one may exceed the bytes.
+/// Frames of one round trip, and the bytes of their commands. The last one may exceed the bytes.
 const MAX_FRAMES: usize = 512;
 const MAX_BYTES: usize = 1 << 20;
-/// Bytes of frames that wait to be published. With more, frames are refused.
+/// Bytes of commands that wait to be sent: frames, and what is kept of their emits. With more, frames are refused.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
 /// Frames that wait to be published.
 #[derive(Default)]
 pub(super) struct Outgoing {
     queue: Mutex<VecDeque<Waiting>>,
-    /// Bytes of the frames in the queue.
+    /// Bytes of the commands in the queue.
     bytes: AtomicUsize,
     filled: Notify,
 }
@@ -77,7 +77,7 @@ impl Shard {
                 Some(room) => self.channel_of_room(room.as_str()),
                 None => self.engine.single("all"),
             };
-            (command(&bytes, &channel), bytes.len())
+            command(&bytes, &channel)
         })?;
         telemetry::bus_frame("sent", frame.kind());
         Ok(ticket)
@@ -88,26 +88,20 @@ impl Shard {
         self.enqueue(false, |head| {
             let mut frame = Vec::with_capacity(Head::LEN);
             head.write(&mut frame);
-            (command(Head::around_numbers(&frame).0), frame.len())
+            command(Head::around_numbers(&frame).0)
         })
     }
 
-    /// Has a command wait to be sent. It is made for the head of the frame that it publishes, and counted with this many bytes.
-    fn enqueue(&self, asks: bool, command: impl FnOnce(&Head) -> (Cmd, usize)) -> Result<Ticket, BusError> {
+    /// Has a command wait to be sent. It is made for the head of the frame that it publishes.
+    fn enqueue(&self, asks: bool, command: impl FnOnce(&Head) -> Cmd) -> Result<Ticket, BusError> {
         // Nodes would take a frame of an unknown time for a late one.
         if !self.engine.is_connected() || !self.clock.is_set() {
             return Err(BusError::Away);
         }
         let ticket = self.pending.begin(asks);
         let version = self.version.load(Ordering::Relaxed);
-        let (command, bytes) = command(&Head::plain(version, self.incarnation(), ticket.number));
-        if self.outgoing.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
-            self.outgoing.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(BusError::Away);
-        }
-        let waiting = Waiting { number: ticket.number, command, bytes, since: Instant::now() };
-        self.outgoing.queue.lock().push_back(waiting);
-        self.outgoing.filled.notify_one();
+        let command = command(&Head::plain(version, self.incarnation(), ticket.number));
+        self.outgoing.put(ticket.number, command)?;
         Ok(ticket)
     }
 
@@ -198,6 +192,18 @@ impl Shard {
 }
 
 impl Outgoing {
+    /// Adds a command behind the others, unless too many bytes wait.
+    fn put(&self, number: u64, command: Cmd) -> Result<(), BusError> {
+        let bytes = command.args_iter().map(bytes_of).sum();
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(BusError::Away);
+        }
+        self.queue.lock().push_back(Waiting { number, command, bytes, since: Instant::now() });
+        self.filled.notify_one();
+        Ok(())
+    }
+
     /// The next frames. Those that have waited for the whole deadline are given up.
     fn take(&self, give_up: impl Fn(u64), deadline: Duration) -> Vec<Waiting> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -216,6 +222,10 @@ impl Outgoing {
         }
         batch
     }
+}
+
+fn bytes_of(arg: redis::Arg<&[u8]>) -> usize {
+    if let redis::Arg::Simple(arg) = arg { arg.len() } else { 0 }
 }
 
 /// The number of receivers, or why a function did not publish.
@@ -245,5 +255,23 @@ fn counts(answer: &Value) -> Vec<u64> {
         list.iter().filter_map(count).collect()
     } else {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_an_emit_counts_for_the_bytes_that_wait() {
+        let outgoing = Outgoing::default();
+        let keep =
+            || redis::cmd("FCALL").arg("keep").arg("frame").arg(vec![b'm'; 1 << 20]).arg(vec![b'v'; 1 << 20]).clone();
+        let put = (0..1_000).take_while(|number| outgoing.put(*number, keep()).is_ok()).count();
+        // The last one may exceed the bytes.
+        assert_eq!(put, MAX_WAITING_BYTES / (2 << 20));
+        let taken = outgoing.take(|_| {}, Duration::from_hours(1));
+        assert_eq!(taken.len(), 1, "one has the bytes of a round trip");
+        assert!(outgoing.put(1_000, keep()).is_ok());
     }
 }
