@@ -133,12 +133,12 @@ async fn who_comes_to_a_node_that_has_not_heard_that_a_sequence_is_over_is_not_t
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     let backend = server.backend_of(1).await;
     let emitting = in_background(async move { emit(&backend, 1).await });
-    let begun = async {
+    let over = async {
         while sequence(&stands(&redis)) == sequence(&begin) {
             tokio::task::yield_now().await;
         }
     };
-    deadline("a sequence to begin", begun).await;
+    deadline("a sequence to begin", over).await;
     let seen = stands(&redis);
     let mut comes = resuming(&server, 0, json!({ "user:42": seen })).await;
     assert_eq!(resumed(&mut comes).await, json!({ "recovered": true, "count": 0, "position": seen }));

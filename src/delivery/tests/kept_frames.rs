@@ -169,11 +169,11 @@ async fn a_device_that_was_told_of_a_gap_before_how_catching_up_went_stands_afte
     assert_eq!(node.execute(1, 6).await, Some(2));
     assert!(delivery.skip_and_tell(&room(), Kept { number: 6, ..SENT }, anew).await);
     let mut sent_live = None;
-    let note = |sent: &std::collections::HashMap<RoomName, SentLive>| {
+    let tell = |sent: &std::collections::HashMap<RoomName, SentLive>| {
         sent_live = sent.get(&room()).cloned();
         Frame::new(EventName::own("bugle:resumed"), Payload::None)
     };
-    delivery.hub().send_resumed(&member, note);
+    delivery.hub().send_resumed(&member, tell);
     let SentLive { last, gap } = sent_live.unwrap();
     assert_eq!((last, gap), (None, Some(anew.position())), "6 was of the sequence before");
     assert_eq!(*device.0.lock(), ["6", "bugle:resumed", "bugle:resumed"]);
