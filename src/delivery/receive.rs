@@ -215,7 +215,8 @@ impl Delivery {
                 };
                 let delivery = self.clone();
                 self.inner.lifecycle.spawn(async move {
-                    // Where a device connects, which asks so, it is not to be given again what was proven here.
+                    // Where a device connects, which asks so, it is not to be given again what was proven here. What takes longer is written
+                    // later.
                     let _ = timeout(WRITTEN_WITHIN, store.write_watermarks()).await;
                     responder.answer(Answer::Count(delivery.hub().of_user(&user).len() as u64));
                 });

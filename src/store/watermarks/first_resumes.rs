@@ -3,13 +3,17 @@
 //!
 //! The devices that resume while a transaction is under way are noted together by the next one.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use sqlx::{AnyConnection, Row};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Undelivered, watermark::GRACE, writing::MAX_ROWS};
+use super::{
+    Undelivered,
+    watermark::GRACE,
+    writing::{MAX_ROWS, TakenChunk},
+};
 use crate::message::UserId;
 use crate::store::{
     Error, Store,
@@ -81,17 +85,17 @@ impl Store {
         users.dedup();
         let watermarks = &self.inner.watermarks;
         let _writing = watermarks.writing.lock().await;
-        let chunk = Arc::new(watermarks.users.lock().take_of(&users, MAX_ROWS));
-        let (store, of_users) = (self.clone(), chunk.clone());
+        let chunk = TakenChunk::new(watermarks, watermarks.users.lock().take_of(&users, MAX_ROWS));
+        let (store, of_users) = (self.clone(), chunk.chunk.clone());
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
                 store.merge_chunk(connection, &of_users).await?;
                 upsert(connection, &users).await
             })
         });
-        let positions = write.await;
-        watermarks.users.lock().ended(&chunk, positions.is_ok());
-        positions
+        let positions = write.await?;
+        chunk.written();
+        Ok(positions)
     }
 }
 

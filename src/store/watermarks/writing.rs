@@ -8,7 +8,7 @@ use super::{
         Error, Store,
         append::{chunks, rows, statement},
     },
-    shared,
+    Watermarks, shared,
     users::Chunk,
 };
 use crate::message::UserId;
@@ -19,6 +19,31 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SHARED_INTERVAL: Duration = Duration::from_millis(250);
 /// Rows of one transaction, and users that are looked at with the mutex held.
 pub(super) const MAX_ROWS: usize = 512;
+
+/// A chunk that is being written. Unless it was written when this is dropped, its users are dirty again: the write has failed, or its caller was
+/// cancelled.
+pub(super) struct TakenChunk<'a> {
+    watermarks: &'a Watermarks,
+    pub(super) chunk: Arc<Chunk>,
+    is_written: bool,
+}
+
+impl<'a> TakenChunk<'a> {
+    pub(super) fn new(watermarks: &'a Watermarks, chunk: Chunk) -> Self {
+        Self { watermarks, chunk: Arc::new(chunk), is_written: false }
+    }
+
+    /// The database holds the chunk.
+    pub(super) fn written(mut self) {
+        self.is_written = true;
+    }
+}
+
+impl Drop for TakenChunk<'_> {
+    fn drop(&mut self) {
+        self.watermarks.users.lock().ended(&self.chunk, self.is_written);
+    }
+}
 
 /// Writes the watermarks now and then, and at the end.
 pub(in crate::store) async fn run(store: Store) {
@@ -45,16 +70,15 @@ pub(in crate::store) async fn run(store: Store) {
 
 impl Store {
     /// Writes what devices have proven up to now. This happens by itself each second, and four times a second if several nodes share the
-    /// database. The transactions are small: messages are not to wait for all of it.
+    /// database. The transactions are small: messages are not to wait for all of it. Cancel safe: what was not written is written later.
     pub async fn write_watermarks(&self) -> Result<(), Error> {
         let watermarks = &self.inner.watermarks;
         let mut left = watermarks.users.lock().count_dirty();
         while left > 0 {
             let _writing = watermarks.writing.lock().await;
-            let chunk = Arc::new(watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
-            let written = self.write_chunk(chunk.clone()).await;
-            watermarks.users.lock().ended(&chunk, written.is_ok());
-            written?;
+            let chunk = TakenChunk::new(watermarks, watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
+            self.write_chunk(chunk.chunk.clone()).await?;
+            chunk.written();
         }
         Ok(())
     }
@@ -149,4 +173,29 @@ async fn execute_with(
         query.execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::lifecycle::Lifecycle;
+    use crate::store::{Config, Sharing};
+
+    #[tokio::test]
+    async fn watermarks_whose_write_is_cancelled_are_written_by_the_next_one() {
+        let config = Config { url: "sqlite::memory:".into(), max_age: Duration::from_hours(1), max_messages: 100 };
+        let store = Store::open(&config, Sharing::Single, Clock::system(), &Lifecycle::new()).unwrap();
+        let user = UserId::new("42").unwrap();
+        store.undelivered(&user).await.expect("the store is open");
+        let reports = store.watermark_reports(&user, store.incarnation());
+        reports.note_in_flight(7, false);
+        reports.note_proven(7);
+        let mut writing = Box::pin(store.write_watermarks());
+        assert!(futures_util::poll!(&mut writing).is_pending(), "it waits for the writer");
+        drop(writing);
+        store.write_watermarks().await.unwrap();
+        assert!(!store.has_unwritten_watermark(&user));
+        assert_eq!(store.written_watermark(&user).await.unwrap().watermark, 7);
+    }
 }
