@@ -8,7 +8,7 @@ use bugle::message::UserId;
 use bugle::store::{Sharing, Status, Store, Undelivered, WatermarkReports};
 use futures_util::future::join_all;
 
-use crate::harness::{deadline, execute, new_database};
+use crate::harness::{deadline, execute, new_database, set_read_only};
 use crate::store::{Kind, message, position, wait_for};
 
 /// A user's reports of one node.
@@ -176,6 +176,27 @@ async fn first_resumes_of_one_grace_begin_at_one_position_on_each_node() {
     assert_eq!(first_resume(&a).await, undelivered(4, &[1]), "the grace is over");
     b.sweep().await.unwrap();
     assert_eq!(first_resume(&b).await, undelivered(4, &[1]));
+}
+
+#[tokio::test]
+async fn a_device_that_resumes_for_the_first_time_begins_at_the_watermark_while_the_database_is_read_only() {
+    let (a, b, kind) = nodes(3).await;
+    reports(&a).note_skipped(1);
+    reports(&a).note_in_flight(2, false);
+    reports(&a).note_proven(2);
+    write(&a).await;
+    set_read_only(&kind.url, true);
+    wait_for(&b, Status::Unwritable).await;
+    // Its connections have ended each time.
+    let in_the_end = async || loop {
+        if let Ok(begun) = reports(&b).begin_first_resume(None).await {
+            return begun;
+        }
+    };
+    assert_eq!(deadline("the first resume", in_the_end()).await, undelivered(2, &[1]));
+    set_read_only(&kind.url, false);
+    wait_for(&b, Status::Serving).await;
+    assert_eq!(deadline("the first resume", in_the_end()).await, undelivered(2, &[1]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -18,7 +18,7 @@ use bugle::store::{Error, Status, Store, Which, Window};
 use tonic::Code;
 
 use super::store::{Kind, append, kinds, message, open, open_with, position, reopen, room, texts, wait_for};
-use crate::harness::{TestServer, deadline, execute, new_database, refused, to_user};
+use crate::harness::{TestServer, deadline, execute, new_database, refused, set_read_only, to_user};
 use crate::stored::{emit_stored, readiness, store as stored};
 
 const MAILBOX: &str = "user:42";
@@ -239,13 +239,7 @@ async fn a_database_that_is_read_only_is_read_and_recovers() {
     let kind = postgres();
     let store = open(&kind, &Clock::system());
     store_some(&store, 1).await;
-    let name = kind.url.rsplit('/').next().unwrap();
-    let set = |value: &str| {
-        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        execute(&kind.url, &format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}"));
-        execute(&kind.url, others);
-    };
-    set("on");
+    set_read_only(&kind.url, true);
     assert!(append(&store, message(MAILBOX, "2")).await.is_err());
     wait_for(&store, Status::Unwritable).await;
     assert!(matches!(append(&store, message(MAILBOX, "2")).await, Err(Error::Unreachable)));
@@ -258,7 +252,7 @@ async fn a_database_that_is_read_only_is_read_and_recovers() {
     wait_for(&store, Status::Unwritable).await;
     assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
     assert!(stands(&store, &seen).await);
-    set("off");
+    set_read_only(&kind.url, false);
     wait_for(&store, Status::Serving).await;
     assert_eq!(position(&store, message(MAILBOX, "2")).await, 2);
     assert_eq!(epochs.load(Ordering::SeqCst), 0, "nothing was lost");

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::message::UserId;
 use crate::store::{
-    Error, Store,
+    Error, Status, Store,
     append::{chunks, rows, statement},
 };
 
@@ -64,15 +64,20 @@ impl FirstResumes {
 }
 
 impl Store {
-    /// Begins a user's grace, or prolongs it. Returns what a device is given that resumes for the first time.
+    /// Begins a user's grace, or prolongs it. Returns what a device is given that resumes for the first time. While the store can be read but not
+    /// written there is no grace: the device begins at the watermark.
     pub(super) async fn begin_shared_first_resume(&self, user: &UserId) -> Result<Undelivered, Error> {
         let inner = &self.inner;
         let (answer, answered) = oneshot::channel();
         inner.watermarks.first_resumes.waiting.lock().push(Waiting { user: user.clone(), answer });
         inner.watermarks.first_resumes.has_come.notify_one();
         let begin = tokio::select! {
-            begin = answered => begin.map_err(|_| Error::Closed)??,
+            begin = answered => begin.map_err(|_| Error::Closed)?,
             () = inner.closed.cancelled() => return Err(Error::Closed),
+        };
+        let begin = match begin {
+            Err(_) if self.status() == Status::Unwritable => return self.undelivered(user).await,
+            begin => begin?,
         };
         // After the position: what the watermark had passed then was skipped before.
         let Undelivered { skipped, .. } = self.undelivered(user).await?;

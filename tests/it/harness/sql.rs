@@ -32,3 +32,12 @@ pub fn no_connections(url: &str) -> impl Future<Output = ()> {
     };
     deadline("all connections to PostgreSQL to be closed", left)
 }
+
+/// Makes a database of [`super::new_database`] read-only, or writable again, for new connections, and ends all others.
+pub fn set_read_only(url: &str, is_read_only: bool) {
+    let name = url.rsplit('/').next().expect("it names a database");
+    let value = if is_read_only { "on" } else { "off" };
+    execute(url, &format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}"));
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    execute(url, others);
+}
