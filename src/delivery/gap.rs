@@ -8,14 +8,11 @@ use super::{
 };
 use crate::message::CloseCode;
 
-/// Messages of an unreadable log that are noted as skipped, the newest ones: as many as a mailbox keeps by default.
-pub(super) const MAX_NOTED: u64 = 10_000;
-
 impl Replay<'_> {
     /// Gives up what cannot be given: the device goes on from where the room stands now, and is to be told so. Kept frames wait from then until
     /// [`Replay::go_on`], and plain ones do not. Another device may still be given what this one was not. `None`: the connection has gone, or left
     /// the room.
-    pub(super) async fn give_up(&self, mut is_unreadable: bool) -> Option<Resumed> {
+    pub(super) async fn give_up(&mut self, mut is_unreadable: bool) -> Option<Resumed> {
         self.delivery.hub().let_plain_pass(self.member, self.room);
         let mut failed = FailedReads::default();
         loop {
@@ -48,7 +45,7 @@ impl Replay<'_> {
         }
     }
 
-    async fn wait_at_head(&self, is_unreadable: bool) -> Result<Resumed, Stopped> {
+    async fn wait_at_head(&mut self, is_unreadable: bool) -> Result<Resumed, Stopped> {
         loop {
             let mut head = self.head().await?.ok_or(Stopped::Gone)?;
             let guard = self.delivery.hub().lock_room(self.room).await;
@@ -60,11 +57,8 @@ impl Replay<'_> {
             head.number = number;
             guard.begin_buffering(self.member);
             drop(guard);
-            if let Some(reports) = &self.reports {
-                match reports.skip_to(head.number).await {
-                    Err(_) if is_unreadable => self.note_rest_skipped(head.number),
-                    skipped => skipped?,
-                }
+            if !self.skip_to(head.number, is_unreadable).await? {
+                continue;
             }
             let guard = self.delivery.hub().lock_room(self.room).await;
             if !self.member.is_replaying(self.room) {
@@ -73,14 +67,6 @@ impl Replay<'_> {
             if guard.is_buffering(self.member) {
                 return Ok(Resumed { recovered: false, count: self.count, position: Some(head.to_string()) });
             }
-        }
-    }
-
-    /// Notes what was not looked at as skipped, without reading it: the proof of a later message must not move the watermark past it.
-    fn note_rest_skipped(&self, head: u64) {
-        if let (Some(reports), Some(cursor)) = (&self.reports, self.cursor) {
-            let begin = cursor.max(head.saturating_sub(MAX_NOTED));
-            (begin + 1..=head).for_each(|number| reports.note_skipped(number));
         }
     }
 }

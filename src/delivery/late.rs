@@ -9,9 +9,9 @@ use super::{
     Delivery,
     accepted::Published,
     execute::InLog,
-    gap::MAX_NOTED,
     log_lanes::{AppendDone, PendingAppend},
     proof::UnprovenFanOut,
+    replay_reports::MAX_NOTED,
 };
 use crate::hub::{Counts, EntryMeta, Frame, RoomGuard};
 use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName, UserId};

@@ -114,6 +114,8 @@ mod unreadable_logs;
 
 mod replay;
 
+mod replay_reports;
+
 mod gap;
 
 mod overload;

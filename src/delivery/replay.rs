@@ -7,11 +7,10 @@ use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
     log_lane::published_head,
-    proof::OwnMessage,
     resumed::{ReplayFrom, Resumed},
     unreadable_logs::FailedReads,
 };
-use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard, Unproven};
+use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard};
 use crate::message::{LogEntry, Position, RoomName};
 #[cfg(test)]
 use crate::store::broken::{Rule as StoreRule, is_broken as is_broken_of_store};
@@ -31,7 +30,7 @@ pub(super) struct Replay<'a> {
     pub(super) member: &'a Arc<Member>,
     pub(super) room: &'a RoomName,
     pub(super) from: &'a ReplayFrom,
-    /// Set if the room is the user's own mailbox: what the user's devices have proven.
+    /// Set if the room is the user's own mailbox, before anything is read: what the user's devices have proven.
     pub(super) reports: Option<WatermarkReports>,
     /// Up to here all was given; none: nothing was looked at yet.
     pub(super) cursor: Option<u64>,
@@ -40,7 +39,7 @@ pub(super) struct Replay<'a> {
     /// Up to the cursor these are still to be given: no device of the user has proven them.
     skipped: vec::IntoIter<u64>,
     /// The last message that was given; 0: none.
-    last_given: u64,
+    pub(super) last_given: u64,
     pub(super) count: u64,
 }
 
@@ -82,14 +81,12 @@ impl<'a> Replay<'a> {
         room: &'a RoomName,
         from: &'a ReplayFrom,
     ) -> Self {
-        let store = delivery.store().filter(|_| delivery.is_users_mailbox(room));
-        let reports = store.map(|store| store.watermark_reports(member.user(), store.incarnation()));
         Self {
             delivery,
             member,
             room,
             from,
-            reports,
+            reports: None,
             cursor: None,
             epoch: None,
             skipped: Vec::new().into_iter(),
@@ -178,7 +175,8 @@ impl<'a> Replay<'a> {
     }
 
     /// Where the room's log stands: all up to there is published. `None`: the room has none.
-    pub(super) async fn head(&self) -> Result<Option<Position>, Stopped> {
+    pub(super) async fn head(&mut self) -> Result<Option<Position>, Stopped> {
+        self.renew_reports();
         if self.delivery.has_history(self.room) {
             return Ok(Some(self.history_head().await?));
         }
@@ -368,26 +366,6 @@ impl<'a> Replay<'a> {
                 return Ok(replayed);
             }
             poll_fn(|cx| self.member.connection().poll_room(cx)).await;
-        }
-    }
-
-    fn unproven(&self, number: u64) -> Option<Arc<dyn Unproven>> {
-        let reports = self.reports.clone()?;
-        Some(Arc::new(OwnMessage { reports, number, may_be_skipped: true }))
-    }
-
-    /// Messages up to this one that were not given need no proof: the device has seen them, or they are not for the user.
-    fn note_settled(&self, number: u64) {
-        if let Some(reports) = self.reports.as_ref().filter(|_| number > 0) {
-            reports.note_settled(self.last_given, number);
-        }
-    }
-
-    /// The device does not listen for a message, or cannot receive it: the next one may.
-    fn note_not_for_it(&self, number: u64) {
-        if let Some(reports) = &self.reports {
-            reports.note_skipped(number);
-            self.note_settled(number);
         }
     }
 }

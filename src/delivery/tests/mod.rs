@@ -2,6 +2,7 @@
 
 mod frames;
 mod gaps;
+mod given_up;
 mod kept;
 mod kept_frames;
 mod model;

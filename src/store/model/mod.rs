@@ -38,11 +38,12 @@ struct Faults {
     latency: Duration,
     is_hung: bool,
     is_away: bool,
+    is_unwritable: bool,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { latency: Duration::from_millis(1), is_hung: false, is_away: false }
+        Self { latency: Duration::from_millis(1), is_hung: false, is_away: false, is_unwritable: false }
     }
 }
 
@@ -95,6 +96,11 @@ impl Memory {
 
     pub(crate) fn away(&self, node: usize, is_away: bool) {
         self.links.send_modify(|links| links[node].is_away = is_away);
+    }
+
+    /// The node can only read.
+    pub(crate) fn make_unwritable(&self, node: usize, is_unwritable: bool) {
+        self.links.send_modify(|links| links[node].is_unwritable = is_unwritable);
     }
 
     /// Ends the faults of all links.

@@ -132,7 +132,8 @@ pub(super) async fn write(database: Database, link: Link, mut appends: mpsc::Rec
             sleep(RETRY).await;
             continue;
         }
-        database.parts().statuses.set(Status::Serving);
+        let is_unwritable = link.memory.links.borrow()[link.node].is_unwritable;
+        database.parts().statuses.set(if is_unwritable { Status::Unwritable } else { Status::Serving });
         let mut batch = Vec::new();
         tokio::select! {
             biased;
@@ -140,6 +141,12 @@ pub(super) async fn write(database: Database, link: Link, mut appends: mpsc::Rec
                 return;
             },
             () = sleep(HEARTBEAT) => {}
+        }
+        if is_unwritable {
+            for append in batch {
+                let _ = append.answer.send(Err(Error::Unreachable));
+            }
+            continue;
         }
         let messages = batch.iter().flat_map(|append| append.messages.clone()).collect();
         let written = transact(&database, &link, messages).await;

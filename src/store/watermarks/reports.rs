@@ -77,19 +77,25 @@ impl WatermarkReports {
         Ok(Undelivered { after: begin, skipped })
     }
 
-    /// Moves the watermark on to this position. All messages that it passes are skipped.
+    /// Whether the incarnation has not ended: otherwise reports are ignored.
+    pub fn are_current(&self) -> bool {
+        self.store.incarnation() == self.incarnation
+    }
+
+    /// Moves the watermark on to this position. All messages that it passes are skipped. Fails if the incarnation has ended: the position is that of
+    /// another message now, or of none.
     pub async fn skip_to(&self, position: u64) -> Result<(), Error> {
         let Self { store, user, incarnation } = self;
         // What was proven meanwhile must not be deleted before it is inserted.
         let _writing = store.inner.watermarks.writing.lock().await;
         self.change(|watermark| watermark.expect_skips(position));
         skip_in_database(store, user, *incarnation, position).await?;
-        self.change(|watermark| watermark.advance(position));
-        Ok(())
+        self.change(|watermark| watermark.advance(position)).ok_or(Error::Unreachable)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Watermark)) {
-        self.store.inner.watermarks.users.lock().change(self.incarnation, &self.user, change);
+    /// `None`: the incarnation has ended, and nothing was changed.
+    fn change(&self, change: impl FnOnce(&mut Watermark)) -> Option<()> {
+        self.store.inner.watermarks.users.lock().change(self.incarnation, &self.user, change)
     }
 }
 
@@ -117,7 +123,7 @@ mod tests {
         before.note_proven(10);
         before.note_settled(0, 9);
         before.note_skipped(8);
-        before.skip_to(9).await.unwrap();
+        assert!(before.skip_to(9).await.is_err() && !before.are_current());
         let known = Undelivered { after: 10, skipped: vec![] };
         assert_eq!(before.begin_first_resume(Some(known.clone())).await.unwrap(), known);
         assert_eq!(store.undelivered(&user).await.unwrap(), Undelivered::default());
