@@ -1,8 +1,8 @@
 //! What outlives a process: mailboxes, the messages in them, and what users have read. All SQL is here.
 //!
-//! A mailbox is a room's sequence of messages, numbered from 1 without gaps. One task writes, see `writer.rs`: emits first, then all else, together
-//! in one transaction. One process holds the store, see `lease.rs`, or the nodes of a cluster do, see `shared_lease.rs`, and positions carry the epoch
-//! in which they were given, see `epochs.rs`.
+//! A mailbox is a room's sequence of messages, numbered from 1 without gaps. One task of a process writes, see `writer.rs`: emits first, then all else,
+//! in one transaction, or emits and changes in transactions of their own if nodes share the database, see `writing.rs`. One process holds the store,
+//! see `lease.rs`, or the nodes of a cluster do, see `shared_lease.rs`, and positions carry the epoch in which they were given, see `epochs.rs`.
 //!
 //! Statements are texts that both databases understand, made for a few numbers of rows. The library's checked statements need a database of each kind
 //! when Bugle is compiled, or generated files in the repository, and cannot have a varying number of rows. Instead `tests/it` runs every

@@ -1,5 +1,5 @@
-//! The one writer, with two lanes: emits, and after them marks, watermarks and deletions. What waits is written in one transaction: while that runs,
-//! the next one gathers.
+//! The one writer of a process, with two lanes: emits, and after them marks, watermarks and deletions. What waits is written in one transaction; if
+//! nodes share the database, emits and changes have transactions of their own, see `writing.rs`. While one runs, the next one gathers.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! What the devices of each user have proven of the user's own mailbox: one watermark W a user, kept in memory while something is in flight,
-//! and written to the database each second.
+//! and written to the database each second, or every 250 ms if several nodes share it.
 //!
 //! # A message of a user's own mailbox
 //!
@@ -28,7 +28,7 @@
 //! # A user
 //!
 //! ```text
-//!            a report moves W or          written each second
+//!            a report moves W or          written periodically
 //!  ┌──────┐  notes a skip or a proof ┌───────┐ ───────────▶ ┌──────┐
 //!  │ idle │ ───────────────────────▶ │ dirty │              │ idle │  (forgotten once nothing is in flight)
 //!  └──────┘                          └───────┘              └──────┘
