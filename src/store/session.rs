@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Sharing, Status,
-    database::{Database, is_newer_schema, is_unwritable},
+    database::{Database, is_conflict, is_newer_schema, is_unwritable},
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
@@ -344,6 +344,15 @@ pub(super) struct Begun<'a> {
 }
 
 impl Begun<'_> {
+    /// Says why the transaction has failed. If it met one of another node, it is rolled back now: it is begun again only after a pause.
+    pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
+        if is_conflict(&error) {
+            // If that fails, too, the connection is of no use, and the next transaction says so.
+            let _ = self.inner.rollback().await;
+        }
+        error.into()
+    }
+
     pub(super) async fn commit(self) -> sqlx::Result<i64> {
         self.inner.commit().await?;
         Ok(self.writes)

@@ -260,6 +260,8 @@ impl Writer {
         match &written {
             Ok(appended) if !appended.is_empty() => telemetry::stored(appended.len(), begun.elapsed()),
             Ok(_) => {}
+            // The database serves: what has met other nodes' transactions fails alone.
+            Err(failure) if failure.is_conflict() => {}
             Err(failure) => {
                 self.session.failed(failure, batch.bytes());
                 if !failure.is_damage() {

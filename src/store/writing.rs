@@ -1,10 +1,11 @@
 //! What one transaction writes. A process that is alone writes emits and changes together. A node of a cluster does not: emits lock the rows of
 //! mailboxes, in their order, and changes lock others, so that each kind has a transaction of its own and nodes do not wait for each other in a circle.
-//! Where they do, the database ends one of them, and that is done again.
+//! Where they do, the database ends one of them, and that is done again after a pause. If it meets others each time, it fails alone.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::{
     Appended, NewMessage, append::append_all, batch::Batch, changes::Changes, failure::Failure, lease::Renewed,
@@ -14,7 +15,31 @@ use super::{
 /// Changes are added to a transaction for so long, as long as no emits wait.
 const CHANGES: Duration = Duration::from_millis(10);
 /// How often a transaction is begun that meets those of other nodes.
-const TRIES: usize = 5;
+const TRIES: u32 = 5;
+/// The first pause before it is begun again; they double. All together are short, as others wait meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The tries of one transaction.
+#[derive(Default)]
+struct Tries(u32);
+
+impl Tries {
+    /// Whether a transaction is begun again. Waits before that, for a random time: the nodes whose transactions have met do not begin them together.
+    async fn go_on(&mut self, is_conflict: bool) -> bool {
+        self.0 += 1;
+        let goes_on = is_conflict && self.0 < TRIES;
+        if goes_on {
+            sleep(pause(self.0, Uuid::new_v4().as_bytes()[0])).await;
+        }
+        goes_on
+    }
+}
+
+/// From half of the longest one to that.
+fn pause(tries: u32, jitter: u8) -> Duration {
+    let longest = PAUSE * (1 << (tries - 1));
+    longest / 2 + longest / 2 * u32::from(jitter) / u32::from(u8::MAX)
+}
 
 impl Session {
     /// Writes a batch, or changes that wait; a process that is alone, both. Without any, renews the lease.
@@ -67,11 +92,11 @@ impl Session {
     }
 
     async fn append(&mut self, messages: &[NewMessage]) -> Result<Vec<Appended>, Failure> {
-        let mut tries = 1;
+        let mut tries = Tries::default();
         let appended = loop {
-            match self.append_once(messages).await {
-                Err(failure) if failure.is_conflict() && tries < TRIES => tries += 1,
-                appended => break appended?,
+            let appended = self.append_once(messages).await;
+            if !tries.go_on(appended.as_ref().is_err_and(Failure::is_conflict)).await {
+                break appended?;
             }
         };
         let last = messages.iter().zip(&appended).rev().find_map(|(message, appended)| match appended {
@@ -88,17 +113,21 @@ impl Session {
         let place = self.place()?;
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        let appended = append_all(&mut transaction.inner, (&place.0, place.1), now_ms, messages).await?;
-        transaction.commit().await?;
-        Ok(appended)
+        match append_all(&mut transaction.inner, (&place.0, place.1), now_ms, messages).await {
+            Ok(appended) => {
+                transaction.commit().await?;
+                Ok(appended)
+            }
+            Err(error) => Err(transaction.failed(error).await),
+        }
     }
 
     async fn change(&mut self, changes: &mut Changes) -> Result<sqlx::Result<()>, Failure> {
-        let mut tries = 1;
+        let mut tries = Tries::default();
         loop {
-            match self.change_once(changes).await {
-                Err(failure) if failure.is_conflict() && tries < TRIES => tries += 1,
-                made => return made,
+            let made = self.change_once(changes).await;
+            if !tries.go_on(made.as_ref().is_err_and(Failure::is_conflict)).await {
+                return made;
             }
         }
     }
@@ -106,9 +135,13 @@ impl Session {
     async fn change_once(&mut self, changes: &mut Changes) -> Result<sqlx::Result<()>, Failure> {
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        let made = changes.make(&mut transaction.inner, now_ms).await?;
-        transaction.commit().await?;
-        Ok(made)
+        match changes.make(&mut transaction.inner, now_ms).await {
+            Ok(made) => {
+                transaction.commit().await?;
+                Ok(made)
+            }
+            Err(error) => Err(transaction.failed(error).await),
+        }
     }
 
     /// Renews a lease that nodes share.
@@ -123,5 +156,27 @@ impl Session {
             }
             Renewed::Lost => Err(Failure::Lost),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_and_vary() {
+        let longest = [1, 2, 3, 4].map(|tries| pause(tries, u8::MAX).as_millis());
+        let shortest = [1, 2, 3, 4].map(|tries| pause(tries, 0).as_millis());
+        assert_eq!((longest, shortest), ([10, 20, 40, 80], [5, 10, 20, 40]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_that_meets_others_is_begun_five_times_and_pauses_in_between() {
+        let (mut tries, begun) = (Tries::default(), Instant::now());
+        for _ in 1..TRIES {
+            assert!(tries.go_on(true).await);
+        }
+        assert!(begun.elapsed() >= PAUSE / 2 * (1 + 2 + 4 + 8));
+        assert!(!tries.go_on(true).await && !Tries::default().go_on(false).await);
     }
 }

@@ -132,6 +132,36 @@ async fn one_key_at_two_nodes_at_once_is_stored_once() {
 }
 
 #[tokio::test]
+async fn what_meets_the_transactions_of_others_each_time_fails_alone() {
+    let kind = Kind::of(new_database());
+    let [node]: [Node; 1] = Node::open_several(&kind).await;
+    position(&node.store, message("a", "1")).await;
+    let team = room("a");
+    let user = UserId::new("42").unwrap();
+    let mut statuses = node.store.watch_status();
+    statuses.mark_unchanged();
+    // As if other nodes had written to the room b, and marked messages as read, at the same time.
+    let conflict = "CREATE SEQUENCE tries; CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS \
+                    $$ BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'met' USING ERRCODE = '40001'; END $$";
+    execute(&kind.url, conflict);
+    let trigger = "CREATE TRIGGER meets BEFORE INSERT OR UPDATE ON";
+    execute(&kind.url, &format!("{trigger} messages FOR EACH ROW WHEN (NEW.room = 'b') EXECUTE FUNCTION conflict()"));
+    execute(&kind.url, &format!("{trigger} delivered_marks FOR EACH ROW EXECUTE FUNCTION conflict()"));
+    assert!(append(&node.store, message("b", "1")).await.is_err());
+    execute(&kind.url, "DO $$ BEGIN ASSERT (SELECT last_value FROM tries) = 5, 'it is tried five times'; END $$");
+    assert_eq!(position(&node.store, message("a", "2")).await, 2);
+    let reports = node.store.watermark_reports(&user, node.store.incarnation());
+    reports.note_in_flight(1, false);
+    reports.note_proven(1);
+    assert!(deadline("the watermarks", node.store.write_watermarks()).await.is_err());
+    assert_eq!(node.store.mailbox(&team).await.unwrap().unwrap().last, 2, "it is read");
+    assert!(!statuses.has_changed().unwrap(), "the store serves all the time");
+    execute(&kind.url, "DROP FUNCTION conflict CASCADE");
+    assert_eq!(position(&node.store, message("b", "1")).await, 1);
+    deadline("the watermarks", node.store.write_watermarks()).await.expect("they are written");
+}
+
+#[tokio::test]
 async fn a_batch_with_repetitions_of_another_nodes_emits_leaves_no_hole() {
     let kind = Kind::of(new_database());
     let [one, other]: [Node; 2] = Node::open_several(&kind).await;
