@@ -18,6 +18,7 @@ use super::{
     memberships::Memberships,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
+    unread_across::UntoldCounts,
     unreadable_logs::UnreadableLogs,
     wakes::Wakes,
 };
@@ -93,6 +94,7 @@ pub(super) struct Inner {
     pub(super) store: Option<Store>,
     pub(super) lanes: LogLanes,
     pub(super) unreadable_logs: UnreadableLogs,
+    pub(super) untold_counts: UntoldCounts,
     pub(super) ready_deadlines: ReadyDeadlines,
     /// Emits so far.
     pub(super) accepted: AtomicU64,
@@ -156,6 +158,7 @@ impl Delivery {
             store,
             lanes: LogLanes::default(),
             unreadable_logs: UnreadableLogs::default(),
+            untold_counts: UntoldCounts::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),

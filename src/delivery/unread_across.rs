@@ -2,6 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use super::Delivery;
 use crate::cluster::Frame;
 use crate::message::{RoomName, UserId};
@@ -11,8 +14,27 @@ use crate::store::{Error, Store};
 const USERS: usize = 500;
 /// Nodes count in the store before they answer.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// Warnings of counts that devices are not told are at least so far apart.
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
 /// A count is made again so often if messages are published meanwhile.
 const MAX_COUNTS: u32 = 5;
+
+/// Counts that could not be made or sent since the last warning of them.
+#[derive(Default)]
+pub(super) struct UntoldCounts(Mutex<(u64, Option<Instant>)>);
+
+impl UntoldCounts {
+    /// Notes one. Returns how many there were if it is time to warn.
+    fn note(&self) -> Option<u64> {
+        let (failures, warned_at) = &mut *self.0.lock();
+        *failures += 1;
+        let is_due = warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
+        is_due.then(|| {
+            *warned_at = Some(Instant::now());
+            std::mem::take(failures)
+        })
+    }
+}
 
 impl Delivery {
     /// Has each node tell devices of these users in a room how many messages they have not read. Without the engine this node does.
@@ -26,22 +48,31 @@ impl Delivery {
     }
 
     /// Tells this node's devices of users in a room how many messages they have not read, of those that were published here. Says how many users
-    /// have one.
+    /// were told.
     pub(super) async fn send_unread_here(&self, room: &RoomName, mut users: Vec<UserId>) -> u64 {
         users.retain(|user| self.hub().of_user(user).iter().any(|member| member.is_in(room)));
         let count = users.len() as u64;
         let Some(store) = self.store().filter(|_| count > 0).cloned() else {
-            return count;
+            return 0;
         };
         let (delivery, name) = (self.clone(), room.clone());
         // Of several counts the last one that a device hears is right.
-        let sending = async move {
-            if let Err(error) = delivery.count_and_send(&name, &store, &users).await {
-                tracing::debug!(%error, "devices are not told how many messages are unread");
-            }
+        let sending = async move { delivery.count_and_send(&name, &store, &users).await };
+        let error = match self.in_lane(room, sending).await {
+            Some(Ok(())) => return count,
+            Some(Err(error)) => Some(error),
+            None => None,
         };
-        let _ = self.in_lane(room, sending).await;
-        count
+        if let Some(failures) = self.inner.untold_counts.note() {
+            let error = error.as_ref().map(tracing::field::display);
+            tracing::warn!(
+                error,
+                room.name = %room,
+                failures,
+                "devices are not told how many messages are unread, as the room has too much work or the store cannot be read"
+            );
+        }
+        0
     }
 
     async fn count_and_send(&self, room: &RoomName, store: &Store, users: &[UserId]) -> Result<(), Error> {
@@ -82,5 +113,52 @@ impl Delivery {
         users.sort_unstable();
         users.dedup();
         users
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::delivery::{Deps, tests::deps};
+    use crate::hub::fake::{Behaviour, FakeConnection};
+    use crate::lifecycle::Lifecycle;
+    use crate::store::{self, Sharing};
+
+    struct Device;
+
+    impl Behaviour for Device {}
+
+    #[tokio::test]
+    async fn a_count_that_is_not_sent_is_not_answered_as_told() {
+        let (config, lifecycle) = (Config::defaults().unwrap(), Lifecycle::new());
+        let stored =
+            store::Config { url: "sqlite::memory:".into(), max_age: Duration::from_hours(1), max_messages: 100 };
+        let store = Store::open(&stored, Sharing::Single, Clock::system(), &lifecycle).unwrap();
+        let delivery = Delivery::new(Deps { store: Some(store.clone()), ..deps(&config, &lifecycle) });
+        let (room, user) = (RoomName::new("team").unwrap(), UserId::new("42").unwrap());
+        let device = Arc::new(FakeConnection::new(Device));
+        let admission = delivery.admit(user.clone(), std::slice::from_ref(&room), device, None).await.unwrap();
+        assert!(admission.go_live(None));
+        let tell = async || delivery.send_unread_here(&room, vec![user.clone()]).await;
+        assert_eq!(tell().await, 1);
+        let mut panicking = Box::pin(delivery.in_lane(&room, async { panic!("as tests do") }));
+        assert!(futures_util::poll!(panicking.as_mut()).is_pending());
+        assert_eq!(tell().await, 0, "the lane has refused it");
+        store.close();
+        lifecycle.stop();
+        lifecycle.ended().await;
+        assert_eq!(tell().await, 0, "it cannot be counted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_warned_of_once_a_minute() {
+        let untold = UntoldCounts::default();
+        assert_eq!([untold.note(), untold.note(), untold.note()], [Some(1), None, None]);
+        tokio::time::advance(WARN_INTERVAL).await;
+        assert_eq!([untold.note(), untold.note()], [Some(3), None]);
     }
 }
