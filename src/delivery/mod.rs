@@ -38,6 +38,8 @@ mod stored_across;
 
 mod wakes;
 
+mod waking;
+
 mod polling;
 
 mod history_heads;

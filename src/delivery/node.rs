@@ -179,6 +179,7 @@ impl Delivery {
         lifecycle.spawn_vital("queue bound", delivery.clone().bound_queues(queued));
         if !delivery.is_alone() && delivery.store().is_some() {
             lifecycle.spawn_vital("stored messages", delivery.clone().poll_store());
+            lifecycle.spawn_vital("wakes", delivery.clone().wake_loop());
         }
         lifecycle.spawn_vital("sweeper", delivery.clone().sweep_loop());
         delivery

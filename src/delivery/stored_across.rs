@@ -13,7 +13,7 @@ use super::{
     node::Shared,
     stored_frames::Executed,
 };
-use crate::cluster::{Cluster, Frame, PublishError};
+use crate::cluster::{Cluster, PublishError};
 use crate::message::{Position, Receipt, RoomName};
 use crate::store::{self, Appended, Store};
 use crate::telemetry;
@@ -74,7 +74,7 @@ impl Delivery {
                 Appended::Known { position, id } => {
                     // The first one's frame may have been lost with the node that stored it.
                     self.inner.wakes.note(room, Some(position.clone()));
-                    self.spawn_wakes();
+                    self.inner.wakes.request();
                     AppendDone::Published(Ok((repeated(position, id), None)))
                 }
                 Appended::KeyReused => AppendDone::Published(Err(EmitError::KeyReused)),
@@ -137,37 +137,5 @@ impl Delivery {
             Executed::Late => (Receipt { nodes: 0, ..Receipt::new(message_id) }, None),
         };
         Ok((Receipt { stored: true, position: Some(position), partial: true, ..receipt }, acks))
-    }
-
-    pub(super) fn spawn_wakes(&self) {
-        let delivery = self.clone();
-        self.inner.lifecycle.spawn(async move { delivery.send_wakes().await });
-    }
-
-    /// Tells nodes of messages that may not have come to them in frames. Where that is not possible now, it is done later.
-    pub(super) async fn send_wakes(&self) {
-        let (Some(store), Some(_)) = (self.store(), self.cluster()) else { return };
-        for room in self.inner.wakes.uncertain() {
-            let Ok(position) = self.last_position(store, &room).await else { break };
-            self.inner.wakes.note_last(&room, position);
-        }
-        for (room, known) in self.inner.wakes.take() {
-            let position = match &known {
-                Some(position) => Ok(position.clone()),
-                None => self.last_position(store, &room).await,
-            };
-            let sent = match position {
-                Ok(position) => self.ask(Frame::Wake(room.clone(), position)).await.is_ok(),
-                Err(_) => false,
-            };
-            if !sent {
-                self.inner.wakes.note(&room, known);
-            }
-        }
-    }
-
-    async fn last_position(&self, store: &Store, room: &RoomName) -> Result<Position, store::Error> {
-        let begin = store.position(0).await?;
-        Ok(Position { number: store.mailbox(room).await?.unwrap_or_default().last, ..begin })
     }
 }

@@ -48,8 +48,7 @@ impl Delivery {
         shared.changes.sweep();
         self.inner.fills.sweep();
         self.inner.history_fills.sweep();
-        // It reads the store, which may take long.
-        self.spawn_wakes();
+        self.inner.wakes.request();
         shared.executed.sweep();
         shared.collapsing.sweep();
         while matches!(shared.idempotency.sweep().await, Ok(true)) {}

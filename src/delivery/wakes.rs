@@ -1,10 +1,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-#[cfg(test)]
-use super::broken::{Rule, is_broken};
 use crate::message::{Position, RoomName};
 
 /// Rooms with stored messages whose nodes may not have got them in frames, and are to be told. Cheap to lose: nodes that miss a frame mostly know
@@ -14,6 +12,8 @@ pub(super) struct Wakes {
     owed: Mutex<HashMap<RoomName, Option<Position>>>,
     /// Rooms in which something may be committed still that was given up, until then, and the last position of each that was seen.
     uncertain: Mutex<HashMap<RoomName, (Instant, u64)>>,
+    /// Notified when nodes are to be told now.
+    requested: Notify,
 }
 
 /// A message may be committed so long after the time that it carries.
@@ -24,10 +24,6 @@ const MAX_ROOMS: usize = 10_000;
 impl Wakes {
     /// Notes that a room has messages up to a position; none: up to its last one, which is not known.
     pub(super) fn note(&self, room: &RoomName, position: Option<Position>) {
-        #[cfg(test)]
-        if is_broken(Rule::UncertainIsTold) {
-            return;
-        }
         let mut rooms = self.owed.lock();
         if let Some(known) = rooms.get_mut(room) {
             *known = later(known.take(), position);
@@ -52,12 +48,20 @@ impl Wakes {
         rooms.keys().cloned().collect()
     }
 
-    /// Notes the last position of one of them, of which nodes are to be told if it is another one than before.
-    pub(super) fn note_last(&self, room: &RoomName, position: Position) {
+    /// Notes the last position of one of them. Returns whether it is another one than before: nodes are to be told of it.
+    pub(super) fn note_last(&self, room: &RoomName, position: &Position) -> bool {
         let before = self.uncertain.lock().get_mut(room).map(|(_, last)| std::mem::replace(last, position.number));
-        if before != Some(position.number) {
-            self.note(room, Some(position));
-        }
+        before != Some(position.number)
+    }
+
+    /// Has nodes told now. Of several requests during a pass one is remembered.
+    pub(super) fn request(&self) {
+        self.requested.notify_one();
+    }
+
+    /// Waits for a request.
+    pub(super) async fn requested(&self) {
+        self.requested.notified().await;
     }
 
     /// Takes all.

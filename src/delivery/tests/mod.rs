@@ -6,6 +6,7 @@ mod given_up;
 mod kept;
 mod kept_frames;
 mod model;
+mod stored_across;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::super::{
-    Appended, IdempotencyKey, Mailbox, NewMessage, Window,
+    Appended, Error, IdempotencyKey, Mailbox, NewMessage, Window,
     epochs::Generation,
     lookups::{Lookup, Written},
 };
@@ -28,6 +28,7 @@ pub(in crate::store) struct Data {
     keys: HashMap<Scope, (IdempotencyKey, u64, MessageId)>,
     watermarks: HashMap<UserId, u64>,
     skipped: BTreeSet<(UserId, u64)>,
+    damaged: BTreeSet<RoomName>,
 }
 
 /// Caller, room and key.
@@ -132,9 +133,16 @@ impl Data {
         recent.map(|(room, stored)| (room.clone(), stored.len() as u64)).collect()
     }
 
+    pub(in crate::store) fn damage(&mut self, room: &RoomName) {
+        self.damaged.insert(room.clone());
+    }
+
     pub(in crate::store) fn answer(&self, lookup: Lookup) {
         // Who asked may be gone.
         match lookup {
+            Lookup::Mailbox(room, answer) if self.damaged.contains(&room) => {
+                drop(answer.send(Err(Error::Broken("a test has damaged it"))));
+            }
             Lookup::Mailbox(room, answer) => {
                 let last = self.last(&room);
                 drop(answer.send(Ok((last > 0).then_some(Mailbox { last, trimmed: 0 }))));

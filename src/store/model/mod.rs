@@ -28,6 +28,8 @@ struct State {
     data: Data,
     /// Counts the processes of the database.
     instance: u64,
+    /// Counts the lookups of mailboxes.
+    mailbox_lookups: u64,
     /// A standby that lags.
     standby: Option<Data>,
 }
@@ -53,7 +55,7 @@ struct Away;
 impl Memory {
     /// An empty database that so many nodes use.
     pub(crate) fn new(nodes: usize) -> Self {
-        let state = State { data: Data::default(), instance: 1, standby: None };
+        let state = State { data: Data::default(), instance: 1, mailbox_lookups: 0, standby: None };
         Self { state: Arc::new(state.into()), links: watch::channel(vec![Faults::default(); nodes]).0 }
     }
 
@@ -128,6 +130,16 @@ impl Memory {
         let lost = before.rooms().flat_map(|room| before.all(room).split_off(state.data.all(room).len()));
         let lost: Vec<_> = lost.collect();
         (!lost.is_empty() || before.epoch() != state.data.epoch()).then_some(lost)
+    }
+
+    /// How often it was looked up where a mailbox stands.
+    pub(crate) fn mailbox_lookups(&self) -> u64 {
+        self.state.lock().mailbox_lookups
+    }
+
+    /// Where a mailbox stands cannot be looked up any more.
+    pub(crate) fn damage(&self, room: &RoomName) {
+        self.state.lock().data.damage(room);
     }
 
     /// The messages of a room.

@@ -85,6 +85,9 @@ impl Link {
         let _done = scopeguard::guard((), |()| {
             self.lookups.lock().remove(&number);
         });
+        if matches!(lookup, Lookup::Mailbox(..)) {
+            self.memory.state.lock().mailbox_lookups += 1;
+        }
         self.read(database, |data| data.answer(lookup)).await
     }
 

@@ -1,0 +1,126 @@
+//! Stored emits across nodes, and telling nodes of messages whose frames may not have come.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{deps, example};
+use crate::cluster::Bus;
+use crate::cluster::model::Link;
+use crate::config::Config;
+use crate::delivery::{Admission, Delivery, Deps, IdempotencyKey};
+use crate::hub::fake::{Behaviour, FakeConnection};
+use crate::hub::{Frame, QueueError, WriteMode};
+use crate::lifecycle::Lifecycle;
+use crate::message::{Audience, Emit, EventName, MessageId, Payload, RoomName, UserId};
+use crate::store::{NewMessage, Store, model::Memory};
+
+struct Device(Arc<Mutex<Vec<String>>>);
+
+impl Behaviour for Device {
+    fn enqueue(&self, frame: &Frame, _mode: WriteMode) -> Result<(), QueueError> {
+        let Payload::Json(payload) = &frame.payload else { panic!("{frame:?}") };
+        self.0.lock().push(payload.get().to_owned());
+        Ok(())
+    }
+}
+
+/// Two nodes over one engine and one store, both in memory.
+struct Nodes {
+    memory: Memory,
+    stores: [Store; 2],
+    deliveries: [Delivery; 2],
+    _lifecycles: [Lifecycle; 2],
+}
+
+impl Nodes {
+    async fn start() -> Self {
+        let (config, link, memory) = (Config::defaults().unwrap(), Link::new(), Memory::new(2));
+        let lifecycles = [Lifecycle::new(), Lifecycle::new()];
+        let stores = [0, 1].map(|node| memory.store(node, &lifecycles[node]));
+        let deliveries = [0, 1].map(|node| {
+            let (bus, store) = (Bus::Redis(link.cluster(node)), Some(stores[node].clone()));
+            Delivery::new(Deps { bus, store, ..deps(&config, &lifecycles[node]) })
+        });
+        for (node, delivery) in deliveries.iter().enumerate() {
+            delivery.join_nodes().await.unwrap();
+            link.serves(node, delivery.cluster().unwrap());
+        }
+        // Until then nodes look into the store by themselves.
+        sleep(Duration::from_mins(1)).await;
+        Self { memory, stores, deliveries, _lifecycles: lifecycles }
+    }
+
+    /// Stores a message of which no node is told.
+    async fn store_silently(&self, room: &RoomName, json: &str) {
+        let message = NewMessage {
+            room: room.clone(),
+            id: MessageId::at(self.deliveries[0].inner.clock.now()),
+            event: EventName::new("e").unwrap(),
+            payload: Payload::json(json).unwrap(),
+            except_users: Vec::new(),
+            ttl: None,
+            idempotency: None,
+        };
+        self.stores[0].append(vec![message]).await.unwrap();
+    }
+
+    async fn connect(&self, node: usize, room: &RoomName) -> (Arc<Admission>, Arc<Mutex<Vec<String>>>) {
+        let sent = Arc::<Mutex<Vec<String>>>::default();
+        let (user, device) = (UserId::new("42").unwrap(), Arc::new(FakeConnection::new(Device(sent.clone()))));
+        let admitted = self.deliveries[node].admit(user, std::slice::from_ref(room), device, None).await;
+        let admission = admitted.unwrap();
+        assert!(admission.go_live(None));
+        (admission, sent)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emit_that_is_repeated_a_hundred_times_has_uncertain_rooms_looked_up_at_most_twice() {
+    const UNCERTAIN: u64 = 10;
+    let nodes = Nodes::start().await;
+    for number in 0..UNCERTAIN {
+        nodes.deliveries[0].inner.wakes.note_uncertain(&RoomName::new(&format!("r:{number}")).unwrap());
+    }
+    // They are looked up once for the first time.
+    sleep(Duration::from_secs(2)).await;
+    let emit = || {
+        let emit = Emit { audience: Audience::of_room(RoomName::new("r").unwrap()), store: true, ..example("1") };
+        let key = IdempotencyKey::new("test".into(), "k".into(), &emit);
+        nodes.deliveries[0].publish(&Arc::from("test"), emit, Some(key), Instant::now()).done()
+    };
+    emit().await.unwrap();
+    let (before, began) = (nodes.memory.mailbox_lookups(), Instant::now());
+    let repeated = futures_util::future::join_all((0..100).map(|_| emit())).await;
+    assert!(repeated.iter().all(|repeated| repeated.as_ref().is_ok_and(|(receipt, _)| receipt.duplicate)));
+    sleep(Duration::from_millis(100)).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "a pass of its own is made each second");
+    let count = nodes.memory.mailbox_lookups() - before;
+    assert!(count <= 3 * UNCERTAIN, "{count} lookups");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rooms_that_cannot_be_read_do_not_keep_nodes_from_being_told_of_others() {
+    let nodes = Nodes::start().await;
+    let room = RoomName::new("r").unwrap();
+    nodes.store_silently(&room, "1").await;
+    let (_admission, sent) = nodes.connect(1, &room).await;
+    super::read_head(&nodes.deliveries[1], &room).await;
+    for number in 0..60 {
+        let damaged = RoomName::new(&format!("r:{number}")).unwrap();
+        nodes.memory.damage(&damaged);
+        nodes.deliveries[0].inner.wakes.note_uncertain(&damaged);
+    }
+    nodes.deliveries[0].inner.wakes.note_uncertain(&room);
+    // Later than the first pass.
+    sleep(Duration::from_secs(3)).await;
+    nodes.store_silently(&room, "2").await;
+    let is_sent = async {
+        while sent.lock().is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), is_sent).await.expect("the other node is told");
+    assert_eq!(*sent.lock(), ["2"]);
+}
