@@ -123,11 +123,13 @@ impl Delivery {
 
     /// Executes a stored emit here whose frame could not be published, or maybe was.
     async fn execute_unsent(&self, outgoing: Outgoing, position: Position) -> Published {
-        let Outgoing { emit, message_id, .. } = outgoing;
+        let Outgoing { mut emit, message_id, .. } = outgoing;
         let room = emit.audience.room().clone();
         self.inner.wakes.note(&room, Some(position.clone()));
         if emit.retain {
             tracing::warn!(room.name = %room, "a stored payload is not retained: the engine is away");
+            // This node's memory is not the engine's: nobody would read the value there.
+            emit.retain = false;
         }
         telemetry::receipt_partial();
         let accepted = Accepted::by_peer(message_id, emit, false, 0);

@@ -9,7 +9,7 @@ use super::{deps, example};
 use crate::cluster::Bus;
 use crate::cluster::model::Link;
 use crate::config::Config;
-use crate::delivery::{Admission, Delivery, Deps, IdempotencyKey};
+use crate::delivery::{Admission, Delivery, Deps, IdempotencyKey, accepted::Accepted};
 use crate::hub::fake::{Behaviour, FakeConnection};
 use crate::hub::{Frame, QueueError, WriteMode};
 use crate::lifecycle::Lifecycle;
@@ -28,6 +28,7 @@ impl Behaviour for Device {
 
 /// Two nodes over one engine and one store, both in memory.
 struct Nodes {
+    link: Link,
     memory: Memory,
     stores: [Store; 2],
     deliveries: [Delivery; 2],
@@ -49,7 +50,7 @@ impl Nodes {
         }
         // Until then nodes look into the store by themselves.
         sleep(Duration::from_mins(1)).await;
-        Self { memory, stores, deliveries, _lifecycles: lifecycles }
+        Self { link, memory, stores, deliveries, _lifecycles: lifecycles }
     }
 
     /// Stores a message of which no node is told.
@@ -74,6 +75,29 @@ impl Nodes {
         assert!(admission.go_live(None));
         (admission, sent)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_the_engine_does_not_retain_is_not_retained_in_a_nodes_memory() {
+    let nodes = Nodes::start().await;
+    let (delivery, room) = (&nodes.deliveries[0], RoomName::new("r").unwrap());
+    let (_admission, sent) = nodes.connect(0, &room).await;
+    super::read_head(delivery, &room).await;
+    nodes.memory.delay(0, Duration::from_millis(200));
+    let emit = Emit { audience: Audience::of_room(room.clone()), store: true, retain: true, ..example("1") };
+    let now = delivery.inner.clock.now();
+    // The engine has said that it has room for the value.
+    let publishing = delivery.append_keyed(Accepted::by_peer(MessageId::at(now), emit, false, 0), None).done();
+    let cutting = async {
+        // The message is being stored.
+        sleep(Duration::from_millis(100)).await;
+        nodes.link.cut(0, true);
+    };
+    let (published, ()) = tokio::join!(publishing, cutting);
+    let (receipt, _) = published.unwrap();
+    assert!(receipt.stored && receipt.partial && receipt.matched == 1, "{receipt:?}");
+    assert_eq!(sent.lock().len(), 1);
+    assert!(delivery.inner.retained.of_room(&room, now).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
