@@ -237,8 +237,9 @@ impl Delivery {
         if is_broken(Rule::LateReadIsTold) {
             return;
         }
-        if position.number > 0 {
-            self.tell_of_gap(room, position).await;
+        let guard = self.hub().lock_room_for_emit(room).await;
+        if let Some(number) = guard.log_head().filter(|number| *number > 0 && self.is_current(position)) {
+            self.tell_of_gap_in(&guard, &Position { number, ..position.clone() });
         }
     }
 

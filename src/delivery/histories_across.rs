@@ -19,25 +19,21 @@ use crate::message::{Position, RoomName};
 use crate::state::{Page, SharedHistory};
 use crate::store;
 
-/// A join waits this long to learn where its rooms stand.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// The pause before something is read again that could not be.
 const RETRY: Duration = Duration::from_millis(100);
 /// Frames are awaited so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Delivery {
-    /// Reads where rooms stand that a connection is about to join, and whose frames come to this node. A join does not wait for an engine that is
-    /// slow.
+    /// Reads where rooms stand that a connection is about to join, and whose frames come to this node. A join does not wait for longer than
+    /// `cluster.deadline`: then devices that resume are told that they may have missed something.
     pub(super) async fn read_history_heads(&self, rooms: impl Iterator<Item = &RoomName>) {
-        if self.is_alone() {
-            return;
-        }
+        let Some(cluster) = self.cluster() else { return };
         let is_unknown = |room: &&RoomName| self.has_history(room) && self.inner.history_heads.get(room).is_none();
         let unknown: Vec<_> = rooms.filter(is_unknown).cloned().collect();
         if !unknown.is_empty() {
             // What takes longer is known soon.
-            let _ = timeout(PATIENCE, self.read_heads(unknown)).await;
+            let _ = timeout(cluster.deadline(), self.read_heads(unknown)).await;
         }
     }
 
@@ -64,6 +60,7 @@ impl Delivery {
                         self.fill_history_later(&room, position);
                     } else if self.hub().connections_in(&room) > 0 {
                         heads.read_after_join(&room);
+                        self.tell_of_late_read(&room).await;
                     }
                 }
                 Err(error) => {
@@ -73,6 +70,14 @@ impl Delivery {
             }
         }
         read
+    }
+
+    /// Tells devices that were let in before it was read where their room stands that they may have missed what is before.
+    async fn tell_of_late_read(&self, room: &RoomName) {
+        let guard = self.hub().lock_room_for_emit(room).await;
+        if let Some(head) = self.inner.history_heads.get(room).filter(|head| head.number > 0) {
+            self.tell_of_gap_in(&guard, &head.position());
+        }
     }
 
     /// Up to where a room's history was sent to the connections of this node. It is read where the room stands if that is not known.

@@ -11,15 +11,12 @@ use super::{
     node::Inner,
     stored_frames::Executed,
 };
-use crate::cluster::{Answer, Counts, Frame, Kept, Node, Received, Responder};
+use crate::cluster::{Answer, Cluster, Counts, Frame, Kept, Node, Received, Responder};
 use crate::message::{CloseCode, CloseReason, Position, Receipt, RoomName};
 use scopeguard::guard_on_unwind;
 
 /// A frame that was overtaken by a later one of its room is awaited so long; then its message is read from the store.
 const CROSSED_WITHIN: Duration = Duration::from_millis(20);
-
-/// A node that counts a user's connections waits so long until what their devices have proven is written.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
 
 /// Executes frames on this node. The bus has it as long as it runs.
 pub(super) struct Receiver(pub(super) Weak<Inner>);
@@ -214,10 +211,11 @@ impl Delivery {
                     return;
                 };
                 let delivery = self.clone();
+                let patience = self.cluster().map_or(Duration::ZERO, Cluster::deadline) / 2;
                 self.inner.lifecycle.spawn(async move {
                     // Where a device connects, which asks so, it is not to be given again what was proven here. What takes longer is written
                     // later.
-                    let _ = timeout(WRITTEN_WITHIN, store.write_watermarks()).await;
+                    let _ = timeout(patience, store.write_watermarks()).await;
                     responder.answer(Answer::Count(delivery.hub().of_user(&user).len() as u64));
                 });
                 return;
