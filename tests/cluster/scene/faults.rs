@@ -217,7 +217,9 @@ impl Fault {
             problems
                 .push(format!("{:?} was to be seen, but {partial} are partial and {refused} refused", self.effect()));
         }
-        let kept_refused = kept.refused_in_histories + if self.is_of_database() { 0 } else { kept.refused_stored };
+        // An emit that comes to the engine before its functions are there again is refused, and not tried again behind later ones.
+        let in_histories = if self == Self::FunctionsFlushed { 0 } else { kept.refused_in_histories };
+        let kept_refused = in_histories + if self.is_of_database() { 0 } else { kept.refused_stored };
         // While messages cannot be read from the database, those after them are sent late.
         let kept_partial = if self.is_of_database() { kept.partial_outside } else { kept.partial };
         if self.effect() == Effect::Nothing && (kept_refused > 0 || kept_partial > 0) {
