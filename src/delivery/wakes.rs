@@ -1,9 +1,10 @@
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::message::{Position, RoomName};
+use crate::store::COMMITTED_WITHIN;
 
 /// Rooms with stored messages whose nodes may not have got them in frames, and are to be told. Cheap to lose: nodes that miss a frame mostly know
 /// it, and look into the store by themselves.
@@ -16,8 +17,6 @@ pub(super) struct Wakes {
     requested: Notify,
 }
 
-/// A message may be committed so long after the time that it carries.
-pub(super) const COMMITTED_WITHIN: Duration = Duration::from_mins(1);
 /// Rooms that are remembered.
 const MAX_ROOMS: usize = 10_000;
 

@@ -68,6 +68,7 @@ mod read;
 mod lookups;
 
 mod heads;
+pub use heads::{COMMITTED_WITHIN, Recent, STORED_WITHIN};
 
 mod unread;
 pub use unread::Which;

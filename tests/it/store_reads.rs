@@ -1,6 +1,6 @@
 //! What the store tells of many rooms, or many users, at one time.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bugle::clock::Clock;
 use bugle::message::UserId;
@@ -20,9 +20,11 @@ async fn rooms_with_something_of_the_last_time_are_told_with_where_they_stand() 
         position(&store, message("both", "2")).await;
         position(&store, message("late", "1")).await;
         let within = async |period| {
-            let mut appended = store.appended_within(period).await.unwrap();
-            appended.sort();
-            appended
+            let mut recent = store.stored_within(period);
+            let mut rooms = recent.next().await.unwrap().unwrap();
+            assert!(recent.next().await.unwrap().is_none(), "it is one page");
+            rooms.sort();
+            rooms
         };
         let late = [(room("both"), 2), (room("late"), 1)];
         assert_eq!(within(MINUTE).await, late, "{}", kind.url);
@@ -30,6 +32,30 @@ async fn rooms_with_something_of_the_last_time_are_told_with_where_they_stand() 
         clock.advance(2 * MINUTE);
         assert_eq!(within(MINUTE).await, []);
         assert_eq!(within(Duration::MAX).await.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_lately_is_told_in_pages() {
+    for kind in kinds() {
+        let store = open(&kind, &Clock::system());
+        for _ in 0..3 {
+            // All of a batch carry the same time.
+            store.append((0..850).map(|n| message(&format!("room:{n}"), "1")).collect()).await.unwrap();
+        }
+        let (mut recent, mut pages) = (store.stored_within(Duration::MAX), Vec::new());
+        let mut lasts = BTreeMap::new();
+        while let Some(rooms) = recent.next().await.unwrap() {
+            assert!(rooms.len() <= 1_000);
+            pages.push(rooms.len());
+            for (room, last) in rooms {
+                let known: &mut u64 = lasts.entry(room).or_default();
+                *known = last.max(*known);
+            }
+        }
+        assert!(pages.len() >= 3, "{pages:?}");
+        assert_eq!(lasts.len(), 850, "{}", kind.url);
+        assert!(lasts.values().all(|last| *last == 3));
     }
 }
 

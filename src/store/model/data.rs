@@ -127,7 +127,7 @@ impl Data {
         self.all(room).into_iter().filter(|entry| positions.contains(&entry.number)).collect()
     }
 
-    pub(in crate::store) fn appended_within(&self, period: Duration) -> Vec<(RoomName, u64)> {
+    pub(in crate::store) fn stored_within(&self, period: Duration) -> Vec<(RoomName, u64)> {
         let is_recent = |stored: &Vec<Stored>| stored.iter().any(|stored| stored.at.elapsed() <= period);
         let recent = self.rooms.iter().filter(|(_, stored)| is_recent(stored));
         recent.map(|(room, stored)| (room.clone(), stored.len() as u64)).collect()
