@@ -13,8 +13,6 @@ use crate::message::{Position, RoomName, UserId};
 use crate::store::{self, Mailbox, Store, Window};
 
 const PAGE: u32 = 100;
-/// Rooms that are read at one time: connects read, too.
-pub(super) const MAX_READS: usize = 3;
 /// The time to the second read of a room whose store cannot be reached, which is back soon after a restart. It doubles from one to the next.
 const READ_AGAIN: Duration = Duration::from_millis(50);
 const READ_AGAIN_AT_MOST: Duration = Duration::from_secs(1);

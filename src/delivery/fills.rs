@@ -9,7 +9,6 @@ use tokio::{
     time::Instant,
 };
 
-use super::fill::MAX_READS;
 use crate::hub::Counts;
 use crate::message::{Position, RoomName};
 
@@ -51,6 +50,8 @@ struct Filled {
     counts: VecDeque<(u64, Counts)>,
 }
 
+/// Rooms that are read at one time: connects read, too.
+const MAX_READS: usize = 3;
 /// What became of so many messages of a room is remembered, for as long as their frames may be under way.
 const MAX_REMEMBERED: usize = 64;
 const REMEMBERED: Duration = Duration::from_secs(30);

@@ -11,7 +11,6 @@ use super::{
     execute::InLog,
     log_lanes::{AppendDone, PendingAppend},
     proof::UnprovenFanOut,
-    replay_reports::MAX_NOTED,
 };
 use crate::hub::{Counts, EntryMeta, Frame, RoomGuard};
 use crate::message::{Exceptions, LogEntry, MessageId, Position, Receipt, RoomName, UserId};
@@ -23,6 +22,8 @@ use crate::telemetry;
 /// Late messages of one room that are looked up at one time; those before them are given up.
 const MAX_LATE: u64 = 1_000;
 const PAGE: u32 = 100;
+/// Messages of an unreadable log that are noted as skipped, the newest ones: as many as a mailbox keeps by default.
+pub(super) const MAX_NOTED: u64 = 10_000;
 
 /// A message of a mailbox that was not published yet.
 pub(super) struct Late {

@@ -89,6 +89,7 @@ mod unread;
 pub use unread::Deletion;
 
 mod unread_across;
+mod untold_counts;
 
 mod presence;
 

@@ -18,8 +18,8 @@ use super::{
     memberships::Memberships,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
-    unread_across::UntoldCounts,
     unreadable_logs::UnreadableLogs,
+    untold_counts::UntoldCounts,
     wakes::Wakes,
 };
 use crate::clock::Clock;

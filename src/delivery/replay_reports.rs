@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{proof::OwnMessage, replay::Replay};
+use super::{late::MAX_NOTED, proof::OwnMessage, replay::Replay};
 use crate::hub::Unproven;
 use crate::store::{self, Status};
-
-/// Messages of an unreadable log that are noted as skipped, the newest ones: as many as a mailbox keeps by default.
-pub(super) const MAX_NOTED: u64 = 10_000;
 
 impl Replay<'_> {
     /// Before anything is read: what is read belongs to this incarnation or to a later one. Reports of an incarnation that is over are ignored, and

@@ -2,9 +2,6 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::time::Instant;
-
 use super::Delivery;
 use crate::cluster::Frame;
 use crate::message::{RoomName, UserId};
@@ -14,27 +11,8 @@ use crate::store::{Error, Store};
 const USERS: usize = 500;
 /// Nodes count in the store before they answer.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
-/// Warnings of counts that devices are not told are at least so far apart.
-const WARN_INTERVAL: Duration = Duration::from_mins(1);
 /// A count is made again so often if messages are published meanwhile.
 const MAX_COUNTS: u32 = 5;
-
-/// Counts that could not be made or sent since the last warning of them.
-#[derive(Default)]
-pub(super) struct UntoldCounts(Mutex<(u64, Option<Instant>)>);
-
-impl UntoldCounts {
-    /// Notes one. Returns how many there were if it is time to warn.
-    fn note(&self) -> Option<u64> {
-        let (failures, warned_at) = &mut *self.0.lock();
-        *failures += 1;
-        let is_due = warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL);
-        is_due.then(|| {
-            *warned_at = Some(Instant::now());
-            std::mem::take(failures)
-        })
-    }
-}
 
 impl Delivery {
     /// Has each node tell devices of these users in a room how many messages they have not read. Without the engine this node does.
@@ -152,13 +130,5 @@ mod tests {
         lifecycle.stop();
         lifecycle.ended().await;
         assert_eq!(tell().await, 0, "it cannot be counted");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_are_warned_of_once_a_minute() {
-        let untold = UntoldCounts::default();
-        assert_eq!([untold.note(), untold.note(), untold.note()], [Some(1), None, None]);
-        tokio::time::advance(WARN_INTERVAL).await;
-        assert_eq!([untold.note(), untold.note()], [Some(3), None]);
     }
 }

@@ -82,6 +82,7 @@ mod processes;
 
 mod private_files;
 
+mod shared_epochs;
 mod shared_store;
 mod store;
 mod store_faults;

@@ -18,14 +18,14 @@ use crate::harness::{Postgres, count, deadline, execute, new_database};
 use crate::store::{Kind, append, message, open, position, room, texts, wait_for};
 
 /// A store as a node of a cluster opens it.
-struct Node {
-    store: Store,
+pub(crate) struct Node {
+    pub(crate) store: Store,
     /// How often it was told to forget.
-    forgotten: watch::Receiver<usize>,
+    pub(crate) forgotten: watch::Receiver<usize>,
 }
 
 impl Node {
-    async fn open(kind: &Kind) -> Self {
+    pub(crate) async fn open(kind: &Kind) -> Self {
         let store = Store::open(&kind.config(), Sharing::Cluster, Clock::system(), &Lifecycle::new());
         let (store, (count, forgotten)) = (store.expect("it opens"), watch::channel(0));
         store.on_new_epoch(move || count.send_modify(|count| *count += 1));
@@ -33,17 +33,17 @@ impl Node {
         Self { store, forgotten }
     }
 
-    async fn open_several<const N: usize>(kind: &Kind) -> [Self; N] {
+    pub(crate) async fn open_several<const N: usize>(kind: &Kind) -> [Self; N] {
         let nodes = join_all((0..N).map(|_| Self::open(kind))).await;
         nodes.try_into().unwrap_or_else(|_| panic!("there are as many"))
     }
 
-    fn epoch(&self) -> Arc<str> {
+    pub(crate) fn epoch(&self) -> Arc<str> {
         self.store.epoch().expect("it is open")
     }
 
     /// Waits until it has begun, or adopted, so many epochs since it was opened: it forgets before and after.
-    async fn has_changed_epochs(&mut self, times: usize) {
+    pub(crate) async fn has_changed_epochs(&mut self, times: usize) {
         deadline("an epoch", self.forgotten.wait_for(|count| *count >= times * 2)).await.expect("it is open");
         wait_for(&self.store, Status::Serving).await;
     }
@@ -55,7 +55,7 @@ fn keyed(room_name: &str, key: &str) -> NewMessage {
 }
 
 /// Appends, however often the store is away meanwhile.
-async fn append_in_the_end(store: &Store, message: &NewMessage) -> Position {
+pub(crate) async fn append_in_the_end(store: &Store, message: &NewMessage) -> Position {
     loop {
         match append(store, message.clone()).await {
             Ok(Appended::New { position }) => return position,
@@ -254,37 +254,6 @@ async fn one_of_two_nodes_sweeps_by_itself() {
 }
 
 #[tokio::test]
-async fn a_node_adopts_the_epoch_of_those_that_run_and_the_last_ones_stop_takes_nothing_from_them() {
-    let kind = Kind::of(new_database());
-    let first = Node::open(&kind).await;
-    position(&first.store, message("a", "1")).await;
-    let second = Node::open(&kind).await;
-    assert_eq!(second.epoch(), first.epoch());
-    assert_eq!(position(&second.store, message("a", "2")).await, 2);
-    first.store.close();
-    assert_eq!(position(&second.store, message("a", "3")).await, 3);
-    let third = Node::open(&kind).await;
-    assert_eq!(third.epoch(), second.epoch());
-    assert_eq!((*second.forgotten.borrow(), *third.forgotten.borrow()), (0, 0));
-}
-
-#[tokio::test]
-async fn a_lost_connection_begins_no_epoch() {
-    let kind = Kind::of(new_database());
-    let nodes: [Node; 2] = Node::open_several(&kind).await;
-    let epoch = nodes[0].epoch();
-    position(&nodes[0].store, message("a", "1")).await;
-    let end_all = "SELECT PG_TERMINATE_BACKEND(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
-                   AND pid <> PG_BACKEND_PID()";
-    for n in 2..6 {
-        execute(&kind.url, end_all);
-        let at = append_in_the_end(&nodes[n % 2].store, &message("a", "1")).await;
-        assert_eq!((at.number, &at.epoch), (n as u64, &epoch));
-    }
-    assert!(nodes.iter().all(|node| *node.forgotten.borrow() == 0));
-}
-
-#[tokio::test]
 async fn a_process_that_is_alone_waits_for_nodes_and_nodes_wait_for_it() {
     let kind = Kind::of(new_database());
     let node = Node::open(&kind).await;
@@ -304,71 +273,6 @@ async fn a_process_that_is_alone_waits_for_nodes_and_nodes_wait_for_it() {
     wait_for(&sharing, Status::Serving).await;
     assert_eq!(position(&sharing, message("a", "3")).await, 3);
     assert!(sharing.stands(&room("a"), &before).await.unwrap());
-}
-
-#[tokio::test]
-async fn nodes_agree_on_one_new_epoch_after_a_restart_of_the_database_and_old_positions_stand() {
-    let server = Postgres::start(&["-c", "ssl=off"], |_| ());
-    let kind = Kind::of(format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database()));
-    let mut nodes: [Node; 3] = Node::open_several(&kind).await;
-    let before = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
-    for times in 1..3 {
-        server.restart();
-        for node in &mut nodes {
-            node.has_changed_epochs(times).await;
-        }
-        let epochs: HashSet<_> = nodes.iter().map(Node::epoch).collect();
-        assert_eq!(epochs.len(), 1, "they agree");
-        for node in &nodes {
-            assert_ne!(node.epoch(), before.epoch);
-            append_in_the_end(&node.store, &message("a", "1")).await;
-            assert!(node.store.stands(&room("a"), &before).await.unwrap());
-        }
-        assert!(nodes.iter().all(|node| *node.forgotten.borrow() == times * 2), "none begins another one");
-    }
-}
-
-#[tokio::test]
-async fn a_restored_dump_begins_an_epoch_and_what_it_lacks_stands_no_more() {
-    let kind = Kind::of(new_database());
-    let mut nodes: [Node; 2] = Node::open_several(&kind).await;
-    let kept = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
-    let dump = Command::new("pg_dump").args(["--clean", "--if-exists", &kind.url]).output().expect("pg_dump runs");
-    let lost = append_in_the_end(&nodes[1].store, &message("a", "2")).await;
-    restore(&kind.url, &dump.stdout);
-    for node in &mut nodes {
-        node.has_changed_epochs(1).await;
-    }
-    assert_eq!(nodes[0].epoch(), nodes[1].epoch());
-    assert_eq!(append_in_the_end(&nodes[0].store, &message("a", "2")).await.number, 2);
-    for node in &nodes {
-        assert!(node.store.stands(&room("a"), &kept).await.unwrap());
-        assert!(!node.store.stands(&room("a"), &lost).await.unwrap());
-    }
-}
-
-fn restore(url: &str, dump: &[u8]) {
-    let mut psql = Command::new("psql");
-    psql.args([url, "-1", "-q", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut psql = psql.spawn().expect("psql runs");
-    std::io::Write::write_all(&mut psql.stdin.take().expect("it is piped"), dump).expect("psql reads");
-    assert!(psql.wait().expect("psql ends").success());
-}
-
-#[tokio::test]
-async fn a_message_that_is_gone_begins_an_epoch_though_the_tables_are_the_same() {
-    let kind = Kind::of(new_database());
-    let mut nodes: [Node; 2] = Node::open_several(&kind).await;
-    let kept = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
-    let lost = append_in_the_end(&nodes[1].store, &message("a", "2")).await;
-    execute(&kind.url, "BEGIN; DELETE FROM messages WHERE position > 1; UPDATE mailboxes SET last = 1; COMMIT");
-    for node in &mut nodes {
-        node.has_changed_epochs(1).await;
-    }
-    assert_eq!(nodes[0].epoch(), nodes[1].epoch());
-    assert_eq!(append_in_the_end(&nodes[0].store, &message("a", "2")).await.number, 2);
-    assert!(nodes[1].store.stands(&room("a"), &kept).await.unwrap());
-    assert!(!nodes[1].store.stands(&room("a"), &lost).await.unwrap());
 }
 
 #[tokio::test]
