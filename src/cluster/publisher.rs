@@ -194,7 +194,7 @@ impl Shard {
 impl Outgoing {
     /// Adds a command behind the others, unless too many bytes wait.
     fn put(&self, number: u64, command: Cmd) -> Result<(), BusError> {
-        let bytes = command.args_iter().map(bytes_of).sum();
+        let bytes = command.args_iter().map(|arg| if let redis::Arg::Simple(arg) = arg { arg.len() } else { 0 }).sum();
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_WAITING_BYTES {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(BusError::Away);
@@ -222,10 +222,6 @@ impl Outgoing {
         }
         batch
     }
-}
-
-fn bytes_of(arg: redis::Arg<&[u8]>) -> usize {
-    if let redis::Arg::Simple(arg) = arg { arg.len() } else { 0 }
 }
 
 /// The number of receivers, or why a function did not publish.
