@@ -1,5 +1,5 @@
-# What runs the programs of a recipe; it is sourced in the recipe's directory. Leaves $BUGLE, the binary; $recipe, that directory; and the
-# functions below. What in_background starts ends with the script.
+# What runs the programs of a recipe; it is sourced in the recipe's directory. Leaves $BUGLE, the binary, and the functions
+# below. What in_background starts ends with the script.
 set -eu
 
 if [ -n "${BUGLE:-}" ]; then
@@ -14,17 +14,23 @@ else
 fi
 export BUGLE
 umask 077
-recipe=$PWD
 files=
 started=
 finish() {
-  trap - EXIT INT TERM
-  # The last one started goes first.
-  for process in $started; do kill "$process" 2>/dev/null && wait "$process" 2>/dev/null || :; done
+  trap - EXIT
+  # A second Ctrl-C ends the wait for the process that is being stopped, which is then killed.
+  trap : HUP INT TERM
+  # The last one started goes first. A signal may have come before it was in the list.
+  for process in ${!-} $started; do
+    kill "$process" 2>/dev/null || continue
+    wait "$process" 2>/dev/null || :
+    # With job control each has a process group, with its own children.
+    kill -KILL -- "-$process" 2>/dev/null || kill -KILL "$process" 2>/dev/null || :
+  done
   rm -rf "$files"
 }
 trap finish EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 in_background() {
   "$@" </dev/null &

@@ -2,6 +2,7 @@
 # Leaves Bugle running with bugle.toml; $BUGLE, the binary; $BUGLE_API_KEY, which the backend calls with; $JWT_SECRET, which signs
 # tokens; $files, a directory that goes with the run, where Bugle also logs; and the functions below.
 . ../programs.sh
+recipe=$PWD
 files=$(mktemp -d)
 
 # Secrets of this run. Entries of these two lists come from the environment or the file, but not a part of one from each.

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import jwt from 'jsonwebtoken';
@@ -21,6 +23,10 @@ const PACKAGES = new URL('./harness/recipe_packages.js', import.meta.url).href;
 /** From the start of all processes, and a rolling restart of all nodes under load. */
 const START = 60_000;
 const RESTART = 180_000;
+/** Devices that a node takes in these tests: more than the load has. */
+const CONNECTIONS = 80;
+/** Each machine's last number, and the ports that it listens at. */
+const PORTS = { 1: [3000, 50051, 9090], 2: [3000, 50051, 9090], 3: [3000, 50051, 9090], 4: [6379], 5: [5432], 10: [8080, 50051] };
 
 /** The recipe's script, at addresses of loopback and in a directory of the test's own. */
 class Cluster {
@@ -29,9 +35,8 @@ class Cluster {
   #child;
   #exited;
 
-  static async start(context, proxy) {
-    const cluster = new Cluster();
-    context.after(() => cluster.#remove());
+  static async start(context, proxy, env = {}) {
+    const cluster = new Cluster(context, env);
     cluster.#run(proxy);
     const ended = cluster.#exited.then(([code]) => Promise.reject(new Error(`the recipe ended with ${code}`)));
     await Promise.race([cluster.lines.find((line) => line.startsWith('  files'), START), ended]);
@@ -39,7 +44,8 @@ class Cluster {
     return cluster;
   }
 
-  constructor() {
+  constructor(context, env = {}) {
+    context.after(() => this.#remove());
     // PostgreSQL is another user, if it is root.
     chmodSync(this.#parent, 0o711);
     const byte = () => 1 + Math.floor(Math.random() * 250);
@@ -53,6 +59,8 @@ class Cluster {
       CLUSTER_DIRECTORY: this.directory,
       NODE_OPTIONS: `--import ${PACKAGES}`,
       RECIPE_PACKAGES: 'elsewhere',
+      BUGLE_LIMITS__CONNECTIONS: `${CONNECTIONS}`,
+      ...env,
     };
   }
 
@@ -69,24 +77,58 @@ class Cluster {
 
   /** A secret of this run. */
   secret(name) {
-    return new RegExp(`${name}="(\\w+)"`).exec(readFileSync(join(this.directory, 'secrets'), 'utf8'))[1];
+    return new RegExp(`${name}=(\\w+)`).exec(readFileSync(join(this.directory, 'secrets'), 'utf8'))[1];
   }
 
   token(user) {
     return jwt.sign({ sub: user }, this.secret('JWT_SECRET'), { algorithm: 'HS256', expiresIn: '1h' });
   }
 
-  /** As Ctrl-C does; the exit code. */
-  async stop() {
+  /** The process of a node. */
+  pid(number) {
+    return Number(readFileSync(join(this.directory, `bugle-${number}.pid`), 'utf8'));
+  }
+
+  /** As Ctrl-C does. */
+  interrupt() {
     this.#child.kill('SIGINT');
+  }
+
+  /** The exit code. */
+  async ended() {
     return (await within(this.#exited, 'the end of the recipe', START))[0];
   }
 
+  /** Whether something listens at a port of a machine. */
+  listens(machine, port) {
+    const socket = connect(port, `${this.net}.${machine}`);
+    const listens = once(socket, 'connect').then(() => true, ({ code }) => assert.equal(code, 'ECONNREFUSED') ?? false);
+    return listens.finally(() => socket.destroy());
+  }
+
+  async assertNothingLeft() {
+    assert.equal(existsSync(this.directory), false);
+    for (const [machine, ports] of Object.entries(PORTS)) {
+      for (const port of ports) assert.equal(await this.listens(machine, port), false, `${machine}:${port}`);
+    }
+  }
+
   async #remove() {
-    this.#child.kill('SIGTERM');
-    await this.#exited;
+    if (this.#child) {
+      this.#child.kill('SIGTERM');
+      await this.#exited;
+    }
     rmSync(this.#parent, { recursive: true });
   }
+}
+
+/** A stand-in for Bugle, with this shell command as its end: it runs Bugle, and hands SIGTERM on. */
+function standIn(t, end) {
+  const directory = mkdtempSync(join(tmpdir(), 'bugle-stand-in-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, 'bugle');
+  writeFileSync(file, `#!/bin/sh\n"${BUGLE}" "$@" &\ntrap 'kill $!; wait $!; ${end}' TERM\nwait\n`, { mode: 0o755 });
+  return file;
 }
 
 /** Sends a request from an address of loopback: the status and the body. */
@@ -144,13 +186,101 @@ for (const proxy of ['nginx', 'haproxy']) {
       assert.match(stdout, /Every message came to every device, once and in order/);
     });
 
+    test('a device that comes while all nodes are full disturbs no session', async () => {
+      const sessions = [];
+      for (let number = 1; number <= 30; number += 1) {
+        const address = `127.1.7.${number}`;
+        sessions.push({ address, sid: JSON.parse((await ask(polling(), address)).text.slice(1)).sid });
+      }
+      for (const number of [1, 2, 3]) {
+        const node = polling().replace(cluster.url, `http://${cluster.net}.${number}:3000`);
+        for (let status = 200; status !== 503; ) ({ status } = await ask(node, '127.1.8.1'));
+      }
+      for (const { address, sid } of sessions) {
+        const { status: refused } = await ask(polling(), address);
+        const { status: pong } = await ask(polling(sid), address, { method: 'POST', body: '3' });
+        assert.deepEqual({ refused, pong }, { refused: 503, pong: 200 });
+      }
+    });
+
     test('Ctrl-C ends all of it, and nothing is left', async () => {
-      assert.equal(await cluster.stop(), 130);
-      assert.equal(existsSync(cluster.directory), false);
-      await assert.rejects(ask(cluster.url, '127.1.9.1'), { code: 'ECONNREFUSED' });
+      for (const [machine, ports] of Object.entries(PORTS)) {
+        for (const port of ports) assert.equal(await cluster.listens(machine, port), true, `${machine}:${port}`);
+      }
+      cluster.interrupt();
+      assert.equal(await cluster.ended(), 130);
+      await cluster.assertNothingLeft();
     });
   });
 }
+
+describe('faults of the nodes', () => {
+  for (const args of [['nginx'], ['rolling-restart', '--load', '60']]) {
+    test(`run ${args.join(' ')} ends with an error if no node starts, and leaves nothing`, async (t) => {
+      const cluster = new Cluster(t, { BUGLE: '/bin/false' });
+      const { code, stderr } = await cluster.command(...args);
+      assert.equal(code, 1, stderr);
+      assert.match(stderr, /bugle-\d ended with 1: see .*\/bugle-\d\.log\n$/);
+      await cluster.assertNothingLeft();
+    });
+  }
+
+  test('a rolling restart fails if a node ends with an error, and Ctrl-C ends all of it nevertheless', async (t) => {
+    const cluster = await Cluster.start(t, 'nginx', { BUGLE: standIn(t, 'exit 3') });
+    const { code, stdout, stderr } = await cluster.command('rolling-restart');
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /bugle-1 ended with 3: see .*\/bugle-1\.log\n$/);
+    assert.doesNotMatch(stdout, /ready again/);
+    cluster.interrupt();
+    assert.equal(await cluster.ended(), 130);
+    await cluster.assertNothingLeft();
+  });
+
+  test('a second Ctrl-C kills a node that does not stop', async (t) => {
+    const cluster = await Cluster.start(t, 'nginx');
+    process.kill(cluster.pid(3), 'SIGSTOP');
+    cluster.interrupt();
+    // The proxy is stopped first, then the third node.
+    while (await cluster.listens(10, 8080)) await delay(20);
+    cluster.interrupt();
+    assert.equal(await cluster.ended(), 130);
+    await cluster.assertNothingLeft();
+  });
+});
+
+describe("a directory that is another user's, or that others can write", () => {
+  /** What an attacker leaves there. */
+  function forge(cluster, mode) {
+    const marker = join(cluster.directory, 'marker');
+    mkdirSync(cluster.directory);
+    writeFileSync(join(cluster.directory, 'secrets'), `BUGLE_API_KEY=$(touch ${marker})\ntouch ${marker}\n`);
+    for (const number of [1, 2, 3]) writeFileSync(join(cluster.directory, `bugle-${number}.pid`), `${process.pid}`);
+    chmodSync(cluster.directory, mode);
+    return marker;
+  }
+
+  for (const args of [[], ['--load', '3']]) {
+    test(`is refused by rolling-restart ${args.join(' ')}`, async (t) => {
+      const cluster = new Cluster(t);
+      const marker = forge(cluster, 0o770);
+      const { code, stderr } = await cluster.command('rolling-restart', ...args);
+      assert.equal(code, 1);
+      assert.match(stderr, /is not a directory that only you can write/);
+      assert.equal(existsSync(marker), false);
+    });
+  }
+
+  test('of the user is neither executed nor believed', async (t) => {
+    const cluster = new Cluster(t);
+    const marker = forge(cluster, 0o711);
+    const { code, stderr } = await cluster.command('rolling-restart');
+    assert.equal(code, 1);
+    // This process lives.
+    assert.match(stderr, /bugle-1 does not run/);
+    await cluster.command('rolling-restart', '--load', '3');
+    assert.equal(existsSync(marker), false);
+  });
+});
 
 describe('the verdict on a load', () => {
   const emitted = { stored: 1, history: 1, repeated: 0 };
@@ -208,6 +338,14 @@ describe('compose.yaml', async () => {
       assert.notEqual((await config(t, content, env)).code, 0);
     });
   }
+
+  test('gives the engine, like `run`, the ACL user of the main README', async () => {
+    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+    const [, rights] = /^user bugle on >PASSWORD (.*)$/m.exec(readme);
+    const words = (file) => readFileSync(join(RECIPE, file), 'utf8').replace(/["'\\,\s]+/g, ' ');
+    assert.ok(words('compose.yaml').includes(`--user bugle on >\${REDIS_PASSWORD:?} ${rights}]`));
+    assert.ok(words('run').includes(`user bugle on >$REDIS_PASSWORD ${rights} `));
+  });
 
   test('mounts files that are there, and names every machine of the proxies', () => {
     const mounted = [...text.matchAll(/- \.\/([\w.]+):/g)].map(([, file]) => file);
