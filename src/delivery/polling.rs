@@ -130,20 +130,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn far(since: Duration) -> Option<Look> {
-        Some(Look { period: since + COMMITTED_WITHIN + MAX_LOOK, is_far: true })
+    fn far(since: Duration) -> Look {
+        Look { period: since + COMMITTED_WITHIN + MAX_LOOK, is_far: true }
     }
 
-    fn near(since: Duration) -> Option<Look> {
-        Some(Look { period: since + STORED_WITHIN + MAX_LOOK, is_far: false })
+    fn near(since: Duration) -> Look {
+        Look { period: since + STORED_WITHIN + MAX_LOOK, is_far: false }
     }
 
     /// Looks now, for so long.
-    async fn look(looks: &mut Looks, takes: Duration, is_read: bool) -> Option<Look> {
+    async fn look(looks: &mut Looks, takes: Duration, is_read: bool) -> Look {
         let began = Instant::now();
-        let look = looks.next(false, began);
+        let look = looks.next(false, began).unwrap();
         advance(takes).await;
-        looks.done(look.as_ref().unwrap(), began, is_read);
+        looks.done(&look, began, is_read);
         look
     }
 
@@ -168,9 +168,9 @@ mod tests {
         assert_eq!(look(&mut looks, SECOND, false).await, far(Duration::ZERO));
         assert_eq!(look(&mut looks, SECOND, true).await, far(SECOND));
         assert_eq!(look(&mut looks, SECOND * 3, true).await, near(SECOND));
-        assert_eq!(looks.next(true, Instant::now()), far(SECOND * 4), "also when frames come again");
+        assert_eq!(looks.next(true, Instant::now()), Some(far(SECOND * 4)), "also when frames come again");
         assert_eq!(look(&mut looks, SECOND, true).await, far(SECOND * 4));
         assert_eq!(look(&mut looks, SECOND, true).await, near(SECOND));
-        assert_eq!(looks.next(true, Instant::now()), far(SECOND * 2), "a last one");
+        assert_eq!(looks.next(true, Instant::now()), Some(far(SECOND * 2)), "a last one");
     }
 }

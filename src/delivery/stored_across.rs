@@ -87,17 +87,13 @@ impl Delivery {
     async fn send_stored(&self, nodes: (&Cluster, &Shared), accepted: Accepted, position: Position) -> AppendDone {
         let mut outgoing = accepted.into_outgoing();
         outgoing.stored = Some(position.clone());
-        match Self::send(nodes, &outgoing, Instant::now() + nodes.0.deadline()) {
-            Ok(sent) => {
-                let delivery = self.clone();
-                AppendDone::Sent(Box::pin(async move { delivery.finish_stored(sent, outgoing, position).await }))
-            }
-            Err(_) => {
-                // What asks for it waits for this lane.
-                let _ = timeout(nodes.0.deadline(), self.read_head(outgoing.emit.audience.room())).await;
-                AppendDone::Published(self.execute_unsent(outgoing, position).await)
-            }
+        if let Ok(sent) = Self::send(nodes, &outgoing, Instant::now() + nodes.0.deadline()) {
+            let delivery = self.clone();
+            return AppendDone::Sent(Box::pin(async move { delivery.finish_stored(sent, outgoing, position).await }));
         }
+        // Whoever asks where the room stands waits for this lane.
+        let _ = timeout(nodes.0.deadline(), self.read_head(outgoing.emit.audience.room())).await;
+        AppendDone::Published(self.execute_unsent(outgoing, position).await)
     }
 
     /// Waits for the answers of the nodes. Without the engine the emit is executed here, and other nodes find it in the store.

@@ -101,9 +101,9 @@ async fn a_room_does_not_go_back_to_a_sequence_that_is_over_when_the_engine_cann
     whole_up_to(&mut device, 3, &seen).await;
 }
 
-/// Where a room stands, as the engine has it.
+/// Where a room stands, as the engine has it. The sequence is empty as long as nothing is written of the room.
 fn stands(redis: &TestRedis) -> String {
-    const SEQUENCE: &str = "local sequence = redis.call('HGET', KEYS[1], 's')
+    const SEQUENCE: &str = "local sequence = redis.call('HGET', KEYS[1], 's') or ''
         return (sequence:gsub('.', function(byte) return string.format('%02x', byte:byte()) end))";
     let meta = "test:m:{user:42}";
     format!("{}.{}", redis.cli(&["EVAL", SEQUENCE, "1", meta]), redis.cli(&["HGET", meta, "n"]))
@@ -134,7 +134,7 @@ async fn who_comes_to_a_node_that_has_not_heard_that_a_sequence_is_over_is_not_t
     let backend = server.backend_of(1).await;
     let emitting = in_background(async move { emit(&backend, 1).await });
     let over = async {
-        while sequence(&stands(&redis)) == sequence(&begin) {
+        while ["", sequence(&begin)].contains(&sequence(&stands(&redis))) {
             tokio::task::yield_now().await;
         }
     };

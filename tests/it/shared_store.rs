@@ -1,7 +1,6 @@
 //! The store of several nodes, which write to one PostgreSQL at the same time.
 
 use std::{
-    collections::HashSet,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -14,7 +13,7 @@ use bugle::store::{Appended, IdempotencyKey, NewMessage, Sharing, Status, Store,
 use futures_util::future::{join, join_all};
 use tokio::sync::watch;
 
-use crate::harness::{Postgres, count, deadline, execute, new_database};
+use crate::harness::{count, deadline, execute, new_database};
 use crate::store::{Kind, append, message, open, position, room, texts, wait_for};
 
 /// A store as a node of a cluster opens it.
