@@ -186,15 +186,6 @@ impl Delivery {
             );
         }
     }
-
-    /// Keeps the sequences of rooms alive in which devices are, though nothing is published there.
-    pub(super) async fn refresh_histories(&self) {
-        if let Ok(shared) = self.shared()
-            && self.inner.history_heads.is_refresh_due()
-        {
-            shared.history.positions(&self.inner.history_heads.known()).await;
-        }
-    }
 }
 
 impl Replay<'_> {

@@ -1,7 +1,7 @@
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 
 use crate::cluster::Kept;
 use crate::message::RoomName;
@@ -12,13 +12,10 @@ pub(super) struct HistoryHeads {
     rooms: Mutex<HashMap<RoomName, Head>>,
     /// Reads of messages that are under way.
     pub(super) reads: Semaphore,
-    refreshed: Mutex<Instant>,
 }
 
 /// Rooms of which messages are read at one time: after a gap all may miss some.
 const MAX_READS: usize = 16;
-/// The sequences of silent rooms end without this.
-const REFRESH: Duration = Duration::from_hours(1);
 
 enum Head {
     /// So many read where the room stands. The first frame that comes meanwhile tells it, too.
@@ -56,7 +53,7 @@ pub(super) enum Place {
 
 impl Default for HistoryHeads {
     fn default() -> Self {
-        Self { rooms: Mutex::default(), reads: Semaphore::new(MAX_READS), refreshed: Mutex::new(Instant::now()) }
+        Self { rooms: Mutex::default(), reads: Semaphore::new(MAX_READS) }
     }
 }
 
@@ -186,16 +183,6 @@ impl HistoryHeads {
     /// All rooms of which it is known how far they were sent, or soon will be.
     pub(super) fn known(&self) -> Vec<RoomName> {
         self.rooms.lock().keys().cloned().collect()
-    }
-
-    /// Whether the sequences of the known rooms are to be kept alive now.
-    pub(super) fn is_refresh_due(&self) -> bool {
-        let mut refreshed = self.refreshed.lock();
-        let is_due = refreshed.elapsed() >= REFRESH;
-        if is_due {
-            *refreshed = Instant::now();
-        }
-        is_due
     }
 }
 

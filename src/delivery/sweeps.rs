@@ -55,7 +55,6 @@ impl Delivery {
         while matches!(shared.retained.sweep().await, Ok(true)) {}
         while matches!(shared.collapse.sweep().await, Ok(true)) {}
         while matches!(shared.history.sweep().await, Ok(true)) {}
-        self.refresh_histories().await;
         self.inner.memberships.sweep_shared().await;
     }
 
