@@ -20,6 +20,14 @@ pub(super) enum Rule {
     LateReadIsTold,
     /// A position of an epoch that is over is not one of this epoch.
     EpochsAreCompared,
+    /// A frame with a message of a history that is not the next one waits for those before it.
+    HistoryHoleIsRead,
+    /// A message of a history that was sent is not sent again by its frame.
+    SentIsNotSentAgain,
+    /// A frame of a sequence that is over is not sent.
+    EndedSequenceIsNotSent,
+    /// Devices that resume are told that a history has begun anew.
+    BegunAnewIsTold,
 }
 
 thread_local! {

@@ -3,6 +3,8 @@
 
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(test)]
+use super::broken::{Rule, is_broken};
 use super::{Delivery, accepted::Accepted, history_heads::Place, stored_frames::Executed};
 use crate::cluster::Kept;
 use crate::hub::RoomGuard;
@@ -65,6 +67,14 @@ impl Delivery {
         if place == Place::Beyond && guard.connections() == 0 {
             heads.pass(guard.room(), Kept { number: kept.number.saturating_sub(1), ..kept });
             return heads.place(guard.room(), kept);
+        }
+        #[cfg(test)]
+        if is_broken(match place {
+            Place::Before { .. } => Rule::SentIsNotSentAgain,
+            _ if heads.get(guard.room()).is_some_and(|head| head.sequence == kept.sequence) => Rule::HistoryHoleIsRead,
+            _ => Rule::EndedSequenceIsNotSent,
+        }) {
+            return Place::Next;
         }
         place
     }

@@ -10,7 +10,8 @@ use super::{
     oracle::NODES,
     wire::{Dialer, Faults},
 };
-use crate::cluster::{Cluster, Shards};
+use crate::cluster::{Cluster, Kept, KeptMessage, Shards};
+use crate::message::{Position, RoomName};
 
 /// The engine in memory, and the links of three nodes to it. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -50,6 +51,11 @@ impl Link {
         self.change(|faults| faults.latency[node] = latency);
     }
 
+    /// Delays what comes to a node by so much more: frames, or answers to commands.
+    pub(crate) fn delay_only(&self, node: usize, of_frames: bool, latency: Duration) {
+        self.change(|faults| faults.extra[node][usize::from(of_frames)] = latency);
+    }
+
     pub(crate) fn cut(&self, node: usize, is_cut: bool) {
         self.change(|faults| faults.is_cut[node] = is_cut);
     }
@@ -69,6 +75,23 @@ impl Link {
 
     pub(crate) fn freeze(&self, is_frozen: bool) {
         self.0.freeze(is_frozen);
+    }
+
+    /// How many sequences of histories have begun.
+    pub(crate) fn sequences(&self) -> u64 {
+        self.0.state.lock().histories.count()
+    }
+
+    /// Counts the sequences up to the one of a position.
+    pub(crate) fn order(&self, position: &Position) -> u64 {
+        let kept = Kept::of(position).expect("a place in a history");
+        self.0.state.lock().histories.order(kept.sequence).expect("a sequence of the engine")
+    }
+
+    /// The messages of a room in the sequence of now.
+    pub(crate) fn history(&self, room: &RoomName) -> Vec<KeptMessage> {
+        let (state, room) = (self.0.state.lock(), format!("p:h:{{{room}}}"));
+        state.histories.messages(state.starts, room.as_bytes())
     }
 
     /// Ends all faults.

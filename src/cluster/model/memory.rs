@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    histories::Histories,
     leases::{Contact, Generation},
     node::LEASE,
     oracle::NODES,
@@ -48,6 +49,7 @@ pub(super) struct State {
     /// By incarnation: the end of the lease, and the value.
     pub(super) peers: BTreeMap<Vec<u8>, (i64, Vec<u8>)>,
     pub(super) generation: Option<Generation>,
+    pub(super) histories: Histories,
     /// Who has a name, and until when.
     names: HashMap<Vec<u8>, (Vec<u8>, i64)>,
     /// So many of the next pushes to a node are lost on the way.
@@ -79,6 +81,7 @@ impl Memory {
             clients: BTreeMap::new(),
             peers: BTreeMap::new(),
             generation: None,
+            histories: Histories::default(),
             names: HashMap::new(),
             drops: [0; NODES],
             contacts: Default::default(),
@@ -152,6 +155,11 @@ impl State {
         for id in lost {
             self.disconnected(id);
         }
+    }
+
+    /// Whether a connection is one for frames.
+    pub(super) fn is_subscribing(&self, id: u64) -> bool {
+        self.clients.get(&id).is_some_and(|client| !client.channels.is_empty())
     }
 
     pub(super) fn connected(
@@ -311,6 +319,10 @@ impl State {
                 }
                 integer(1)
             }
+            "keep" => self.keep(keys, arguments),
+            "stand" => self.stand(&keys[0]),
+            "begin" => self.begin(&keys[0]),
+            "read_messages" => self.read_messages(&keys[0], arguments),
             sweep if sweep.starts_with("sweep_") => integer(0),
             other => panic!("the model's engine has no function {other}"),
         }

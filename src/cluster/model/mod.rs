@@ -10,6 +10,7 @@
 //! ```
 
 mod checks;
+mod histories;
 mod leases;
 mod link;
 mod memory;

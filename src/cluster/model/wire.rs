@@ -19,11 +19,14 @@ pub(super) struct Faults {
     pub(super) is_frozen: bool,
     pub(super) is_cut: [bool; NODES],
     pub(super) latency: [Duration; NODES],
+    /// By node, how much longer answers to commands take, and frames.
+    pub(super) extra: [[Duration; 2]; NODES],
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { is_frozen: false, is_cut: [false; NODES], latency: [Duration::from_millis(1); NODES] }
+        let latency = [Duration::from_millis(1); NODES];
+        Self { is_frozen: false, is_cut: [false; NODES], latency, extra: Default::default() }
     }
 }
 
@@ -105,6 +108,9 @@ impl Memory {
         };
         let writing = async {
             while let Some(mut bytes) = written.recv().await {
+                let is_subscribing = self.state.lock().is_subscribing(id);
+                let extra = self.faults.borrow().extra[node][usize::from(is_subscribing)];
+                sleep(extra).await;
                 self.pass(node).await;
                 while let Ok(more) = written.try_recv() {
                     bytes.extend(more);

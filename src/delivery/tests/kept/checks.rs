@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::oracle::{ROOMS, USERS, is_in};
+use super::oracle::{COMMON, HISTORY, ROOMS, is_in};
 use crate::cluster::model::Link;
 use crate::delivery::EmitError;
 use crate::message::{LogEntry, Payload, Receipt, RoomName, UserId};
@@ -136,7 +136,11 @@ impl Log {
 
 /// The number of an emit.
 pub(super) fn seq(message: &LogEntry) -> u64 {
-    let Payload::Json(payload) = &message.payload else { panic!("{message:?}") };
+    seq_of(&message.payload)
+}
+
+pub(super) fn seq_of(payload: &Payload) -> u64 {
+    let Payload::Json(payload) = payload else { panic!("{payload:?}") };
     payload.get().parse().unwrap()
 }
 
@@ -145,7 +149,11 @@ pub(super) fn user(number: usize) -> UserId {
 }
 
 pub(super) fn room(number: usize) -> RoomName {
-    if number < USERS { RoomName::of_user(&user(number)) } else { RoomName::new("r").unwrap() }
+    match number {
+        COMMON => RoomName::new("r").unwrap(),
+        HISTORY => RoomName::new("h").unwrap(),
+        _ => RoomName::of_user(&user(number)),
+    }
 }
 
 /// `None`: nothing is kept there.

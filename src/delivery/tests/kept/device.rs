@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::{
     checks::number_of,
-    oracle::{ROOMS, resumes},
+    oracle::{HISTORY, ROOMS, resumes},
 };
+use crate::cluster::model::Link;
 use crate::delivery::Admission;
 use crate::hub::{
     Frame, QueueError, Unproven, WriteMode,
@@ -30,8 +31,8 @@ pub(super) type Losses = Arc<AtomicU64>;
 pub(super) struct Sent {
     pub(super) room: usize,
     pub(super) what: What,
-    /// As it was counted then.
-    losses: u64,
+    /// As it was counted then; of the history, how many sequences there are up to that of the position.
+    pub(super) losses: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -40,20 +41,31 @@ pub(super) enum What {
     Told { is_recovered: bool, position: Option<Position> },
 }
 
+impl What {
+    pub(super) fn position(&self) -> Option<&Position> {
+        match self {
+            Self::Message { position, .. } => Some(position),
+            Self::Told { position, .. } => position.as_ref(),
+        }
+    }
+}
+
 /// The connection's end at the server.
 pub(super) struct Recorder {
     resumes: bool,
     losses: Losses,
+    link: Link,
     sent: Mutex<Vec<Sent>>,
     in_flight: Mutex<Vec<Arc<dyn Unproven>>>,
     has_ended: AtomicBool,
 }
 
 impl Recorder {
-    pub(super) fn new(device: usize, losses: &Losses) -> Self {
+    pub(super) fn new(device: usize, losses: &Losses, link: &Link) -> Self {
         Self {
             resumes: resumes(device),
             losses: losses.clone(),
+            link: link.clone(),
             sent: Mutex::default(),
             in_flight: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -82,8 +94,12 @@ impl Recorder {
     }
 
     fn note(&self, room: &str, what: What) {
-        let losses = self.losses.load(Ordering::Relaxed);
-        self.sent.lock().extend(number_of(room).map(|room| Sent { room, what, losses }));
+        let Some(room) = number_of(room) else { return };
+        let losses = match what.position() {
+            Some(position) if room == HISTORY => self.link.order(position),
+            Some(_) | None => self.losses.load(Ordering::Relaxed),
+        };
+        self.sent.lock().push(Sent { room, what, losses });
     }
 }
 
@@ -128,22 +144,23 @@ fn position(text: &Value) -> Option<Position> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// Where it was last, and the losses when it was told that.
-    seen: Option<(Position, u64)>,
+    pub(super) seen: Option<(Position, u64)>,
     /// From there on it must have all.
     pub(super) base: Option<u64>,
     pub(super) got: Vec<(u64, u64)>,
     /// It was told that some may be missing up to there.
     pub(super) gap: u64,
+    /// That was on this connection.
+    pub(super) is_told: bool,
 }
 
 impl Known {
-    fn last(&self) -> Option<u64> {
+    pub(super) fn last(&self) -> Option<u64> {
         self.got.last().map(|(number, _)| *number).or(self.base)
     }
 
-    /// Takes what comes on a connection that began after so many losses, maybe before it was known where the room stands. The error says what is
-    /// wrong.
-    fn take(&mut self, Sent { what, losses, .. }: &Sent, (connected, is_blind): (u64, bool)) -> Result<(), String> {
+    /// Takes what comes on a connection. The error says what is wrong.
+    fn take(&mut self, Sent { what, losses, room }: &Sent, came: &Came) -> Result<(), String> {
         let last = self.last();
         match what {
             What::Message { seq, position } => {
@@ -165,18 +182,30 @@ impl Known {
                 }
             }
             What::Told { position, .. } => {
-                let before = self.seen.take().map_or(connected, |(_, losses)| losses);
+                let is_repeated = std::mem::replace(&mut self.is_told, true)
+                    && position.as_ref().is_some_and(|position| last == Some(position.number));
+                let before = self.seen.take().map_or(came.losses, |(_, losses)| losses);
                 self.seen = position.clone().map(|position| (position, *losses));
                 self.base = position.as_ref().map(|position| position.number);
                 self.gap = self.base.unwrap_or(u64::MAX);
                 self.got.clear();
-                if before == *losses && losses.is_multiple_of(2) && !is_blind {
+                if before == *losses && losses.is_multiple_of(2) && !came.is_blind[*room] && !is_repeated {
                     return Err(format!("was told of a gap after {last:?}, and nothing was lost"));
                 }
                 Ok(())
             }
         }
     }
+}
+
+/// How all was when a connection was let in.
+#[derive(Clone, Copy)]
+pub(super) struct Came {
+    /// The losses, and the sequences of the history, when it came.
+    pub(super) losses: u64,
+    pub(super) sequences: u64,
+    /// By room, whether it was let in before it was known where the room stands.
+    pub(super) is_blind: [bool; ROOMS],
 }
 
 pub(super) struct Online {
@@ -190,10 +219,7 @@ pub(super) struct Online {
     pub(super) first: [Option<u64>; ROOMS],
     /// The first emit that began after it was let in.
     pub(super) since: u64,
-    /// By room, whether it was let in before it was known where the room stands.
-    pub(super) is_blind: [bool; ROOMS],
-    /// The losses when it came.
-    pub(super) losses: u64,
+    pub(super) came: Came,
 }
 
 #[derive(Default)]
@@ -224,13 +250,18 @@ impl Device {
     }
 
     /// Takes frames of a connection. Returns what is wrong.
-    pub(super) fn take(&mut self, sent: &[Sent], losses: u64, is_blind: [bool; ROOMS]) -> Vec<String> {
+    pub(super) fn take(&mut self, sent: &[Sent], mut came: Came) -> Vec<String> {
         let mut wrong = Vec::new();
+        self.known.iter_mut().for_each(|known| known.is_told = false);
+        if let Some((_, seen_in)) = &self.known[HISTORY].seen {
+            came.sequences = came.sequences.min(*seen_in);
+        }
         for sent in sent {
             if let What::Message { seq, .. } = sent.what {
                 self.received.insert(seq);
             }
-            let taken = self.known[sent.room].take(sent, (losses, is_blind[sent.room]));
+            let known = &mut self.known[sent.room];
+            let taken = if sent.room == HISTORY { known.take_of_history(sent, &came) } else { known.take(sent, &came) };
             wrong.extend(taken.err().map(|wrong| format!("{wrong} in {}", sent.room)));
         }
         wrong
@@ -240,9 +271,7 @@ impl Device {
     pub(super) fn view(&self) -> (Self, Vec<String>) {
         let mut view = Self { known: self.known.clone(), received: self.received.clone(), state: State::Offline };
         let online = self.online();
-        let wrong = online
-            .map(|online| view.take(&online.connection.sent(), online.losses, online.is_blind))
-            .unwrap_or_default();
+        let wrong = online.map(|online| view.take(&online.connection.sent(), online.came)).unwrap_or_default();
         (view, wrong)
     }
 
@@ -259,12 +288,15 @@ impl Device {
 
 /// The positions of a connection that does not resume rise in each room, as long as nothing is lost.
 pub(super) fn rising(sent: &[Sent]) -> Vec<String> {
-    let (mut last, mut wrong) = (BTreeMap::new(), Vec::new());
-    for Sent { room, what, .. } in sent {
+    let (mut last, mut wrong, mut sequence) = (BTreeMap::new(), Vec::new(), 0);
+    for Sent { room, what, losses } in sent {
         let What::Message { position, .. } = what else { continue };
         let before = last.insert((room, position.epoch.clone()), position.number).unwrap_or_default();
         if before >= position.number {
             wrong.push(format!("was sent {position} after {before} in {room}"));
+        }
+        if *room == HISTORY && std::mem::replace(&mut sequence, *losses) > *losses {
+            wrong.push(format!("was sent {position} of a sequence that is over"));
         }
     }
     wrong

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{
     device::State,
-    oracle::{COMMON, DEVICES, ROOMS, is_plain, resumes, user_of},
+    oracle::{COMMON, DEVICES, HISTORY, ROOMS, is_plain, resumes, user_of},
     world::Inner,
 };
 use crate::cluster::model::NODES;
@@ -38,11 +38,12 @@ impl Inner {
         }
         sleep(WHOLE).await;
         let complete = self.log.lock().complete;
-        (0..NODES).for_each(|node| self.emit(node, COMMON, true, false));
+        self.emit_at_all(COMMON);
+        self.emit_at_all(HISTORY);
         sleep(LOOK * 2).await;
         let count = self.log.lock().complete - complete;
-        if count != NODES as u64 {
-            self.log.lock().violation(format!("{count} of {NODES} receipts are complete again"));
+        if count != 2 * NODES as u64 {
+            self.log.lock().violation(format!("{count} of {} receipts are complete again", 2 * NODES));
         }
         self.settle("after some emits", true).await;
     }

@@ -1,7 +1,8 @@
-//! A model of kept rooms at three nodes. Each node runs delivery and the bus as the server does, over its link to an engine in memory, and a store
-//! over its link to one database in memory, in a time that passes only when all wait. Backends, devices, links, the engine and the database do what
-//! `oracle` thinks of, in a random order. What must hold of receipts is in `checks`, of devices in `device` and `world`, and when all faults have
-//! ended, in `healing`; that the model finds a broken rule is tested, too.
+//! A model of kept rooms at three nodes: rooms whose messages are stored, and one with a history, which the nodes share. Each node runs delivery and
+//! the bus as the server does, over its link to an engine in memory, and a store over its link to one database in memory, in a time that passes only
+//! when all wait. Backends, devices, links, the engine and the database do what `oracle` thinks of, in a random order. What must hold of receipts is
+//! in `checks`, of devices in `device`, `history` and `world`, and when all faults have ended, in `healing`; that the model finds a broken rule is
+//! tested, too.
 //!
 //! `KEPT_MODEL_SEEDS` is the number of seeds, `KEPT_MODEL_STEPS` the number of steps with all of them, and `KEPT_MODEL_FIRST_SEED` the first seed:
 //!
@@ -12,6 +13,7 @@
 mod checks;
 mod device;
 mod healing;
+mod history;
 mod oracle;
 mod world;
 
@@ -142,6 +144,26 @@ fn devices_that_are_not_told_what_they_may_have_missed_before_their_room_was_rea
 #[test]
 fn positions_that_are_compared_across_epochs_are_found() {
     finds(Rule::EpochsAreCompared);
+}
+
+#[test]
+fn a_frame_that_is_sent_before_what_is_missing_of_its_history_is_found() {
+    finds(Rule::HistoryHoleIsRead);
+}
+
+#[test]
+fn a_message_of_a_history_that_is_sent_again_by_its_frame_is_found() {
+    finds(Rule::SentIsNotSentAgain);
+}
+
+#[test]
+fn a_frame_of_a_sequence_that_is_over_is_found() {
+    finds(Rule::EndedSequenceIsNotSent);
+}
+
+#[test]
+fn a_history_that_begins_anew_and_is_not_told_is_found() {
+    finds(Rule::BegunAnewIsTold);
 }
 
 /// Plays fixed steps, and heals.

@@ -13,9 +13,10 @@ const RESUMING: usize = 3;
 /// Whose each device is. Some users have a device that resumes and one that does not.
 const USERS_OF_DEVICES: [usize; DEVICES] = [0, 1, 0, 2, 3, 1];
 pub(super) const USERS: usize = 4;
-/// The users' own rooms, and the one that all are in.
-pub(super) const ROOMS: usize = USERS + 1;
+/// The users' own rooms, and two that all are in: one whose messages are stored, and one with a history.
+pub(super) const ROOMS: usize = USERS + 2;
 pub(super) const COMMON: usize = USERS;
+pub(super) const HISTORY: usize = USERS + 1;
 
 pub(super) fn resumes(device: usize) -> bool {
     device < RESUMING
@@ -31,7 +32,7 @@ pub(super) fn is_plain(user: usize) -> bool {
 }
 
 pub(super) fn is_in(device: usize, room: usize) -> bool {
-    room == COMMON || room == user_of(device)
+    room >= COMMON || room == user_of(device)
 }
 
 #[derive(Clone, Debug)]
@@ -56,13 +57,19 @@ pub(super) enum Transition {
         is_stored: bool,
         is_keyed: bool,
     },
-    /// Stored emits by all nodes at once.
+    /// Emits by all nodes at once, which are stored if the room has no history.
     EmitAtAll(usize),
     /// The last emit with a key is repeated.
     Repeat(usize),
     Wait(Duration),
     Delay {
         node: usize,
+        latency: Duration,
+    },
+    /// Frames to a node take so much longer, or answers to its commands.
+    DelayOnly {
+        node: usize,
+        of_frames: bool,
         latency: Duration,
     },
     Cut(usize),
@@ -72,6 +79,10 @@ pub(super) enum Transition {
         keeps_data: bool,
     },
     StartEngine,
+    /// Another engine takes over at once.
+    FailOverEngine {
+        keeps_data: bool,
+    },
     FreezeEngine,
     ThawEngine,
     SlowStore {
@@ -101,7 +112,7 @@ fn milliseconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> 
 }
 
 fn room() -> BoxedStrategy<usize> {
-    prop_oneof![Just(COMMON), 0..ROOMS].boxed()
+    prop_oneof![Just(COMMON), Just(HISTORY), 0..ROOMS].boxed()
 }
 
 fn of_devices() -> Vec<(u32, BoxedStrategy<Transition>)> {
@@ -127,13 +138,17 @@ fn of_devices() -> Vec<(u32, BoxedStrategy<Transition>)> {
 fn of_engine() -> Vec<(u32, BoxedStrategy<Transition>)> {
     use Transition as T;
 
+    let delay_only = (0..NODES, any::<bool>(), milliseconds(0..120));
+    let delay_only = delay_only.prop_map(|(node, of_frames, latency)| T::DelayOnly { node, of_frames, latency });
     vec![
         (8, (0..NODES, milliseconds(0..120)).prop_map(|(node, latency)| T::Delay { node, latency }).boxed()),
+        (8, delay_only.boxed()),
         (2, (0..NODES).prop_map(T::Cut).boxed()),
         (5, (0..NODES).prop_map(T::Restore).boxed()),
         (4, (0..NODES).prop_map(T::LoseSubscription).boxed()),
         (2, any::<bool>().prop_map(|keeps_data| T::CrashEngine { keeps_data }).boxed()),
         (5, Just(T::StartEngine).boxed()),
+        (1, any::<bool>().prop_map(|keeps_data| T::FailOverEngine { keeps_data }).boxed()),
         (1, Just(T::FreezeEngine).boxed()),
         (4, Just(T::ThawEngine).boxed()),
     ]

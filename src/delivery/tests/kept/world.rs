@@ -1,6 +1,8 @@
 //! What happens, done to nodes, to the engine between them, and to their store.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,20 +16,20 @@ use tokio::{
 };
 
 use super::{
-    checks::{Log, room, seq, user},
-    device::{Device, Losses, Online, Recorder, State, rising},
-    oracle::{COMMON, DEVICES, Model, ROOMS, Transition, is_in, resumes, user_of},
+    checks::{Log, room, seq, seq_of, user},
+    device::{Came, Device, Losses, Online, Recorder, State, rising},
+    oracle::{COMMON, DEVICES, HISTORY, Model, ROOMS, Transition, is_in, resumes, user_of},
 };
 use crate::cluster::Bus;
 use crate::cluster::model::{Link, NODES};
 use crate::config::Config;
 use crate::delivery::{
-    Delivery, Deps, IdempotencyKey, Resume,
+    Delivery, Deps, IdempotencyKey, Resume, RoomConfig, RoomHistory,
     tests::{deps, example},
 };
 use crate::hub::fake::FakeConnection;
 use crate::lifecycle::Lifecycle;
-use crate::message::{Audience, Emit, EventName, Payload};
+use crate::message::{Audience, Emit, EventName, Payload, RoomPattern};
 use crate::store::{Store, model::Memory};
 
 pub(super) struct World {
@@ -82,12 +84,14 @@ impl Inner {
     async fn start() -> Self {
         let (link, memory) = (Link::new(), Memory::new(NODES));
         let config = Config::defaults().unwrap();
+        let history = RoomHistory { size: usize::MAX, age: Duration::from_hours(24) };
+        let rooms = [RoomConfig { matches: RoomPattern::new(room(HISTORY).as_str()).unwrap(), history }];
         let (mut nodes, mut lifecycles) = (Vec::new(), Vec::new());
         for number in 0..NODES {
             let lifecycle = Lifecycle::new();
             let (cluster, store) = (link.cluster(number), memory.store(number, &lifecycle));
             let (bus, of_node) = (Bus::Redis(cluster), Some(store.clone()));
-            let delivery = Delivery::new(Deps { bus, store: of_node, ..deps(&config, &lifecycle) });
+            let delivery = Delivery::new(Deps { bus, store: of_node, rooms: &rooms, ..deps(&config, &lifecycle) });
             nodes.push(Node { delivery, store, began: Instant::now() });
             lifecycles.push(lifecycle);
         }
@@ -122,7 +126,7 @@ impl Inner {
             T::Prove(device) => self.prove(device),
             T::Reinstall(device) => self.reinstall(device),
             T::Emit { node, room, is_stored, is_keyed } => self.emit(node, room, is_stored, is_keyed),
-            T::EmitAtAll(room) => (0..NODES).for_each(|node| self.emit(node, room, true, false)),
+            T::EmitAtAll(room) => self.emit_at_all(room),
             T::Repeat(node) => {
                 if let Some((seq, room)) = self.keyed {
                     self.publish(node, (seq, room), true, true);
@@ -130,11 +134,16 @@ impl Inner {
             }
             T::Wait(duration) => sleep(duration).await,
             T::Delay { node, latency } => self.link.delay(node, latency),
+            T::DelayOnly { node, of_frames, latency } => self.link.delay_only(node, of_frames, latency),
             T::Cut(node) => self.link.cut(node, true),
             T::Restore(node) => self.link.cut(node, false),
             T::LoseSubscription(node) => self.link.lose_subscription(node),
             T::CrashEngine { keeps_data } => self.link.crash(keeps_data),
             T::StartEngine => self.link.start(),
+            T::FailOverEngine { keeps_data } => {
+                self.link.crash(keeps_data);
+                self.link.start();
+            }
             T::FreezeEngine => self.link.freeze(true),
             T::ThawEngine => self.link.freeze(false),
             T::SlowStore { node, latency } => self.memory.delay(node, latency),
@@ -160,9 +169,9 @@ impl Inner {
         }
         for device in &self.devices {
             let State::Online(online) = &mut device.lock().state else { continue };
-            let hub = self.nodes[online.node].delivery.hub();
+            let delivery = &self.nodes[online.node].delivery;
             for (number, first) in online.first.iter_mut().enumerate() {
-                *first = first.or_else(|| hub.log_head(&room(number)).map(|_| self.log.lock().seq + 1));
+                *first = first.or_else(|| knows_head(delivery, number).then(|| self.log.lock().seq + 1));
             }
         }
         for device in 0..DEVICES {
@@ -192,29 +201,40 @@ impl Inner {
             device.seen()
         };
         let delivery = self.nodes[node].delivery.clone();
-        let (log, losses) = (self.log.clone(), self.losses.clone());
+        let (log, losses, link) = (self.log.clone(), self.losses.clone(), self.link.clone());
         #[expect(clippy::disallowed_methods, reason = "a device")]
         tokio::spawn(async move {
             let said = seen.into_iter().map(|(number, position)| (room(number).to_string(), Some(position)));
             let resume = resumes(number).then(|| Resume::new(said));
             let resume = resume.as_ref().map(|resume| (resume, &[][..]));
-            let connection = Arc::new(FakeConnection::new(Recorder::new(number, &losses)));
-            let counted = losses.load(Ordering::Relaxed);
+            let connection = Arc::new(FakeConnection::new(Recorder::new(number, &losses, &link)));
+            let (losses, sequences) = (losses.load(Ordering::Relaxed), link.sequences());
             let stay = log.lock().joins(number, node);
             let user = user(user_of(number));
-            let admitted = delivery.admit(user, &[room(COMMON)], connection.clone(), resume).await;
-            let Ok(admission) = admitted else {
+            let token_rooms = [room(COMMON), room(HISTORY)];
+            let mut admitting = pin!(delivery.admit(user.clone(), &token_rooms, connection.clone(), resume));
+            let mut is_blind = [false; ROOMS];
+            let admitted = poll_fn(|cx| {
+                let polled = admitting.as_mut().poll(cx);
+                for member in delivery.hub().of_user(&user) {
+                    if std::ptr::addr_eq(member.connection(), &raw const *connection) {
+                        for (number, is_blind) in is_blind.iter_mut().enumerate() {
+                            *is_blind |= member.is_in(&room(number)) && !knows_head(&delivery, number);
+                        }
+                    }
+                }
+                polled
+            });
+            let Ok(admission) = admitted.await else {
                 log.lock().violation(format!("device {number} is not let in"));
                 return;
             };
             log.lock().admitted(stay);
             admission.go_live(None);
-            let first = std::array::from_fn(|number| {
-                Some(log.lock().seq + 1).filter(|_| delivery.hub().log_head(&room(number)).is_some())
-            });
-            let (since, is_blind) = (log.lock().seq + 1, first.map(|first| first.is_none()));
-            let online =
-                Online { node, stay, admission, connection, arrived: 0, first, since, is_blind, losses: counted };
+            let since = log.lock().seq + 1;
+            let first = std::array::from_fn(|number| knows_head(&delivery, number).then_some(since));
+            let came = Came { losses, sequences, is_blind };
+            let online = Online { node, stay, admission, connection, arrived: 0, first, since, came };
             device.lock().state = State::Online(online);
         });
     }
@@ -224,12 +244,8 @@ impl Inner {
         let Some((online, arrived)) = device.cut(unseen) else { return };
         self.log.lock().ended(online.stay);
         online.admission.ended("transport_close");
-        let wrong = if resumes(number) {
-            device.take(&arrived, online.losses, online.is_blind)
-        } else {
-            device.take(&arrived, online.losses, online.is_blind);
-            rising(&online.connection.sent())
-        };
+        let taken = device.take(&arrived, online.came);
+        let wrong = if resumes(number) { taken } else { rising(&online.connection.sent()) };
         self.blame(number, online.node, wrong);
     }
 
@@ -255,12 +271,17 @@ impl Inner {
         }
     }
 
-    pub(super) fn emit(&mut self, node: usize, room: usize, is_stored: bool, is_keyed: bool) {
+    pub(super) fn emit_at_all(&mut self, room: usize) {
+        (0..NODES).for_each(|node| self.emit(node, room, true, false));
+    }
+
+    fn emit(&mut self, node: usize, room: usize, is_stored: bool, is_keyed: bool) {
         let seq = {
             let mut log = self.log.lock();
             log.seq += 1;
             log.seq
         };
+        let is_stored = is_stored && room != HISTORY;
         let is_keyed = is_keyed && is_stored;
         if is_keyed {
             self.keyed = Some((seq, room));
@@ -290,9 +311,13 @@ impl Inner {
         });
     }
 
-    /// What is in the store, by room: positions and emits.
+    /// What is in the store, or the history, by room: positions and emits.
     pub(super) fn stored(&self) -> [Vec<(u64, u64)>; ROOMS] {
         std::array::from_fn(|number| {
+            if number == HISTORY {
+                let kept = self.link.history(&room(HISTORY));
+                return (1..).zip(kept.iter().map(|(_, _, payload, _)| seq_of(payload))).collect();
+            }
             let messages = self.memory.messages(&room(number));
             messages.iter().map(|message| (message.number, seq(message))).collect()
         })
@@ -305,8 +330,14 @@ impl Inner {
         let (view, mut wrong) = device.view();
         if !resumes(number) {
             wrong = rising(&online.connection.sent());
-            let is_undisturbed = online.losses == self.losses.load(Ordering::Relaxed);
-            for (room, stored) in stored.iter().enumerate().filter(|(room, _)| is_undisturbed && is_in(number, *room)) {
+            let Came { losses, sequences, .. } = online.came;
+            let is_undisturbed = |room| match room {
+                HISTORY => sequences == self.link.sequences(),
+                _ => losses == self.losses.load(Ordering::Relaxed),
+            };
+            for (room, stored) in
+                stored.iter().enumerate().filter(|(room, _)| is_in(number, *room) && is_undisturbed(*room))
+            {
                 let is_owed = |seq: u64| online.first[room].is_some_and(|first| seq >= first);
                 let owed = stored.iter().filter(|(_, seq)| is_owed(*seq) && !view.received.contains(seq));
                 wrong.extend(owed.map(|(position, seq)| format!("has not got {position} ({seq}) of {room}")));
@@ -318,6 +349,10 @@ impl Inner {
                     wrong.push(format!("was not told where {room} stands"));
                     continue;
                 };
+                if room == HISTORY && !known.seen.as_ref().is_some_and(|(_, seen_in)| *seen_in == self.link.sequences())
+                {
+                    wrong.push("was not told that a history has begun anew".to_owned());
+                }
                 let owed: Vec<_> = stored.iter().filter(|(number, _)| *number > base).copied().collect();
                 if owed != known.got {
                     wrong.push(format!("has {:?} of {room} after {base}, where {owed:?} is", known.got));
@@ -333,5 +368,15 @@ impl Inner {
             }
         }
         wrong.into_iter().map(|wrong| format!("device {number} at node {} {wrong}", online.node)).collect()
+    }
+}
+
+/// Whether a node knows where a room stands.
+fn knows_head(delivery: &Delivery, number: usize) -> bool {
+    let room = room(number);
+    if number == HISTORY {
+        delivery.history_position(&room).is_some()
+    } else {
+        delivery.hub().log_head(&room).is_some()
     }
 }
