@@ -28,6 +28,8 @@ pub(super) enum Rule {
     EndedSequenceIsNotSent,
     /// Devices that resume are told that a history has begun anew.
     BegunAnewIsTold,
+    /// Devices that were let in before it was known where their history stands are told that they may have missed something.
+    LateHeadIsTold,
 }
 
 thread_local! {

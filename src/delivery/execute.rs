@@ -58,7 +58,7 @@ impl Delivery {
         accepted: Accepted,
         stored: Option<InLog<'_>>,
     ) -> Published {
-        if let Some(before) = self.repeated(guard.room(), &accepted) {
+        if let Some(before) = self.repeated(guard, &accepted) {
             return Ok(before);
         }
         let mut execution = self.execute(guard, accepted, stored)?;
@@ -73,7 +73,7 @@ impl Delivery {
         accepted: Accepted,
         stored: Option<InLog<'_>>,
     ) -> Published {
-        if let Some(before) = self.repeated(guard.room(), &accepted) {
+        if let Some(before) = self.repeated(guard, &accepted) {
             return Ok(before);
         }
         let mut execution = self.execute(guard, accepted, stored)?;
@@ -83,15 +83,19 @@ impl Delivery {
 
     /// What became of an emit when it was executed here before: it is not sent again. Nobody knows what those answer that were asked
     /// for acknowledgements then.
-    pub(super) fn repeated(&self, room: &RoomName, accepted: &Accepted) -> Option<(Receipt, Option<PendingAcks>)> {
+    pub(super) fn repeated(
+        &self,
+        guard: &RoomGuard<'_>,
+        accepted: &Accepted,
+    ) -> Option<(Receipt, Option<PendingAcks>)> {
         let (id, change) = (accepted.message_id, accepted.change);
         let shared = if accepted.once { self.shared().ok()? } else { return None };
         let before = shared.executed.repeated(id, change)?;
         if change != 0 {
-            self.note_missed_change(room, change);
+            self.note_missed_change(guard.room(), change);
         }
         if let Some(kept) = accepted.kept {
-            self.inner.history_heads.advance(room, kept, true);
+            self.advance_history(guard, kept);
         }
         telemetry::fanned_out(0, 0, accepted.received.elapsed());
         let cluster::Counts { matched, enqueued, dropped, asked, .. } = before;
@@ -120,7 +124,7 @@ impl Delivery {
         }
         let in_history = match accepted.kept {
             Some(kept) => {
-                self.inner.history_heads.advance(guard.room(), kept, guard.connections() > 0);
+                self.advance_history(guard, kept);
                 Some(kept.position())
             }
             None if stored.is_none() && !accepted.emit.volatile => self.append_to_history(guard, &accepted, &payload),

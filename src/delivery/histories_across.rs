@@ -10,6 +10,7 @@ use tokio::{
 use super::{
     Delivery,
     history_fill::PAGE,
+    history_heads::HeadRead,
     replay::{Replay, Replayability, Stopped},
     resumed::ReplayFrom,
     unreadable_logs::FailedReads,
@@ -55,14 +56,14 @@ impl Delivery {
         let mut read = Ok(());
         for (room, position) in shared.history.positions(&unknown).await {
             match position {
-                Ok(position) => {
-                    if !heads.read(&room, position) {
-                        self.fill_history_later(&room, position);
-                    } else if self.hub().connections_in(&room) > 0 {
+                Ok(position) => match heads.read(&room, position) {
+                    HeadRead::First if self.hub().connections_in(&room) > 0 => {
                         heads.read_after_join(&room);
                         self.tell_of_late_read(&room).await;
                     }
-                }
+                    HeadRead::First | HeadRead::Known => {}
+                    HeadRead::Other => self.fill_history_later(&room, position),
+                },
                 Err(error) => {
                     heads.not_read(&room);
                     read = Err(error);
@@ -75,8 +76,8 @@ impl Delivery {
     /// Tells devices that were let in before it was read where their room stands that they may have missed what is before.
     async fn tell_of_late_read(&self, room: &RoomName) {
         let guard = self.hub().lock_room_for_emit(room).await;
-        if let Some(head) = self.inner.history_heads.get(room).filter(|head| head.number > 0) {
-            self.tell_of_gap_in(&guard, &head.position());
+        if let Some(head) = self.inner.history_heads.get(room) {
+            self.tell_of_late_head(&guard, head);
         }
     }
 

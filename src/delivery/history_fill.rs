@@ -36,8 +36,14 @@ impl Delivery {
     }
 
     /// Has what a room's history has up to a message sent. Called by the room's frame lane, which does not wait for that.
-    pub(super) fn fill_history_up_to(&self, room: &RoomName, target: Kept) {
-        self.inner.history_heads.note_missed(room, target, self.hub().connections_in(room) > 0);
+    pub(super) async fn fill_history_up_to(&self, room: &RoomName, target: Kept) {
+        if self.inner.history_heads.get(room).is_none() {
+            let guard = self.hub().lock_room_for_emit(room).await;
+            let stood = self.inner.history_heads.note_missed(room, target, guard.connections() > 0);
+            if let Some(stood) = stood {
+                self.tell_of_late_head(&guard, stood);
+            }
+        }
         if self.inner.history_fills.want(room, target.position()) {
             self.spawn_history_fill(room);
         }

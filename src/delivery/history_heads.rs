@@ -22,19 +22,30 @@ enum Head {
     Reading(usize),
     At {
         head: Kept,
-        /// It stood there when nothing was known of it: no connection missed what is before.
+        /// It stood there when nothing was known of it: no connection missed what is before. 0: one was there already, which may have.
         began: u64,
     },
 }
 
 impl Head {
-    /// Notes the first frame of a room of which it is not known where it stands: no connection missed what is before.
-    fn note_first(&mut self, first: Kept) {
-        if let Self::Reading(_) = self {
-            let number = first.number.saturating_sub(1);
-            *self = Self::At { head: Kept { number, ..first }, began: number };
-        }
+    /// Notes the first frame of a room of which it is not known where it stands. Returns where, unless that is known.
+    fn note_first(&mut self, first: Kept, is_occupied: bool) -> Option<Kept> {
+        let Self::Reading(_) = self else { return None };
+        let head = Kept { number: first.number.saturating_sub(1), ..first };
+        *self = Self::At { head, began: if is_occupied { 0 } else { head.number } };
+        Some(head)
     }
+}
+
+/// What came of reading where a room stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadRead {
+    /// It was not known until now.
+    First,
+    /// A frame was faster, or another read, or the room was given up.
+    Known,
+    /// The frames that came meanwhile are of another sequence.
+    Other,
 }
 
 /// Where a message is, seen from where its room stands.
@@ -76,17 +87,15 @@ impl HistoryHeads {
         }
     }
 
-    /// Notes where a room stood when that was read. False: the frames that came meanwhile are of another sequence.
-    pub(super) fn read(&self, room: &RoomName, stood: Kept) -> bool {
+    /// Notes where a room stood when that was read.
+    pub(super) fn read(&self, room: &RoomName, stood: Kept) -> HeadRead {
         match self.rooms.lock().get_mut(room) {
             Some(reading @ Head::Reading(_)) => {
                 *reading = Head::At { head: stood, began: stood.number };
-                true
+                HeadRead::First
             }
-            // A frame was faster, or another read.
-            Some(Head::At { head, .. }) => head.sequence == stood.sequence,
-            // The room was given up.
-            None => true,
+            Some(Head::At { head, .. }) if head.sequence != stood.sequence => HeadRead::Other,
+            Some(Head::At { .. }) | None => HeadRead::Known,
         }
     }
 
@@ -123,30 +132,36 @@ impl HistoryHeads {
         }
     }
 
-    /// Notes that a message is sent whose place is [`Place::Next`], or is before the head. `is_occupied`: a connection is there, maybe one that
-    /// joined when it could not be read where the room stands.
-    pub(super) fn advance(&self, room: &RoomName, kept: Kept, is_occupied: bool) {
+    /// Notes that a message is sent whose place is [`Place::Next`], or is before the head. `is_occupied`: a connection is there. Returns where the
+    /// room stood before, if that was not known until now: connections that are there may have missed what is up to there.
+    pub(super) fn advance(&self, room: &RoomName, kept: Kept, is_occupied: bool) -> Option<Kept> {
         self.change(room, is_occupied, |head| {
-            head.note_first(kept);
+            let stood = head.note_first(kept, is_occupied);
             if let Head::At { head, .. } = head
                 && head.sequence == kept.sequence
             {
                 head.number = head.number.max(kept.number);
             }
-        });
+            stood
+        })
     }
 
-    /// Notes a message that is not sent as its frame comes. If it is not known where the room stands, the message is the next one.
-    pub(super) fn note_missed(&self, room: &RoomName, kept: Kept, is_occupied: bool) {
-        self.change(room, is_occupied, |head| head.note_first(kept));
+    /// Notes a message that is not sent as its frame comes. If it is not known where the room stands, the message is the next one. Returns the same.
+    pub(super) fn note_missed(&self, room: &RoomName, kept: Kept, is_occupied: bool) -> Option<Kept> {
+        self.change(room, is_occupied, |head| head.note_first(kept, is_occupied))
     }
 
-    fn change(&self, room: &RoomName, is_occupied: bool, change: impl FnOnce(&mut Head)) {
+    fn change(
+        &self,
+        room: &RoomName,
+        is_occupied: bool,
+        change: impl FnOnce(&mut Head) -> Option<Kept>,
+    ) -> Option<Kept> {
         let mut rooms = self.rooms.lock();
         match rooms.get_mut(room) {
             Some(head) => change(head),
             None if is_occupied => change(rooms.entry(room.clone()).or_insert(Head::Reading(0))),
-            None => {}
+            None => None,
         }
     }
 
@@ -207,7 +222,8 @@ mod tests {
                 assert_eq!(heads.place(&room(), first), Place::Next);
                 heads.advance(&room(), first, false);
             }
-            assert!(heads.read(&room(), at(1, if first.is_some() { 8 } else { 6 })));
+            let read = heads.read(&room(), at(1, if first.is_some() { 8 } else { 6 }));
+            assert_eq!(read, if first.is_some() { HeadRead::Known } else { HeadRead::First });
             assert_eq!(heads.get(&room()), Some(at(1, 6)));
             assert_eq!(heads.place(&room(), at(1, 6)), Place::Before { is_sent: first.is_some() });
             assert_eq!(heads.place(&room(), at(1, 5)), Place::Before { is_sent: false });
@@ -226,7 +242,7 @@ mod tests {
         assert!(heads.known().is_empty());
         assert!(heads.begin_reading(&room()));
         heads.note_missed(&room(), at(1, 4), false);
-        assert!(heads.read(&room(), at(1, 9)));
+        assert_eq!(heads.read(&room(), at(1, 9)), HeadRead::Known);
         heads.note_missed(&room(), at(1, 8), true);
         assert_eq!(heads.get(&room()), Some(at(1, 3)));
         assert_eq!(heads.place(&room(), at(1, 4)), Place::Next);
@@ -235,10 +251,31 @@ mod tests {
     #[test]
     fn a_message_may_have_been_for_a_connection_that_joined_before_the_head_was_read() {
         let heads = HistoryHeads::default();
-        assert!(heads.begin_reading(&room()) && heads.read(&room(), at(1, 5)));
+        assert!(heads.begin_reading(&room()));
+        assert_eq!(heads.read(&room(), at(1, 5)), HeadRead::First);
         assert_eq!(heads.place(&room(), at(1, 5)), Place::Before { is_sent: false });
         heads.read_after_join(&room());
         assert_eq!(heads.place(&room(), at(1, 5)), Place::Before { is_sent: true });
+    }
+
+    #[test]
+    fn only_the_first_of_two_reads_tells_where_a_room_stands() {
+        let heads = HistoryHeads::default();
+        assert!(heads.begin_reading(&room()) && heads.begin_reading(&room()));
+        assert_eq!(heads.read(&room(), at(1, 5)), HeadRead::First);
+        assert_eq!(heads.read(&room(), at(1, 6)), HeadRead::Known);
+        assert_eq!(heads.get(&room()), Some(at(1, 5)));
+    }
+
+    #[test]
+    fn the_first_frame_of_a_room_tells_where_it_stood_before_when_connections_were_let_in() {
+        let heads = HistoryHeads::default();
+        assert_eq!(heads.advance(&room(), at(1, 5), true), Some(at(1, 4)));
+        assert_eq!(heads.place(&room(), at(1, 3)), Place::Before { is_sent: true });
+        assert_eq!(heads.advance(&room(), at(1, 6), true), None);
+        heads.forget(&room());
+        assert_eq!(heads.note_missed(&room(), at(1, 8), true), Some(at(1, 7)));
+        assert_eq!(heads.read(&room(), at(1, 9)), HeadRead::Known);
     }
 
     #[test]
@@ -248,7 +285,11 @@ mod tests {
         heads.advance(&room(), at(2, 9), true);
         assert_eq!(heads.get(&room()), Some(at(1, 3)));
         assert!(heads.begin_reading(&RoomName::new("other").unwrap()));
-        assert!(!heads.read(&room(), at(2, 0)), "it was read sooner than the frame was sent, or later");
+        assert_eq!(
+            heads.read(&room(), at(2, 0)),
+            HeadRead::Other,
+            "it was read sooner than the frame was sent, or later"
+        );
         assert!(!heads.skip(&room(), at(1, 2), at(2, 0)) && heads.skip(&room(), at(1, 3), at(2, 0)));
         assert_eq!(heads.place(&room(), at(2, 1)), Place::Next);
         assert_eq!(heads.place(&room(), at(1, 4)), Place::Beyond);

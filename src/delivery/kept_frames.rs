@@ -17,7 +17,7 @@ impl Delivery {
             return Err(Box::new(accepted));
         };
         match self.place_kept(&guard, kept) {
-            Place::Before { is_sent } => Ok(self.executed_kept_before(&accepted, kept, is_sent)),
+            Place::Before { is_sent } => Ok(self.executed_kept_before(&guard, &accepted, (kept, is_sent))),
             Place::Next if guard.is_small(accepted.emit.ack.is_some()) => {
                 Ok(Executed::Published(self.publish_locked_now(&guard, accepted, None)))
             }
@@ -35,7 +35,7 @@ impl Delivery {
         loop {
             let guard = self.hub().lock_room_for_emit(&room).await;
             match self.place_kept(&guard, kept) {
-                Place::Before { is_sent } => return self.executed_kept_before(&accepted, kept, is_sent),
+                Place::Before { is_sent } => return self.executed_kept_before(&guard, &accepted, (kept, is_sent)),
                 Place::Next => return Executed::Published(self.publish_locked(&guard, accepted, None).await),
                 Place::Beyond => {}
             }
@@ -60,6 +60,25 @@ impl Delivery {
         self.late(&accepted)
     }
 
+    /// Notes that a message is sent next in a locked room.
+    pub(super) fn advance_history(&self, guard: &RoomGuard<'_>, kept: Kept) {
+        let stood = self.inner.history_heads.advance(guard.room(), kept, guard.connections() > 0);
+        if let Some(stood) = stood {
+            self.tell_of_late_head(guard, stood);
+        }
+    }
+
+    /// Tells devices that were let in before it was known where their locked room stands that they may have missed what is up to there.
+    pub(super) fn tell_of_late_head(&self, guard: &RoomGuard<'_>, stood: Kept) {
+        #[cfg(test)]
+        if is_broken(Rule::LateHeadIsTold) {
+            return;
+        }
+        if stood.number > 0 {
+            self.tell_of_gap_in(guard, &stood.position());
+        }
+    }
+
     /// Where a message is, seen from where its locked room stands. Of a room without connections nothing need be read.
     fn place_kept(&self, guard: &RoomGuard<'_>, kept: Kept) -> Place {
         let heads = &self.inner.history_heads;
@@ -80,8 +99,13 @@ impl Delivery {
     }
 
     /// A message that was sent before its frame came. What devices answer that were sent it then is not known.
-    fn executed_kept_before(&self, accepted: &Accepted, kept: Kept, is_sent: bool) -> Executed {
-        if let Some(repeated) = self.repeated(accepted.room(), accepted) {
+    fn executed_kept_before(
+        &self,
+        guard: &RoomGuard<'_>,
+        accepted: &Accepted,
+        (kept, is_sent): (Kept, bool),
+    ) -> Executed {
+        if let Some(repeated) = self.repeated(guard, accepted) {
             return Executed::Published(Ok(repeated));
         }
         let receipt = Receipt::new(accepted.message_id);

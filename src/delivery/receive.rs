@@ -164,7 +164,7 @@ impl Delivery {
                 self.respond(responder, self.execute_in_order(emitted).await);
                 drop(waiting);
             }
-            Laned::Fill(kept) => self.fill_history_up_to(room, kept),
+            Laned::Fill(kept) => self.fill_history_up_to(room, kept).await,
         }
     }
 

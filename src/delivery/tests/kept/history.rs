@@ -33,7 +33,7 @@ impl Known {
                 (self.base, self.gap) = (Some(number), number);
                 self.got.clear();
                 // How catching up went is told after that, and skips nothing.
-                let has_begun_anew = is_other || (*sequence > came.sequences && last == Some(number));
+                let has_begun_anew = is_other || (*sequence > came.sequences && last.is_none_or(|last| last == number));
                 let may_be_told = !is_over && (has_begun_anew || came.is_blind[HISTORY]);
                 if may_be_told {
                     Ok(())

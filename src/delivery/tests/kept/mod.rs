@@ -25,7 +25,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
 use self::{
     checks::Log,
-    oracle::{COMMON, Model, Transition},
+    oracle::{COMMON, HISTORY, Model, Transition},
     world::World,
 };
 use crate::delivery::broken::{Rule, breaking};
@@ -166,6 +166,11 @@ fn a_history_that_begins_anew_and_is_not_told_is_found() {
     finds(Rule::BegunAnewIsTold);
 }
 
+#[test]
+fn devices_that_are_not_told_what_they_may_have_missed_before_their_history_was_known_are_found() {
+    finds(Rule::LateHeadIsTold);
+}
+
 /// Plays fixed steps, and heals.
 fn play(steps: impl IntoIterator<Item = Transition>) {
     let world = steps.into_iter().fold(World::init_test(&Model), |world, step| World::apply(world, &Model, step));
@@ -184,5 +189,23 @@ fn a_device_that_comes_as_an_epoch_begins_is_not_told_a_position_of_the_one_befo
         Transition::Emit { node: 0, room: COMMON, is_stored: true, is_keyed: false },
         Transition::Wait(Duration::from_secs(1)),
         Transition::Disconnect { device: 1, unseen: 0 },
+    ]);
+}
+
+#[test]
+fn devices_are_told_what_they_may_have_missed_before_the_first_frame_of_a_history_that_was_not_read() {
+    let emit = Transition::Emit { node: 1, room: HISTORY, is_stored: false, is_keyed: false };
+    play([
+        // The device comes without the engine, and waits for its mailbox before it is read where its history stands.
+        Transition::HangStore(Some(0)),
+        Transition::CrashEngine { keeps_data: true },
+        Transition::Connect { device: 0, node: 0 },
+        Transition::Wait(Duration::from_secs(10)),
+        Transition::StartEngine,
+        Transition::Wait(Duration::from_secs(2)),
+        Transition::LoseSubscription(0),
+        emit.clone(),
+        Transition::Wait(Duration::from_secs(2)),
+        emit,
     ]);
 }
