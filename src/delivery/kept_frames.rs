@@ -90,8 +90,12 @@ impl Delivery {
         #[cfg(test)]
         if is_broken(match place {
             Place::Before { .. } => Rule::SentIsNotSentAgain,
-            _ if heads.get(guard.room()).is_some_and(|head| head.sequence == kept.sequence) => Rule::HistoryHoleIsRead,
-            _ => Rule::EndedSequenceIsNotSent,
+            Place::Next | Place::Beyond
+                if heads.get(guard.room()).is_some_and(|head| head.sequence != kept.sequence) =>
+            {
+                Rule::EndedSequenceIsNotSent
+            }
+            Place::Next | Place::Beyond => Rule::HistoryHoleIsRead,
         }) {
             return Place::Next;
         }

@@ -349,8 +349,7 @@ impl Inner {
                     wrong.push(format!("was not told where {room} stands"));
                     continue;
                 };
-                if room == HISTORY && !known.seen.as_ref().is_some_and(|(_, seen_in)| *seen_in == self.link.sequences())
-                {
+                if room == HISTORY && known.seen.as_ref().is_none_or(|(_, seen_in)| *seen_in != self.link.sequences()) {
                     wrong.push("was not told that a history has begun anew".to_owned());
                 }
                 let owed: Vec<_> = stored.iter().filter(|(number, _)| *number > base).copied().collect();
