@@ -18,6 +18,8 @@ pub(super) enum Rule {
     UncertainIsTold,
     /// Devices that were let in before it was read where their room stands are told that they may have missed something.
     LateReadIsTold,
+    /// A device that does not resume is given what came since it was let in, though another one has proven it.
+    SinceJoinIsGiven,
     /// A position of an epoch that is over is not one of this epoch.
     EpochsAreCompared,
     /// A frame with a message of a history that is not the next one waits for those before it.

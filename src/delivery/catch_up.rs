@@ -2,11 +2,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use scopeguard::guard_on_unwind;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::{
     Delivery, Resume,
     replay::{Caught, Replay},
-    resumed::{ReplayFrom, Resumed, Standing},
+    resumed::{Joined, ReplayFrom, Resumed, Standing},
 };
 use crate::hub::{Frame, Member};
 use crate::message::{CloseCode, EventName, Payload, Position, RoomName};
@@ -47,12 +48,16 @@ impl CatchUp {
         self.replaying.is_empty() && self.resumed.is_none()
     }
 
-    /// Whether the connection may have missed something in a room that it is about to join. It is replayed then.
+    /// Whether the connection may have missed something in a room that it is about to join, and which is locked if it is the user's own. It is
+    /// replayed then.
     pub(super) fn begin_replay(&mut self, room: &RoomName, resume: Option<&Resume>, delivery: &Delivery) -> bool {
         let has_log = delivery.can_store() || delivery.has_history(room);
         let from = match resume.and_then(|resume| resume.of(room)) {
             Some(position) if has_log => ReplayFrom::Position(position.clone()),
-            None if delivery.is_users_mailbox(room) => ReplayFrom::Watermark,
+            None if delivery.is_users_mailbox(room) => {
+                let head = delivery.hub().log_head(room);
+                ReplayFrom::Watermark(head.map_or_else(|| Joined::Unknown(Instant::now()), Joined::At))
+            }
             Some(_) | None => return false,
         };
         self.replaying.push((room.clone(), from));

@@ -1,13 +1,16 @@
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
 
-use tokio::{task::yield_now, time::timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
 #[cfg(test)]
 use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
     log_lane::published_head,
-    resumed::{ReplayFrom, Resumed},
+    resumed::{Joined, ReplayFrom, Resumed},
     unreadable_logs::FailedReads,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard};
@@ -244,7 +247,7 @@ impl<'a> Replay<'a> {
                 // It is not the database that the head was stored in: a standby that lags, until the writer has seen that.
                 return Err(store::Error::Unreachable.into());
             }
-            let may_begin_later = matches!(self.from, ReplayFrom::Watermark) && !self.member.connection().resumes();
+            let may_begin_later = matches!(self.from, ReplayFrom::Watermark(_)) && !self.member.connection().resumes();
             if trimmed > cursor && !may_begin_later {
                 return Ok(Replayability::Gap);
             }
@@ -282,7 +285,7 @@ impl<'a> Replay<'a> {
     async fn cursor_in(&mut self, store: &Store, head: &Position) -> Result<u64, Stopped> {
         let cursor = match (self.cursor, self.from) {
             (Some(cursor), _) => cursor,
-            (None, ReplayFrom::Watermark) => {
+            (None, ReplayFrom::Watermark(joined)) => {
                 let user = self.member.user();
                 // Of an empty mailbox nothing need be read.
                 let known = (head.number == 0).then(Undelivered::default);
@@ -294,6 +297,7 @@ impl<'a> Replay<'a> {
                 };
                 // Another node may have published later messages, which its devices have proven. Here they are sent live.
                 let after = after.min(head.number);
+                let after = if reports.is_some() { after } else { after.min(self.at_join(store, *joined).await?) };
                 self.skipped = skipped.into_iter().filter(|number| *number <= after).collect::<Vec<_>>().into_iter();
                 after
             }
@@ -309,6 +313,28 @@ impl<'a> Replay<'a> {
         };
         self.cursor = Some(cursor);
         Ok(cursor)
+    }
+
+    /// The last message before the connection joined. Another device may have proven later ones, which this one is to be given.
+    async fn at_join(&self, store: &Store, joined: Joined) -> Result<u64, store::Error> {
+        #[cfg(test)]
+        if is_broken(Rule::SinceJoinIsGiven) {
+            return Ok(u64::MAX);
+        }
+        let since = match joined {
+            Joined::At(head) => return Ok(head),
+            Joined::Unknown(since) => since,
+        };
+        let mut takes = PLAIN_WAITS;
+        loop {
+            let began = Instant::now();
+            let first = store.first_stored_within(self.room, since.elapsed() + takes).await?;
+            // The database reckons the period from when it reads.
+            if began.elapsed() <= takes {
+                return Ok(first.map_or(u64::MAX, |first| first.saturating_sub(1)));
+            }
+            takes = began.elapsed() * 2;
+        }
     }
 
     /// Sends those of these messages that were published up to `head`.

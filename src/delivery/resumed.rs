@@ -1,14 +1,24 @@
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::hub::SentLive;
 use crate::message::Position;
 
 /// From where on a connection has missed what was kept.
 pub(super) enum ReplayFrom {
-    /// What was given to none of the user's connections.
-    Watermark,
+    /// What was given to none of the user's connections, and what came since it joined.
+    Watermark(Joined),
     /// What came after the last position that the device has seen.
     Position(Position),
+}
+
+/// When a connection joined its room.
+#[derive(Clone, Copy)]
+pub(super) enum Joined {
+    /// When the room was published up to there.
+    At(u64),
+    /// At this time: it was not known where the room stands.
+    Unknown(Instant),
 }
 
 /// Where the log of a room stands.

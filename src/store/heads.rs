@@ -34,22 +34,42 @@ impl Store {
         Recent { store: self.clone(), period, after: None, is_done: false }
     }
 
-    async fn read_stored(&self, period: Duration, after: Option<Key>) -> Result<Vec<Key>, Error> {
-        let period_ms = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
-        let (kind, now_ms) = (self.inner.database.parts().source.kind, self.now_ms());
-        let ahead_ms = self.inner.database.parts().clock.ahead_ms();
+    /// The position of the first message of a mailbox that was stored within this period, by the database's clock.
+    pub async fn first_stored_within(&self, room: &RoomName, period: Duration) -> Result<Option<u64>, Error> {
+        #[cfg(test)]
+        if let Some(model) = &self.inner.model {
+            return model.read(&self.inner.database, |data| data.first_stored_within(room, period)).await;
+        }
+        let ((since, bound), room) = (self.since(period), room.clone());
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
-                // By the index of ages, on both databases. `NOW()` is one value for the statement: with one that varies it would not be used.
-                let (since, bound) = match kind {
-                    Kind::Postgres => {
-                        ("(EXTRACT(EPOCH FROM NOW()) * 1000)::BIGINT + $1", ahead_ms.saturating_sub(period_ms))
-                    }
-                    Kind::Sqlite | Kind::SqliteInMemory => ("$1", now_ms.saturating_sub(period_ms)),
-                };
-                read_page(connection, (since, bound), after).await
+                let sql = format!("SELECT MIN(position) FROM messages WHERE stored_at >= {since} AND room = $2");
+                let row = statement(sql).bind(bound).bind(room.as_str()).fetch_one(connection).await?;
+                Ok(row.try_get::<Option<i64>, _>(0)?.map(i64::cast_unsigned))
             })
         });
+        read.await
+    }
+
+    /// The begin of a period that ends now, in SQL, and what `$1` is in it.
+    fn since(&self, period: Duration) -> (&'static str, i64) {
+        let period_ms = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+        let parts = self.inner.database.parts();
+        // `NOW()` is one value for the statement: with one that varies the index of ages would not be used.
+        match parts.source.kind {
+            Kind::Postgres => {
+                ("(EXTRACT(EPOCH FROM NOW()) * 1000)::BIGINT + $1", parts.clock.ahead_ms().saturating_sub(period_ms))
+            }
+            Kind::Sqlite | Kind::SqliteInMemory => ("$1", self.now_ms().saturating_sub(period_ms)),
+        }
+    }
+
+    async fn read_stored(&self, period: Duration, after: Option<Key>) -> Result<Vec<Key>, Error> {
+        let since = self.since(period);
+        let read = self
+            .inner
+            .database
+            .read(move |connection| Box::pin(async move { read_page(connection, since, after).await }));
         read.await
     }
 }

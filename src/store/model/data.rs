@@ -127,6 +127,11 @@ impl Data {
         self.all(room).into_iter().filter(|entry| positions.contains(&entry.number)).collect()
     }
 
+    pub(in crate::store) fn first_stored_within(&self, room: &RoomName, period: Duration) -> Option<u64> {
+        let mut stored = self.rooms.get(room).into_iter().flatten();
+        stored.find(|stored| stored.at.elapsed() <= period).map(|stored| stored.entry.number)
+    }
+
     pub(in crate::store) fn stored_within(&self, period: Duration) -> Vec<(RoomName, u64)> {
         let is_recent = |stored: &Vec<Stored>| stored.iter().any(|stored| stored.at.elapsed() <= period);
         let recent = self.rooms.iter().filter(|(_, stored)| is_recent(stored));

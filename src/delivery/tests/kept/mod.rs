@@ -142,6 +142,11 @@ fn devices_that_are_not_told_what_they_may_have_missed_before_their_room_was_rea
 }
 
 #[test]
+fn a_message_since_a_device_was_let_in_that_another_one_has_proven_and_it_is_not_given_is_found() {
+    finds(Rule::SinceJoinIsGiven);
+}
+
+#[test]
 fn positions_that_are_compared_across_epochs_are_found() {
     finds(Rule::EpochsAreCompared);
 }

@@ -338,7 +338,9 @@ impl Inner {
             for (room, stored) in
                 stored.iter().enumerate().filter(|(room, _)| is_in(number, *room) && is_undisturbed(*room))
             {
-                let is_owed = |seq: u64| online.first[room].is_some_and(|first| seq >= first);
+                // Of the user's own mailbox it is given all that came since it was let in.
+                let first = if room == user_of(number) { Some(online.since) } else { online.first[room] };
+                let is_owed = |seq: u64| first.is_some_and(|first| seq >= first);
                 let owed = stored.iter().filter(|(_, seq)| is_owed(*seq) && !view.received.contains(seq));
                 wrong.extend(owed.map(|(position, seq)| format!("has not got {position} ({seq}) of {room}")));
             }
