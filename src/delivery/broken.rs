@@ -18,7 +18,7 @@ pub(super) enum Rule {
     UncertainIsTold,
     /// Devices that were let in before it was read where their room stands are told that they may have missed something.
     LateReadIsTold,
-    /// A device that does not resume is given what came since it was let in, though another one has proven it.
+    /// A device that says no position is given what came since it was let in, though another one has proven it.
     SinceJoinIsGiven,
     /// A position of an epoch that is over is not one of this epoch.
     EpochsAreCompared,

@@ -297,7 +297,8 @@ impl<'a> Replay<'a> {
                 };
                 // Another node may have published later messages, which its devices have proven. Here they are sent live.
                 let after = after.min(head.number);
-                let after = if reports.is_some() { after } else { after.min(self.at_join(store, *joined).await?) };
+                let after =
+                    if self.delivery.is_alone() { after } else { after.min(self.at_join(store, *joined).await?) };
                 self.skipped = skipped.into_iter().filter(|number| *number <= after).collect::<Vec<_>>().into_iter();
                 after
             }

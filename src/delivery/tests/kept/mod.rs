@@ -214,3 +214,19 @@ fn devices_are_told_what_they_may_have_missed_before_the_first_frame_of_a_histor
         emit,
     ]);
 }
+
+#[test]
+fn a_device_that_comes_for_the_first_time_while_the_store_hangs_is_given_what_other_devices_were_meanwhile() {
+    play([
+        Transition::HangStore(Some(2)),
+        Transition::Connect { device: 0, node: 2 },
+        Transition::Connect { device: 2, node: 0 },
+        Transition::Wait(Duration::from_millis(700)),
+        Transition::EmitAtAll(COMMON),
+        Transition::EmitAtAll(0),
+        Transition::FailOverStore,
+        Transition::Wait(Duration::from_millis(30)),
+        Transition::Disconnect { device: 2, unseen: 0 },
+        Transition::Connect { device: 2, node: 0 },
+    ]);
+}
