@@ -9,8 +9,9 @@ use tokio::{
     time::Instant,
 };
 
+use super::accepted::Accepted;
 use crate::hub::Counts;
-use crate::message::{Position, RoomName};
+use crate::message::{Position, Receipt, RoomName};
 
 /// Rooms with stored messages that this node has not published in their order yet: their frames came after later ones, or never. A task reads
 /// them from the store, outside the room's lock and its frame lane.
@@ -186,6 +187,14 @@ impl Fills {
             rooms.entry(room.clone()).or_insert_with(|| Filled { at, empty_until: 0, counts: VecDeque::new() });
         filled.at = at;
         change(filled);
+    }
+
+    /// The receipt of an emit whose message was read before its frame came, if that is remembered. What devices answer that were sent it then is not
+    /// known.
+    pub(super) fn receipt(&self, accepted: &Accepted, number: u64) -> Option<Receipt> {
+        let filled = self.filled(accepted.room(), number).filter(|_| accepted.emit.ack.is_none());
+        let Counts { matched, enqueued, dropped, .. } = filled?;
+        Some(Receipt { matched, enqueued, dropped, ..Receipt::new(accepted.message_id) })
     }
 
     /// What became of a message that was read before its frame came, if that is remembered.

@@ -112,17 +112,11 @@ impl Delivery {
         if let Some(repeated) = self.repeated(guard, accepted) {
             return Executed::Published(Ok(repeated));
         }
-        let receipt = Receipt::new(accepted.message_id);
         if !is_sent {
-            return Executed::Published(Ok((receipt, None)));
+            return Executed::Published(Ok((Receipt::new(accepted.message_id), None)));
         }
-        match self.inner.history_fills.filled(accepted.room(), kept.number) {
-            Some(counts) if accepted.emit.ack.is_none() => {
-                let crate::hub::Counts { matched, enqueued, dropped, .. } = counts;
-                Executed::Published(Ok((Receipt { matched, enqueued, dropped, ..receipt }, None)))
-            }
-            Some(_) | None => self.late(accepted),
-        }
+        let receipt = self.inner.history_fills.receipt(accepted, kept.number);
+        receipt.map_or_else(|| self.late(accepted), |receipt| Executed::Published(Ok((receipt, None))))
     }
 
     /// A connection that joins now reads again what the room retains.

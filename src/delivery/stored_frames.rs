@@ -12,7 +12,7 @@ use super::{
     laned::StoredFrame,
 };
 use crate::hub::{RoomGuard, TryLock};
-use crate::message::{Position, Receipt, RoomName};
+use crate::message::{Position, RoomName};
 use crate::store::Store;
 
 /// What became of a frame with an emit.
@@ -119,14 +119,8 @@ impl Delivery {
 
     /// A message that was published before its frame came. What devices answer that were sent it then is not known.
     fn executed_before(&self, StoredFrame { accepted, position }: &StoredFrame) -> Executed {
-        match self.inner.fills.filled(accepted.room(), position.number) {
-            Some(counts) if accepted.emit.ack.is_none() => {
-                let crate::hub::Counts { matched, enqueued, dropped, .. } = counts;
-                let receipt = Receipt { matched, enqueued, dropped, ..Receipt::new(accepted.message_id) };
-                Executed::Published(Ok((receipt, None)))
-            }
-            Some(_) | None => Executed::Late,
-        }
+        let receipt = self.inner.fills.receipt(accepted, position.number);
+        receipt.map_or(Executed::Late, |receipt| Executed::Published(Ok((receipt, None))))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     acks::in_background,
-    harness::{SlowProxy, TestRedis, TestServer, deadline},
+    harness::{Backend, SlowProxy, TestRedis, TestServer, deadline},
     histories::{emit, fresh, number, position, resumed, resuming, sequence, start_with_link, whole_up_to},
     resume::{history, kept},
 };
@@ -15,16 +15,22 @@ use crate::{
 const READS: &str = "\r\nread_messages_";
 const ASKS: &str = "\r\nstand_";
 
-#[tokio::test]
-async fn what_cannot_be_read_at_once_is_read_again_and_nobody_is_told_that_it_is_missing() {
-    let redis = TestRedis::start(false);
-    let (server, link) = start_with_link(&redis).await;
-    let (mut device, begin) = fresh(&server, 0).await;
+/// Hangs a node's link to the engine, and emits three messages at another node.
+async fn misses_three(server: &TestServer, link: &SlowProxy) -> Backend {
     let backend = server.backend_of(1).await;
     link.hang();
     for payload in 1..=3 {
         emit(&backend, payload).await;
     }
+    backend
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_at_once_is_read_again_and_nobody_is_told_that_it_is_missing() {
+    let redis = TestRedis::start(false);
+    let (server, link) = start_with_link(&redis).await;
+    let (mut device, begin) = fresh(&server, 0).await;
+    let backend = misses_three(&server, &link).await;
     let reads = link.hang_connection_at(&[READS]);
     link.go_on();
     deadline("the node to read what it has missed", reads).await;
@@ -40,11 +46,7 @@ async fn what_is_not_there_any_more_is_told_and_the_room_goes_on() {
     let redis = TestRedis::start(false);
     let (server, link) = start_with_link(&redis).await;
     let (mut device, begin) = fresh(&server, 0).await;
-    let backend = server.backend_of(1).await;
-    link.hang();
-    for payload in 1..=3 {
-        emit(&backend, payload).await;
-    }
+    let backend = misses_three(&server, &link).await;
     assert_eq!(redis.cli(&["DEL", "test:h:{user:42}"]), "1");
     link.go_on();
     let told = resumed(&mut device).await;
