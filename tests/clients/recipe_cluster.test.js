@@ -225,6 +225,18 @@ describe('faults of the nodes', () => {
     });
   }
 
+  test('the last line is why it ended, though other nodes then end with errors', async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'bugle-stand-in-'));
+    t.after(() => rmSync(directory, { recursive: true }));
+    const file = join(directory, 'bugle');
+    const lines = ['#!/bin/sh', 'trap "exit 2" TERM', '[ "$BUGLE_CLUSTER__NODE" != bugle-1 ] || exit 1', 'while :; do sleep 0.05; done', ''];
+    writeFileSync(file, lines.join('\n'), { mode: 0o755 });
+    const { code, stderr } = await new Cluster(t, { BUGLE: file }).command('nginx');
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /bugle-1 ended with 1: see .*\/bugle-1\.log\n$/);
+    assert.doesNotMatch(stderr, /ended with 2/);
+  });
+
   test('a rolling restart fails if a node ends with an error, and Ctrl-C ends all of it nevertheless', async (t) => {
     const cluster = await Cluster.start(t, 'nginx', { BUGLE: standIn(t, 'exit 3') });
     const { code, stdout, stderr } = await cluster.command('rolling-restart');
