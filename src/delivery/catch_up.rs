@@ -112,11 +112,11 @@ impl CatchUp {
             }
         }
         let unreadable = match &mut rooms {
-            Some(rooms) => delivery.read_positions(unknown, rooms).await,
+            Some(rooms) => delivery.read_positions(member, unknown, rooms).await,
             None => Vec::new(),
         };
         if let Some(mut rooms) = rooms {
-            delivery.correct_positions(&mut rooms).await;
+            delivery.correct_positions(member, &mut rooms).await;
             delivery.hub().send_resumed(member, |sent| {
                 for (room, resumed) in &mut rooms {
                     if let Some((room, sent)) = sent.get_key_value(room.as_str()) {
@@ -143,10 +143,15 @@ fn frame_of(rooms: &BTreeMap<String, Resumed>) -> Frame {
 
 impl Delivery {
     /// Reads where rooms stand, of which what was published since the connection joined was sent to it. Returns those that cannot be read now.
-    async fn read_positions(&self, unknown: Vec<RoomName>, rooms: &mut BTreeMap<String, Resumed>) -> Vec<RoomName> {
+    async fn read_positions(
+        &self,
+        member: &Arc<Member>,
+        unknown: Vec<RoomName>,
+        rooms: &mut BTreeMap<String, Resumed>,
+    ) -> Vec<RoomName> {
         let mut unreadable = Vec::new();
         for room in unknown {
-            match self.log_position(&room).await {
+            match self.read_log(member, self.log_position(&room)).await {
                 Ok(position) => {
                     let fresh = Resumed { recovered: true, count: 0, position: Some(position.to_string()) };
                     rooms.insert(room.to_string(), fresh);
@@ -163,19 +168,21 @@ impl Delivery {
 
     /// Corrects what was noted before the store began a new epoch, or a history a new sequence: a connection that joined live was told of a gap
     /// meanwhile.
-    async fn correct_positions(&self, rooms: &mut BTreeMap<String, Resumed>) {
+    async fn correct_positions(&self, member: &Arc<Member>, rooms: &mut BTreeMap<String, Resumed>) {
         for (name, resumed) in rooms {
             let (Ok(room), Some(position)) = (RoomName::new(name), resumed.parsed()) else { continue };
             if self.is_of_now(&room, &position) {
                 continue;
             }
-            let stands = match self.store().filter(|_| !self.has_history(&room)) {
-                Some(store) => self.is_there(store, &room, &position).await,
-                None => self.log_position(&room).await.map(|now| now.epoch == position.epoch),
+            let stands = async {
+                match self.store().filter(|_| !self.has_history(&room)) {
+                    Some(store) => self.is_there(store, &room, &position).await,
+                    None => self.log_position(&room).await.map(|now| now.epoch == position.epoch),
+                }
             };
             // What cannot be read now is told when the device comes back.
-            if let Ok(false) = stands
-                && let Ok(position) = self.log_position(&room).await
+            if let Ok(false) = self.read_log(member, stands).await
+                && let Ok(position) = self.read_log(member, self.log_position(&room)).await
             {
                 *resumed = Resumed { recovered: false, position: Some(position.to_string()), ..*resumed };
             }

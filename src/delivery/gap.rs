@@ -57,7 +57,7 @@ impl Replay<'_> {
             head.number = number;
             guard.begin_buffering(self.member);
             drop(guard);
-            if !self.skip_to(head.number, is_unreadable).await? {
+            if !self.read(self.skip_to(head.number, is_unreadable)).await? {
                 continue;
             }
             let guard = self.delivery.hub().lock_room(self.room).await;

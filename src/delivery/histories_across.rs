@@ -219,9 +219,9 @@ impl Replay<'_> {
             let Some(after) = Kept::of(&Position::new(head.epoch.clone(), cursor)) else {
                 return Ok(Replayability::Gap);
             };
-            let page = history.after(self.room, after, PAGE).await.map_err(unreadable)?;
+            let page = self.read(history.after(self.room, after, PAGE)).await.map_err(unreadable)?;
             let Some(Page { messages, up_to, .. }) = page.filter(|page| page.up_to > cursor) else {
-                if self.delivery.goes_on_in(self.room, after).await? {
+                if self.read(self.delivery.goes_on_in(self.room, after)).await? {
                     return Ok(Replayability::Gap);
                 }
                 // The device is told where the later sequence stands.

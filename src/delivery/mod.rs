@@ -115,7 +115,11 @@ mod missed;
 
 mod unreadable_logs;
 
+mod log_reads;
+
 mod replay;
+
+mod replay_start;
 
 mod replay_reports;
 

@@ -1,23 +1,19 @@
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
 
-use tokio::{
-    task::yield_now,
-    time::{Instant, timeout},
-};
+use futures_util::FutureExt;
+use tokio::{task::yield_now, time::timeout};
 
 #[cfg(test)]
 use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
     log_lane::published_head,
-    resumed::{Joined, ReplayFrom, Resumed},
+    resumed::{ReplayFrom, Resumed},
     unreadable_logs::FailedReads,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard};
 use crate::message::{LogEntry, Position, RoomName};
-#[cfg(test)]
-use crate::store::broken::{Rule as StoreRule, is_broken as is_broken_of_store};
-use crate::store::{self, Mailbox, Store, Undelivered, WatermarkReports, Window};
+use crate::store::{self, Mailbox, WatermarkReports, Window};
 
 /// Messages that are read at one time, fewer if they are large.
 const PAGE: usize = 200;
@@ -40,7 +36,7 @@ pub(super) struct Replay<'a> {
     /// The epoch in which the cursor was set.
     epoch: Option<Arc<str>>,
     /// Up to the cursor these are still to be given: no device of the user has proven them.
-    skipped: vec::IntoIter<u64>,
+    pub(super) skipped: vec::IntoIter<u64>,
     /// The last message that was given; 0: none.
     pub(super) last_given: u64,
     pub(super) count: u64,
@@ -113,7 +109,7 @@ impl<'a> Replay<'a> {
         replaying.await
     }
 
-    /// While the log cannot be read, plain frames are sent.
+    /// While the log cannot be read, plain frames do not wait, those to the rooms that are replayed later neither.
     async fn replay(&mut self) -> Option<Caught> {
         let (hub, mut failed) = (self.delivery.hub(), FailedReads::default());
         loop {
@@ -128,7 +124,6 @@ impl<'a> Replay<'a> {
                 return self.give_up(true).await.map(Caught::Gap);
             }
             self.delivery.wait_for_log(self.room, &mut failed).await?;
-            hub.let_plain_wait(self.member, self.room);
         }
     }
 
@@ -145,7 +140,8 @@ impl<'a> Replay<'a> {
                 Replayability::Gap => return self.give_up(false).await.map(Caught::Gap).ok_or(Stopped::Gone),
                 Replayability::Ahead(number) => {
                     let position = Position { number, ..head };
-                    self.delivery.filled_up_to(self.room, position.clone()).await;
+                    let filled = self.delivery.filled_up_to(self.room, position.clone()).map(Ok::<_, Infallible>);
+                    let Ok(()) = self.read(filled).await;
                     head = self.head().await?.ok_or(Stopped::Gone)?;
                     if head.epoch == position.epoch && head.number < number {
                         return Err(store::Error::Unreachable.into());
@@ -177,16 +173,21 @@ impl<'a> Replay<'a> {
         }
     }
 
+    /// Reads the log. Plain frames do not wait for that if it takes long.
+    pub(super) async fn read<T, E>(&self, read: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.delivery.read_log(self.member, read).await
+    }
+
     /// Where the room's log stands: all up to there is published. `None`: the room has none.
     pub(super) async fn head(&mut self) -> Result<Option<Position>, Stopped> {
         self.renew_reports();
         if self.delivery.has_history(self.room) {
-            return Ok(Some(self.history_head().await?));
+            return Ok(Some(self.read(self.history_head()).await?));
         }
         if self.delivery.store().is_none() {
             return Ok(None);
         }
-        let position = self.delivery.log_position(self.room).await?;
+        let position = self.read(self.delivery.log_position(self.room)).await?;
         #[cfg(test)]
         let position = if is_broken(Rule::ReplayEndsAtHead) {
             let Some(store) = self.delivery.store() else { return Ok(None) };
@@ -220,10 +221,11 @@ impl<'a> Replay<'a> {
                 Err(_) => self.replay_history(head).await,
             };
         };
-        let mut cursor = self.cursor_in(store, head).await?;
+        let (delivery, member) = (self.delivery, self.member);
+        let mut cursor = delivery.read_log(member, self.cursor_in(store, head)).await?;
         // What was given before a new epoch may be numbered otherwise now.
         let stands = match self.epoch.clone().filter(|epoch| *epoch != head.epoch) {
-            Some(epoch) => store.stands(self.room, &Position::new(epoch, cursor)).await?,
+            Some(epoch) => self.read(store.stands(self.room, &Position::new(epoch, cursor))).await?,
             None => true,
         };
         self.epoch = Some(head.epoch.clone());
@@ -231,7 +233,7 @@ impl<'a> Replay<'a> {
             return Ok(Replayability::Gap);
         }
         if cursor > head.number {
-            let last = store.mailbox(self.room).await?.unwrap_or_default().last;
+            let last = self.read(store.mailbox(self.room)).await?.unwrap_or_default().last;
             return Ok(if cursor > last { Replayability::Gap } else { Replayability::Ahead(cursor) });
         }
         if cursor < head.number || !self.skipped.as_slice().is_empty() {
@@ -240,9 +242,9 @@ impl<'a> Replay<'a> {
         self.give_skipped(head).await?;
         while cursor < head.number {
             let max = u32::try_from(PAGE).unwrap_or(u32::MAX);
-            let (listed, more) = store.list(self.room, Window { after: cursor, max }, None).await?;
+            let (listed, more) = self.read(store.list(self.room, Window { after: cursor, max }, None)).await?;
             // What was trimmed meanwhile is missing among these.
-            let Mailbox { last: last_stored, trimmed } = store.mailbox(self.room).await?.unwrap_or_default();
+            let Mailbox { last: last_stored, trimmed } = self.read(store.mailbox(self.room)).await?.unwrap_or_default();
             if last_stored < head.number || self.is_outdated(head) {
                 // It is not the database that the head was stored in: a standby that lags, until the writer has seen that.
                 return Err(store::Error::Unreachable.into());
@@ -281,63 +283,6 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The position up to which all was replayed, or from which replaying begins.
-    async fn cursor_in(&mut self, store: &Store, head: &Position) -> Result<u64, Stopped> {
-        let cursor = match (self.cursor, self.from) {
-            (Some(cursor), _) => cursor,
-            (None, ReplayFrom::Watermark(joined)) => {
-                let user = self.member.user();
-                // Of an empty mailbox nothing need be read.
-                let known = (head.number == 0).then(Undelivered::default);
-                let reports = self.reports.as_ref().filter(|_| self.member.connection().resumes());
-                let Undelivered { after, skipped } = match (reports, known) {
-                    (Some(reports), known) => reports.begin_first_resume(known).await?,
-                    (None, Some(known)) => known,
-                    (None, None) => store.undelivered(user).await?,
-                };
-                // Another node may have published later messages, which its devices have proven. Here they are sent live.
-                let after = after.min(head.number);
-                let after =
-                    if self.delivery.is_alone() { after } else { after.min(self.at_join(store, *joined).await?) };
-                self.skipped = skipped.into_iter().filter(|number| *number <= after).collect::<Vec<_>>().into_iter();
-                after
-            }
-            (None, ReplayFrom::Position(seen)) => {
-                #[cfg(test)]
-                let seen = &Position {
-                    number: seen.number + u64::from(is_broken_of_store(StoreRule::ReplayFollowsPosition)),
-                    ..seen.clone()
-                };
-                // Past all that there can be: it is no place in this sequence.
-                if store.stands(self.room, seen).await? { seen.number } else { u64::MAX }
-            }
-        };
-        self.cursor = Some(cursor);
-        Ok(cursor)
-    }
-
-    /// The last message before the connection joined. Another device may have proven later ones, which this one is to be given.
-    async fn at_join(&self, store: &Store, joined: Joined) -> Result<u64, store::Error> {
-        #[cfg(test)]
-        if is_broken(Rule::SinceJoinIsGiven) {
-            return Ok(u64::MAX);
-        }
-        let since = match joined {
-            Joined::At(head) => return Ok(head),
-            Joined::Unknown(since) => since,
-        };
-        let mut takes = PLAIN_WAITS;
-        loop {
-            let began = Instant::now();
-            let first = store.first_stored_within(self.room, since.elapsed() + takes).await?;
-            // The database reckons the period from when it reads.
-            if began.elapsed() <= takes {
-                return Ok(first.map_or(u64::MAX, |first| first.saturating_sub(1)));
-            }
-            takes = began.elapsed() * 2;
-        }
-    }
-
     /// Sends those of these messages that were published up to `head`.
     pub(super) async fn give(
         &mut self,
@@ -368,7 +313,7 @@ impl<'a> Replay<'a> {
             return Ok(());
         };
         while !self.skipped.as_slice().is_empty() {
-            let (messages, looked_at) = store.messages_at(self.room, self.skipped.as_slice()).await?;
+            let (messages, looked_at) = self.read(store.messages_at(self.room, self.skipped.as_slice())).await?;
             for message in messages.into_iter().filter(|message| !message.except_users.contains(self.member.user())) {
                 self.give_one(message, head).await?;
             }

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use super::{AckSink, Frame};
 use crate::message::{Position, RoomName};
@@ -158,7 +158,7 @@ impl CatchingUp {
     /// What has waited for the transport.
     pub(super) fn open(&mut self) -> Vec<Waiting> {
         self.is_open = true;
-        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = mem::take(&mut self.waiting);
         self.given(waiting)
     }
 
@@ -167,8 +167,7 @@ impl CatchingUp {
         let Some(ReplayingRoom { waiting, .. }) = self.replaying.get_mut(room) else {
             return Vec::new();
         };
-        let is_due =
-            |waiting: &&Waiting| waiting.frame.entry.is_none() && waiting.before.is_some_and(|before| before <= number);
+        let is_due = |waiting: &&Waiting| waiting.is_plain() && waiting.before.is_some_and(|before| before <= number);
         let count = waiting.iter().take_while(is_due).count();
         let due = waiting.drain(..count).collect();
         self.given(due)
@@ -188,21 +187,34 @@ impl CatchingUp {
         self.given(waiting)
     }
 
-    /// What is kept in a room cannot be read for now. Returns the plain frames that wait there.
+    /// What is kept in a room cannot be read for now. Returns the plain frames that wait, as [`CatchingUp::reading_stalls`] does.
     pub(super) fn log_unreadable(&mut self, room: &RoomName) -> Vec<Waiting> {
-        let Some(replaying) = self.replaying.get_mut(room) else {
-            return Vec::new();
-        };
-        replaying.plain_frames = PlainFrames::Pass;
-        self.bytes -= replaying.stop_buffering();
-        let waiting = std::mem::take(&mut replaying.waiting);
-        self.given(waiting)
+        self.stop_buffering(room);
+        self.reading_stalls()
     }
 
-    /// There is something to replay in a room, and it can be read: plain frames wait for it, unless they have waited before.
+    /// Reading what is kept takes long: plain frames do not wait, also in the rooms that are read later. Returns those that wait.
+    pub(super) fn reading_stalls(&mut self) -> Vec<Waiting> {
+        let mut given = Vec::new();
+        for replaying in self.replaying.values_mut() {
+            replaying.plain_frames = PlainFrames::Pass;
+            let (plain, kept) = mem::take(&mut replaying.waiting).into_iter().partition(Waiting::is_plain);
+            replaying.waiting = kept;
+            given.extend::<Vec<_>>(plain);
+        }
+        self.given(given)
+    }
+
+    /// What is kept is read again: plain frames wait for it, unless they have waited before.
+    pub(super) fn reading_goes_on(&mut self) {
+        let stalled = self.replaying.values_mut().filter(|replaying| replaying.plain_frames == PlainFrames::Pass);
+        stalled.for_each(ReplayingRoom::let_plain_wait);
+    }
+
+    /// There is something to replay in a room: plain frames wait for it, unless they have waited before.
     pub(super) fn let_plain_wait(&mut self, room: &RoomName) {
         if let Some(replaying) = self.replaying.get_mut(room) {
-            replaying.plain_frames = if replaying.has_waited { PlainFrames::PassOlder } else { PlainFrames::Wait };
+            replaying.let_plain_wait();
         }
     }
 
@@ -216,7 +228,7 @@ impl CatchingUp {
         if replaying.plain_frames == PlainFrames::Wait {
             replaying.plain_frames = PlainFrames::PassOlder;
         }
-        let waiting = if replaying.has_new_entry { Vec::new() } else { std::mem::take(&mut replaying.waiting) };
+        let waiting = if replaying.has_new_entry { Vec::new() } else { mem::take(&mut replaying.waiting) };
         self.given(waiting)
     }
 
@@ -233,7 +245,7 @@ impl CatchingUp {
     /// Notes that the device is told now. Returns what was sent live since it caught up, by room.
     pub(super) fn resumed_sent(&mut self) -> HashMap<RoomName, SentLive> {
         self.awaits_resumed = false;
-        std::mem::take(&mut self.sent)
+        mem::take(&mut self.sent)
     }
 
     /// Notes that the device is told of a gap in a room now.
@@ -260,6 +272,10 @@ impl ReplayingRoom {
         }
     }
 
+    fn let_plain_wait(&mut self) {
+        self.plain_frames = if self.has_waited { PlainFrames::PassOlder } else { PlainFrames::Wait };
+    }
+
     /// A message was kept: the plain frames that came before it are sent before it, and later ones after it.
     fn kept(&mut self, number: u64) {
         self.has_new_entry = true;
@@ -271,7 +287,7 @@ impl ReplayingRoom {
     fn stop_buffering(&mut self) -> usize {
         self.is_buffering = false;
         let (buffered, plain): (Vec<_>, _) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|w| w.frame.entry.is_some());
+            mem::take(&mut self.waiting).into_iter().partition(|waiting| !waiting.is_plain());
         self.waiting = plain;
         let mut bytes = 0;
         for Waiting { frame, ack, before } in buffered {
@@ -283,6 +299,10 @@ impl ReplayingRoom {
 }
 
 impl Waiting {
+    fn is_plain(&self) -> bool {
+        self.frame.entry.is_none()
+    }
+
     fn bytes(&self) -> usize {
         if self.frame.on_join { 0 } else { self.frame.size() }
     }

@@ -55,11 +55,23 @@ impl Hub {
         }
     }
 
-    /// What is kept in a room that is being replayed cannot be read for now: plain frames do not wait for it.
+    /// What is kept in a room that is being replayed cannot be read for now: plain frames do not wait, whatever room they are to.
     pub fn log_unreadable(&self, member: &Arc<Member>, room: &RoomName) {
         if let Err(error) = member.give_waiting(|missing| missing.log_unreadable(room)) {
             self.give_up(member, error);
         }
+    }
+
+    /// Reading what is kept takes long: plain frames do not wait for it, whatever room they are to.
+    pub fn reading_stalls(&self, member: &Arc<Member>) {
+        if let Err(error) = member.give_waiting(CatchingUp::reading_stalls) {
+            self.give_up(member, error);
+        }
+    }
+
+    /// What is kept can be read again: plain frames wait for it.
+    pub fn reading_goes_on(&self, member: &Member) {
+        member.catching_up(CatchingUp::reading_goes_on);
     }
 
     fn give_up(&self, member: &Arc<Member>, error: QueueError) {

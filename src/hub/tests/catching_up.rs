@@ -52,6 +52,25 @@ fn plain_frames_do_not_wait_again_when_the_log_can_be_read_again() {
 }
 
 #[test]
+fn while_reading_stalls_plain_frames_wait_in_no_room_and_kept_ones_stay() {
+    let mut catching_up = replaying(PlainFrames::Wait);
+    catching_up.begin_replay(&room("later"), PlainFrames::Wait);
+    let mut take_later = |frame| catching_up.take(&frame, Some(&room("later")), None, MAX_BYTES);
+    assert!(matches!(
+        (take_later(plain()), take_later(kept(1)), take_later(plain())),
+        (Fate::Waits, Fate::Replayed, Fate::Waits)
+    ));
+    catching_up.begin_buffering(&room("r"));
+    take(&mut catching_up, &kept(1));
+    take(&mut catching_up, &plain());
+    assert_eq!(catching_up.reading_stalls().len(), 3);
+    assert!(matches!(take(&mut catching_up, &plain()), Fate::Send(_)));
+    catching_up.reading_goes_on();
+    assert!(matches!(take(&mut catching_up, &plain()), Fate::Waits), "the log is read again");
+    assert_eq!(catching_up.caught_up(&room("r")).len(), 2, "a kept frame and a plain one");
+}
+
+#[test]
 fn kept_frames_wait_in_their_order_once_they_are_buffered() {
     let mut catching_up = replaying(PlainFrames::Wait);
     assert!(matches!(take(&mut catching_up, &kept(1)), Fate::Replayed));

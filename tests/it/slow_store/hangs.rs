@@ -129,6 +129,44 @@ async fn everything_plain(server: &TestServer, backend: &Backend, phase: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_holds_up_plain_events_to_a_device_that_resumes_in_none_of_its_rooms() {
+    const ROOMS: [&str; 2] = ["user:42", "role:staff"];
+    join_all(DELAYS.map(async |delay| {
+        let far = FarStore::start(delay).await;
+        let mut said = serde_json::Map::new();
+        for room in ROOMS {
+            said.insert(room.into(), json!(far.store(room, "1").await.position));
+            far.store(room, "2").await;
+        }
+        far.proxy.hang();
+        let resuming = staff(&far.server, "42").resume(json!(said)).connect();
+        let mut device = without_store("a connect", resuming).await.expect("the device connects");
+        for is_noticed in [false, true] {
+            if is_noticed {
+                expect_refusal(begin_stored(&far.backend, "\"refused\"")).await;
+            }
+            for room in ROOMS {
+                plain_arrives(&far.backend, room, &mut [&mut device]).await;
+            }
+        }
+        far.proxy.go_on();
+        for _ in ROOMS {
+            let event = device.try_next(STORE_PATIENCE).await.expect("a message is replayed");
+            assert_eq!((&*event.name, &event.values()[0]), ("stored", &json!(2)), "with a delay of {delay:?}");
+        }
+        let told = device.try_next(STORE_PATIENCE).await.expect("the device is told");
+        assert_eq!(told.name, "bugle:resumed");
+        for room in ROOMS {
+            assert_eq!(
+                (&told.value()["rooms"][room]["recovered"], &told.value()["rooms"][room]["count"]),
+                (&json!(true), &json!(1))
+            );
+        }
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_commit_holds_up_neither_plain_emits_to_the_room_nor_joins() {
     for delay in DELAYS {
         let far = FarStore::start(delay).await;
