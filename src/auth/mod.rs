@@ -12,6 +12,9 @@ pub use tokens::{MAX_TOKEN, Tokens};
 mod refusal;
 pub use refusal::{InvalidToken, TokenRefused};
 
+mod payload;
+pub use payload::AuthPayload;
+
 mod identity;
 pub use identity::Identity;
 

@@ -4,6 +4,9 @@ pub enum TokenRefused {
     /// There is no token, or an empty one.
     #[error("Authentication token required")]
     Missing,
+    /// What should hold the token is not JSON that can be read.
+    #[error("Malformed authentication payload")]
+    Unreadable,
     /// There is a token, and it is no good. Why is for operators alone.
     #[error("Invalid or expired token")]
     Invalid(#[from] InvalidToken),
@@ -14,6 +17,7 @@ impl TokenRefused {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
             Self::Invalid(invalid) => invalid.reason(),
         }
     }

@@ -5,7 +5,7 @@ use engineioxide::{
     session::{Ending, Session},
 };
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::{json, value::RawValue};
 use socketioxide::extract::{SocketRef, TryData};
 
 use super::{
@@ -18,8 +18,8 @@ use super::{
     opening::{Attempt, Said},
     resume::resume,
 };
-use crate::auth::{Identity, InvalidToken, TokenRefused};
-use crate::command::Admission;
+use crate::auth::{AuthPayload, Identity, TokenRefused};
+use crate::command::{Admission, Resume};
 use crate::hub::{Connection, Frame};
 use crate::message::{CloseCode, EventName};
 use crate::telemetry;
@@ -44,7 +44,11 @@ impl fmt::Display for ConnectError {
 
 /// The connect middleware: authenticates a device and makes it ready to go live. Nothing can be emitted to the device before
 /// it has returned.
-pub(super) async fn authenticate(edge: Arc<Edge>, socket: SocketRef, auth: TryData<Value>) -> Result<(), ConnectError> {
+pub(super) async fn authenticate(
+    edge: Arc<Edge>,
+    socket: SocketRef,
+    auth: TryData<Box<RawValue>>,
+) -> Result<(), ConnectError> {
     let Some((session, device)) = edge.device(socket.id) else {
         return Err(ConnectError::TurnedAway);
     };
@@ -85,16 +89,14 @@ struct Connect {
 }
 
 impl Connect {
-    async fn run(self, socket: &SocketRef, first: Said, auth: TryData<Value>) -> Result<(), ConnectError> {
+    async fn run(self, socket: &SocketRef, first: Said, auth: TryData<Box<RawValue>>) -> Result<(), ConnectError> {
         if first.is_lost {
             return Err(self.turn_away("unauthenticated_bytes").await);
         }
-        let mut said = auth.0.ok();
-        let identity = match self.identify(said.as_ref(), &first) {
-            Ok(identity) => identity,
+        let (identity, resume) = match self.identify(auth, first) {
+            Ok(identified) => identified,
             Err(refused) => return Err(self.refuse_token(refused)),
         };
-        let resume = resume(said.as_mut().and_then(|said| said.get_mut("resume")).map(Value::take)).or(first.resume);
         let Self { edge, session, device } = &self;
         let connection = SocketConnection::new(device.clone(), session.clone(), resume.is_some());
         let (id, generation) = (connection.id(), connection.generation());
@@ -124,17 +126,13 @@ impl Connect {
         Err(ConnectError::TurnedAway)
     }
 
-    fn identify(&self, auth: Option<&Value>, first: &Said) -> Result<Identity, TokenRefused> {
-        let commands = &self.edge.deps.commands;
-        match auth.and_then(|auth| auth.get("token")) {
-            Some(Value::String(token)) if !token.is_empty() => commands.identify_device(Some(token)),
-            None | Some(Value::Null | Value::String(_)) => {
-                commands.identify_device(first.token.as_ref().map(ExposeSecret::expose_secret))
-            }
-            Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                Err(InvalidToken::Malformed.into())
-            }
-        }
+    /// Who the device is, and what it says it has seen.
+    fn identify(&self, auth: TryData<Box<RawValue>>, first: Said) -> Result<(Identity, Option<Resume>), TokenRefused> {
+        let json = auth.0.map_err(|_| TokenRefused::Unreadable)?;
+        let auth = AuthPayload::parse(json.get())?;
+        let token = auth.token("token")?.filter(|token| !token.expose_secret().is_empty()).or(first.token);
+        let identity = self.edge.deps.commands.identify_device(token.as_ref().map(ExposeSecret::expose_secret))?;
+        Ok((identity, resume(auth.get("resume")).or(first.resume)))
     }
 
     /// Official clients stop at this. Those that do not are cut off.

@@ -103,7 +103,8 @@ async fn first_message(socket: &mut WebSocket) -> Result<Option<SecretString>, A
     loop {
         return match socket.next().await {
             Ok(Message::Text(text)) => match ClientMessage::parse(&text) {
-                ClientMessage::Auth(token) => Ok(token),
+                ClientMessage::Auth(token) => token.map_err(refused),
+                ClientMessage::Unreadable => Err(refused(TokenRefused::Unreadable)),
                 ClientMessage::Other => Ok(None),
             },
             Ok(Message::Binary(_)) => Ok(None),

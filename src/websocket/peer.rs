@@ -9,6 +9,7 @@ use super::{
     inbound::ClientMessage,
     phase::Ended,
 };
+use crate::auth::TokenRefused;
 use crate::command::{Admission, Commands, RefreshRefused};
 use crate::limits::{AddressSlot, ConnectionEvents, Excess};
 use crate::message::{CloseCode, CloseReason};
@@ -39,7 +40,7 @@ impl Peer for DevicePeer {
         match message {
             Message::Text(text) => match ClientMessage::parse(&text) {
                 ClientMessage::Auth(token) => return self.replace_token(token),
-                ClientMessage::Other => self.ignore(),
+                ClientMessage::Unreadable | ClientMessage::Other => self.ignore(),
             },
             Message::Binary(_) => self.ignore(),
             Message::Pong(payload) => self.device.pong(&payload),
@@ -110,7 +111,7 @@ impl DevicePeer {
 
     /// Replaces the token, and the rooms that it gives. If it is no good, the connection is closed: there is no other way to
     /// say so.
-    fn replace_token(&self, token: Option<SecretString>) -> Step {
+    fn replace_token(&self, token: Result<Option<SecretString>, TokenRefused>) -> Step {
         let (device, admission, commands) = (self.device.clone(), self.admission.clone(), self.commands.clone());
         let authenticating = device.authenticating();
         Step::Wait(Box::pin(async move {
@@ -118,8 +119,14 @@ impl DevicePeer {
             let Some(old) = device.identity() else {
                 return;
             };
-            let token = token.as_ref().map(ExposeSecret::expose_secret);
-            let text = match commands.refresh_token(&admission, &old, token).await {
+            let refreshed = match &token {
+                Ok(token) => {
+                    let token = token.as_ref().map(ExposeSecret::expose_secret);
+                    commands.refresh_token(&admission, &old, token).await
+                }
+                Err(refused) => Err(RefreshRefused::Token(*refused)),
+            };
+            let text = match refreshed {
                 Ok(identity) => return device.identify(identity),
                 Err(RefreshRefused::Token(refused)) => refused.to_string(),
                 Err(RefreshRefused::OtherUser) => closing::invalid_token(),

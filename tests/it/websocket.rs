@@ -128,23 +128,32 @@ async fn a_bad_token_is_closed_with_4401_and_never_a_frame() {
 async fn a_first_message_without_a_token_is_closed_with_4401() {
     let server = start_with(|_| ()).await;
     let good = token("42");
-    let messages = [
-        String::new(),
-        "hello".into(),
-        good.clone(),
-        auth_message(""),
-        auth_message("Bearer "),
-        r#"{"type":"auth","data":{}}"#.into(),
-        r#"{"type":"auth","access_token":5}"#.into(),
-        json!({ "type": "authenticate", "access_token": good }).to_string(),
-        json!({ "access_token": good }).to_string(),
-    ];
     let required = PlainFrame::closed(4401, "Authentication token required");
-    for message in messages {
+    let invalid = PlainFrame::closed(4401, "Invalid or expired token");
+    let unreadable = PlainFrame::closed(4401, "Malformed authentication payload");
+    let messages = [
+        (String::new(), &unreadable),
+        ("hello".into(), &unreadable),
+        (good.clone(), &unreadable),
+        (format!(r#"{{"type":"auth","access_token":"{good}""#), &unreadable),
+        (format!(r#"{{"type":"auth","access_token":"{good}","\ud800":1}}"#), &unreadable),
+        (format!(r#"{{"type":"auth","access_token":"{good}\ud800"}}"#), &invalid),
+        (r#"{"type":"auth","access_token":5}"#.into(), &invalid),
+        (auth_message(""), &required),
+        (auth_message("Bearer "), &required),
+        (r#"{"type":"auth","data":{}}"#.into(), &required),
+        (json!({ "type": "authenticate", "access_token": good }).to_string(), &required),
+        (json!({ "access_token": good }).to_string(), &required),
+    ];
+    for (message, expected) in messages {
         let mut device = device(&server).open().await.expect("the upgrade comes first");
         device.send_text(message.as_str()).await;
-        assert_eq!(device.receive().await, required, "{message}");
+        assert_eq!(device.receive().await, *expected, "{message}");
     }
+    let mut lucky = device(&server).open().await.expect("the upgrade comes first");
+    lucky.send_text(format!(r#"{{"type":"auth","data":["\ud800"],"access_token":"{good}"}}"#)).await;
+    lucky.heard().await;
+    assert!(server.backend().await.get_user("42").await.online, "a lone surrogate elsewhere does not matter");
     let mut device = device(&server).open().await.expect("the upgrade comes first");
     device.send_binary(auth_message(&good)).await;
     assert_eq!(device.receive().await, required, "in a binary frame");
@@ -203,6 +212,7 @@ async fn a_bad_or_foreign_token_ends_a_live_connection() {
         (auth_message("nonsense"), invalid),
         (auth_message(&token("43")), invalid),
         (auth_message(""), "Authentication token required"),
+        (r#"{"type":"auth","access_token":"\ud800"}"#.into(), invalid),
     ] {
         let mut player = connect(&server, "42").await;
         player.send_text(message).await;

@@ -32,6 +32,8 @@ use crate::harness::{
 
 /// What a device without a token sees.
 pub const REQUIRED: &str = "Authentication token required";
+/// What a device sees whose `auth` cannot be read.
+pub const UNREADABLE: &str = "Malformed authentication payload";
 /// What a device with a bad token sees.
 pub const INVALID: &str = "Invalid or expired token";
 /// The target of a WebSocket.

@@ -8,7 +8,7 @@ use bugle::clock::Clock;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{INVALID, REQUIRED, WEBSOCKET, next_beginning, refusal};
+use super::{INVALID, REQUIRED, UNREADABLE, WEBSOCKET, next_beginning, refusal};
 use crate::harness::{Device, DeviceBuilder, Protocol, RawSocket, TestServer, Transport, token, token_with};
 
 const TRANSPORTS: [Transport; 3] = [Transport::WebSocket, Transport::Polling, Transport::Upgrade];
@@ -83,15 +83,53 @@ async fn auth_of_every_json_type_is_refused_in_the_same_words() {
 }
 
 #[tokio::test]
-async fn auth_that_is_no_json_or_too_deep_is_no_token() {
+async fn auth_that_is_no_json_is_told_from_a_token_that_is_missing_or_no_text() {
     let server = TestServer::start().await;
     let deep = format!("{}{}", "[".repeat(400_000), "]".repeat(400_000));
     let deep_object = format!("{}1{}", r#"{"token":"#.repeat(80_000), "}".repeat(80_000));
-    for auth in [deep.as_str(), deep_object.as_str(), "{", "nonsense", "\u{0}", "{\"token\":\"x\"", "1e999"] {
+    let (good, query) = (token("42"), format!("{WEBSOCKET}&token={}", token("42")));
+    for (auth, expected) in [
+        ("{", UNREADABLE),
+        ("nonsense", UNREADABLE),
+        ("\u{0}", UNREADABLE),
+        (&format!(r#"{{"token":"{good}""#), UNREADABLE),
+        (&format!(r#"{{"token":"{good}","\ud800":1}}"#), UNREADABLE),
+        (&format!(r#"{{"token":"{good}\ud800"}}"#), INVALID),
+        (&deep_object, INVALID),
+        (&deep, REQUIRED),
+        (r#""\ud800""#, REQUIRED),
+    ] {
+        let shown: String = auth.chars().take(40).collect();
+        // A token in the query does not make up for what stands in `auth`.
+        for target in [WEBSOCKET, &query].into_iter().take(if expected == REQUIRED { 1 } else { 2 }) {
+            let mut socket = RawSocket::connect(server.clients(), target).await.expect("the WebSocket opens");
+            socket.send_text(format!("40{auth}")).await;
+            let refusal = next_beginning(&mut socket, "44").await;
+            assert_eq!(refusal, format!(r#"44{{"message":"{expected}"}}"#), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_beside_a_good_token_does_not_hide_it() {
+    let server = TestServer::start().await;
+    let deep = format!("{}{}", "[".repeat(400_000), "]".repeat(400_000));
+    for (name, json) in [
+        ("resume", r#""\ud800""#),
+        ("resume", r#"{"\ud800":"e.1"}"#),
+        ("resume", r#"{"user:42":"\ud800"}"#),
+        ("resume", r#"{"user:42":1e999}"#),
+        ("resume", &deep),
+        ("other", r#"["\udc00\ud800"]"#),
+        ("other", &deep),
+    ] {
         let mut socket = RawSocket::connect(server.clients(), WEBSOCKET).await.expect("the WebSocket opens");
-        socket.send_text(format!("40{auth}")).await;
-        let refusal = next_beginning(&mut socket, "44").await;
-        assert_eq!(refusal, format!(r#"44{{"message":"{REQUIRED}"}}"#));
+        socket.send_text(format!(r#"40{{"{name}":{json},"token":"{}"}}"#, token("42"))).await;
+        next_beginning(&mut socket, r#"42["connected","#).await;
+        if name == "resume" {
+            let resumed = next_beginning(&mut socket, r#"42["bugle:resumed","#).await;
+            assert!(resumed.contains(r#""user:42""#), "{resumed}");
+        }
     }
 }
 
