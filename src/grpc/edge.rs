@@ -56,6 +56,8 @@ pub enum Error {
 /// The largest request, in bytes.
 const MAX_MESSAGE: usize = 4 << 20;
 const MAX_HEADERS: u32 = 16 << 10;
+/// Calls that one connection may have open. It may also have given up so many more that this process has not seen yet: h2 ends the connection, and
+/// all other calls on it, at 20 of them by default, which a process that stood still for a moment meets when it runs on.
 const MAX_STREAMS: u32 = 1_024;
 /// What a caller may send on one call before it is read, in bytes: the HTTP/2 flow control window of a stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -127,6 +129,7 @@ impl Edge {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .layer(guard)

@@ -49,6 +49,8 @@ mod operations;
 
 mod bad_calls;
 
+mod cancelled_calls;
+
 mod bad_fields;
 
 mod room_reasons;
