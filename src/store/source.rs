@@ -92,8 +92,8 @@ impl Source {
                 connection.execute("SET statement_timeout = '7s'").await?;
                 let sql = match self.sharing {
                     Sharing::Single => "SET idle_in_transaction_session_timeout = '8s'",
-                    // Other nodes wait for what a node that stands still has locked.
-                    Sharing::Cluster => "SET idle_in_transaction_session_timeout = '3s'",
+                    // Other nodes wait for what a node that stands still has locked, and each writes nothing else meanwhile.
+                    Sharing::Cluster => "SET idle_in_transaction_session_timeout = '1500ms'",
                 };
                 connection.execute(sql).await?;
             }
