@@ -22,6 +22,7 @@ use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Instant, sleep_until},
 };
+use tonic::Code;
 
 use devices::Devices;
 pub use faults::Fault;
@@ -62,6 +63,10 @@ impl Size {
         Self { emits: 4_000, in_flight: 512, kept_rate: 1_050, kept_emits: 3_000, kept_in_flight: 256, is_timed: true };
 }
 
+/// A node that has stood still sees at once all calls that were given up meanwhile. Those that come within this time after it runs on may be on a
+/// connection that it ends for that (see `grpc::edge`).
+const CALMS_WITHIN: Duration = Duration::from_secs(1);
+
 /// A time in which something about a node is different.
 #[derive(Clone, Copy, Debug)]
 struct Span {
@@ -75,6 +80,11 @@ impl Span {
     /// Whether a call was under way in this time.
     fn overlaps(&self, from: Instant, until: Instant) -> bool {
         until >= self.from && self.until.is_none_or(|end| from <= end)
+    }
+
+    /// Whether it was just over.
+    fn is_just_over(&self, at: Instant) -> bool {
+        self.until.is_some_and(|end| (end..=end + CALMS_WITHIN).contains(&at))
     }
 }
 
@@ -99,6 +109,16 @@ struct Timeline {
     lost: Vec<usize>,
     /// What should not be.
     problems: Vec<String>,
+}
+
+impl Timeline {
+    /// Whether a node may answer a call with this: it does not run, or is out of reach of what it needs, or has just begun to run again.
+    fn may_answer(&self, node: usize, begun: Instant, answered: Instant, code: Code) -> bool {
+        // The last two are the client's own, of a connection that has ended.
+        let is_end = matches!(code, Code::ResourceExhausted | Code::Cancelled | Code::Unknown);
+        let is_excused = |span: &Span| span.overlaps(begun, answered) || is_end && span.is_just_over(begun);
+        code == Code::Unavailable || self.unreachable.iter().any(|span| span.node == node && is_excused(span))
+    }
 }
 
 /// A fault under way.

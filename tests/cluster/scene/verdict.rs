@@ -106,8 +106,8 @@ pub(super) fn judge(calls: &[Call], heard: &[Heard], timeline: &Timeline, stoppe
         violations: timeline.problems.clone(),
         ..Outcome::default()
     };
-    let strange = calls.iter().filter(|call| !is_unreachable(call));
-    let strange = strange.filter(|call| call.answer.as_ref().is_err_and(|code| *code != Code::Unavailable));
+    let may_answer = |call: &Call, code: &Code| timeline.may_answer(call.node, call.begun, call.answered, *code);
+    let strange = calls.iter().filter(|call| call.answer.as_ref().is_err_and(|code| !may_answer(call, code)));
     tell(&mut outcome.violations, "refused for another reason", strange);
     for device in heard {
         let is_lost = !device.is_whole && !device.user.starts_with("leaver") && !timeline.lost.contains(&device.node);

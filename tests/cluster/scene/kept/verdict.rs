@@ -83,10 +83,10 @@ impl Told {
                 let has_settled =
                     attempt.begun < timeline.fault_began || attempt.begun > timeline.recovered + READ_WITHIN;
                 outcome.partial_outside += usize::from(is_partial && has_settled);
-                let is_strange = |code: &Code| !matches!(code, Code::Unavailable | Code::DeadlineExceeded);
-                let span = || timeline.unreachable.iter().filter(|span| span.node == attempt.node);
-                let was_unreachable = || span().any(|span| span.overlaps(attempt.begun, attempt.answered));
-                if attempt.answer.as_ref().is_err_and(is_strange) && !was_unreachable() {
+                let may_answer =
+                    |code: &Code| timeline.may_answer(attempt.node, attempt.begun, attempt.answered, *code);
+                let is_strange = |code: &Code| *code != Code::DeadlineExceeded && !may_answer(code);
+                if attempt.answer.as_ref().is_err_and(is_strange) {
                     strange.push(format!("{attempt:?}"));
                 }
                 let is_stored = attempt.answer.as_ref().is_ok_and(|receipt| receipt.stored);
