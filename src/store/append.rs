@@ -1,16 +1,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Write,
     sync::Arc,
 };
 
-use sqlx::{Any, AnyConnection, Row, any::AnyArguments, query::Query};
+use sqlx::{AnyConnection, Row};
 
-use super::{Error, IdempotencyKey, NewMessage, Store, unread::quoted};
+use super::{
+    Error, IdempotencyKey, NewMessage, Store,
+    rows::{Rows, parts},
+    unread::quoted,
+};
 use crate::message::{MessageId, Payload, Position, RoomName};
 
-/// Rows of one statement: a few sizes, so that the database meets the same statements again.
-const CHUNKS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 /// For how long a repetition is known, in milliseconds: five minutes.
 const ONCE_KEPT_MS: i64 = 5 * 60 * 1000;
 
@@ -128,17 +129,17 @@ async fn earlier(
     let keyed: Vec<_> =
         messages.iter().filter_map(|message| Some((message.idempotency.as_ref()?, &message.room))).collect();
     let mut known = HashMap::new();
-    for chunk in chunks(&keyed) {
+    for part in parts(connection, keyed.len()) {
+        let keys = keyed[part].iter();
+        let keys = keys.map(|(key, room)| [(&*key.caller).into(), room.as_str().into(), key.key.as_bytes().into()]);
+        let mut rows = Rows::new(connection, keys)?;
         let sql = format!(
             "SELECT caller, room, key, asked, message_id, position FROM emits \
-             WHERE expires_at > {} AND (caller, room, key) IN (VALUES {})",
-            place(connection, 1),
-            rows(connection, 2, chunk.len(), 3)
+             WHERE (caller, room, key) IN ({}) AND expires_at > {}",
+            rows.sql().to_owned(),
+            rows.add(now_ms)?
         );
-        let mut query = statement(sql).bind(now_ms);
-        for (key, room) in chunk {
-            query = query.bind(&*key.caller).bind(room.as_str()).bind(key.key.as_bytes());
-        }
+        let query = rows.query(sql);
         for row in query.fetch_all(&mut *connection).await? {
             let (caller, room, key): (String, String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let id: String = row.try_get(4)?;
@@ -159,18 +160,16 @@ async fn advance(
 ) -> sqlx::Result<HashMap<RoomName, i64>> {
     let counts: Vec<_> = counts.iter().map(|(room, count)| (*room, *count)).collect();
     let mut next_in = HashMap::new();
-    for chunk in chunks(&counts) {
+    for part in parts(connection, counts.len()) {
+        let counts = &counts[part];
+        let rows = Rows::new(connection, counts.iter().map(|(room, count)| [room.as_str().into(), (*count).into()]))?;
         let sql = format!(
-            "INSERT INTO mailboxes (room, last) VALUES {} \
+            "INSERT INTO mailboxes (room, last) {} \
              ON CONFLICT (room) DO UPDATE SET last = mailboxes.last + excluded.last RETURNING room, last",
-            rows(connection, 1, chunk.len(), 2)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (room, count) in chunk {
-            query = query.bind(room.as_str()).bind(*count);
-        }
-        let counts: HashMap<&str, i64> = chunk.iter().map(|(room, count)| (room.as_str(), *count)).collect();
-        for row in query.fetch_all(&mut *connection).await? {
+        let counts: HashMap<&str, i64> = counts.iter().map(|(room, count)| (room.as_str(), *count)).collect();
+        for row in rows.query(sql).fetch_all(&mut *connection).await? {
             let (room, last): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
             let begin = last - counts.get(&*room).copied().unwrap_or_default() + 1;
             if let Ok(room) = RoomName::new(&room) {
@@ -188,35 +187,35 @@ async fn insert_messages(
     news: &[usize],
     positions: &HashMap<usize, i64>,
 ) -> sqlx::Result<()> {
-    for chunk in chunks(news) {
-        let sql = format!(
-            "INSERT INTO messages (room, position, message_id, event, kind, payload, except_users, stored_at, expires_at, generation) \
-             VALUES {}",
-            rows(connection, 1, chunk.len(), 10)
-        );
-        let mut query = statement(sql);
-        for index in chunk {
+    for part in parts(connection, news.len()) {
+        let row = |index: &usize| {
             let message = &messages[*index];
-            let (kind, payload) = match &message.payload {
-                Payload::None => ("none", Vec::new()),
-                Payload::Json(raw) => ("json", raw.get().as_bytes().to_vec()),
-                Payload::Binary(bytes) => ("binary", bytes.to_vec()),
+            let (kind, payload): (_, &[u8]) = match &message.payload {
+                Payload::None => ("none", &[]),
+                Payload::Json(raw) => ("json", raw.get().as_bytes()),
+                Payload::Binary(bytes) => ("binary", bytes),
             };
             let except: Vec<_> = message.except_users.iter().map(quoted).collect();
             let ttl = message.ttl.map_or(i64::MAX, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-            query = query
-                .bind(message.room.as_str())
-                .bind(positions.get(index).copied().unwrap_or_default())
-                .bind(message.id.to_string())
-                .bind(message.event.as_str())
-                .bind(kind)
-                .bind(payload)
-                .bind(format!("[{}]", except.join(",")))
-                .bind(now_ms)
-                .bind(now_ms.saturating_add(ttl))
-                .bind(generation);
-        }
-        query.execute(&mut *connection).await?;
+            [
+                message.room.as_str().into(),
+                positions.get(index).copied().unwrap_or_default().into(),
+                message.id.to_string().into(),
+                message.event.as_str().into(),
+                kind.into(),
+                payload.into(),
+                format!("[{}]", except.join(",")).into(),
+                now_ms.into(),
+                now_ms.saturating_add(ttl).into(),
+                generation.into(),
+            ]
+        };
+        let rows = Rows::new(connection, news[part].iter().map(row))?;
+        let sql = format!(
+            "INSERT INTO messages (room, position, message_id, event, kind, payload, except_users, stored_at, expires_at, generation) {}",
+            rows.sql()
+        );
+        rows.query(sql).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -228,83 +227,29 @@ async fn insert_emits(
     news: &[usize],
     positions: &HashMap<usize, i64>,
 ) -> sqlx::Result<()> {
-    let keyed: Vec<_> =
-        news.iter().filter_map(|index| Some((*index, messages[*index].idempotency.as_ref()?))).collect();
-    for chunk in chunks(&keyed) {
+    let keyed: Vec<_> = news.iter().copied().filter(|index| messages[*index].idempotency.is_some()).collect();
+    for part in parts(connection, keyed.len()) {
+        let row = |index: &usize| {
+            let message = &messages[*index];
+            let key = message.idempotency.as_ref()?;
+            Some([
+                (&*key.caller).into(),
+                message.room.as_str().into(),
+                key.key.as_bytes().into(),
+                key.request_hash.as_slice().into(),
+                message.id.to_string().into(),
+                positions.get(index).copied().unwrap_or_default().into(),
+                now_ms.saturating_add(ONCE_KEPT_MS).into(),
+            ])
+        };
+        let rows = Rows::new(connection, keyed[part].iter().filter_map(row))?;
         let sql = format!(
-            "INSERT INTO emits (caller, room, key, asked, message_id, position, expires_at) VALUES {} \
+            "INSERT INTO emits (caller, room, key, asked, message_id, position, expires_at) {} \
              ON CONFLICT (caller, room, key) DO UPDATE SET asked = excluded.asked, message_id = excluded.message_id, \
              position = excluded.position, expires_at = excluded.expires_at",
-            rows(connection, 1, chunk.len(), 7)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (index, key) in chunk {
-            let message = &messages[*index];
-            query = query
-                .bind(&*key.caller)
-                .bind(message.room.as_str())
-                .bind(key.key.as_bytes())
-                .bind(key.request_hash.as_slice())
-                .bind(message.id.to_string())
-                .bind(positions.get(index).copied().unwrap_or_default())
-                .bind(now_ms.saturating_add(ONCE_KEPT_MS));
-        }
-        query.execute(&mut *connection).await?;
+        rows.query(sql).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-pub(super) fn statement<'a>(sql: String) -> Query<'a, Any, AnyArguments> {
-    sqlx::query(sqlx::AssertSqlSafe(sql))
-}
-
-pub(super) fn chunks<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = CHUNKS.into_iter().find(|size| *size <= all.len())?;
-        let (chunk, rest) = all.split_at(size);
-        all = rest;
-        Some(chunk)
-    })
-}
-
-/// The same in as few pieces as can be, each with the length of the list of parameters it needs: what is missing to one of the sizes repeats the
-/// last one, which does not matter to `IN`.
-pub(super) fn padded<T>(all: &[T]) -> impl Iterator<Item = (impl Iterator<Item = &T>, usize)> {
-    all.chunks(CHUNKS[0]).map(|chunk| {
-        let size = chunk.len().next_power_of_two();
-        (chunk.iter().chain(chunk.last().into_iter().cycle()).take(size), size)
-    })
-}
-
-pub(super) fn chunks_mut<T>(mut all: &mut [T]) -> impl Iterator<Item = &mut [T]> {
-    std::iter::from_fn(move || {
-        let size = CHUNKS.into_iter().find(|size| *size <= all.len())?;
-        let (chunk, rest) = std::mem::take(&mut all).split_at_mut(size);
-        all = rest;
-        Some(chunk)
-    })
-}
-
-/// The statement's parameter with this number. They are to be bound in the order in which they stand in it.
-pub(super) fn place(connection: &AnyConnection, number: usize) -> String {
-    // To SQLite `$1` is a name, which the library looks for anew among all of them.
-    if connection.backend_name() == "SQLite" { "?".into() } else { format!("${number}") }
-}
-
-/// So many rows of parameters, the first of which is the statement's parameter with this number. They are to be bound in this order, and
-/// all that stand before them first.
-pub(super) fn rows(connection: &AnyConnection, first: usize, count: usize, columns: usize) -> String {
-    // To SQLite `$1` is a name, which the library looks for anew among all of them.
-    let is_numbered = connection.backend_name() != "SQLite";
-    let mut rows = String::with_capacity(count * columns * 6);
-    for place in 0..count * columns {
-        rows.push_str(match place % columns {
-            0 if place == 0 => "(",
-            0 => "), (",
-            _ => ", ",
-        });
-        let _ = if is_numbered { write!(rows, "${}", first + place) } else { write!(rows, "?") };
-    }
-    rows.push(')');
-    rows
 }

@@ -4,7 +4,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::{
     Error, Store,
-    append::{padded, statement},
+    rows::{padded, statement},
 };
 use crate::message::{RoomName, UserId};
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Appended, Config, Error, NewMessage, Sharing, Status,
     deadlines::{Allowance, Deadlines},
+    delete::{Deletion, Step},
     epochs::Epochs,
     marks::Mark,
     readers::Readers,
@@ -145,6 +146,15 @@ impl Database {
     ) -> Result<Option<bool>, Error> {
         let (answer, answered) = oneshot::channel();
         self.change(Change::Mark(mark(answer)), answered).await
+    }
+
+    /// Deletes messages.
+    pub(super) async fn delete(
+        &self,
+        deletion: impl FnOnce(oneshot::Sender<Result<Step, Error>>) -> Deletion,
+    ) -> Result<Step, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.change(Change::Deletion(deletion(answer)), answered).await
     }
 
     /// Changes something, after the emits that wait. What is done is committed with other changes at one time.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use sqlx::{AnyConnection, Row};
 
-use super::{Error, Store, append::statement, deadlines::PATIENCE, source::Kind};
+use super::{Error, Store, deadlines::PATIENCE, rows::statement, source::Kind};
 use crate::message::RoomName;
 
 /// So long after the time that it carries, by the database's clock, a message can be read if its writer was told that it is stored.

@@ -1,16 +1,12 @@
 use std::collections::BTreeMap;
 
-use sqlx::{
-    Any, AnyConnection, Row,
-    any::{AnyArguments, AnyRow},
-    query::Query,
-};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 use tokio::task::yield_now;
 
 use super::{
     Error, Store,
-    append::{chunks, rows, statement},
     read::{COLUMNS, log_entry},
+    rows::{MAX_LIST, list, padded, statement},
     unread::{IS_FOR_USER, IS_READ, IS_UNREAD, quoted},
 };
 use crate::message::{LogEntry, RoomName, UserId};
@@ -103,15 +99,15 @@ impl Store {
             let messages = model.read(&self.inner.database, |data| data.at(room, positions)).await?;
             return Ok((messages, positions.len()));
         }
-        let Some(chunk) = chunks(positions).next() else {
+        if positions.is_empty() {
             return Ok((Vec::new(), 0));
-        };
-        let chunk: Vec<_> = chunk.iter().map(|position| position.cast_signed()).collect();
+        }
+        let chunk: Vec<_> = positions.iter().take(MAX_LIST).map(|position| position.cast_signed()).collect();
         let (room, now, count) = (room.clone(), self.now_ms(), chunk.len());
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
-                let sql = at_sql(connection, "position, CAST(LENGTH(payload) AS BIGINT), CAST(NULL AS BIGINT)", count);
-                let heads = at(sql, &room, now, &chunk).fetch_all(&mut *connection).await?;
+                let head = "position, CAST(LENGTH(payload) AS BIGINT), CAST(NULL AS BIGINT)";
+                let heads = at(connection, head, (&room, now), &chunk).await?;
                 let fitting = fitting(&heads, count)?;
                 let looked_at = match heads.get(fitting.len()) {
                     None => count,
@@ -123,12 +119,7 @@ impl Store {
                 if fitting.is_empty() {
                     return Ok((Vec::new(), looked_at));
                 }
-                let mut messages = Vec::with_capacity(fitting.len());
-                for chunk in chunks(&chunk[..looked_at]) {
-                    let sql = at_sql(connection, COLUMNS, chunk.len());
-                    messages.extend(at(sql, &room, now, chunk).fetch_all(&mut *connection).await?);
-                }
-                Ok((messages, looked_at))
+                Ok((at(connection, COLUMNS, (&room, now), &chunk[..looked_at]).await?, looked_at))
             })
         });
         let (messages, looked_at) = read.await?;
@@ -148,19 +139,26 @@ async fn breathe(index: usize) {
     }
 }
 
-/// What reads these columns of the messages at `count` positions that are still of use.
-fn at_sql(connection: &AnyConnection, columns: &str, count: usize) -> String {
-    let (room, now) = if connection.backend_name() == "SQLite" { ("?", "?") } else { ("$1", "$2") };
-    let positions = rows(connection, 3, 1, count);
-    format!(
-        "SELECT {columns} FROM messages WHERE room = {room} AND expires_at > {now} AND position IN {positions} ORDER BY position"
-    )
-}
-
-/// A statement of `at_sql` with its parameters.
-fn at<'a>(sql: String, room: &RoomName, now: i64, positions: &[i64]) -> Query<'a, Any, AnyArguments> {
-    let query = statement(sql).bind(room.to_string()).bind(now);
-    positions.iter().fold(query, |query, position| query.bind(*position))
+/// Reads these columns of the messages at these positions that are still of use.
+async fn at(
+    connection: &mut AnyConnection,
+    columns: &str,
+    (room, now): (&RoomName, i64),
+    positions: &[i64],
+) -> sqlx::Result<Vec<AnyRow>> {
+    let mut messages = Vec::with_capacity(positions.len());
+    for (some, count) in padded(positions) {
+        let sql = format!(
+            "SELECT {columns} FROM messages WHERE room = {} AND expires_at > {} AND position IN ({}) ORDER BY position",
+            list(connection, 1, 1),
+            list(connection, 2, 1),
+            list(connection, 3, count)
+        );
+        let query = statement(sql).bind(room.to_string()).bind(now);
+        let query = some.fold(query, |query, position| query.bind(*position));
+        messages.extend(query.fetch_all(&mut *connection).await?);
+    }
+    Ok(messages)
 }
 
 /// What tells which messages a page has: position, bytes, and whether it was read, if anybody reads.

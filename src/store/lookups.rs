@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Mailbox, Store,
-    append::{chunks, padded, rows, statement},
     database::Database,
+    rows::{Rows, list, padded, parts, statement},
 };
 use crate::lifecycle::Lifecycle;
 use crate::message::{Position, RoomName, UserId};
@@ -211,18 +211,17 @@ async fn generations(
     positions: &[(RoomName, u64)],
 ) -> sqlx::Result<HashMap<(String, u64), i64>> {
     let mut generations = HashMap::new();
-    for chunk in chunks(positions) {
+    for part in parts(connection, positions.len()) {
+        let seen = positions[part].iter();
+        let rows =
+            Rows::new(connection, seen.map(|(room, number)| [room.as_str().into(), number.cast_signed().into()]))?;
         let sql = format!(
-            "WITH seen (room, position) AS (VALUES {}) SELECT seen.room, seen.position, \
+            "WITH seen (room, position) AS ({}) SELECT seen.room, seen.position, \
              (SELECT messages.generation FROM messages WHERE messages.room = seen.room \
              AND messages.position <= seen.position ORDER BY messages.position DESC LIMIT 1) FROM seen",
-            rows(connection, 1, chunk.len(), 2)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (room, number) in chunk {
-            query = query.bind(room.as_str()).bind(number.cast_signed());
-        }
-        for row in query.fetch_all(&mut *connection).await? {
+        for row in rows.query(sql).fetch_all(&mut *connection).await? {
             let (room, number, generation): (String, i64, Option<i64>) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             generations.insert((room, number.cast_unsigned()), generation.unwrap_or_default());
@@ -261,8 +260,7 @@ where
     let keys: Vec<_> = keys.iter().collect::<HashSet<_>>().into_iter().cloned().collect();
     let mut rows = Vec::new();
     for (chunk, count) in padded(&keys) {
-        let places: Vec<_> = (1..=count).map(|place| format!("${place}")).collect();
-        let mut query = statement(format!("{select} IN ({})", places.join(", ")));
+        let mut query = statement(format!("{select} IN ({})", list(connection, 1, count)));
         for key in chunk {
             query = query.bind(key.borrow().to_owned());
         }

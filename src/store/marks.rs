@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Error, Store, Which,
-    append::{chunks, chunks_mut, place, rows, statement},
+    rows::{Rows, parts},
     unread::quoted,
 };
 use crate::message::{MessageId, RoomName, UserId};
@@ -110,23 +110,29 @@ async fn note_messages(
     now_ms: i64,
 ) -> sqlx::Result<()> {
     let mut read = Vec::new();
-    for chunk in chunks_mut(marks) {
+    for part in parts(connection, marks.len()) {
+        let marks = &mut marks[part];
+        let row = |(n, (mark, id)): (i64, &(&mut Mark, MessageId))| {
+            [
+                n.into(),
+                mark.room.as_str().to_owned().into(),
+                mark.user.as_str().to_owned().into(),
+                quoted(&mark.user).into(),
+                id.to_string().into(),
+            ]
+        };
+        let mut rows = Rows::new(connection, (0_i64..).zip(marks.iter()).map(row))?;
         let sql = format!(
-            "WITH marks (n, room, user_id, quoted, message_id) AS (VALUES {}) \
+            "WITH marks (n, room, user_id, quoted, message_id) AS ({}) \
              SELECT marks.n, messages.position, CAST(CASE WHEN messages.position <= {MARK} OR {IS_READ} THEN 1 ELSE 0 END AS BIGINT) \
              FROM marks JOIN messages ON messages.room = marks.room AND messages.message_id = marks.message_id \
              WHERE {IS_FOR_USER} AND messages.expires_at > {}",
-            rows(connection, 1, chunk.len(), 5),
-            place(connection, chunk.len() * 5 + 1),
+            rows.sql().to_owned(),
+            rows.add(now_ms)?,
         );
-        let mut query = statement(sql);
-        for (n, (mark, id)) in (0_i64..).zip(chunk.iter()) {
-            query = query.bind(n).bind(mark.room.as_str()).bind(mark.user.as_str());
-            query = query.bind(quoted(&mark.user)).bind(id.to_string());
-        }
-        for row in query.bind(now_ms).fetch_all(&mut *connection).await? {
+        for row in rows.query(sql).fetch_all(&mut *connection).await? {
             let (n, position, is_read): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            if let Some((mark, _)) = usize::try_from(n).ok().and_then(|n| chunk.get_mut(n)) {
+            if let Some((mark, _)) = usize::try_from(n).ok().and_then(|n| marks.get_mut(n)) {
                 mark.outcome = Ok(Some(is_read == 0));
                 if is_read == 0 {
                     read.push((mark.room.clone(), mark.user.clone(), position));
@@ -136,50 +142,51 @@ async fn note_messages(
     }
     // All nodes lock rows in one order.
     read.sort_unstable();
-    for chunk in chunks(&read) {
+    for part in parts(connection, read.len()) {
+        let read = read[part].iter();
+        let rows = Rows::new(
+            connection,
+            read.map(|(room, user, position)| [room.as_str().into(), user.as_str().into(), (*position).into()]),
+        )?;
         let sql = format!(
-            "INSERT INTO read_messages (room, user_id, position) VALUES {} ON CONFLICT (room, user_id, position) DO NOTHING",
-            rows(connection, 1, chunk.len(), 3)
+            "INSERT INTO read_messages (room, user_id, position) {} ON CONFLICT (room, user_id, position) DO NOTHING",
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (room, user, position) in chunk {
-            query = query.bind(room.as_str()).bind(user.as_str()).bind(*position);
-        }
-        query.execute(&mut *connection).await?;
+        rows.query(sql).execute(&mut *connection).await?;
     }
     Ok(())
 }
 
 /// Moves marks on, to the last message of their mailbox at most.
 async fn advance(connection: &mut AnyConnection, marks: &mut [(&mut Mark, i64)], now_ms: i64) -> sqlx::Result<()> {
-    for chunk in chunks_mut(marks) {
-        let unread = unread(connection, chunk, now_ms).await?;
+    for part in parts(connection, marks.len()) {
+        let marks = &mut marks[part];
+        let unread = unread(connection, marks, now_ms).await?;
+        let row = |(mark, position): &(&mut Mark, i64)| {
+            [mark.room.as_str().to_owned().into(), mark.user.as_str().to_owned().into(), (*position).into()]
+        };
+        let rows = Rows::new(connection, marks.iter().map(row))?;
         let sql = format!(
-            "WITH marks (room, user_id, position) AS (VALUES {}) \
+            "WITH marks (room, user_id, position) AS ({}) \
              INSERT INTO read_marks (room, user_id, position) \
              SELECT marks.room, marks.user_id, CASE WHEN mailboxes.last < marks.position THEN mailboxes.last ELSE marks.position END \
              FROM marks JOIN mailboxes ON mailboxes.room = marks.room WHERE 1 = 1 ORDER BY marks.room, marks.user_id \
              ON CONFLICT (room, user_id) DO UPDATE SET position = excluded.position \
              WHERE excluded.position > read_marks.position",
-            rows(connection, 1, chunk.len(), 3)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (mark, position) in chunk.iter() {
-            query = query.bind(mark.room.as_str()).bind(mark.user.as_str()).bind(*position);
-        }
-        query.execute(&mut *connection).await?;
+        rows.query(sql).execute(&mut *connection).await?;
+        let row =
+            |(mark, _): &(&mut Mark, i64)| [mark.room.as_str().to_owned().into(), mark.user.as_str().to_owned().into()];
+        let rows = Rows::new(connection, marks.iter().map(row))?;
         let sql = format!(
-            "DELETE FROM read_messages WHERE (room, user_id) IN (VALUES {}) AND position <= \
+            "DELETE FROM read_messages WHERE (room, user_id) IN ({}) AND position <= \
              (SELECT read_marks.position FROM read_marks WHERE read_marks.room = read_messages.room \
              AND read_marks.user_id = read_messages.user_id)",
-            rows(connection, 1, chunk.len(), 2)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (mark, _) in chunk.iter() {
-            query = query.bind(mark.room.as_str()).bind(mark.user.as_str());
-        }
-        query.execute(&mut *connection).await?;
-        for (n, (mark, _)) in (0_i64..).zip(chunk.iter_mut()) {
+        rows.query(sql).execute(&mut *connection).await?;
+        for (n, (mark, _)) in (0_i64..).zip(marks.iter_mut()) {
             mark.outcome = Ok(Some(unread.contains(&n)));
         }
     }
@@ -188,18 +195,23 @@ async fn advance(connection: &mut AnyConnection, marks: &mut [(&mut Mark, i64)],
 
 /// The numbers of those marks that make a message fewer unread.
 async fn unread(connection: &mut AnyConnection, marks: &[(&mut Mark, i64)], now_ms: i64) -> sqlx::Result<HashSet<i64>> {
+    let row = |(n, (mark, position)): (i64, &(&mut Mark, i64))| {
+        [
+            n.into(),
+            mark.room.as_str().to_owned().into(),
+            mark.user.as_str().to_owned().into(),
+            quoted(&mark.user).into(),
+            (*position).into(),
+        ]
+    };
+    let mut rows = Rows::new(connection, (0_i64..).zip(marks).map(row))?;
     let sql = format!(
-        "WITH marks (n, room, user_id, quoted, position) AS (VALUES {}) \
+        "WITH marks (n, room, user_id, quoted, position) AS ({}) \
          SELECT marks.n FROM marks WHERE EXISTS (SELECT 1 FROM messages WHERE messages.room = marks.room \
          AND messages.position <= marks.position AND messages.position > {MARK} AND NOT {IS_READ} AND {IS_FOR_USER} \
          AND messages.expires_at > {})",
-        rows(connection, 1, marks.len(), 5),
-        place(connection, marks.len() * 5 + 1),
+        rows.sql().to_owned(),
+        rows.add(now_ms)?,
     );
-    let mut query = statement(sql);
-    for (n, (mark, position)) in (0_i64..).zip(marks) {
-        query = query.bind(n).bind(mark.room.as_str()).bind(mark.user.as_str());
-        query = query.bind(quoted(&mark.user)).bind(*position);
-    }
-    query.bind(now_ms).fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
+    rows.query(sql).fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
 }

@@ -41,6 +41,8 @@ mod schema;
 
 mod database;
 
+mod rows;
+
 mod append;
 pub use append::Appended;
 
@@ -53,6 +55,8 @@ mod batch;
 mod failure;
 
 mod probe;
+
+mod begun;
 
 mod session;
 

@@ -2,7 +2,7 @@
 
 use sqlx::{AnyConnection, Executor};
 
-use super::append::statement;
+use super::rows::statement;
 
 /// What is written besides twice what there was no room for.
 const BYTES: usize = 64 << 10;

@@ -2,7 +2,7 @@ use sqlx::{Row, any::AnyRow};
 
 use super::{
     Error, Store,
-    append::{chunks, statement},
+    rows::{list, padded, statement},
 };
 use crate::message::{EventName, LogEntry, MessageId, Payload, RoomName, UserId};
 
@@ -15,14 +15,14 @@ impl Store {
         let read = self.inner.database.read(move |connection| {
             Box::pin(async move {
                 let mut rows = Vec::new();
-                for chunk in chunks(&ids) {
-                    let places: Vec<_> = (3..chunk.len() + 3).map(|place| format!("${place}")).collect();
+                for (some, count) in padded(&ids) {
+                    let (room_at, now_at) = (list(connection, 1, 1), list(connection, 2, 1));
                     let mut query = statement(format!(
-                        "SELECT {COLUMNS} FROM messages WHERE room = $1 AND expires_at > $2 AND message_id IN ({})",
-                        places.join(", ")
+                        "SELECT {COLUMNS} FROM messages WHERE room = {room_at} AND expires_at > {now_at} AND message_id IN ({})",
+                        list(connection, 3, count)
                     ));
                     query = query.bind(room.as_str()).bind(now);
-                    for id in chunk {
+                    for id in some {
                         query = query.bind(id.to_string());
                     }
                     rows.extend(query.fetch_all(&mut *connection).await?);

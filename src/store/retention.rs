@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sqlx::{Row, any::AnyRow};
 use tokio::time::Instant;
 
-use super::{Error, Sharing, Store, append::statement, steady_clock::ROWS_BY_JUMP};
+use super::{Error, Sharing, Store, rows::statement, steady_clock::ROWS_BY_JUMP};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.

@@ -1,11 +1,12 @@
 use std::{fs::File, sync::Arc};
 
-use sqlx::{Any, AnyConnection, Connection, Transaction};
+use sqlx::{AnyConnection, Connection};
 use uuid::Uuid;
 
 use super::{
     Sharing, Status,
-    database::{Database, is_conflict, is_newer_schema, is_unwritable},
+    begun::{Begun, Inner},
+    database::{Database, is_newer_schema, is_unwritable},
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
@@ -290,14 +291,18 @@ impl Session {
     pub(super) async fn begin(&mut self) -> Result<Begun<'_>, Failure> {
         let (kind, is_shared) = (self.kind(), self.is_shared());
         let clock = &self.database.parts().clock;
-        let (Some(connection), Some(held)) = (&mut self.connection, &self.held) else {
-            return Err(sqlx::Error::PoolClosed.into());
-        };
-        let mut inner = connection.begin_with(begin(kind, is_shared)).await?;
-        let renewed = if is_shared {
-            shared_lease::check(&mut inner, held).await?
+        let held = self.held.as_ref().ok_or(sqlx::Error::PoolClosed)?;
+        let (inner, renewed) = if is_shared {
+            let mut inner = Inner::take(&mut self.connection)?;
+            match shared_lease::begin(&mut inner, held).await {
+                Ok(renewed) => (inner, renewed),
+                Err(error) => return Err(inner.failed(error).await),
+            }
         } else {
-            held.renew(&mut inner, kind, clock.now().as_millisecond() - clock.ahead_ms()).await?
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            let mut inner = connection.begin_with(begin(kind)).await?;
+            let renewed = held.renew(&mut inner, kind, clock.now().as_millisecond() - clock.ahead_ms()).await?;
+            (Inner::Alone(inner), renewed)
         };
         match renewed {
             Renewed::Yes { writes, now_ms } => Ok(Begun { inner, writes, now_ms: self.database.note_time(now_ms) }),
@@ -335,35 +340,11 @@ impl Session {
     }
 }
 
-/// A transaction of this process's generation.
-pub(super) struct Begun<'a> {
-    pub(super) inner: Transaction<'a, Any>,
-    writes: i64,
-    /// The time of day by the database's clock.
-    pub(super) now_ms: i64,
-}
-
-impl Begun<'_> {
-    /// Says why the transaction has failed. If it met one of another node, it is rolled back now: it is begun again only after a pause.
-    pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
-        if is_conflict(&error) {
-            // If that fails, too, the connection is of no use, and the next transaction says so.
-            let _ = self.inner.rollback().await;
-        }
-        error.into()
-    }
-
-    pub(super) async fn commit(self) -> sqlx::Result<i64> {
-        self.inner.commit().await?;
-        Ok(self.writes)
-    }
-}
-
-/// The statement that begins a transaction. SQLite locks the file at once: a transaction that reads first could not write after another one has.
-fn begin(kind: Kind, is_shared: bool) -> &'static str {
+/// The statement that begins a transaction of a process that is alone. SQLite locks the file at once: a transaction that reads first could not write
+/// after another one has.
+fn begin(kind: Kind) -> &'static str {
     match kind {
         Kind::SqliteInMemory | Kind::Sqlite => "BEGIN IMMEDIATE",
-        Kind::Postgres if is_shared => shared_lease::BEGIN,
         Kind::Postgres => "BEGIN",
     }
 }

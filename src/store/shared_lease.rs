@@ -12,8 +12,8 @@ use sqlx::{AnyConnection, Row};
 use tokio::time::Instant;
 
 use super::{
-    append::statement,
     lease::{self, Held, LEASE_MS, Renewed, Taken},
+    rows::statement,
     source::Kind,
     writer::HEARTBEAT,
 };
@@ -21,8 +21,6 @@ use crate::message::RoomName;
 
 /// The holder's name. That of a process that is alone is random.
 pub(super) const HOLDER: &str = "cluster";
-/// Begins a transaction.
-pub(super) const BEGIN: &str = "BEGIN; LOCK TABLE store IN ROW EXCLUSIVE MODE";
 const NOW: &str = "(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT";
 const INSTANCE: &str = "((EXTRACT(EPOCH FROM PG_POSTMASTER_START_TIME()) * 1000000)::BIGINT || ':' || TABLEOID || ':' \
                         || PG_RELATION_FILENODE(TABLEOID))";
@@ -62,10 +60,16 @@ impl Beat {
     }
 }
 
-/// Whether a transaction that has begun may go on.
-pub(super) async fn check(connection: &mut AnyConnection, held: &Held) -> sqlx::Result<Renewed> {
-    let sql = format!("SELECT {NOW} FROM store WHERE id = 1 AND generation = $1 AND instance = {INSTANCE}");
-    renewed(statement(sql).bind(held.generation).fetch_optional(connection).await?.as_ref())
+/// Begins a transaction, and says whether it may go on. All in one round trip: a database may be far away.
+pub(super) async fn begin(connection: &mut AnyConnection, held: &Held) -> sqlx::Result<Renewed> {
+    // A statement without parameters may be several. The last one sees what was committed before the table was locked.
+    let sql = format!(
+        "BEGIN; LOCK TABLE store IN ROW EXCLUSIVE MODE; \
+         SELECT {NOW} FROM store WHERE id = 1 AND generation = {} AND instance = {INSTANCE}",
+        held.generation
+    );
+    let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+    renewed(sql.fetch_all(connection).await?.first())
 }
 
 /// Whether this generation, with its epoch, is still the one that stores.

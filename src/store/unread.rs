@@ -1,6 +1,6 @@
 use sqlx::Row;
 
-use super::{Error, Store, append::statement};
+use super::{Error, Store, rows::statement};
 use crate::message::{MessageId, RoomName, UserId};
 
 // In these `$1` is the room, `$5` the user, and `$6` the user as it stands in a list of exceptions.

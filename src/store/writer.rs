@@ -1,7 +1,7 @@
 //! The one writer of a process, with two lanes: emits, and after them marks, watermarks and deletions. What waits is written in one transaction; if
 //! nodes share the database, emits and changes have transactions of their own, see `writing.rs`. While one runs, the next one gathers.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
@@ -13,12 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Appended, Error, NewMessage, Status, batch::Batch, changes::Changes, database::Database, deadlines::Allowance,
-    failure::Failure, marks::Mark, session::Session,
+    delete::Deletion, failure::Failure, marks::Mark, session::Session,
 };
 use crate::telemetry;
 
-/// Marks of one transaction.
-const MARKS: usize = 128;
+/// Changes that are made by the same statements.
+const ALIKE: usize = 128;
+/// Changes that were received and wait.
+const GATHERED: usize = 1_024;
+/// After a batch of emits, changes are written in so many transactions at most while emits wait, and for so long.
+const CHANGES: usize = 16;
+const CHANGES_TIME: Duration = Duration::from_secs(1);
 /// How often a database that does not serve is asked again.
 pub(super) const RETRY: Duration = Duration::from_millis(400);
 /// How often the lease is renewed, or the file looked at, while nothing is written.
@@ -36,6 +41,8 @@ pub(super) type Answer = oneshot::Sender<Result<Vec<Appended>, Error>>;
 pub(super) enum Change {
     /// Marks that wait are written by the same statements.
     Mark(Mark),
+    /// So are deletions.
+    Deletion(Deletion),
     Other(Box<dyn Work>),
 }
 
@@ -88,23 +95,23 @@ where
 pub(super) struct Queues {
     emits: mpsc::Receiver<Append>,
     changes: mpsc::Receiver<Change>,
-    /// A change that was received and not taken yet.
-    next_change: Option<Change>,
+    /// Changes that were received and not taken yet, in their order.
+    next_changes: VecDeque<Change>,
 }
 
 impl Queues {
     pub(super) fn new(emits: mpsc::Receiver<Append>, changes: mpsc::Receiver<Change>) -> Self {
-        Self { emits, changes, next_change: None }
+        Self { emits, changes, next_changes: VecDeque::new() }
     }
 
     /// Waits until something is to be written, and takes the emits that wait, as many as one transaction takes.
     async fn next(&mut self) -> Batch {
         let mut batch = Batch::default();
-        if self.next_change.is_none() {
+        if self.next_changes.is_empty() {
             tokio::select! {
                 biased;
                 Some(first) = self.emits.recv() => batch.append(first),
-                Some(change) = self.changes.recv() => self.next_change = Some(change),
+                Some(change) = self.changes.recv() => self.next_changes.push_back(change),
                 else => {}
             }
         }
@@ -118,7 +125,7 @@ impl Queues {
 
     /// Whether changes wait.
     pub(super) fn has_changes(&self) -> bool {
-        !self.changes.is_empty() || self.next_change.is_some()
+        !self.changes.is_empty() || !self.next_changes.is_empty()
     }
 
     /// Whether emits wait.
@@ -126,23 +133,41 @@ impl Queues {
         !self.emits.is_empty()
     }
 
-    /// The next change; with a mark all marks that wait.
+    /// The next change, with those that are made by the same statements: their callers wait for their answers, so that none depends on another one
+    /// that it overtakes.
     pub(super) fn take_change(&mut self) -> Option<Changes> {
-        let mut next = || self.next_change.take().or_else(|| self.changes.try_recv().ok());
-        let mut marks = match next()? {
-            Change::Other(work) => return Some(Changes::Other(work)),
-            Change::Mark(mark) => vec![mark],
-        };
-        while marks.len() < MARKS {
-            match next() {
-                Some(Change::Mark(mark)) => marks.push(mark),
-                other => {
-                    self.next_change = other;
-                    break;
-                }
+        while self.next_changes.len() < GATHERED
+            && let Ok(change) = self.changes.try_recv()
+        {
+            self.next_changes.push_back(change);
+        }
+        Some(match self.next_changes.pop_front()? {
+            Change::Other(work) => Changes::Other(work),
+            Change::Mark(mark) => Changes::Marks(self.alike(mark, |change| match change {
+                Change::Mark(mark) => Ok(mark),
+                other => Err(other),
+            })),
+            Change::Deletion(deletion) => Changes::Deletions(self.alike(deletion, |change| match change {
+                Change::Deletion(deletion) => Ok(deletion),
+                other => Err(other),
+            })),
+        })
+    }
+
+    /// With the first one those that are like it.
+    fn alike<T>(&mut self, first: T, as_first: impl Fn(Change) -> Result<T, Change>) -> Vec<T> {
+        let mut alike = vec![first];
+        let mut waiting = std::mem::take(&mut self.next_changes).into_iter();
+        while alike.len() < ALIKE
+            && let Some(change) = waiting.next()
+        {
+            match as_first(change) {
+                Ok(change) => alike.push(change),
+                Err(other) => self.next_changes.push_back(other),
             }
         }
-        Some(Changes::Marks(marks))
+        self.next_changes.extend(waiting);
+        alike
     }
 
     fn refuse_all(&mut self) {
@@ -221,9 +246,22 @@ impl Writer {
             () = sleep(HEARTBEAT) => Batch::default(),
             () = closed.cancelled() => return,
         };
+        let (has_emits, begun) = (!batch.messages.is_empty(), Instant::now());
         self.serve_batch(batch).await;
-        // Emits that keep coming do not keep changes from being written.
-        if self.session.is_shared() && self.queues.has_changes() {
+        if has_emits && self.session.is_shared() {
+            self.serve_changes(begun.elapsed().min(CHANGES_TIME)).await;
+        }
+    }
+
+    /// Writes changes that wait. Emits that keep coming do not keep them from being written: they have as much time as the emits before them had, and
+    /// one transaction at least.
+    async fn serve_changes(&mut self, time: Duration) {
+        let begun = Instant::now();
+        for written in 0..CHANGES {
+            let is_over = written > 0 && begun.elapsed() >= time && self.queues.has_emits();
+            if is_over || !self.queues.has_changes() {
+                return;
+            }
             self.serve_batch(Batch::default()).await;
         }
     }

@@ -2,7 +2,7 @@
 //! mailboxes, in their order, and changes lock others, so that each kind has a transaction of its own and nodes do not wait for each other in a circle.
 //! Where they do, the database ends one of them, and that is done again after a pause. If it meets others each time, it fails alone.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -122,25 +122,40 @@ impl Session {
         }
     }
 
+    /// Makes changes. There are no savepoints, which would be two round trips: if anything fails, the transaction is rolled back.
     async fn change(&mut self, changes: &mut Changes) -> Result<sqlx::Result<()>, Failure> {
+        let made = self.change_some(changes, 0..changes.len()).await?;
+        if !changes.is_split_by(&made) {
+            return Ok(made);
+        }
+        // What is damaged fails alone.
+        for n in 0..changes.len() {
+            if let Err(error) = self.change_some(changes, n..n + 1).await? {
+                changes.failed(n, error);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    async fn change_some(&mut self, changes: &mut Changes, some: Range<usize>) -> Result<sqlx::Result<()>, Failure> {
         let mut tries = Tries::default();
         loop {
-            let made = self.change_once(changes).await;
+            let made = self.change_once(changes, some.clone()).await;
             if !tries.go_on(made.as_ref().is_err_and(Failure::is_conflict)).await {
                 return made;
             }
         }
     }
 
-    async fn change_once(&mut self, changes: &mut Changes) -> Result<sqlx::Result<()>, Failure> {
+    async fn change_once(&mut self, changes: &mut Changes, some: Range<usize>) -> Result<sqlx::Result<()>, Failure> {
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        match changes.make(&mut transaction.inner, now_ms).await {
-            Ok(made) => {
+        match changes.make_some(&mut transaction.inner, some, now_ms).await {
+            Ok(()) => {
                 transaction.commit().await?;
-                Ok(made)
+                Ok(Ok(()))
             }
-            Err(error) => Err(transaction.failed(error).await),
+            Err(error) => transaction.failed_alone(error).await,
         }
     }
 

@@ -38,6 +38,7 @@ mod presence;
 
 mod storm;
 
+mod far_store;
 mod shared_watermarks;
 mod watermark;
 

@@ -48,7 +48,7 @@ impl Node {
     }
 }
 
-fn keyed(room_name: &str, key: &str) -> NewMessage {
+pub(crate) fn keyed(room_name: &str, key: &str) -> NewMessage {
     let key = IdempotencyKey { caller: "orders".into(), key: key.into(), request_hash: [1; 32] };
     NewMessage { idempotency: Some(key), ..message(room_name, "1") }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::message::UserId;
 use crate::store::{
     Error, Status, Store,
-    append::{chunks, rows, statement},
+    rows::{Rows, parts},
 };
 
 /// Devices that resume for the first time, and wait for where they begin.
@@ -108,24 +108,21 @@ impl Store {
 async fn upsert(connection: &mut AnyConnection, users: &[UserId]) -> sqlx::Result<HashMap<String, u64>> {
     const NOW: &str = "(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT";
     let mut positions = HashMap::new();
-    for chunk in chunks(users) {
+    for part in parts(connection, users.len()) {
+        let rows = Rows::new(connection, users[part].iter().map(|user| [user.as_str().into()]))?;
         let sql = format!(
             "INSERT INTO first_resumes (user_id, begins_after, expires_at) \
              SELECT resuming.user_id, COALESCE(delivered_marks.position, 0), {NOW} + {} \
-             FROM (VALUES {}) AS resuming (user_id) \
+             FROM ({}) AS resuming (user_id) \
              LEFT JOIN delivered_marks ON delivered_marks.user_id = resuming.user_id \
              ORDER BY resuming.user_id COLLATE \"C\" \
              ON CONFLICT (user_id) DO UPDATE SET expires_at = excluded.expires_at, begins_after = \
              CASE WHEN first_resumes.expires_at > {NOW} THEN LEAST(first_resumes.begins_after, excluded.begins_after) \
              ELSE excluded.begins_after END RETURNING user_id, begins_after",
             GRACE.as_millis(),
-            rows(connection, 1, chunk.len(), 1)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for user in chunk {
-            query = query.bind(user.as_str());
-        }
-        for row in query.fetch_all(&mut *connection).await? {
+        for row in rows.query(sql).fetch_all(&mut *connection).await? {
             positions.insert(row.try_get(0)?, row.try_get::<i64, _>(1)?.cast_unsigned());
         }
     }

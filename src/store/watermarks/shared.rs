@@ -5,40 +5,38 @@ use sqlx::AnyConnection;
 
 use super::users::Chunk;
 use crate::message::{RoomName, UserId};
-use crate::store::append::{chunks, rows, statement};
+use crate::store::rows::{Rows, parts};
 
 /// Locks the rows of these users until the end of the transaction, and makes those that are missing. The users are in order, so that two nodes
 /// do not wait for each other. What comes after in the transaction sees what other nodes have written.
 pub(super) async fn lock(connection: &mut AnyConnection, users: &[UserId]) -> sqlx::Result<()> {
-    for chunk in chunks(users) {
+    for part in parts(connection, users.len()) {
+        let rows = Rows::new(connection, users[part].iter().map(|user| [user.as_str().into()]))?;
         // A row is locked even if the condition is false. It is never true, and the row is not written.
         let sql = format!(
-            "INSERT INTO delivered_marks (user_id, position) SELECT user_id, 0 FROM (VALUES {}) AS users (user_id) \
+            "INSERT INTO delivered_marks (user_id, position) SELECT user_id, 0 FROM ({}) AS users (user_id) \
              ON CONFLICT (user_id) DO UPDATE SET position = excluded.position WHERE delivered_marks.position < 0",
-            rows(connection, 1, chunk.len(), 1)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for user in chunk {
-            query = query.bind(user.as_str());
-        }
-        query.execute(&mut *connection).await?;
+        rows.query(sql).execute(&mut *connection).await?;
     }
     Ok(())
 }
 
 /// Deletes what this node knows to be proven from the skipped messages. Others may have added it.
 pub(super) async fn delete_proven(connection: &mut AnyConnection, chunk: &Chunk) -> sqlx::Result<()> {
-    for runs in chunks(&chunk.runs_of_cleared()) {
+    let runs = chunk.runs_of_cleared();
+    for part in parts(connection, runs.len()) {
+        let runs = runs[part].iter();
+        let runs = runs
+            .map(|(user, first, last)| [user.as_str().into(), first.cast_signed().into(), last.cast_signed().into()]);
+        let rows = Rows::new(connection, runs)?;
         let sql = format!(
-            "DELETE FROM passed_over USING (VALUES {}) AS proven (user_id, first, last) \
+            "DELETE FROM passed_over USING ({}) AS proven (user_id, first, last) \
              WHERE passed_over.user_id = proven.user_id AND passed_over.position BETWEEN proven.first AND proven.last",
-            rows(connection, 1, runs.len(), 3)
+            rows.sql()
         );
-        let mut query = statement(sql);
-        for (user, first, last) in runs {
-            query = query.bind(user.as_str()).bind(first.cast_signed()).bind(last.cast_signed());
-        }
-        query.execute(&mut *connection).await?;
+        rows.query(sql).execute(&mut *connection).await?;
     }
     Ok(())
 }

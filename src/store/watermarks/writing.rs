@@ -6,7 +6,7 @@ use tokio::{task::yield_now, time::MissedTickBehavior};
 use super::{
     super::{
         Error, Store,
-        append::{chunks, rows, statement},
+        rows::{Rows, parts},
     },
     Watermarks, shared,
     users::Chunk,
@@ -132,9 +132,9 @@ impl Store {
 
 /// What the watermark in the database has passed is not skipped anew: it was proven, or is skipped already.
 async fn insert_skipped(connection: &mut AnyConnection, skipped: &[(UserId, u64)]) -> sqlx::Result<()> {
-    let sql = |rows: String| {
+    let sql = |rows: &str| {
         format!(
-            "WITH skipped (user_id, position) AS (VALUES {rows}) \
+            "WITH skipped (user_id, position) AS ({rows}) \
              INSERT INTO passed_over (user_id, position) SELECT user_id, position FROM skipped \
              WHERE NOT EXISTS (SELECT 1 FROM delivered_marks WHERE delivered_marks.user_id = skipped.user_id \
              AND delivered_marks.position >= skipped.position) ON CONFLICT (user_id, position) DO NOTHING"
@@ -144,9 +144,9 @@ async fn insert_skipped(connection: &mut AnyConnection, skipped: &[(UserId, u64)
 }
 
 async fn upsert_positions(connection: &mut AnyConnection, positions: &[(UserId, u64)]) -> sqlx::Result<()> {
-    let sql = |rows: String| {
+    let sql = |rows: &str| {
         format!(
-            "INSERT INTO delivered_marks (user_id, position) VALUES {rows} \
+            "INSERT INTO delivered_marks (user_id, position) {rows} \
              ON CONFLICT (user_id) DO UPDATE SET position = excluded.position \
              WHERE excluded.position > delivered_marks.position"
         )
@@ -155,7 +155,7 @@ async fn upsert_positions(connection: &mut AnyConnection, positions: &[(UserId, 
 }
 
 async fn delete_skipped(connection: &mut AnyConnection, proven: &[(UserId, u64)]) -> sqlx::Result<()> {
-    let sql = |rows: String| format!("DELETE FROM passed_over WHERE (user_id, position) IN (VALUES {rows})");
+    let sql = |rows: &str| format!("DELETE FROM passed_over WHERE (user_id, position) IN ({rows})");
     execute_with(connection, proven, sql).await
 }
 
@@ -163,14 +163,16 @@ async fn delete_skipped(connection: &mut AnyConnection, proven: &[(UserId, u64)]
 async fn execute_with(
     connection: &mut AnyConnection,
     values: &[(UserId, u64)],
-    sql: impl Fn(String) -> String,
+    sql: impl Fn(&str) -> String,
 ) -> sqlx::Result<()> {
-    for chunk in chunks(values) {
-        let mut query = statement(sql(rows(connection, 1, chunk.len(), 2)));
-        for (user, position) in chunk {
-            query = query.bind(user.as_str()).bind(position.cast_signed());
-        }
-        query.execute(&mut *connection).await?;
+    for part in parts(connection, values.len()) {
+        let values = values[part].iter();
+        let rows = Rows::new(
+            connection,
+            values.map(|(user, position)| [user.as_str().into(), position.cast_signed().into()]),
+        )?;
+        let sql = sql(rows.sql());
+        rows.query(sql).execute(&mut *connection).await?;
     }
     Ok(())
 }

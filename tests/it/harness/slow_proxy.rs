@@ -1,7 +1,7 @@
 //! A TCP proxy in front of a PostgreSQL, a Redis or a node, which adds latency or lets it hang.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher, Hasher, RandomState},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -39,6 +39,22 @@ struct Link {
     jitter: Mutex<Duration>,
     hanging: watch::Sender<Hanging>,
     traps: Mutex<Vec<Trap>>,
+    transactions: Mutex<Transactions>,
+}
+
+/// A transaction that a client of a PostgreSQL has ended.
+pub struct Transaction {
+    /// How often the client waited for an answer.
+    pub round_trips: usize,
+    sent: Vec<u8>,
+    is_answered: bool,
+}
+
+/// The transactions of all connections.
+#[derive(Default)]
+struct Transactions {
+    begun: HashMap<usize, Transaction>,
+    ended: Vec<Transaction>,
 }
 
 /// The connections of which nothing is forwarded.
@@ -100,8 +116,13 @@ impl SlowProxy {
         let listener = TcpListener::bind((own, 0)).await.expect("a port is free");
         let own = listener.local_addr().expect("the listener has an address");
         let hanging = watch::Sender::new(Hanging::None);
-        let link =
-            Arc::new(Link { delay: Mutex::new(delay), jitter: Mutex::default(), hanging, traps: Mutex::default() });
+        let link = Arc::new(Link {
+            delay: Mutex::new(delay),
+            jitter: Mutex::default(),
+            hanging,
+            traps: Mutex::default(),
+            transactions: Mutex::default(),
+        });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, server, link.clone()));
         (own, link, accepting)
@@ -158,12 +179,49 @@ impl SlowProxy {
         self.set_trap(texts, |_| Then::GoOn)
     }
 
+    /// The transactions that were ended since the last call, in their order.
+    pub fn take_transactions(&self) -> Vec<Transaction> {
+        std::mem::take(&mut self.link.transactions.lock().ended)
+    }
+
     fn set_trap(&self, texts: &[&str], then: fn(usize) -> Then) -> impl Future<Output = ()> + use<> {
         let (sprung, waiting) = oneshot::channel();
         let texts = texts.iter().map(ToString::to_string).collect();
         self.link.traps.lock().push(Trap { texts, connection: None, then, sprung });
         async { waiting.await.expect("the proxy is there") }
     }
+}
+
+impl Transaction {
+    /// Whether the client has sent this text in it.
+    pub fn has(&self, text: &str) -> bool {
+        contains(&self.sent, text)
+    }
+}
+
+impl Transactions {
+    fn sent(&mut self, connection: usize, bytes: &[u8]) {
+        if contains(bytes, "BEGIN") {
+            let begun = Transaction { round_trips: 0, sent: Vec::new(), is_answered: true };
+            self.begun.insert(connection, begun);
+        }
+        let Some(transaction) = self.begun.get_mut(&connection) else { return };
+        transaction.round_trips += usize::from(std::mem::take(&mut transaction.is_answered));
+        transaction.sent.extend_from_slice(bytes);
+        if contains(bytes, "COMMIT") || contains(bytes, "ROLLBACK\0") {
+            self.ended.extend(self.begun.remove(&connection));
+        }
+    }
+
+    fn answered(&mut self, connection: usize) {
+        if let Some(transaction) = self.begun.get_mut(&connection) {
+            transaction.is_answered = true;
+        }
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 impl Link {
@@ -240,8 +298,14 @@ async fn forward(client: TcpStream, server: SocketAddr, link: Arc<Link>, connect
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::join!(
-        carry(from_client, to_server, &link, connection, |bytes| link.inspect(connection, bytes)),
-        carry(from_server, to_client, &link, connection, |_| false),
+        carry(from_client, to_server, &link, connection, |bytes| {
+            link.transactions.lock().sent(connection, bytes);
+            link.inspect(connection, bytes)
+        }),
+        carry(from_server, to_client, &link, connection, |_| {
+            link.transactions.lock().answered(connection);
+            false
+        }),
     );
 }
 

@@ -1,0 +1,107 @@
+use std::ops::{Deref, DerefMut};
+
+use sqlx::{Any, AnyConnection, Executor, Transaction};
+
+use super::{
+    database::{is_conflict, is_unwritable},
+    failure::Failure,
+};
+
+/// A transaction of this process's generation.
+pub(super) struct Begun<'a> {
+    pub(super) inner: Inner<'a>,
+    pub(super) writes: i64,
+    /// The time of day by the database's clock.
+    pub(super) now_ms: i64,
+}
+
+pub(super) enum Inner<'a> {
+    /// Of a process that is alone.
+    Alone(Transaction<'a, Any>),
+    /// Of a node of a cluster. The library does not know of this transaction, since it was begun and the lease checked in one round trip: there are
+    /// no savepoints in it. The session has its connection back once the transaction is ended; if this is dropped before, it is closed.
+    Shared { connection: AnyConnection, session: &'a mut Option<AnyConnection> },
+}
+
+impl Begun<'_> {
+    /// Says why the transaction has failed. If it met one of another node, it is rolled back now: it is begun again only after a pause.
+    pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
+        self.inner.failed(error).await
+    }
+
+    /// Rolls back what has failed alone. The outer error is that of the transaction.
+    pub(super) async fn failed_alone(self, error: sqlx::Error) -> Result<sqlx::Result<()>, Failure> {
+        if is_unwritable(&error) || is_conflict(&error) {
+            return Err(self.failed(error).await);
+        }
+        match self.inner.rollback().await {
+            Ok(()) => Ok(Err(error)),
+            // The connection is lost.
+            Err(_) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn commit(self) -> sqlx::Result<i64> {
+        self.inner.commit().await?;
+        Ok(self.writes)
+    }
+}
+
+impl<'a> Inner<'a> {
+    pub(super) fn take(session: &'a mut Option<AnyConnection>) -> sqlx::Result<Self> {
+        let connection = session.take().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(Self::Shared { connection, session })
+    }
+
+    pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
+        if is_conflict(&error) {
+            // If that fails, too, the connection is of no use, and the next transaction says so.
+            let _ = self.rollback().await;
+        }
+        error.into()
+    }
+
+    async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Self::Alone(transaction) => transaction.commit().await,
+            Self::Shared { connection, session } => end(connection, session, "COMMIT").await,
+        }
+    }
+
+    pub(super) async fn rollback(self) -> sqlx::Result<()> {
+        match self {
+            Self::Alone(transaction) => transaction.rollback().await,
+            Self::Shared { connection, session } => end(connection, session, "ROLLBACK").await,
+        }
+    }
+}
+
+async fn end(
+    mut connection: AnyConnection,
+    session: &mut Option<AnyConnection>,
+    sql: &'static str,
+) -> sqlx::Result<()> {
+    connection.execute(sql).await?;
+    *session = Some(connection);
+    Ok(())
+}
+
+impl Deref for Inner<'_> {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        match self {
+            Self::Alone(transaction) => transaction,
+            Self::Shared { connection, .. } => connection,
+        }
+    }
+}
+
+impl DerefMut for Inner<'_> {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        match self {
+            Self::Alone(transaction) => transaction,
+            Self::Shared { connection, .. } => connection,
+        }
+    }
+}
