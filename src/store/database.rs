@@ -207,13 +207,11 @@ impl Database {
             return self.read_as_writer(work).await;
         }
         self.check(Status::can_read).await?;
-        let mut reader = match self.within(Allowance::Other, self.inner.readers.acquire()).await {
-            // There is a connection, but the writer has it.
-            Err(Error::Unavailable(error)) if is_limit(&error) => return self.read_as_writer(work).await,
-            reader => reader?,
-        };
+        let mut work = Some(work);
         let read = self.within(Allowance::Other, async {
+            let mut reader = self.inner.readers.acquire().await?;
             let current = self.inner.epochs.current_generation();
+            let work = work.take().ok_or(sqlx::Error::PoolClosed)?;
             let connection = reader.connection().ok_or(sqlx::Error::PoolClosed)?;
             let read = work(&mut *connection).await?;
             // What another generation has stored is not taken for something of this one: the writer comes to know of that within a second.
@@ -221,11 +219,14 @@ impl Database {
             if is_shared && !shared_lease::is_current(connection, current).await? {
                 return Err(Error::Unreachable);
             }
+            reader.give_back();
             Ok(read)
         });
-        let read = read.await?;
-        reader.give_back();
-        Ok(read)
+        match (read.await, work) {
+            // There is a connection, but the writer has it.
+            (Err(Error::Unavailable(error)), Some(work)) if is_limit(&error) => self.read_as_writer(work).await,
+            (read, _) => read,
+        }
     }
 
     /// Waits for the first attempt to reach the database, and refuses at once what it cannot do then.

@@ -5,8 +5,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The deadline of a transaction or a read. A database that pauses for 5 s, as for a checkpoint or a fail-over of its disk, delays what is
-/// stored and refuses nothing.
+/// The deadline of a transaction. With the wait for the one before it, for the writer or for a connection an operation has twice as long, as the
+/// proto and the README say. A database that pauses for 5 s, as for a checkpoint or a fail-over of its disk, delays what is stored and refuses
+/// nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 /// Once the server is asked to stop, what is under way has this long, and emits that wait.
 const STOPPING: Duration = Duration::from_millis(1_200);

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::{AnyConnection, Row};
+use sqlx::{Any, AnyConnection, Row, any::AnyArguments, query::Query};
 use tokio::sync::oneshot;
 
 use super::{
     Error, Store,
-    rows::{Rows, parts},
+    rows::{Rows, is_sqlite, parts},
 };
 use crate::message::{MessageId, RoomName};
 
@@ -141,36 +141,50 @@ async fn delete_positions(
     deletions: &mut [Deletion],
     now_ms: i64,
 ) -> sqlx::Result<()> {
-    let all: Vec<_> = positions.iter().collect();
-    let of_each = ROWS / i64::try_from(all.len().max(1)).unwrap_or(ROWS);
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let of_each = (ROWS / i64::try_from(positions.len()).unwrap_or(ROWS)).max(1);
     let mut deleted = HashMap::<String, Vec<i64>>::new();
-    for part in parts(connection, all.len()) {
-        let limits = all[part].iter();
-        let mut rows = Rows::new(connection, limits.map(|(room, to)| [room.as_str().into(), (**to).into()]))?;
-        let sql = format!(
-            "WITH limits (room, last) AS ({}), \
-             reached (room, last) AS MATERIALIZED (SELECT limits.room, COALESCE((SELECT messages.position FROM messages \
-             WHERE messages.room = limits.room AND messages.position <= limits.last AND messages.expires_at > {} \
-             ORDER BY messages.position LIMIT 1 OFFSET {}), limits.last) FROM limits) \
-             DELETE FROM messages WHERE (room, position) IN (SELECT messages.room, messages.position \
-             FROM reached JOIN messages ON messages.room = reached.room AND messages.position <= reached.last \
-             WHERE messages.expires_at > {}) RETURNING room, position",
-            rows.sql().to_owned(),
-            rows.add(now_ms)?,
-            rows.add(of_each - 1)?,
-            rows.add(now_ms)?
-        );
-        for row in rows.query(sql).fetch_all(&mut *connection).await? {
+    for query in first_up_to(connection, positions, (now_ms, of_each))? {
+        for row in query.fetch_all(&mut *connection).await? {
             deleted.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
         }
     }
     for deletion in deletions {
         let Deleted::UpTo(to) = deletion.which else { continue };
         let Some(left) = deleted.get_mut(deletion.room.as_str()) else { continue };
-        // What two of them name was deleted by the first one. The next ones begin anew.
         let goes_on = i64::try_from(left.len()).is_ok_and(|count| count >= of_each);
+        // What two of them name was deleted by the first one.
         let own = left.extract_if(.., |position| *position <= to).count();
         deletion.add(own as u64, goes_on);
     }
     Ok(())
+}
+
+/// The statements that do that: for SQLite one for each mailbox, as it has no `LATERAL`.
+fn first_up_to(
+    connection: &AnyConnection,
+    positions: &BTreeMap<RoomName, i64>,
+    (now_ms, of_each): (i64, i64),
+) -> sqlx::Result<Vec<Query<'static, Any, AnyArguments>>> {
+    if is_sqlite(connection) {
+        let sql = "DELETE FROM messages WHERE room = $1 AND position IN (SELECT position FROM messages \
+                   WHERE room = $1 AND position <= $2 AND expires_at > $3 ORDER BY position LIMIT $4) RETURNING room, position";
+        let of_one = |(room, to): (&RoomName, &i64)| {
+            sqlx::query(sql).bind(room.to_string()).bind(*to).bind(now_ms).bind(of_each)
+        };
+        return Ok(positions.iter().map(of_one).collect());
+    }
+    let mut rows = Rows::new(connection, positions.iter().map(|(room, to)| [room.as_str().into(), (*to).into()]))?;
+    let sql = format!(
+        "DELETE FROM messages WHERE (room, position) IN (SELECT first.room, first.position \
+         FROM ({}) AS limits (room, last) CROSS JOIN LATERAL (SELECT messages.room, messages.position FROM messages \
+         WHERE messages.room = limits.room AND messages.position <= limits.last AND messages.expires_at > {} \
+         ORDER BY messages.position LIMIT {}) AS first) RETURNING room, position",
+        rows.sql().to_owned(),
+        rows.add(now_ms)?,
+        rows.add(of_each)?
+    );
+    Ok(vec![rows.query(sql)])
 }

@@ -4,9 +4,9 @@
 //! in one transaction, or emits and changes in transactions of their own if nodes share the database, see `writing.rs`. One process holds the store,
 //! see `lease.rs`, or the nodes of a cluster do, see `shared_lease.rs`, and positions carry the epoch in which they were given, see `epochs.rs`.
 //!
-//! Statements are texts that both databases understand, made for a few numbers of rows. The library's checked statements need a database of each kind
-//! when Bugle is compiled, or generated files in the repository, and cannot have a varying number of rows. Instead `tests/it` runs every
-//! statement on both databases.
+//! Statements are texts that both databases understand, but for rows of parameters, see `rows.rs`. The library's checked statements need a
+//! database of each kind when Bugle is compiled, or generated files in the repository, and cannot have a varying number of rows. Instead
+//! `tests/it` runs every statement on both databases.
 
 mod address;
 

@@ -1,9 +1,13 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::{Row, any::AnyRow};
 use tokio::time::Instant;
 
-use super::{Error, Sharing, Store, rows::statement, steady_clock::ROWS_BY_JUMP};
+use super::{
+    Error, Sharing, Store,
+    rows::{Rows, Value, parts, statement},
+    steady_clock::ROWS_BY_JUMP,
+};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.
@@ -189,24 +193,34 @@ impl Store {
         let reads = "SELECT room, user_id, position FROM read_messages WHERE NOT EXISTS \
                      (SELECT 1 FROM messages WHERE messages.room = read_messages.room \
                      AND messages.position = read_messages.position) LIMIT $1";
-        self.forget(reads, "DELETE FROM read_messages WHERE room = $1 AND user_id = $2 AND position = $3").await?;
-        let skipped = "SELECT '', user_id, position FROM passed_over WHERE NOT EXISTS \
+        let delete = "DELETE FROM read_messages WHERE (room, user_id, position)";
+        let key = |row: &AnyRow| Ok([text(row, 0)?, text(row, 1)?, number(row, 2)?]);
+        self.forget(reads, delete, key).await?;
+        let skipped = "SELECT user_id, position FROM passed_over WHERE NOT EXISTS \
                            (SELECT 1 FROM messages WHERE messages.room = 'user:' || passed_over.user_id \
                            AND messages.position = passed_over.position) LIMIT $1";
-        self.forget(skipped, "DELETE FROM passed_over WHERE $1 = '' AND user_id = $2 AND position = $3").await
+        let delete = "DELETE FROM passed_over WHERE (user_id, position)";
+        self.forget(skipped, delete, |row: &AnyRow| Ok([text(row, 0)?, number(row, 1)?])).await
     }
 
-    async fn forget(&self, orphans: &'static str, delete: &'static str) -> Result<(), Error> {
-        let orphans = self.look(orphans, ROWS).await?;
+    /// `delete` is a statement whose end is a list of keys.
+    async fn forget<const N: usize>(
+        &self,
+        orphans: &'static str,
+        delete: &'static str,
+        key: impl Fn(&AnyRow) -> sqlx::Result<[Value<'static>; N]> + Clone + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let orphans = Arc::new(self.look(orphans, ROWS).await?);
         if orphans.is_empty() {
             return Ok(());
         }
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                for row in orphans {
-                    let (room, user, position): (String, String, i64) =
-                        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-                    sqlx::query(delete).bind(room).bind(user).bind(position).execute(&mut *connection).await?;
+                for part in parts(connection, orphans.len()) {
+                    let keys: Vec<_> = orphans[part].iter().map(&key).collect::<sqlx::Result<_>>()?;
+                    let rows = Rows::new(connection, keys)?;
+                    let sql = format!("{delete} IN ({})", rows.sql());
+                    rows.query(sql).execute(&mut *connection).await?;
                 }
                 Ok(())
             })
@@ -232,4 +246,12 @@ impl Store {
         });
         write.await
     }
+}
+
+fn text(row: &AnyRow, column: usize) -> sqlx::Result<Value<'static>> {
+    Ok(row.try_get::<String, _>(column)?.into())
+}
+
+fn number(row: &AnyRow, column: usize) -> sqlx::Result<Value<'static>> {
+    Ok(row.try_get::<i64, _>(column)?.into())
 }

@@ -128,7 +128,7 @@ pub(super) fn list(connection: &AnyConnection, first: usize, count: usize) -> St
     places.join(", ")
 }
 
-fn is_sqlite(connection: &AnyConnection) -> bool {
+pub(super) fn is_sqlite(connection: &AnyConnection) -> bool {
     connection.backend_name() == "SQLite"
 }
 
