@@ -4,8 +4,9 @@ use super::{
     writer::{Answer, Append},
 };
 
-/// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last.
-const MESSAGES: usize = 128;
+/// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last. A database that
+/// is far away takes as many round trips for all of them as for one.
+const MESSAGES: usize = 512;
 const BYTES: usize = 4 << 20;
 
 /// What one transaction writes.
