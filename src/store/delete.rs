@@ -1,6 +1,6 @@
 //! Deletions, many of them by few statements: those that wait for the writer are done together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::{Any, AnyConnection, Row, any::AnyArguments, query::Query};
 use tokio::sync::oneshot;
@@ -68,6 +68,13 @@ impl Deletion {
         self.outcome = Err(error.into());
     }
 
+    fn add(&mut self, deleted: u64, goes_on: bool) {
+        if let Ok(step) = &mut self.outcome {
+            step.count += deleted;
+            step.goes_on |= goes_on;
+        }
+    }
+
     pub(super) fn answer(self, committed: Result<(), Error>) {
         // The caller may be gone.
         let _ = self.answer.send(committed.and(self.outcome));
@@ -99,15 +106,6 @@ pub(super) async fn write(connection: &mut AnyConnection, deletions: &mut [Delet
         deletions[n].add(1, false);
     }
     delete_positions(connection, &positions, deletions, now_ms).await
-}
-
-impl Deletion {
-    fn add(&mut self, deleted: u64, goes_on: bool) {
-        if let Ok(step) = &mut self.outcome {
-            step.count += deleted;
-            step.goes_on |= goes_on;
-        }
-    }
 }
 
 /// Returns the number of the deletion for each message that was there.
@@ -151,13 +149,17 @@ async fn delete_positions(
             deleted.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
         }
     }
+    let are_more: HashSet<String> = deleted
+        .iter()
+        .filter(|(_, positions)| i64::try_from(positions.len()).is_ok_and(|count| count >= of_each))
+        .map(|(room, _)| room.clone())
+        .collect();
     for deletion in deletions {
         let Deleted::UpTo(to) = deletion.which else { continue };
         let Some(left) = deleted.get_mut(deletion.room.as_str()) else { continue };
-        let goes_on = i64::try_from(left.len()).is_ok_and(|count| count >= of_each);
         // What two of them name was deleted by the first one.
         let own = left.extract_if(.., |position| *position <= to).count();
-        deletion.add(own as u64, goes_on);
+        deletion.add(own as u64, are_more.contains(deletion.room.as_str()));
     }
     Ok(())
 }

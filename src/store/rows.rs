@@ -1,8 +1,9 @@
 //! Rows as parameters of a statement.
 //!
 //! A statement is executed for many rows at once. PostgreSQL gets each column as one array, so that the text of a statement, and its number of round
-//! trips, do not depend on the number of rows. The library's [`Any`] has no arrays: they are sent as texts, `{1,2,3}`, and byte strings as parts of one
-//! parameter. SQLite has no arrays, and no round trips: it gets `VALUES`, in a few sizes, so that it meets the same statements again.
+//! trips, do not depend on the number of rows. The library's [`Any`] has no arrays: they are sent as texts, `{1,2,3}`, and byte strings as parts of
+//! one parameter. A single row costs less as `VALUES`. SQLite has no arrays, and no round trips: it gets `VALUES`, in a few sizes, so that it meets
+//! the same statements again.
 
 use std::{borrow::Cow, fmt::Write, ops::Range};
 
@@ -70,7 +71,12 @@ impl Rows {
     ) -> sqlx::Result<Self> {
         let is_sqlite = is_sqlite(connection);
         let mut arguments = AnyArguments::default();
-        let sql = if is_sqlite { values(rows, &mut arguments) } else { arrays(rows, &mut arguments) };
+        let mut rows = rows.into_iter();
+        let (first, second) = (rows.next(), rows.next());
+        let is_single = second.is_none();
+        let rows = first.into_iter().chain(second).chain(rows);
+        let sql =
+            if is_sqlite || is_single { values(rows, is_sqlite, &mut arguments) } else { arrays(rows, &mut arguments) };
         Ok(Self { sql: sql.map_err(sqlx::Error::Encode)?, is_sqlite, arguments })
     }
 
@@ -134,17 +140,22 @@ pub(super) fn is_sqlite(connection: &AnyConnection) -> bool {
 
 type Encoded = Result<String, BoxDynError>;
 
-fn values<'a, const N: usize>(rows: impl IntoIterator<Item = [Value<'a>; N]>, arguments: &mut AnyArguments) -> Encoded {
+fn values<'a, const N: usize>(
+    rows: impl Iterator<Item = [Value<'a>; N]>,
+    is_sqlite: bool,
+    arguments: &mut AnyArguments,
+) -> Encoded {
     let mut sql = "VALUES ".to_owned();
-    for (n, row) in rows.into_iter().enumerate() {
-        // To SQLite `$1` is a name, which the library looks for anew among all of them.
-        sql.push_str(if n == 0 { "(?" } else { ", (?" });
-        (1..N).for_each(|_| sql.push_str(", ?"));
-        sql.push(')');
-        for value in row {
+    for (n, row) in rows.enumerate() {
+        sql.push_str(if n == 0 { "(" } else { "), (" });
+        for (column, value) in row.into_iter().enumerate() {
             value.add_to(arguments)?;
+            sql.push_str(if column == 0 { "" } else { ", " });
+            // To SQLite `$1` is a name, which the library looks for anew among all of them.
+            let _ = if is_sqlite { write!(sql, "?") } else { write!(sql, "${}", arguments.len()) };
         }
     }
+    sql.push(')');
     Ok(sql)
 }
 
@@ -179,7 +190,7 @@ impl Column {
     }
 }
 
-fn arrays<'a, const N: usize>(rows: impl IntoIterator<Item = [Value<'a>; N]>, arguments: &mut AnyArguments) -> Encoded {
+fn arrays<'a, const N: usize>(rows: impl Iterator<Item = [Value<'a>; N]>, arguments: &mut AnyArguments) -> Encoded {
     let (mut columns, mut all_bytes) = (Vec::with_capacity(N), Vec::new());
     for row in rows {
         if columns.is_empty() {
@@ -198,8 +209,7 @@ fn arrays<'a, const N: usize>(rows: impl IntoIterator<Item = [Value<'a>; N]>, ar
         let _ = write!(names, "{comma}c{place}");
         Ok::<_, BoxDynError>(place)
     };
-    let blob = columns.iter().any(|column| matches!(column, Column::Bytes(..)));
-    if blob {
+    if columns.iter().any(|column| matches!(column, Column::Bytes(..))) {
         arguments.add(all_bytes)?;
     }
     for column in columns {

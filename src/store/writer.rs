@@ -22,7 +22,7 @@ const ALIKE: usize = 128;
 /// Changes that were received and wait.
 const GATHERED: usize = 1_024;
 /// After a batch of emits, changes are written in so many transactions at most while emits wait, and for so long.
-const CHANGES: usize = 16;
+const CHANGE_TRANSACTIONS: usize = 16;
 const CHANGES_TIME: Duration = Duration::from_secs(1);
 /// How often a database that does not serve is asked again.
 pub(super) const RETRY: Duration = Duration::from_millis(400);
@@ -257,7 +257,7 @@ impl Writer {
     /// one transaction at least.
     async fn serve_changes(&mut self, time: Duration) {
         let begun = Instant::now();
-        for written in 0..CHANGES {
+        for written in 0..CHANGE_TRANSACTIONS {
             let is_over = written > 0 && begun.elapsed() >= time && self.queues.has_emits();
             if is_over || !self.queues.has_changes() {
                 return;
