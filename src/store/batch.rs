@@ -42,6 +42,11 @@ impl Batch {
         self.changes.push((changes, done));
     }
 
+    /// Whether no changes were made with the emits.
+    pub(super) fn has_emits_alone(&self) -> bool {
+        !self.messages.is_empty() && self.changes.is_empty()
+    }
+
     /// Whether nothing can be left out.
     pub(super) fn is_single(&self) -> bool {
         self.answers.len() <= 1

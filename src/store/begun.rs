@@ -3,7 +3,7 @@ use std::ops::{Deref, DerefMut};
 use sqlx::{Any, AnyConnection, Executor, Transaction};
 
 use super::{
-    database::{is_conflict, is_unwritable},
+    database::{is_conflict, is_cut_idle, is_unwritable},
     failure::Failure,
 };
 
@@ -41,8 +41,9 @@ impl Begun<'_> {
         }
     }
 
-    pub(super) async fn commit(self) -> sqlx::Result<i64> {
-        self.inner.commit().await?;
+    pub(super) async fn commit(self) -> Result<i64, Failure> {
+        let committed = self.inner.commit().await;
+        committed.map_err(|error| if is_cut_idle(&error) { Failure::Uncommitted(error) } else { error.into() })?;
         Ok(self.writes)
     }
 }
@@ -58,7 +59,7 @@ impl<'a> Inner<'a> {
             // If that fails, too, the connection is of no use, and the next transaction says so.
             let _ = self.rollback().await;
         }
-        error.into()
+        Failure::before_commit(error)
     }
 
     async fn commit(self) -> sqlx::Result<()> {

@@ -260,6 +260,17 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(&*code, "40P01" | "40001"))
 }
 
+/// Whether the connection has ended: it was lost, or the database is stopped.
+pub(super) fn is_cut(error: &sqlx::Error) -> bool {
+    let is_end = |code: Cow<'_, str>| code.starts_with("08") || code.starts_with("57P");
+    matches!(error, sqlx::Error::Io(_)) || is_cut_idle(error) || code(error).is_some_and(is_end)
+}
+
+/// Whether the database has ended the connection, as a transaction has waited for too long for what comes next. It has not executed that.
+pub(super) fn is_cut_idle(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "25P03")
+}
+
 /// Whether nothing can be written, though it can be read: the disk is full, or the database is read-only.
 pub(super) fn is_unwritable(error: &sqlx::Error) -> bool {
     let Some(code) = code(error) else {

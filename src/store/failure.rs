@@ -1,12 +1,18 @@
 use std::io;
 
-use super::{Error, database::is_conflict, error::is_damaged};
+use super::{
+    Error,
+    database::{is_conflict, is_cut},
+    error::is_damaged,
+};
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the database refused")]
     Sql(#[from] sqlx::Error),
+    #[error("the database has ended the connection before anything was committed")]
+    Uncommitted(#[source] sqlx::Error),
     #[error("the database did not answer in time")]
     TimedOut,
     #[error(
@@ -32,10 +38,15 @@ impl Failure {
         matches!(self, Self::Sql(error) if is_conflict(error))
     }
 
+    /// Of a transaction that was not committed, as this came before.
+    pub(super) fn before_commit(error: sqlx::Error) -> Self {
+        if is_cut(&error) { Self::Uncommitted(error) } else { Self::Sql(error) }
+    }
+
     /// What those are told who asked for something.
     pub(super) fn into_error(self) -> Error {
         match self {
-            Self::Sql(error) => error.into(),
+            Self::Sql(error) | Self::Uncommitted(error) => error.into(),
             Self::TimedOut => sqlx::Error::PoolTimedOut.into(),
             Self::FileGone => sqlx::Error::Io(io::ErrorKind::NotFound.into()).into(),
             // Nothing was written.

@@ -97,7 +97,9 @@ impl Session {
             }
             Failure::HeldByAnother => Status::HeldByAnother,
             Failure::FileGone => Status::FileGone,
-            Failure::Sql(_) | Failure::TimedOut | Failure::Lost | Failure::Lock(_) => Status::Unreachable,
+            Failure::Sql(_) | Failure::Uncommitted(_) | Failure::TimedOut | Failure::Lost | Failure::Lock(_) => {
+                Status::Unreachable
+            }
         }
     }
 
@@ -119,7 +121,7 @@ impl Session {
             }
             Failure::Sql(error) if is_damaged(error) => {}
             // Connections for reads are as dead.
-            Failure::Sql(_) | Failure::TimedOut => self.database.parts().readers.clear(),
+            Failure::Sql(_) | Failure::Uncommitted(_) | Failure::TimedOut => self.database.parts().readers.clear(),
             Failure::HeldByAnother | Failure::Lock(_) => {}
         }
     }
@@ -300,8 +302,9 @@ impl Session {
             }
         } else {
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-            let mut inner = connection.begin_with(begin(kind)).await?;
-            let renewed = held.renew(&mut inner, kind, clock.now().as_millisecond() - clock.ahead_ms()).await?;
+            let mut inner = connection.begin_with(begin(kind)).await.map_err(Failure::before_commit)?;
+            let now_ms = clock.now().as_millisecond() - clock.ahead_ms();
+            let renewed = held.renew(&mut inner, kind, now_ms).await.map_err(Failure::before_commit)?;
             (Inner::Alone(inner), renewed)
         };
         match renewed {

@@ -281,9 +281,14 @@ impl Writer {
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
         let written = self.write_once(batch).await;
-        let is_lost = matches!(written, Err(Failure::Lost)) && self.session.is_shared() && !batch.messages.is_empty();
-        // Another node has begun a generation, and nothing was written in the one before.
-        if is_lost && self.reach().await { self.write_once(batch).await } else { written }
+        let is_to_be_repeated = match &written {
+            // Another node has begun a generation, and nothing was written in the one before.
+            Err(Failure::Lost) => self.session.is_shared(),
+            Err(Failure::Uncommitted(_)) => true,
+            Ok(_) | Err(_) => false,
+        };
+        let is_to_be_repeated = is_to_be_repeated && batch.has_emits_alone();
+        if is_to_be_repeated && self.reach().await { self.write_once(batch).await } else { written }
     }
 
     async fn write_once(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
@@ -302,7 +307,8 @@ impl Writer {
             Err(failure) if failure.is_conflict() => {}
             Err(failure) => {
                 self.session.failed(failure, batch.bytes());
-                if !failure.is_damage() {
+                // Whether the database serves without a connection that has ended is seen when it is reached again.
+                if !failure.is_damage() && !matches!(failure, Failure::Uncommitted(_)) {
                     self.note(Some(failure));
                 }
             }

@@ -54,7 +54,8 @@ impl Session {
         let place = self.place()?;
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        let appended = append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await?;
+        let appended = append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await;
+        let appended = appended.map_err(Failure::before_commit)?;
         let begun = Instant::now();
         while let Some(mut changes) = queues.take_change() {
             let made = changes.make(&mut transaction.inner, now_ms).await;
