@@ -85,7 +85,9 @@ impl Changes {
         match self {
             Self::Marks(marks) => marks.into_iter().for_each(|mark| mark.answer(committed.clone())),
             Self::Deletions(deletions) => {
-                deletions.into_iter().for_each(|deletion| deletion.answer(committed.clone()));
+                for deletion in deletions {
+                    deletion.answer(committed.clone());
+                }
             }
             Self::Other(work) => work.answer(committed.clone()),
         }

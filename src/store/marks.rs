@@ -86,7 +86,9 @@ impl Round {
 /// Writes marks, within a transaction. Of one user in one room the later ones come after the earlier ones.
 pub(super) async fn write(connection: &mut AnyConnection, marks: &mut [Mark], now_ms: i64) -> sqlx::Result<()> {
     // They may have been written before, in a transaction that was rolled back.
-    marks.iter_mut().for_each(|mark| mark.outcome = Ok(None));
+    for mark in marks.iter_mut() {
+        mark.outcome = Ok(None);
+    }
     let mut left: Vec<&mut Mark> = marks.iter_mut().collect();
     while !left.is_empty() {
         let mut taken = Round::default();

@@ -145,11 +145,11 @@ impl Queues {
             Change::Other(work) => Changes::Other(work),
             Change::Mark(mark) => Changes::Marks(self.alike(mark, |change| match change {
                 Change::Mark(mark) => Ok(mark),
-                other => Err(other),
+                other @ (Change::Deletion(_) | Change::Other(_)) => Err(other),
             })),
             Change::Deletion(deletion) => Changes::Deletions(self.alike(deletion, |change| match change {
                 Change::Deletion(deletion) => Ok(deletion),
-                other => Err(other),
+                other @ (Change::Mark(_) | Change::Other(_)) => Err(other),
             })),
         })
     }
