@@ -11,8 +11,12 @@ use super::{
 };
 use crate::message::{MessageId, RoomName};
 
-/// Rows of one statement, so that writers need not wait long.
+/// Messages of one mailbox that are deleted by one statement up to a position, so that writers need not wait long.
 const ROWS: i64 = 1_000;
+/// The same of all mailboxes together.
+const ROWS_OF_SQLITE: i64 = ROWS;
+/// The database may be far away: few transactions take less time than many.
+const ROWS_OF_POSTGRES: i64 = 8 * ROWS;
 
 /// A deletion of messages of a mailbox.
 pub(super) struct Deletion {
@@ -132,7 +136,7 @@ async fn delete_messages(
     Ok(deleted)
 }
 
-/// Deletes the first messages of each mailbox up to a position, [`ROWS`] of all together.
+/// Deletes the first messages of each mailbox up to a position.
 async fn delete_positions(
     connection: &mut AnyConnection,
     positions: &BTreeMap<RoomName, i64>,
@@ -142,7 +146,8 @@ async fn delete_positions(
     if positions.is_empty() {
         return Ok(());
     }
-    let of_each = (ROWS / i64::try_from(positions.len()).unwrap_or(ROWS)).max(1);
+    let of_all = if is_sqlite(connection) { ROWS_OF_SQLITE } else { ROWS_OF_POSTGRES };
+    let of_each = (of_all / i64::try_from(positions.len()).unwrap_or(of_all)).clamp(1, ROWS);
     let mut deleted = HashMap::<String, Vec<i64>>::new();
     for query in first_up_to(connection, positions, (now_ms, of_each))? {
         for row in query.fetch_all(&mut *connection).await? {

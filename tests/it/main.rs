@@ -39,6 +39,8 @@ mod presence;
 mod storm;
 
 mod far_store;
+
+mod deletions;
 mod shared_watermarks;
 mod watermark;
 

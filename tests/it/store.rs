@@ -6,7 +6,6 @@ use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
 use bugle::message::{EventName, MessageId, Payload, Position, RoomName, UserId};
 use bugle::store::{self, Appended, Config, IdempotencyKey, NewMessage, Reader, Sharing, Status, Store, Which, Window};
-use futures_util::future::{BoxFuture, join_all};
 
 use crate::harness::{deadline, new_database, no_connections};
 
@@ -49,7 +48,7 @@ pub(crate) fn open(kind: &Kind, clock: &Clock) -> Store {
     open_for(kind, clock, 1_000)
 }
 
-fn open_for(kind: &Kind, clock: &Clock, max_messages: u32) -> Store {
+pub(crate) fn open_for(kind: &Kind, clock: &Clock, max_messages: u32) -> Store {
     open_with(kind, clock, max_messages, &Lifecycle::new())
 }
 
@@ -304,33 +303,6 @@ async fn a_list_says_whether_more_follows_and_deleting_up_to_a_position_takes_an
         let (listed, more) = page(0, 1_000).await;
         assert_eq!((listed.len(), listed[0].message.number, more), (100, 2_401, false));
         assert_eq!(store.mailbox(&many).await.unwrap().unwrap().trimmed, 0, "the hole counts as whole");
-    }
-}
-
-#[tokio::test]
-async fn deletions_of_one_room_and_of_others_that_wait_together_are_all_made() {
-    for kind in kinds() {
-        let store = open_for(&kind, &Clock::system(), 10_000);
-        let all: Vec<_> = (0..2_500).map(|n| message("many", &n.to_string())).collect();
-        let (many, few, empty) = (room("many"), room("few"), room("empty"));
-        let ids = [all[2_480].id, all[2_490].id];
-        deadline("the appends", store.append(all)).await.expect("they are kept");
-        position(&store, message("few", "1")).await;
-        let deletions = join_all([
-            Box::pin(store.delete_to(&many, 100)) as BoxFuture<_>,
-            Box::pin(store.delete(&many, &ids)),
-            Box::pin(store.delete(&many, &ids[1..])),
-            Box::pin(store.delete_to(&few, 10)),
-            Box::pin(store.delete_to(&many, 2_400)),
-            Box::pin(store.delete_to(&empty, 10)),
-        ]);
-        let deleted: Vec<_> = deadline("the deletions", deletions)
-            .await
-            .into_iter()
-            .map(|deleted| deleted.expect("it is made"))
-            .collect();
-        assert_eq!(deleted, [100, 2, 0, 1, 2_300, 0], "{}", kind.url);
-        assert_eq!(texts(&store, "many", 0).await.len(), 98);
     }
 }
 
