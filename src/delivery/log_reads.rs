@@ -11,23 +11,26 @@ use crate::hub::Member;
 const READ_STALLS: Duration = Duration::from_secs(1);
 
 impl Delivery {
-    /// Reads a log for a connection that catches up. Until a read succeeds, plain frames wait neither for one that takes long nor after one that has
-    /// failed, see [`crate::hub::Hub::log_unreadable`].
+    /// Reads a log for a connection that catches up. If that succeeds, plain frames wait again.
     pub(super) async fn read_log<T, E>(
         &self,
         member: &Arc<Member>,
         read: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let mut read = pin!(read);
-        let done = if let Ok(done) = timeout(READ_STALLS, &mut read).await {
-            done
-        } else {
-            self.hub().reading_stalls(member);
-            read.await
-        };
+        let done = self.await_log(member, read).await;
         if done.is_ok() {
             self.hub().reading_goes_on(member);
         }
         done
+    }
+
+    /// Waits for a log on behalf of a connection that catches up. If that takes long, plain frames do not wait any more.
+    pub(super) async fn await_log<T>(&self, member: &Arc<Member>, log: impl Future<Output = T>) -> T {
+        let mut log = pin!(log);
+        if let Ok(done) = timeout(READ_STALLS, &mut log).await {
+            return done;
+        }
+        self.hub().reading_stalls(member);
+        log.await
     }
 }

@@ -1,6 +1,5 @@
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
 
-use futures_util::FutureExt;
 use tokio::{task::yield_now, time::timeout};
 
 #[cfg(test)]
@@ -109,7 +108,7 @@ impl<'a> Replay<'a> {
         replaying.await
     }
 
-    /// While the log cannot be read, plain frames do not wait, those to the rooms that are replayed later neither.
+    /// While the log cannot be read, plain frames do not wait, also those to the rooms that are replayed later.
     async fn replay(&mut self) -> Option<Caught> {
         let (hub, mut failed) = (self.delivery.hub(), FailedReads::default());
         loop {
@@ -140,8 +139,8 @@ impl<'a> Replay<'a> {
                 Replayability::Gap => return self.give_up(false).await.map(Caught::Gap).ok_or(Stopped::Gone),
                 Replayability::Ahead(number) => {
                     let position = Position { number, ..head };
-                    let filled = self.delivery.filled_up_to(self.room, position.clone()).map(Ok::<_, Infallible>);
-                    let Ok(()) = self.read(filled).await;
+                    let filled = self.delivery.filled_up_to(self.room, position.clone());
+                    self.delivery.await_log(self.member, filled).await;
                     head = self.head().await?.ok_or(Stopped::Gone)?;
                     if head.epoch == position.epoch && head.number < number {
                         return Err(store::Error::Unreachable.into());

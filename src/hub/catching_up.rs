@@ -14,6 +14,8 @@ pub(super) struct CatchingUp {
     replaying: HashMap<RoomName, ReplayingRoom>,
     /// What waits takes up so much.
     bytes: usize,
+    /// Plain frames wait in no room, as what is kept cannot be read, or takes long to read.
+    is_stalled: bool,
     /// The device is to be told how catching up went.
     awaits_resumed: bool,
     /// What went out live meanwhile.
@@ -195,6 +197,7 @@ impl CatchingUp {
 
     /// Reading what is kept takes long: plain frames do not wait, also in the rooms that are read later. Returns those that wait.
     pub(super) fn reading_stalls(&mut self) -> Vec<Waiting> {
+        self.is_stalled = true;
         let mut given = Vec::new();
         for replaying in self.replaying.values_mut() {
             replaying.plain_frames = PlainFrames::Pass;
@@ -207,8 +210,9 @@ impl CatchingUp {
 
     /// What is kept is read again: plain frames wait for it, unless they have waited before.
     pub(super) fn reading_goes_on(&mut self) {
-        let stalled = self.replaying.values_mut().filter(|replaying| replaying.plain_frames == PlainFrames::Pass);
-        stalled.for_each(ReplayingRoom::let_plain_wait);
+        if mem::take(&mut self.is_stalled) {
+            self.replaying.values_mut().for_each(ReplayingRoom::let_plain_wait);
+        }
     }
 
     /// There is something to replay in a room: plain frames wait for it, unless they have waited before.

@@ -1,7 +1,9 @@
+use std::collections::VecDeque;
+
 use super::{
     Appended, Error, NewMessage,
     changes::Changes,
-    writer::{Answer, Append},
+    writer::{Answer, Append, Queues},
 };
 
 /// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last. A database that
@@ -17,6 +19,8 @@ pub(super) struct Batch {
     bytes: usize,
     /// Changes that were made, or failed without harm to the others.
     changes: Vec<(Changes, sqlx::Result<()>)>,
+    /// Changes that were made in a transaction which was not committed.
+    again: VecDeque<Changes>,
 }
 
 impl Batch {
@@ -42,9 +46,19 @@ impl Batch {
         self.changes.push((changes, done));
     }
 
-    /// Whether no changes were made with the emits.
-    pub(super) fn has_emits_alone(&self) -> bool {
-        !self.messages.is_empty() && self.changes.is_empty()
+    /// Nothing was committed: the changes are to be made again.
+    pub(super) fn begin_again(&mut self) {
+        self.again.extend(self.changes.drain(..).map(|(changes, _)| changes));
+    }
+
+    /// The next changes: those that are to be made again, then those that wait.
+    pub(super) fn next_changes(&mut self, queues: &mut Queues) -> Option<Changes> {
+        self.again.pop_front().or_else(|| queues.take_change())
+    }
+
+    /// Whether changes are to be made again.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.again.is_empty()
     }
 
     /// Whether nothing can be left out.
@@ -54,7 +68,7 @@ impl Batch {
 
     /// The same appends, one by one. Changes are answered that they are not made, as they may have run.
     pub(super) fn split(mut self) -> Vec<Self> {
-        for (changes, _) in self.changes.drain(..) {
+        for changes in self.changes.drain(..).map(|(changes, _)| changes).chain(self.again.drain(..)) {
             changes.answer(&Err(Error::Unreachable));
         }
         let mut messages = self.messages.into_iter();
@@ -71,6 +85,9 @@ impl Batch {
         for (changes, done) in self.changes {
             let committed = written.as_ref().map(|_| ()).map_err(Clone::clone);
             changes.answer(&committed.and_then(|()| Ok(done?)));
+        }
+        for changes in self.again {
+            changes.answer(&Err(Error::Unreachable));
         }
         let mut written = written.map(Vec::into_iter);
         for (answer, count) in self.answers {

@@ -24,7 +24,7 @@ pub(super) enum Inner<'a> {
 }
 
 impl Begun<'_> {
-    /// Says why the transaction has failed. If it met one of another node, it is rolled back now: it is begun again only after a pause.
+    /// Ends a transaction that has failed, and says why. If it met one of another node, it is rolled back now: it is begun again only after a pause.
     pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
         self.inner.failed(error).await
     }
@@ -37,7 +37,7 @@ impl Begun<'_> {
         match self.inner.rollback().await {
             Ok(()) => Ok(Err(error)),
             // The connection is lost.
-            Err(_) => Err(error.into()),
+            Err(_) => Err(Failure::Uncommitted(error)),
         }
     }
 
@@ -55,9 +55,9 @@ impl<'a> Inner<'a> {
     }
 
     pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
-        if is_conflict(&error) {
-            // If that fails, too, the connection is of no use, and the next transaction says so.
-            let _ = self.rollback().await;
+        // A connection on which that fails is of no use.
+        if is_conflict(&error) && self.rollback().await.is_err() {
+            return Failure::Uncommitted(error);
         }
         Failure::before_commit(error)
     }

@@ -266,7 +266,8 @@ pub(super) fn is_cut(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_)) || is_cut_idle(error) || code(error).is_some_and(is_end)
 }
 
-/// Whether the database has ended the connection, as a transaction has waited for too long for what comes next. It has not executed that.
+/// Whether the database has ended the connection, as a transaction has waited for too long for what comes next. It has not executed that: PostgreSQL
+/// 14 and later disarm this timer before they look at what has come.
 pub(super) fn is_cut_idle(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code == "25P03")
 }

@@ -46,11 +46,11 @@ impl Failure {
     /// What those are told who asked for something.
     pub(super) fn into_error(self) -> Error {
         match self {
-            Self::Sql(error) | Self::Uncommitted(error) => error.into(),
+            Self::Sql(error) => error.into(),
             Self::TimedOut => sqlx::Error::PoolTimedOut.into(),
             Self::FileGone => sqlx::Error::Io(io::ErrorKind::NotFound.into()).into(),
             // Nothing was written.
-            Self::Lost | Self::HeldByAnother | Self::Lock(_) => Error::Unreachable,
+            Self::Uncommitted(_) | Self::Lost | Self::HeldByAnother | Self::Lock(_) => Error::Unreachable,
         }
     }
 }

@@ -295,7 +295,7 @@ impl Session {
         let clock = &self.database.parts().clock;
         let held = self.held.as_ref().ok_or(sqlx::Error::PoolClosed)?;
         let (inner, renewed) = if is_shared {
-            let mut inner = Inner::take(&mut self.connection)?;
+            let mut inner = Inner::take(&mut self.connection).map_err(Failure::Uncommitted)?;
             match shared_lease::begin(&mut inner, held).await {
                 Ok(renewed) => (inner, renewed),
                 Err(error) => return Err(inner.failed(error).await),

@@ -48,7 +48,8 @@ pub(super) enum Change {
 
 /// A change by a closure.
 pub(super) trait Work: Send {
-    /// Does it, within a transaction. It is done again if that one was not committed.
+    /// Does it, within a transaction. It is done again if that one was not committed. It returns the error of any of its statements: the transaction
+    /// is lost with that, and COMMIT does not say so.
     fn run<'c>(&'c mut self, connection: &'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<()>>;
     /// Answers: the transaction was committed, or failed.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
@@ -259,7 +260,8 @@ impl Writer {
         let begun = Instant::now();
         for written in 0..CHANGE_TRANSACTIONS {
             let is_over = written > 0 && begun.elapsed() >= time && self.queues.has_emits();
-            if is_over || !self.queues.has_changes() {
+            // What waits for a database that does not serve is refused.
+            if is_over || !self.queues.has_changes() || self.session.is_doubtful() {
                 return;
             }
             self.serve_batch(Batch::default()).await;
@@ -283,12 +285,15 @@ impl Writer {
         let written = self.write_once(batch).await;
         let is_to_be_repeated = match &written {
             // Another node has begun a generation, and nothing was written in the one before.
-            Err(Failure::Lost) => self.session.is_shared(),
+            Err(Failure::Lost) => self.session.is_shared() && !batch.messages.is_empty(),
             Err(Failure::Uncommitted(_)) => true,
             Ok(_) | Err(_) => false,
         };
-        let is_to_be_repeated = is_to_be_repeated && batch.has_emits_alone();
-        if is_to_be_repeated && self.reach().await { self.write_once(batch).await } else { written }
+        if !is_to_be_repeated || !self.reach().await {
+            return written;
+        }
+        batch.begin_again();
+        self.write_once(batch).await
     }
 
     async fn write_once(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
@@ -303,7 +308,7 @@ impl Writer {
         match &written {
             Ok(appended) if !appended.is_empty() => telemetry::stored(appended.len(), begun.elapsed()),
             Ok(_) => {}
-            // The database serves: what has met other nodes' transactions fails alone.
+            // The database serves: only what has met other nodes' transactions fails.
             Err(failure) if failure.is_conflict() => {}
             Err(failure) => {
                 self.session.failed(failure, batch.bytes());

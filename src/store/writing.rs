@@ -1,6 +1,6 @@
 //! What one transaction writes. A process that is alone writes emits and changes together. A node of a cluster does not: emits lock the rows of
 //! mailboxes, in their order, and changes lock others, so that each kind has a transaction of its own and nodes do not wait for each other in a circle.
-//! Where they do, the database ends one of them, and that is done again after a pause. If it meets others each time, it fails alone.
+//! Where they do, the database ends one of them, and that is done again after a pause. If it meets others each time, it fails.
 
 use std::{ops::Range, time::Duration};
 
@@ -47,7 +47,7 @@ impl Session {
         if self.is_shared() {
             return self.write_shared(batch, queues).await;
         }
-        if batch.messages.is_empty() && !queues.has_changes() && self.kind() != Kind::Postgres {
+        if batch.messages.is_empty() && !batch.has_changes() && !queues.has_changes() && self.kind() != Kind::Postgres {
             self.lock()?;
             return Ok(Vec::new());
         }
@@ -57,15 +57,15 @@ impl Session {
         let appended = append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await;
         let appended = appended.map_err(Failure::before_commit)?;
         let begun = Instant::now();
-        while let Some(mut changes) = queues.take_change() {
+        while let Some(mut changes) = batch.next_changes(queues) {
             let made = changes.make(&mut transaction.inner, now_ms).await;
             let (done, failed) = made.map_or_else(|error| (Ok(()), Some(error)), |done| (done, None));
             // What failed alone is answered with the batch.
             batch.changed(changes, done);
             if let Some(error) = failed {
-                return Err(error.into());
+                return Err(Failure::before_commit(error));
             }
-            if queues.has_emits() || begun.elapsed() >= CHANGES {
+            if !batch.has_changes() && (queues.has_emits() || begun.elapsed() >= CHANGES) {
                 break;
             }
         }
@@ -81,7 +81,7 @@ impl Session {
         if !batch.messages.is_empty() {
             return self.append(&batch.messages).await;
         }
-        if let Some(mut changes) = queues.take_change() {
+        if let Some(mut changes) = batch.next_changes(queues) {
             let changed = self.change(&mut changes).await;
             let (done, failure) = changed.map_or_else(|failure| (Ok(()), Some(failure)), |done| (done, None));
             batch.changed(changes, done);
@@ -165,7 +165,7 @@ impl Session {
         let (Some(connection), Some(held)) = (&mut self.connection, &self.held) else {
             return Err(sqlx::Error::PoolClosed.into());
         };
-        match self.beat.renew(connection, held).await? {
+        match self.beat.renew(connection, held).await.map_err(Failure::before_commit)? {
             Renewed::Yes { now_ms, .. } => {
                 self.database.note_time(now_ms);
                 Ok(())

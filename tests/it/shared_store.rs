@@ -335,5 +335,41 @@ async fn what_a_node_that_stands_still_has_locked_is_free_soon_and_its_own_emit_
     assert_eq!(there.iter().map(|(_, json)| &**json).collect::<Vec<_>>(), ["1", "\"held\"", "1", "\"held\""]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_cut_before_it_was_committed_is_written_on_a_new_connection() {
+    const ROUNDS: u64 = 30;
+    let kind = Kind::of(new_database());
+    let node = Node::open(&kind).await;
+    let (reader, room) = (UserId::new("8").expect("a name"), room("a"));
+    for round in 1..=ROUNDS {
+        execute(&kind.url, TERMINATE);
+        assert_eq!(position(&node.store, message("a", "1")).await, round);
+        if round % 10 == 0 {
+            execute(&kind.url, TERMINATE);
+            let read = deadline("the mark", node.store.mark_read(&room, &reader, Which::UpTo(round))).await;
+            assert_eq!(read.expect("it is noted"), Some(true));
+            execute(&kind.url, TERMINATE);
+            let deleted = deadline("the deletion", node.store.delete_to(&room, round)).await;
+            assert_eq!(deleted.expect("they are deleted"), 10);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_emit_whose_commit_was_not_answered_is_not_stored_again() {
+    let direct = Kind::of(new_database());
+    let proxy = SlowProxy::start(&direct.url, Duration::ZERO).await;
+    let [node, other] = [Node::open(&Kind::of(proxy.url().into())).await, Node::open(&direct).await];
+    let cut = proxy.cut_after(&["\"once\"", "COMMIT"]);
+    let (answer, ()) = deadline("the answer", join(append(&node.store, message("a", "\"once\"")), cut)).await;
+    assert!(matches!(answer, Err(bugle::store::Error::Unavailable(_))), "it may be stored: {answer:?}");
+    let last = deadline("the next one", append_in_the_end(&node.store, &message("a", "2"))).await;
+    let there = texts(&other.store, "a", 0).await;
+    assert_eq!((last.number, there.iter().map(|(_, json)| &**json).collect::<Vec<_>>()), (2, vec!["\"once\"", "2"]));
+}
+
+/// Ends all connections to a database.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
+                         AND pid <> pg_backend_pid()";
 const WAITING: &str =
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";

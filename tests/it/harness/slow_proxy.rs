@@ -63,6 +63,8 @@ enum Hanging {
     None,
     One(usize),
     All,
+    /// Both directions of this one end.
+    Cut(usize),
 }
 
 /// What follows when the texts of a trap were sent.
@@ -174,6 +176,11 @@ impl SlowProxy {
         self.set_trap(texts, |_| Then::HangAfter(Hanging::All))
     }
 
+    /// Ends one connection as soon as it has sent these texts in this order: what has the last one is forwarded, and the answer is not.
+    pub fn cut_after(&self, texts: &[&str]) -> impl Future<Output = ()> + use<> {
+        self.set_trap(texts, |connection| Then::HangAfter(Hanging::Cut(connection)))
+    }
+
     /// Waits until one connection has sent these texts in this order, from now on.
     pub fn sees(&self, texts: &[&str]) -> impl Future<Output = ()> + use<> {
         self.set_trap(texts, |_| Then::GoOn)
@@ -251,14 +258,16 @@ impl Link {
         passes
     }
 
-    async fn not_hanging(&self, connection: usize) {
+    /// Waits until a connection is forwarded. False: it was cut.
+    async fn not_hanging(&self, connection: usize) -> bool {
         let goes_on = |hanging: &Hanging| match hanging {
-            Hanging::None => true,
+            Hanging::None | Hanging::Cut(_) => true,
             Hanging::One(hanging) => *hanging != connection,
             Hanging::All => false,
         };
         // It ends only with this link.
-        let _ = self.hanging.subscribe().wait_for(goes_on).await;
+        let hanging = self.hanging.subscribe().wait_for(goes_on).await.map(|hanging| *hanging);
+        !matches!(hanging, Ok(Hanging::Cut(cut)) if cut == connection)
     }
 }
 
@@ -333,8 +342,8 @@ async fn carry(
     let writing = async move {
         while let Some((at, passes, chunk)) = due.recv().await {
             sleep_until(at).await;
-            if !passes {
-                link.not_hanging(connection).await;
+            if !passes && !link.not_hanging(connection).await {
+                break;
             }
             // An empty chunk is the end.
             if chunk.is_empty() || to.write_all(&chunk).await.is_err() {
