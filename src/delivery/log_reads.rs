@@ -2,12 +2,12 @@
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Delivery;
 use crate::hub::Member;
 
-/// Plain frames to a connection that catches up wait so long for one read.
+/// Plain frames to a connection that catches up wait so long for one read, see also [`crate::hub::Hub::note_read`].
 const READ_STALLS: Duration = Duration::from_secs(1);
 
 impl Delivery {
@@ -26,11 +26,14 @@ impl Delivery {
 
     /// Waits for a log on behalf of a connection that catches up. If that takes long, plain frames do not wait any more.
     pub(super) async fn await_log<T>(&self, member: &Arc<Member>, log: impl Future<Output = T>) -> T {
-        let mut log = pin!(log);
-        if let Ok(done) = timeout(READ_STALLS, &mut log).await {
-            return done;
-        }
-        self.hub().reading_stalls(member);
-        log.await
+        let (mut log, begun) = (pin!(log), Instant::now());
+        let done = if let Ok(done) = timeout(READ_STALLS, &mut log).await {
+            done
+        } else {
+            self.hub().reading_stalls(member);
+            log.await
+        };
+        self.hub().note_read(member, begun.elapsed());
+        done
     }
 }

@@ -6,26 +6,30 @@ use std::{
 
 use futures_util::{Stream, StreamExt};
 use tonic::{Code, Status};
+use transport::Throttle;
 
 use crate::proto::code_name;
 use crate::telemetry;
 
-/// The responses of an `EmitStream`. That it ended otherwise than with OK is counted and logged.
+/// The responses of an `EmitStream`. That it ended otherwise than with OK is counted and logged, not each one of many.
 pub(super) struct Responses<S> {
     stream: S,
     api_key: Arc<str>,
+    log: Arc<Throttle>,
     has_ended: bool,
 }
 
 impl<S> Responses<S> {
-    pub(super) fn new(stream: S, api_key: Arc<str>) -> Self {
-        Self { stream, api_key, has_ended: false }
+    pub(super) fn new(stream: S, api_key: Arc<str>, log: Arc<Throttle>) -> Self {
+        Self { stream, api_key, log, has_ended: false }
     }
 
     fn broke(&self, code: Code, reason: &str) {
         let code = code_name(code);
         telemetry::grpc_stream_ended(code);
-        tracing::warn!(api_key.name = %self.api_key, grpc.code = code, reason, "an EmitStream broke");
+        if let Some(suppressed) = self.log.permit() {
+            tracing::warn!(api_key.name = %self.api_key, grpc.code = code, reason, suppressed, "an EmitStream broke");
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
+use transport::Throttle;
 
 use super::{
     acks::AckRoom,
@@ -29,11 +30,13 @@ const MAX_CORRELATION_ID: usize = 256;
 pub(super) struct Service {
     commands: Commands,
     lifecycle: Lifecycle,
+    /// Of streams that broke.
+    log: Arc<Throttle>,
 }
 
 impl Service {
     pub(super) fn new(commands: Commands, lifecycle: Lifecycle) -> Self {
-        Self { commands, lifecycle }
+        Self { commands, lifecycle, log: Arc::default() }
     }
 }
 
@@ -141,7 +144,7 @@ impl Notify for Service {
             let result = Some(encode::emit_result(result, &mut AckRoom::new()));
             Ok(EmitStreamResponse { correlation_id, result })
         });
-        Ok(Response::new(Box::pin(Responses::new(responses, api_key))))
+        Ok(Response::new(Box::pin(Responses::new(responses, api_key, self.log.clone()))))
     }
 
     async fn disconnect_user(

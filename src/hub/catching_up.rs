@@ -1,4 +1,4 @@
-use std::{collections::HashMap, mem, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use super::{AckSink, Frame};
 use crate::message::{Position, RoomName};
@@ -16,11 +16,16 @@ pub(super) struct CatchingUp {
     bytes: usize,
     /// Plain frames wait in no room, as what is kept cannot be read, or takes long to read.
     is_stalled: bool,
+    /// For so long it was read.
+    read_for: Duration,
     /// The device is to be told how catching up went.
     awaits_resumed: bool,
     /// What went out live meanwhile.
     sent: HashMap<RoomName, SentLive>,
 }
+
+/// Plain frames do not wait any more once so much time went into reads: a slow store delays what is kept.
+const MAX_READ_TIME: Duration = Duration::from_secs(2);
 
 /// What of a room went out live before its device is told how catching up went.
 #[derive(Clone, Debug, Default)]
@@ -208,16 +213,23 @@ impl CatchingUp {
         self.given(given)
     }
 
+    /// Notes how long a read took. Returns the plain frames that wait, if all together take too long.
+    pub(super) fn note_read(&mut self, time: Duration) -> Vec<Waiting> {
+        self.read_for += time;
+        if self.is_too_slow() && !self.is_stalled { self.reading_stalls() } else { Vec::new() }
+    }
+
     /// What is kept is read again: plain frames wait for it, unless they have waited before.
     pub(super) fn reading_goes_on(&mut self) {
-        if mem::take(&mut self.is_stalled) {
+        if !self.is_too_slow() && mem::take(&mut self.is_stalled) {
             self.replaying.values_mut().for_each(ReplayingRoom::let_plain_wait);
         }
     }
 
     /// There is something to replay in a room: plain frames wait for it, unless they have waited before.
     pub(super) fn let_plain_wait(&mut self, room: &RoomName) {
-        if let Some(replaying) = self.replaying.get_mut(room) {
+        let is_stalled = self.is_stalled;
+        if let Some(replaying) = self.replaying.get_mut(room).filter(|_| !is_stalled) {
             replaying.let_plain_wait();
         }
     }
@@ -259,6 +271,10 @@ impl CatchingUp {
 
     pub(super) fn is_replaying(&self, room: &RoomName) -> bool {
         self.replaying.contains_key(room)
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.read_for >= MAX_READ_TIME
     }
 
     fn given(&mut self, waiting: Vec<Waiting>) -> Vec<Waiting> {

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Frame, Hub, Member, QueueError, Reason, RoomGuard, WriteMode,
@@ -69,7 +69,14 @@ impl Hub {
         }
     }
 
-    /// What is kept can be read again: plain frames wait for it.
+    /// Notes how long a read of what is kept took. Plain frames do not wait any more if all reads together take too long.
+    pub fn note_read(&self, member: &Arc<Member>, time: Duration) {
+        if let Err(error) = member.give_waiting(|missing| missing.note_read(time)) {
+            self.give_up(member, error);
+        }
+    }
+
+    /// What is kept can be read again: plain frames wait for it, unless reading took too long in all.
     pub fn reading_goes_on(&self, member: &Member) {
         member.catching_up(CatchingUp::reading_goes_on);
     }

@@ -55,6 +55,21 @@ test('a stream whose caller cancels it while an emit is unanswered is logged and
   await cancelled;
   const line = await broken;
   assert.deepEqual([line['api_key.name'], line['grpc.code']], ['tests', 'CANCELLED']);
-  const metrics = await (await fetch(`${server.adminUrl}/metrics`)).text();
-  assert.match(metrics, /^bugle_grpc_streams_broken_total\{code="CANCELLED"\} 1$/m);
+  const metrics = async () => (await fetch(`${server.adminUrl}/metrics`)).text();
+  assert.match(await metrics(), /^bugle_grpc_streams_broken_total\{code="CANCELLED"\} 1$/m);
+
+  // More of them are counted, and not logged for some seconds: the next line that is looked for is another one.
+  const messages = ['an EmitStream broke', 'refused a request of a device'];
+  const next = server.log.find((line) => messages.includes(line.message));
+  for (let n = 0; n < 20; n += 1) {
+    const other = server.backend.emitStream();
+    const ended = once(other, 'error');
+    other.write({ correlation_id: `${n}`, emit: { user_id: '42', event: 'n', json: '1' } });
+    await once(other, 'data');
+    other.cancel();
+    await ended;
+  }
+  while (!/^bugle_grpc_streams_broken_total\{code="CANCELLED"\} 21$/m.test(await metrics()));
+  await fetch(`${server.url}/api/notifications`);
+  assert.equal((await next).message, 'refused a request of a device');
 });

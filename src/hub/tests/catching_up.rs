@@ -1,5 +1,7 @@
 //! What becomes of frames while a room is being replayed.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     hub::catching_up::{CatchingUp, Fate},
@@ -68,6 +70,19 @@ fn while_reading_stalls_plain_frames_wait_in_no_room_and_kept_ones_stay() {
     catching_up.reading_goes_on();
     assert!(matches!(take(&mut catching_up, &plain()), Fate::Waits), "the log is read again");
     assert_eq!(catching_up.caught_up(&room("r")).len(), 2, "a kept frame and a plain one");
+}
+
+#[test]
+fn plain_frames_do_not_wait_any_more_once_reads_took_too_long_in_all() {
+    let mut catching_up = replaying(PlainFrames::Wait);
+    let almost = Duration::from_millis(1_999);
+    assert!(catching_up.note_read(almost).is_empty());
+    assert!(matches!(take(&mut catching_up, &plain()), Fate::Waits));
+    assert_eq!(catching_up.note_read(Duration::from_millis(1)).len(), 1);
+    catching_up.reading_goes_on();
+    catching_up.let_plain_wait(&room("r"));
+    assert!(matches!(take(&mut catching_up, &plain()), Fate::Send(_)));
+    assert!(matches!(take(&mut catching_up, &kept(1)), Fate::Replayed));
 }
 
 #[test]
