@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Appended, Config, Error, NewMessage, Sharing, Status,
     deadlines::{Allowance, Deadlines},
-    delete::{Deletion, Step},
+    delete::{self, Deletion, Step},
     epochs::Epochs,
     marks::Mark,
     readers::Readers,
@@ -59,7 +59,9 @@ impl Database {
     pub(super) fn start(config: &Config, sharing: Sharing, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
         let (database, emit_queue, change_queue) = Self::new(Source::new(config, sharing)?, clock);
         let closed = database.inner.closed.clone();
-        let writer = Writer::new(database.clone(), Queues::new(emit_queue, change_queue), closed);
+        let max_deleted = delete::max_rows(database.inner.source.kind != Kind::Postgres);
+        let queues = Queues::new(emit_queue, change_queue, max_deleted);
+        let writer = Writer::new(database.clone(), queues, closed);
         lifecycle.spawn_vital("store writer", writer.run());
         let (stopping, watched) = (lifecycle.clone(), database.clone());
         lifecycle.spawn(async move {

@@ -41,7 +41,7 @@ pub(super) type Answer = oneshot::Sender<Result<Vec<Appended>, Error>>;
 pub(super) enum Change {
     /// Marks that wait are written by the same statements.
     Mark(Mark),
-    /// So are deletions.
+    /// So are deletions, in groups of limited size.
     Deletion(Deletion),
     Other(Box<dyn Work>),
 }
@@ -98,11 +98,13 @@ pub(super) struct Queues {
     changes: mpsc::Receiver<Change>,
     /// Changes that were received and not taken yet, in their order.
     next_changes: VecDeque<Change>,
+    /// Maximum number of rows that a group of deletions deletes.
+    max_deleted: usize,
 }
 
 impl Queues {
-    pub(super) fn new(emits: mpsc::Receiver<Append>, changes: mpsc::Receiver<Change>) -> Self {
-        Self { emits, changes, next_changes: VecDeque::new() }
+    pub(super) fn new(emits: mpsc::Receiver<Append>, changes: mpsc::Receiver<Change>, max_deleted: usize) -> Self {
+        Self { emits, changes, next_changes: VecDeque::new(), max_deleted }
     }
 
     /// Waits until something is to be written, and takes the emits that wait, as many as one transaction takes.
@@ -142,27 +144,28 @@ impl Queues {
         {
             self.next_changes.push_back(change);
         }
+        let max_deleted = self.max_deleted;
         Some(match self.next_changes.pop_front()? {
             Change::Other(work) => Changes::Other(work),
-            Change::Mark(mark) => Changes::Marks(self.alike(mark, |change| match change {
+            Change::Mark(mark) => Changes::Marks(self.alike(mark, |_, change| match change {
                 Change::Mark(mark) => Ok(mark),
                 other @ (Change::Deletion(_) | Change::Other(_)) => Err(other),
             })),
-            Change::Deletion(deletion) => Changes::Deletions(self.alike(deletion, |change| match change {
-                Change::Deletion(deletion) => Ok(deletion),
-                other @ (Change::Mark(_) | Change::Other(_)) => Err(other),
+            Change::Deletion(deletion) => Changes::Deletions(self.alike(deletion, |group, change| match change {
+                Change::Deletion(deletion) if deletion.joins(group, max_deleted) => Ok(deletion),
+                other @ (Change::Deletion(_) | Change::Mark(_) | Change::Other(_)) => Err(other),
             })),
         })
     }
 
-    /// With the first one those that are like it.
-    fn alike<T>(&mut self, first: T, as_first: impl Fn(Change) -> Result<T, Change>) -> Vec<T> {
+    /// Takes the changes that are written with the first one. `join` returns a change that is added to the group, or gives it back.
+    fn alike<T>(&mut self, first: T, join: impl Fn(&[T], Change) -> Result<T, Change>) -> Vec<T> {
         let mut alike = vec![first];
         let mut waiting = std::mem::take(&mut self.next_changes).into_iter();
         while alike.len() < ALIKE
             && let Some(change) = waiting.next()
         {
-            match as_first(change) {
+            match join(&alike, change) {
                 Ok(change) => alike.push(change),
                 Err(other) => self.next_changes.push_back(other),
             }

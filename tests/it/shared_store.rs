@@ -371,5 +371,5 @@ async fn an_emit_whose_commit_was_not_answered_is_not_stored_again() {
 /// Ends all connections to a database.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
                          AND pid <> pg_backend_pid()";
-const WAITING: &str =
+pub(crate) const WAITING: &str =
     "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";
