@@ -194,3 +194,39 @@ async fn of_deletions_that_wait_together_one_of_damaged_data_fails_alone() {
         }
     }
 }
+
+#[tokio::test]
+async fn deletions_do_not_read_the_whole_table() {
+    let kind = Kind::of(new_database());
+    let first = open(&kind, Sharing::Cluster).await;
+    position(&first, message("other", "1")).await;
+    first.close();
+    no_connections(&kind.url).await;
+    // One mailbox has half of all messages. No node sweeps meanwhile, which may read all.
+    execute(
+        &kind.url,
+        "INSERT INTO messages (room, position, message_id, event, kind, except_users, stored_at, expires_at, payload, generation) \
+         SELECT CASE WHEN n % 2 = 0 THEN 'big' ELSE 'user:' || n % 999 END, n, n, event, kind, except_users, stored_at, expires_at, \
+         payload, generation FROM messages, GENERATE_SERIES(2, 100000) AS n; \
+         UPDATE store SET swept_at = (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT + 59000, behind_ms = 0",
+    );
+    execute(&kind.url, "ANALYZE");
+    execute(&kind.url, "SELECT pg_stat_reset()");
+    let store = open(&kind, Sharing::Cluster).await;
+    // PostgreSQL plans a statement for all values after it was executed five times.
+    for n in 0..8 {
+        let ids: Vec<_> = (0..2).map(|_| message("big", "1").id).collect();
+        for name in ["big", "user:7"] {
+            assert_eq!(store.delete(&room(name), &ids[n % 2..]).await.unwrap(), 0);
+        }
+        let (big, user) = (room("big"), room("user:7"));
+        let deleted = join(store.delete_to(&big, n as u64 * 10_000), store.delete_to(&user, n as u64 * 10_000)).await;
+        assert!(matches!(deleted, (Ok(big), Ok(_)) if big == if n == 0 { 0 } else { 5_000 }), "{deleted:?}");
+    }
+    store.close();
+    no_connections(&kind.url).await;
+    let scans = |kind_of_scan: &str| {
+        count(&kind.url, &format!("SELECT {kind_of_scan} FROM pg_stat_user_tables WHERE relname = 'messages'"))
+    };
+    assert_eq!((scans("seq_scan"), scans("idx_scan") > 0), (0, true));
+}
