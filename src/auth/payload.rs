@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{InvalidToken, TokenRefused};
 
 /// The JSON object with which a device says who it is. Its members are read one by one: what is wrong with one of them, such as a lone surrogate
-/// (valid JSON, and no text in UTF-8) or a depth that nobody reads, does not hide the others.
+/// (valid JSON, but not Unicode text) or too deep a nesting, does not hide the others.
 pub struct AuthPayload<'a>(HashMap<String, &'a RawValue>);
 
 impl<'a> AuthPayload<'a> {

@@ -1,4 +1,4 @@
-//! What users have read, many of them by few statements: a database that is 5 ms away is asked five times for 128 marks.
+//! What users have read. Many marks are written by few statements, as the database may be far away.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 

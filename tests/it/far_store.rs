@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bugle::message::UserId;
+use bugle::message::{Payload, UserId};
 use bugle::store::{Appended, NewMessage, Which};
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -57,14 +57,16 @@ async fn what_a_message_consists_of_is_stored_to_the_letter() {
         let except_users = vec![UserId::new(r#"a"\,{}"#).unwrap()];
         NewMessage { payload: message("a", json).payload, except_users, ..keyed }
     });
-    let messages: Vec<_> = messages.collect();
+    let mut messages: Vec<_> = messages.collect();
+    messages[1].payload = Payload::None;
+    messages[3].payload = Payload::Binary(vec![0, 0xff, b'\\'].into());
     node.store.append(messages.clone()).await.unwrap();
     let ids: Vec<_> = messages.iter().map(|message| message.id).collect();
     let read = node.store.messages_by_id(&messages[0].room, &ids).await.unwrap();
     assert_eq!(read.len(), odd.len());
     for (read, message) in read.iter().zip(&messages) {
         assert_eq!((read.id, &read.event), (message.id, &message.event));
-        assert_eq!(format!("{:?}", read.payload), format!("{:?}", message.payload));
+        assert_eq!(read.payload, message.payload);
         assert_eq!(read.except_users, message.except_users);
     }
     let again = messages.into_iter().map(|first| NewMessage { id: message("a", "1").id, ..first }).collect();
