@@ -368,6 +368,25 @@ async fn an_emit_whose_commit_was_not_answered_is_not_stored_again() {
     assert_eq!((last.number, there.iter().map(|(_, json)| &**json).collect::<Vec<_>>()), (2, vec!["\"once\"", "2"]));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_emit_whose_connection_ends_as_the_lease_is_renewed_is_stored() {
+    let kind = Kind::of(new_database());
+    let node = Node::open(&kind).await;
+    execute(&kind.url, CUT_FIRST_RENEWAL);
+    let appends = async {
+        // They keep coming, so that the next renewal, which is due once a second, precedes one of them.
+        while count(&kind.url, "SELECT COUNT(*) FROM cuts WHERE is_called") == 0 {
+            position(&node.store, message("a", "1")).await;
+        }
+    };
+    deadline("the renewal", appends).await;
+}
+
+/// Ends the connection that renews the lease. A sequence counts although the transaction is rolled back.
+const CUT_FIRST_RENEWAL: &str = "CREATE SEQUENCE cuts; \
+    CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    IF nextval('cuts') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NEW; END $$; \
+    CREATE TRIGGER cut BEFORE UPDATE ON store FOR EACH ROW EXECUTE FUNCTION cut()";
 /// Ends all connections to a database.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
                          AND pid <> pg_backend_pid()";
