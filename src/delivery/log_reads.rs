@@ -7,11 +7,11 @@ use tokio::time::{Instant, timeout};
 use super::Delivery;
 use crate::hub::Member;
 
-/// Plain frames to a connection that catches up wait so long for one read, see also [`crate::hub::Hub::note_read`].
+/// Maximum time that plain frames wait for one read. [`crate::hub::Hub::note_read`] limits all reads of a connection.
 const READ_STALLS: Duration = Duration::from_secs(1);
 
 impl Delivery {
-    /// Reads a log for a connection that catches up. If that succeeds, plain frames wait again.
+    /// Reads a log for a connection that catches up. Plain frames pass while the read takes long, and wait again after it has succeeded.
     pub(super) async fn read_log<T, E>(
         &self,
         member: &Arc<Member>,
@@ -24,7 +24,7 @@ impl Delivery {
         done
     }
 
-    /// Waits for a log on behalf of a connection that catches up. If that takes long, plain frames do not wait any more.
+    /// Waits for a log on behalf of a connection that catches up. If that takes long, plain frames pass from then on.
     pub(super) async fn await_log<T>(&self, member: &Arc<Member>, log: impl Future<Output = T>) -> T {
         let (mut log, begun) = (pin!(log), Instant::now());
         let done = if let Ok(done) = timeout(READ_STALLS, &mut log).await {

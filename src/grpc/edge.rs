@@ -56,8 +56,8 @@ pub enum Error {
 /// The largest request, in bytes.
 const MAX_MESSAGE: usize = 4 << 20;
 const MAX_HEADERS: u32 = 16 << 10;
-/// Calls that one connection may have open. It may also have given up so many more that this process has not seen yet: h2 ends the connection, and
-/// all other calls on it, at 20 of them by default, which a process that stood still for a moment meets when it runs on.
+/// Maximum number of open calls on a connection, and of calls that the caller cancelled before this process accepted them. If there are more of the
+/// latter, h2 closes the connection with all its calls. Its default of 20 is too low for a process that was paused for a moment.
 const MAX_STREAMS: u32 = 1_024;
 /// What a caller may send on one call before it is read, in bytes: the HTTP/2 flow control window of a stream.
 const STREAM_WINDOW: u32 = 256 * 1024;

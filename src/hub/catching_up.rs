@@ -14,17 +14,17 @@ pub(super) struct CatchingUp {
     replaying: HashMap<RoomName, ReplayingRoom>,
     /// What waits takes up so much.
     bytes: usize,
-    /// Plain frames wait in no room, as what is kept cannot be read, or takes long to read.
+    /// Plain frames to all rooms pass: a log cannot be read, or a read takes long.
     is_stalled: bool,
-    /// For so long it was read.
-    read_for: Duration,
+    /// Total duration of the reads of logs.
+    read_time: Duration,
     /// The device is to be told how catching up went.
     awaits_resumed: bool,
     /// What went out live meanwhile.
     sent: HashMap<RoomName, SentLive>,
 }
 
-/// Plain frames do not wait any more once so much time went into reads: a slow store delays what is kept.
+/// Maximum total duration of the reads that plain frames wait for: a slow store delays kept messages only.
 const MAX_READ_TIME: Duration = Duration::from_secs(2);
 
 /// What of a room went out live before its device is told how catching up went.
@@ -194,13 +194,13 @@ impl CatchingUp {
         self.given(waiting)
     }
 
-    /// What is kept in a room cannot be read for now. Returns the plain frames that wait, as [`CatchingUp::reading_stalls`] does.
+    /// Lets plain frames to all rooms pass, because the log of this room cannot be read for now. Returns those that wait.
     pub(super) fn log_unreadable(&mut self, room: &RoomName) -> Vec<Waiting> {
         self.stop_buffering(room);
         self.reading_stalls()
     }
 
-    /// Reading what is kept takes long: plain frames do not wait, also in the rooms that are read later. Returns those that wait.
+    /// Lets plain frames to all rooms pass, because a read takes long. Returns those that wait.
     pub(super) fn reading_stalls(&mut self) -> Vec<Waiting> {
         self.is_stalled = true;
         let mut given = Vec::new();
@@ -213,13 +213,13 @@ impl CatchingUp {
         self.given(given)
     }
 
-    /// Notes how long a read took. Returns the plain frames that wait, if all together take too long.
+    /// Adds the duration of a read. Returns the plain frames that wait if the sum exceeds its limit.
     pub(super) fn note_read(&mut self, time: Duration) -> Vec<Waiting> {
-        self.read_for += time;
+        self.read_time += time;
         if self.is_too_slow() && !self.is_stalled { self.reading_stalls() } else { Vec::new() }
     }
 
-    /// What is kept is read again: plain frames wait for it, unless they have waited before.
+    /// Lets plain frames wait again after a successful read, unless they have waited before.
     pub(super) fn reading_goes_on(&mut self) {
         if !self.is_too_slow() && mem::take(&mut self.is_stalled) {
             self.replaying.values_mut().for_each(ReplayingRoom::let_plain_wait);
@@ -274,7 +274,7 @@ impl CatchingUp {
     }
 
     fn is_too_slow(&self) -> bool {
-        self.read_for >= MAX_READ_TIME
+        self.read_time >= MAX_READ_TIME
     }
 
     fn given(&mut self, waiting: Vec<Waiting>) -> Vec<Waiting> {

@@ -55,28 +55,28 @@ impl Hub {
         }
     }
 
-    /// What is kept in a room that is being replayed cannot be read for now: plain frames do not wait, whatever room they are to.
+    /// Lets plain frames to all rooms pass, because the log of this room cannot be read for now.
     pub fn log_unreadable(&self, member: &Arc<Member>, room: &RoomName) {
         if let Err(error) = member.give_waiting(|missing| missing.log_unreadable(room)) {
             self.give_up(member, error);
         }
     }
 
-    /// Reading what is kept takes long: plain frames do not wait for it, whatever room they are to.
+    /// Lets plain frames to all rooms pass, because a read of a log takes long.
     pub fn reading_stalls(&self, member: &Arc<Member>) {
         if let Err(error) = member.give_waiting(CatchingUp::reading_stalls) {
             self.give_up(member, error);
         }
     }
 
-    /// Notes how long a read of what is kept took. Plain frames do not wait any more if all reads together take too long.
+    /// Adds the duration of a read of a log. Once the sum exceeds a limit, plain frames pass until the connection has caught up.
     pub fn note_read(&self, member: &Arc<Member>, time: Duration) {
         if let Err(error) = member.give_waiting(|missing| missing.note_read(time)) {
             self.give_up(member, error);
         }
     }
 
-    /// What is kept can be read again: plain frames wait for it, unless reading took too long in all.
+    /// Lets plain frames wait again after a read of a log has succeeded, unless the reads exceed their limit.
     pub fn reading_goes_on(&self, member: &Member) {
         member.catching_up(CatchingUp::reading_goes_on);
     }

@@ -6,8 +6,8 @@ use super::{
     writer::{Answer, Append, Queues},
 };
 
-/// No more is added to a transaction of so many messages: the disk would take more at one time, but the first would wait for the last. A database that
-/// is far away takes as many round trips for all of them as for one.
+/// Maximum number of messages in a transaction. A larger one would use the disk better, but its first emit would wait for its last. A transaction takes
+/// the same number of round trips for any number of messages.
 const MESSAGES: usize = 512;
 const BYTES: usize = 4 << 20;
 
@@ -20,7 +20,7 @@ pub(super) struct Batch {
     /// Changes that were made, or failed without harm to the others.
     changes: Vec<(Changes, sqlx::Result<()>)>,
     /// Changes that were made in a transaction which was not committed.
-    again: VecDeque<Changes>,
+    repetitions: VecDeque<Changes>,
 }
 
 impl Batch {
@@ -48,17 +48,17 @@ impl Batch {
 
     /// Nothing was committed: the changes are to be made again.
     pub(super) fn begin_again(&mut self) {
-        self.again.extend(self.changes.drain(..).map(|(changes, _)| changes));
+        self.repetitions.extend(self.changes.drain(..).map(|(changes, _)| changes));
     }
 
     /// The next changes: those that are to be made again, then those that wait.
     pub(super) fn next_changes(&mut self, queues: &mut Queues) -> Option<Changes> {
-        self.again.pop_front().or_else(|| queues.take_change())
+        self.repetitions.pop_front().or_else(|| queues.take_change())
     }
 
     /// Whether changes are to be made again.
-    pub(super) fn has_changes(&self) -> bool {
-        !self.again.is_empty()
+    pub(super) fn has_repetitions(&self) -> bool {
+        !self.repetitions.is_empty()
     }
 
     /// Whether nothing can be left out.
@@ -68,7 +68,7 @@ impl Batch {
 
     /// The same appends, one by one. Changes are answered that they are not made, as they may have run.
     pub(super) fn split(mut self) -> Vec<Self> {
-        for changes in self.changes.drain(..).map(|(changes, _)| changes).chain(self.again.drain(..)) {
+        for changes in self.changes.drain(..).map(|(changes, _)| changes).chain(self.repetitions.drain(..)) {
             changes.answer(&Err(Error::Unreachable));
         }
         let mut messages = self.messages.into_iter();
@@ -86,7 +86,7 @@ impl Batch {
             let committed = written.as_ref().map(|_| ()).map_err(Clone::clone);
             changes.answer(&committed.and_then(|()| Ok(done?)));
         }
-        for changes in self.again {
+        for changes in self.repetitions {
             changes.answer(&Err(Error::Unreachable));
         }
         let mut written = written.map(Vec::into_iter);

@@ -25,14 +25,14 @@ pub(super) enum Inner<'a> {
 
 impl Begun<'_> {
     /// Ends a transaction that has failed, and says why. If it met one of another node, it is rolled back now: it is begun again only after a pause.
-    pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
-        self.inner.failed(error).await
+    pub(super) async fn fail(self, error: sqlx::Error) -> Failure {
+        self.inner.fail(error).await
     }
 
     /// Rolls back what has failed alone. The outer error is that of the transaction.
-    pub(super) async fn failed_alone(self, error: sqlx::Error) -> Result<sqlx::Result<()>, Failure> {
+    pub(super) async fn fail_alone(self, error: sqlx::Error) -> Result<sqlx::Result<()>, Failure> {
         if is_unwritable(&error) || is_conflict(&error) {
-            return Err(self.failed(error).await);
+            return Err(self.fail(error).await);
         }
         match self.inner.rollback().await {
             Ok(()) => Ok(Err(error)),
@@ -54,7 +54,7 @@ impl<'a> Inner<'a> {
         Ok(Self::Shared { connection, session })
     }
 
-    pub(super) async fn failed(self, error: sqlx::Error) -> Failure {
+    pub(super) async fn fail(self, error: sqlx::Error) -> Failure {
         // A connection on which that fails is of no use.
         if is_conflict(&error) && self.rollback().await.is_err() {
             return Failure::Uncommitted(error);

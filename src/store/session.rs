@@ -298,7 +298,7 @@ impl Session {
             let mut inner = Inner::take(&mut self.connection).map_err(Failure::Uncommitted)?;
             match shared_lease::begin(&mut inner, held).await {
                 Ok(renewed) => (inner, renewed),
-                Err(error) => return Err(inner.failed(error).await),
+                Err(error) => return Err(inner.fail(error).await),
             }
         } else {
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;

@@ -21,7 +21,7 @@ use crate::telemetry;
 const ALIKE: usize = 128;
 /// Changes that were received and wait.
 const GATHERED: usize = 1_024;
-/// After a batch of emits, changes are written in so many transactions at most while emits wait, and for so long.
+/// Maximum number of transactions with changes, and their total time, between two batches of emits.
 const CHANGE_TRANSACTIONS: usize = 16;
 const CHANGES_TIME: Duration = Duration::from_secs(1);
 /// How often a database that does not serve is asked again.
@@ -263,7 +263,7 @@ impl Writer {
         let begun = Instant::now();
         for written in 0..CHANGE_TRANSACTIONS {
             let is_over = written > 0 && begun.elapsed() >= time && self.queues.has_emits();
-            // What waits for a database that does not serve is refused.
+            // If the database does not serve, `run` refuses the changes that wait.
             if is_over || !self.queues.has_changes() || self.session.is_doubtful() {
                 return;
             }

@@ -47,7 +47,11 @@ impl Session {
         if self.is_shared() {
             return self.write_shared(batch, queues).await;
         }
-        if batch.messages.is_empty() && !batch.has_changes() && !queues.has_changes() && self.kind() != Kind::Postgres {
+        if batch.messages.is_empty()
+            && !batch.has_repetitions()
+            && !queues.has_changes()
+            && self.kind() != Kind::Postgres
+        {
             self.lock()?;
             return Ok(Vec::new());
         }
@@ -65,7 +69,7 @@ impl Session {
             if let Some(error) = failed {
                 return Err(Failure::before_commit(error));
             }
-            if !batch.has_changes() && (queues.has_emits() || begun.elapsed() >= CHANGES) {
+            if !batch.has_repetitions() && (queues.has_emits() || begun.elapsed() >= CHANGES) {
                 break;
             }
         }
@@ -119,7 +123,7 @@ impl Session {
                 transaction.commit().await?;
                 Ok(appended)
             }
-            Err(error) => Err(transaction.failed(error).await),
+            Err(error) => Err(transaction.fail(error).await),
         }
     }
 
@@ -156,7 +160,7 @@ impl Session {
                 transaction.commit().await?;
                 Ok(Ok(()))
             }
-            Err(error) => transaction.failed_alone(error).await,
+            Err(error) => transaction.fail_alone(error).await,
         }
     }
 
