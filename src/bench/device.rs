@@ -33,6 +33,8 @@ pub struct Options<'a> {
     pub receive_buffer: Option<u32>,
     /// The protocol.
     pub speech: Speech,
+    /// The positions (JSON) that it resumes from, over Socket.IO. None: it does not resume.
+    pub resume: Option<&'a str>,
 }
 
 /// What a device speaks over its WebSocket.
@@ -103,7 +105,7 @@ impl Device {
                 device.say(&introduction).await?;
                 device.take(&already, &mut |_| ())?;
             }
-            Speech::SocketIo => device.enter(token, &already).await?,
+            Speech::SocketIo => device.enter(token, options.resume, &already).await?,
         }
         Ok(device)
     }
@@ -135,7 +137,7 @@ impl Device {
     }
 
     /// From the opened transport to the accepted CONNECT.
-    async fn enter(&mut self, token: &str, already: &[u8]) -> io::Result<()> {
+    async fn enter(&mut self, token: &str, resume: Option<&str>, already: &[u8]) -> io::Result<()> {
         let mut entry = Entry::default();
         self.take(already, &mut |packet| entry.note(&packet))?;
         let mut is_asked = false;
@@ -148,7 +150,8 @@ impl Device {
             }
             if entry.is_open && !is_asked {
                 is_asked = true;
-                self.say(&format!(r#"40{{"token":"{token}"}}"#)).await?;
+                let resume = resume.map(|positions| format!(r#","resume":{positions}"#)).unwrap_or_default();
+                self.say(&format!(r#"40{{"token":"{token}"{resume}}}"#)).await?;
             }
             self.read(&mut |packet| entry.note(&packet)).await?;
         }

@@ -24,6 +24,7 @@ use super::{
 pub struct Fleet {
     tasks: JoinSet<()>,
     tally: Arc<Tally>,
+    resume: Option<String>,
 }
 
 /// Where devices connect.
@@ -81,6 +82,11 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// No devices yet. Those that connect over Socket.IO resume from these positions (JSON).
+    pub fn resuming(positions: String) -> Self {
+        Self { resume: Some(positions), ..Self::default() }
+    }
+
     /// Connects devices with these tokens, 64 at a time. Of each event that is a bench's, `on_event` gets the device's number and the
     /// event's JSON array.
     pub async fn connect(
@@ -91,9 +97,11 @@ impl Fleet {
         on_event: impl Fn(usize, &[u8]) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let on_event = Arc::new(on_event);
+        let resume = self.resume.clone();
         let connecting = stream::iter(tokens.into_iter().enumerate()).map(async |(number, token)| {
             let source = place.source(number);
-            let options = Options { host: Some(&place.host), source, speech, ..Options::default() };
+            let resume = resume.as_deref();
+            let options = Options { host: Some(&place.host), source, speech, resume, ..Options::default() };
             let connected = timeout(CONNECT_TIMEOUT, Device::connect(place.address, &token, options)).await;
             let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             connected.map(|device| (number, device)).map_err(|source| Error::Connect {

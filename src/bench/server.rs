@@ -32,7 +32,7 @@ pub struct Setup {
     pub devices: IpAddr,
     /// The database; none: a file of the server's own.
     pub store: Option<String>,
-    /// What else stands in its configuration (TOML).
+    /// More of its configuration (TOML): keys of `[store]`, and then other sections.
     pub more: String,
 }
 
@@ -151,10 +151,10 @@ impl Setup {
             [[auth.jwt.keys]]
             algorithm = "HS256"
             secret = "{secret}"
-            [store]
-            url = {store}
             [log]
             format = "json"
+            [store]
+            url = {store}
             {more}
             "#
         )

@@ -11,6 +11,7 @@ use super::{
     Delivery,
     history_fill::PAGE,
     history_heads::HeadRead,
+    pages::PageEntry,
     replay::{Replay, Replayability, Stopped},
     resumed::ReplayFrom,
     unreadable_logs::FailedReads,
@@ -227,7 +228,7 @@ impl Replay<'_> {
                 // The device is told where the later sequence stands.
                 return Err(store::Error::Unreachable.into());
             };
-            self.give(messages, head).await?;
+            self.give(messages.into_iter().map(PageEntry::from), head).await?;
             self.cursor = Some(up_to.min(head.number));
         }
         Ok(Replayability::Whole)

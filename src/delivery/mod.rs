@@ -117,6 +117,8 @@ mod unreadable_logs;
 
 mod log_reads;
 
+mod pages;
+
 mod replay;
 
 mod replay_start;

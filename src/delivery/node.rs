@@ -16,6 +16,7 @@ use super::{
     history_heads::HistoryHeads,
     log_lanes::LogLanes,
     memberships::Memberships,
+    pages::Pages,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
     unreadable_logs::UnreadableLogs,
@@ -72,6 +73,7 @@ pub(super) struct Inner {
     pub(super) shared: Option<Shared>,
     pub(super) frame_lanes: FrameLanes,
     pub(super) fills: Fills,
+    pub(super) pages: Pages,
     /// The same of histories that nodes share.
     pub(super) history_fills: Fills,
     /// Rooms whose nodes are to be told of what is stored.
@@ -144,6 +146,7 @@ impl Delivery {
             shared,
             frame_lanes: FrameLanes::default(),
             fills: Fills::default(),
+            pages: Pages::default(),
             history_fills: Fills::default(),
             wakes: Wakes::default(),
             frames_missed: Notify::new(),

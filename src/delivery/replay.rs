@@ -1,4 +1,4 @@
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
+use std::{borrow::Borrow, future::poll_fn, pin::pin, sync::Arc, time::Duration, vec};
 
 use tokio::{task::yield_now, time::timeout};
 
@@ -7,14 +7,15 @@ use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
     log_lane::published_head,
+    pages::{FrameKey, PageEntry},
     resumed::{ReplayFrom, Resumed},
     unreadable_logs::FailedReads,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard};
 use crate::message::{LogEntry, Position, RoomName};
-use crate::store::{self, Mailbox, WatermarkReports, Window};
+use crate::store::{self, Mailbox, WatermarkReports};
 
-/// Messages that are read at one time, fewer if they are large.
+/// Messages of a history that are read at one time.
 const PAGE: usize = 200;
 /// Messages that are sent before other tasks get a chance to run: many devices catch up at one time.
 const STRETCH: u64 = 16;
@@ -240,10 +241,8 @@ impl<'a> Replay<'a> {
         }
         self.give_skipped(head).await?;
         while cursor < head.number {
-            let max = u32::try_from(PAGE).unwrap_or(u32::MAX);
-            let (listed, more) = self.read(store.list(self.room, Window { after: cursor, max }, None)).await?;
-            // What was trimmed meanwhile is missing among these.
-            let Mailbox { last: last_stored, trimmed } = self.read(store.mailbox(self.room)).await?.unwrap_or_default();
+            let page = self.read(self.delivery.page(store, self.room, cursor)).await?;
+            let Mailbox { last: last_stored, trimmed } = page.mailbox;
             if last_stored < head.number || self.is_outdated(head) {
                 // It is not the database that the head was stored in: a standby that lags, until the writer has seen that.
                 return Err(store::Error::Unreachable.into());
@@ -253,9 +252,9 @@ impl<'a> Replay<'a> {
                 return Ok(Replayability::Gap);
             }
             // Without any all that the page began with was deleted meanwhile.
-            let last = listed.last().map_or(cursor, |listed| listed.message.number);
-            self.give(listed.into_iter().map(|listed| listed.message), head).await?;
-            cursor = if more { last.min(head.number) } else { head.number };
+            let last = page.entries.last().map_or(cursor, |entry| entry.message.number);
+            self.give(&page.entries, head).await?;
+            cursor = if page.has_more { last.min(head.number) } else { head.number };
             self.cursor = Some(cursor);
         }
         Ok(Replayability::Whole)
@@ -275,7 +274,7 @@ impl<'a> Replay<'a> {
                 return Ok(Replayability::Gap);
             };
             let is_last = messages.len() < PAGE || messages.last().is_some_and(|last| last.number >= head.number);
-            self.give(messages, head).await?;
+            self.give(messages.into_iter().map(PageEntry::from), head).await?;
             if is_last {
                 self.cursor = Some(head.number);
             }
@@ -285,18 +284,19 @@ impl<'a> Replay<'a> {
     /// Sends those of these messages that were published up to `head`.
     pub(super) async fn give(
         &mut self,
-        messages: impl IntoIterator<Item = LogEntry>,
+        entries: impl IntoIterator<Item: Borrow<PageEntry>>,
         head: &Position,
     ) -> Result<(), Stopped> {
-        for message in messages {
-            let number = message.number;
+        for entry in entries {
+            let entry = entry.borrow();
+            let number = entry.message.number;
             if number > head.number {
                 break;
             }
-            if message.except_users.contains(self.member.user()) {
+            if entry.message.except_users.contains(self.member.user()) {
                 self.note_settled(number);
             } else {
-                match self.give_one(message, head).await? {
+                match self.give_one(entry, head).await? {
                     Replayed::Given => self.last_given = number,
                     Replayed::NotForIt | Replayed::Later => self.note_not_for_it(number),
                 }
@@ -314,7 +314,7 @@ impl<'a> Replay<'a> {
         while !self.skipped.as_slice().is_empty() {
             let (messages, looked_at) = self.read(store.messages_at(self.room, self.skipped.as_slice())).await?;
             for message in messages.into_iter().filter(|message| !message.except_users.contains(self.member.user())) {
-                self.give_one(message, head).await?;
+                self.give_one(&message.into(), head).await?;
             }
             self.skipped.by_ref().take(looked_at).for_each(drop);
         }
@@ -322,11 +322,8 @@ impl<'a> Replay<'a> {
     }
 
     /// Waits until the device can take the message.
-    async fn give_one(&mut self, message: LogEntry, head: &Position) -> Result<Replayed, Stopped> {
-        let position = Position::new(head.epoch.clone(), message.number);
-        let entry = EntryMeta::new(message.id, self.room, &position);
-        let unproven = self.unproven(message.number);
-        let frame = Frame { entry: Some(entry), unproven, ..Frame::new(message.event, message.payload) };
+    async fn give_one(&mut self, entry: &PageEntry, head: &Position) -> Result<Replayed, Stopped> {
+        let frame = self.frame(entry, head);
         loop {
             let replayed = self.delivery.hub().replay(self.member, self.room, &frame).ok_or(Stopped::Gone)?;
             if replayed != Replayed::Later {
@@ -338,5 +335,16 @@ impl<'a> Replay<'a> {
             }
             poll_fn(|cx| self.member.connection().poll_room(cx)).await;
         }
+    }
+
+    fn frame(&self, entry: &PageEntry, head: &Position) -> Arc<Frame> {
+        let incarnation = self.reports.as_ref().map(WatermarkReports::incarnation);
+        let key = FrameKey { epoch: head.epoch.clone(), incarnation };
+        entry.frame(&key, || {
+            let LogEntry { number, id, event, payload, .. } = &entry.message;
+            let position = Position::new(head.epoch.clone(), *number);
+            let (entry, unproven) = (Some(EntryMeta::new(*id, self.room, &position)), self.unproven(*number));
+            Frame { entry, unproven, ..Frame::new(event.clone(), payload.clone()) }
+        })
     }
 }

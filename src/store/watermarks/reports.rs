@@ -77,6 +77,11 @@ impl WatermarkReports {
         Ok(Undelivered { after: begin, skipped })
     }
 
+    /// The incarnation of the messages that reports are taken about.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// Whether the incarnation has not ended: otherwise reports are ignored.
     pub fn are_current(&self) -> bool {
         self.store.incarnation() == self.incarnation

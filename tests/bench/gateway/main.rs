@@ -9,6 +9,7 @@ mod figures;
 mod load;
 #[allow(dead_code, reason = "the bench of faults has servers in it")]
 mod namespace;
+mod paced;
 mod payload;
 #[allow(dead_code, reason = "other tests kill it")]
 #[path = "../../it/harness/postgres.rs"]
@@ -16,14 +17,28 @@ mod postgres;
 mod report;
 mod scenarios;
 mod server;
+mod slow_disk;
 
 use std::process::ExitCode;
 
 use report::Report;
-use scenarios::{costs, growth, half_open, memory, order, soak, stalled, stored};
+use scenarios::{costs, growth, half_open, marks, memory, order, replays, soak, stalled, stored};
 
-const SCENARIOS: [&str; 11] =
-    ["memory", "unary", "stream", "room", "growth", "rooms", "stored", "order", "stalled", "half-open", SOAK];
+const SCENARIOS: [&str; 13] = [
+    "memory",
+    "unary",
+    "stream",
+    "room",
+    "growth",
+    "rooms",
+    "stored",
+    "marks",
+    "replays",
+    "order",
+    "stalled",
+    "half-open",
+    SOAK,
+];
 /// Takes ten minutes, so it runs only when it is named.
 const SOAK: &str = "soak";
 
@@ -62,6 +77,8 @@ async fn run(scenario: &str, report: &mut Report) {
         "growth" => growth::devices(report).await,
         "rooms" => growth::rooms(report).await,
         "stored" => stored::run(report).await,
+        "marks" => marks::run(report).await,
+        "replays" => replays::run(report).await,
         "order" => order::run(report).await,
         "stalled" => stalled::run(report).await,
         SOAK => soak::run(report).await,

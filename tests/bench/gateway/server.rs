@@ -1,6 +1,11 @@
 //! The release binary as a child process, and what it takes up.
 
-use std::{fs, io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bugle::bench::{Admin, Backend, Fleet, Place, Setup, Speech, token, user};
 use serde_json::{Value, json};
@@ -27,11 +32,17 @@ impl Server {
         Self::start_with(Setup { devices, ..Setup::default() }).await
     }
 
-    async fn start_with(setup: Setup) -> Self {
-        let setup = Setup { more: CONFIGURATION.to_owned(), ..setup };
-        let running = bugle::bench::Server::start(&program(), &setup).await.expect("the server starts");
+    /// With these keys of `[store]` (TOML) and the benches' own configuration, as a process of this program.
+    pub async fn start_program(program: &Path, setup: &Setup) -> Self {
+        let (devices, store) = (setup.devices, setup.store.clone());
+        let setup = Setup { devices, store, more: format!("{}{CONFIGURATION}", setup.more) };
+        let running = bugle::bench::Server::start(program, &setup).await.expect("the server starts");
         let admin = running.admin();
         Self { running, admin }
+    }
+
+    async fn start_with(setup: Setup) -> Self {
+        Self::start_program(&program(), &setup).await
     }
 
     /// Where devices connect.
@@ -109,7 +120,7 @@ impl Server {
 }
 
 /// The binary of this build, or another one, to compare the two.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::var_os("BUGLE_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_bugle").into()).into()
 }
 

@@ -2,19 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bugle::{
-    bench::{Backend, stream_item, user},
-    proto::v1::{EmitStreamRequest, emit::Target},
-};
-use futures_util::{StreamExt, stream};
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_stream::wrappers::IntervalStream;
+use futures_util::stream;
 
 use crate::{
     figures::median,
-    payload::ordinary,
+    load::ACCEPTED,
+    paced::{paced, stored},
     postgres::new_database,
-    report::{Report, percentile},
+    report::Report,
     server::Server,
 };
 
@@ -24,7 +19,6 @@ const EMITS: usize = 10_000;
 const LEAST_PER_SECOND: f64 = 5_000.0;
 const PACED: usize = 5_000;
 const MOST_MILLIS: f64 = 20.0;
-const ACCEPTED: &str = "the emits are accepted";
 
 pub async fn run(report: &mut Report) {
     for (database, url) in [("SQLite", None), ("PostgreSQL", Some(new_database()))] {
@@ -52,37 +46,11 @@ pub async fn run(report: &mut Report) {
                 rate >= LEAST_PER_SECOND,
             );
         }
-        let mut waits = paced(&mut backend).await;
-        waits.sort_unstable();
-        let millis = |share: f64| f64::from(percentile(&waits, share)) / 1_000.0;
+        let waits = paced(&mut backend, Duration::from_millis(1), PACED, USERS).await;
         report.figure(
             format!("p50 of a stored emit's answer at 1,000 a second, {database}"),
-            format!("{:.1} ms", millis(0.5)),
+            format!("{:.1} ms", waits.millis(0.5)),
         );
-        report.at_most(format!("p99 of the same, {database}"), millis(0.99), MOST_MILLIS, "ms");
+        report.at_most(format!("p99 of the same, {database}"), waits.millis(0.99), MOST_MILLIS, "ms");
     }
-}
-
-fn stored(number: usize, users: usize) -> EmitStreamRequest {
-    stream_item(number.to_string(), Target::UserId(user(number % users)), ordinary(number), true)
-}
-
-/// Sends one each millisecond, and gives how long each waited for its answer since it was due, in microseconds.
-async fn paced(backend: &mut Backend) -> Vec<u32> {
-    let period = Duration::from_millis(1);
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let begun = Instant::now();
-    let numbers = IntervalStream::new(ticks).zip(stream::iter(0..PACED));
-    let emits = numbers.map(|(_, number)| stored(number, USERS));
-    let mut waits = Vec::with_capacity(PACED);
-    backend
-        .emit_stream(emits, |number, _| {
-            let due = period * number.parse::<u32>().expect("a number of this stream");
-            let waited = begun.elapsed().saturating_sub(due);
-            waits.push(u32::try_from(waited.as_micros()).unwrap_or(u32::MAX));
-        })
-        .await
-        .expect(ACCEPTED);
-    waits
 }
