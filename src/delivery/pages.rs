@@ -8,13 +8,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::Delivery;
 use crate::hub::Frame;
 use crate::message::{LogEntry, RoomName};
-use crate::store::{self, Incarnation, Mailbox, Store, Window};
+use crate::store::{self, Incarnation, Mailbox};
 
-/// Messages that are read at one time, fewer if they are large.
-const MAX_MESSAGES: u32 = 200;
 /// Pages that are read at one time: a store has at most as many connections for reads.
 const MAX_READS: usize = 4;
 
@@ -68,22 +65,10 @@ impl Default for Pages {
     }
 }
 
-impl Delivery {
-    /// The page of a room's mailbox after a position, read after this was called.
-    pub(super) async fn page(&self, store: &Store, room: &RoomName, after: u64) -> Result<Arc<Page>, store::Error> {
-        let read = async || {
-            let (listed, has_more) = store.list(room, Window { after, max: MAX_MESSAGES }, None).await?;
-            let mailbox = store.mailbox(room).await?.unwrap_or_default();
-            let entries = listed.into_iter().map(|listed| listed.message.into()).collect();
-            Ok(Arc::new(Page { entries, has_more, mailbox }))
-        };
-        self.inner.pages.get(room, after, read).await
-    }
-}
-
 impl Pages {
-    /// If the future that reads is dropped, the next one that waits reads.
-    async fn get(
+    /// The page of a room's mailbox after a position, read after this was called. If the future that reads is dropped, the next one that waits
+    /// reads.
+    pub(super) async fn get(
         &self,
         room: &RoomName,
         after: u64,

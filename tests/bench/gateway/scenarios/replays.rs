@@ -24,7 +24,7 @@ const EMIT_EVERY: Duration = Duration::from_millis(20);
 const EMITS: usize = 500;
 const MOST_MILLIS: f64 = 20.0;
 /// Of all deliveries.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 pub async fn run(report: &mut Report) {
     for (database, store) in [("SQLite", None), ("PostgreSQL", Some(new_database()))] {
@@ -62,7 +62,10 @@ async fn measure(report: &mut Report, database: &str, setup: &Setup) {
     let arrived = tally.arrived();
     report.must(
         format!("messages that came to them, of {all}, {database}"),
-        arrived.to_string(),
+        match tally.first_cut() {
+            None => arrived.to_string(),
+            Some(cut) => format!("{arrived}; {} devices were cut off: {cut}", tally.cut_off()),
+        },
         came && arrived == all && fleet.connected() == DEVICES,
     );
 }
@@ -71,8 +74,11 @@ async fn measure(report: &mut Report, database: &str, setup: &Setup) {
 async fn fill(backend: &mut Backend) -> String {
     let emits = stream::iter((0..=MISSED).map(|number| stored(number, 1)));
     let mut position = None;
-    let note = |_: &str, receipt: &Receipt| {
-        position.get_or_insert_with(|| receipt.position.clone());
+    // Answers may come in another order than emits.
+    let note = |number: &str, receipt: &Receipt| {
+        if number == "0" {
+            position = Some(receipt.position.clone());
+        }
     };
     backend.emit_stream(emits, note).await.expect(ACCEPTED);
     position.expect("the first emit is stored")
