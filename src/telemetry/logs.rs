@@ -5,20 +5,19 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracing::{Level, Metadata, Subscriber};
+use tracing::Subscriber;
 use tracing_appender::rolling::InitError;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt, LevelFilter, filter_fn},
+    EnvFilter, Layer,
     fmt::MakeWriter,
     layer::SubscriberExt,
     util::{SubscriberInitExt, TryInitError},
 };
 
 use super::{
-    audit,
     daily::Daily,
     lines::{LineWriter, Writing},
+    routes::{Line, Routes},
 };
 
 /// `[log]`.
@@ -83,8 +82,6 @@ pub enum LogError {
 #[derive(Debug, Default)]
 pub struct LogFiles(Vec<Writing>);
 
-type Line = Box<dyn Layer<Registry> + Send + Sync>;
-
 /// Sends logs to standard error, and to the files that are configured.
 pub fn start_logs(config: &Config) -> Result<LogFiles, LogError> {
     let (logs, files) = logs(config)?;
@@ -95,14 +92,17 @@ pub fn start_logs(config: &Config) -> Result<LogFiles, LogError> {
 /// The same for a subscriber that is yet to be put to use.
 pub fn logs(config: &Config) -> Result<(impl Subscriber + Send + Sync + use<>, LogFiles), LogError> {
     let mut files = LogFiles::default();
-    let mut layers = vec![lines(config, io::stderr, io::stderr().is_terminal(), LevelFilter::TRACE)?];
+    let level = EnvFilter::builder().parse(&config.level)?;
+    let mut routes = Routes::new(level, lines(config, io::stderr, io::stderr().is_terminal()));
     if !config.directory.as_os_str().is_empty() {
-        for (name, level) in [("combined", LevelFilter::TRACE), ("error", LevelFilter::ERROR)] {
-            let (writer, writing) =
-                LineWriter::start(name, daily(config, name)?, super::log_line_lost).map_err(LogError::Thread)?;
+        let mut file = |name| {
+            let writer = LineWriter::start(name, daily(config, name)?, super::log_line_lost);
+            let (writer, writing) = writer.map_err(LogError::Thread)?;
             files.0.push(writing);
-            layers.push(lines(config, writer, false, level)?);
-        }
+            Ok::<_, LogError>(lines(config, writer, false))
+        };
+        routes.all.push(file("combined")?);
+        routes.errors = Some(file("error")?);
     }
     if !config.audit.as_os_str().is_empty() {
         let file = open_audit(&config.audit);
@@ -110,9 +110,9 @@ pub fn logs(config: &Config) -> Result<(impl Subscriber + Send + Sync + use<>, L
         let (writer, writing) =
             LineWriter::start("audit", file, super::audit_line_dropped).map_err(LogError::Thread)?;
         files.0.push(writing);
-        layers.push(audit_lines(writer));
+        routes.audit = Some(audit_lines(writer));
     }
-    Ok((tracing_subscriber::registry().with(layers), files))
+    Ok((tracing_subscriber::registry().with(routes), files))
 }
 
 fn daily(config: &Config, name: &'static str) -> Result<Daily, LogError> {
@@ -137,43 +137,32 @@ fn audit_lines(writer: LineWriter) -> Line {
         .with_target(false)
         .without_time()
         .with_writer(writer)
-        .with_filter(filter_fn(audit::is_line).with_max_level_hint(LevelFilter::INFO))
         .boxed()
 }
 
-fn lines<W>(config: &Config, writer: W, ansi: bool, level: LevelFilter) -> Result<Line, LogError>
+fn lines<W>(config: &Config, writer: W, ansi: bool) -> Line
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // Without a hint of its own it would hide that of `level`, and each trace line that a library makes for each delivery would
-    // be looked at, only to be thrown away.
-    let is_logged = filter_fn(is_logged).with_max_level_hint(LevelFilter::TRACE);
-    let filter = EnvFilter::builder().parse(&config.level)?.and(is_logged).and(level);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
-    let lines = match config.format {
+    match config.format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    Ok(lines.with_filter(filter).boxed())
-}
-
-fn is_logged(metadata: &Metadata<'_>) -> bool {
-    is_ours_or_grave(metadata) && !audit::is_line(metadata)
-}
-
-/// Libraries may warn; what they say below that holds headers, tokens and payloads.
-pub fn is_ours_or_grave(metadata: &Metadata<'_>) -> bool {
-    let is_ours = matches!(metadata.target().split("::").next(), Some("bugle" | "transport" | "engineioxide"));
-    is_ours || *metadata.level() <= Level::WARN
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use tracing::subscriber::with_default;
+    use tracing::{
+        Level, Metadata,
+        callsite::Callsite,
+        subscriber::{Interest, with_default},
+    };
+    use tracing_subscriber::filter::LevelFilter;
 
-    use super::*;
+    use super::{super::audit, *};
 
     fn config(directory: &Path, format: LogFormat) -> Config {
         Config { level: "info".into(), format, directory: directory.into(), keep_days: 2, audit: PathBuf::new() }
@@ -211,6 +200,50 @@ mod tests {
         assert_eq!((combined.lines().count(), error.lines().count()), (3, 2), "{files:?}");
         assert!(error.contains("broken") && error.contains("grave") && !combined.contains("secret"), "{files:?}");
         assert!(!combined.contains('\u{1b}'), "files have no colours");
+    }
+
+    /// What a library asks for without a line.
+    struct Question;
+
+    static OF_SQLX: Metadata<'static> = tracing::metadata! {
+        name: "question",
+        target: "sqlx::postgres::notice",
+        level: Level::INFO,
+        fields: &[],
+        callsite: &Question,
+        kind: tracing::metadata::Kind::EVENT
+    };
+
+    impl Callsite for Question {
+        fn set_interest(&self, _: Interest) {}
+
+        fn metadata(&self) -> &Metadata<'_> {
+            &OF_SQLX
+        }
+    }
+
+    #[test]
+    fn a_library_that_asks_what_is_logged_keeps_no_line_of_ours_from_any_file() {
+        let parent = tempfile::tempdir().unwrap();
+        let (logs, writing) = logs(&config(parent.path(), LogFormat::Human)).unwrap();
+        let asked = with_default(logs, || {
+            // One callsite: its first line is looked at in any case.
+            let log = || tracing::error!("the store begins a new epoch");
+            log();
+            // As `log::log_enabled!` does, whatever is known of the callsite.
+            let told = tracing::dispatcher::get_default(|dispatch| dispatch.enabled(&OF_SQLX));
+            log();
+            let of_macro = tracing::enabled!(target: "sqlx::postgres::notice", Level::INFO);
+            log();
+            let warns = tracing::enabled!(target: "sqlx::postgres::notice", Level::WARN);
+            log();
+            [told, of_macro, warns]
+        });
+        drop(writing);
+        assert_eq!(asked, [false, false, true]);
+        for (name, text) in files(parent.path()) {
+            assert_eq!(text.lines().count(), 4, "{name}: {text}");
+        }
     }
 
     #[test]

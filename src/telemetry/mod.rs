@@ -1,7 +1,7 @@
 //! What the server tells about itself: logs and metrics, and the names in both.
 
 mod logs;
-pub use logs::{Config, LogError, LogFiles, LogFormat, is_ours_or_grave, logs, start_logs};
+pub use logs::{Config, LogError, LogFiles, LogFormat, logs, start_logs};
 
 pub mod audit;
 
@@ -16,6 +16,9 @@ mod daily;
 mod handles;
 
 mod lines;
+
+mod routes;
+pub use routes::is_ours_or_grave;
 
 use std::{sync::OnceLock, time::Duration};
 

@@ -9,7 +9,7 @@ use std::{
 use bugle::telemetry::is_ours_or_grave;
 use parking_lot::Mutex;
 use serde_json::json;
-use tracing_subscriber::{Layer, filter::dynamic_filter_fn, layer::SubscriberExt};
+use tracing_subscriber::{filter::dynamic_filter_fn, layer::SubscriberExt};
 
 use crate::harness::{API_KEY, Backend, Device, Protocol, SECRET, TestServer, Transport, token};
 
@@ -50,7 +50,7 @@ impl Log {
                 is_ours_or_grave(metadata) && OF_THIS_THREAD.with_borrow(Option::is_some)
             });
             let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| ThreadLog);
-            let subscriber = tracing_subscriber::registry().with(lines.with_filter(wanted));
+            let subscriber = tracing_subscriber::registry().with(lines).with(wanted);
             tracing::subscriber::set_global_default(subscriber).expect("no other test has one");
         });
         let log = Self::default();

@@ -91,6 +91,7 @@ mod shared_epochs;
 mod shared_store;
 mod store;
 mod store_faults;
+mod store_logs;
 mod store_reads;
 mod store_tls;
 

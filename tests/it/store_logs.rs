@@ -1,0 +1,60 @@
+//! What the server logs about its store.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value as Json;
+
+use crate::harness::{ServerProcess, deadline, execute, new_database};
+
+/// The lines of a server with a log directory, in the file whose name begins so.
+fn lines(directory: &Path, file: &str) -> Vec<Json> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(file));
+    let text = fs::read_to_string(entries.into_iter().find(is_it).expect("there is such a file")).expect("text");
+    // The last line may be incomplete yet.
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The first line that says so, once it is there.
+async fn line(server: &ServerProcess, file: &str, text: &str) -> Json {
+    line_of(&server.directory.path().join("logs"), file, text).await
+}
+
+async fn line_of(directory: &Path, file: &str, text: &str) -> Json {
+    let found = async {
+        loop {
+            let lines = lines(directory, file);
+            let says = |line: &Json| line.to_string().contains(text);
+            if let Some(line) = lines.into_iter().find(says) {
+                return line;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline("a line in the log", found).await
+}
+
+fn start(url: &str) -> ServerProcess {
+    ServerProcess::start_after("", "", &[("BUGLE_STORE__URL", url), ("BUGLE_LOG__DIRECTORY", "logs")])
+}
+
+#[tokio::test]
+async fn a_new_epoch_over_postgres_is_logged_as_an_error_and_the_password_never() {
+    let database = new_database();
+    let server = start(&database.replace("postgres@", "postgres:s3cret@"));
+    let masked = database.replace("postgres@", "***@");
+    let opened = line(&server, "combined.", "the store is open").await;
+    assert_eq!(opened["store.url"], Json::from(masked.as_str()));
+    // As a standby that lagged.
+    execute(&database, "UPDATE store SET writes = 0 WHERE id = 1");
+    for file in ["combined.", "error."] {
+        let line = line(&server, file, "the store begins a new epoch").await;
+        assert_eq!((&line["level"], &line["store.url"]), (&Json::from("ERROR"), &Json::from(masked.as_str())));
+    }
+    line(&server, "combined.", "the store can be written again").await;
+    let all = lines(&server.directory.path().join("logs"), "combined.");
+    assert!(!all.iter().any(|line| line.to_string().contains("s3cret")), "{all:?}");
+}
