@@ -126,9 +126,10 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// What is not wrong and still to be told: files with secrets that other users can read.
+    /// What is not wrong and still to be told: files with secrets that other users can read, and a database that cannot be written.
     pub fn warnings(&self) -> Vec<Fault> {
-        readable::warnings(&self.config, self.secret_file.as_deref())
+        let of_store = self.config.store.path_warnings().into_iter().map(|warning| Fault::new("store.url", warning));
+        readable::warnings(&self.config, self.secret_file.as_deref()).into_iter().chain(of_store).collect()
     }
 
     /// Adds what a closer look found, but for keys that already have a fault: what it saw there is not what was written.

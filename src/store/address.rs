@@ -1,13 +1,13 @@
 //! What `store.url` names, as far as that can be checked without opening it.
 
 use std::{
-    fs::{self, File},
-    io::{self, ErrorKind},
-    path::{Path, PathBuf, absolute},
+    fs,
+    path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
 use sqlx::{any::AnyConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
+
+use super::paths::{self, beside, shown};
 
 const SSL_MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
 /// What the driver takes besides the parameters that name files. It ignores any other, and logs its value.
@@ -66,10 +66,18 @@ impl Address {
     pub(super) fn path_problem(&self) -> Option<String> {
         match self {
             Self::Memory => None,
-            Self::File { path, is_made } => database_problem(path, *is_made),
+            Self::File { path, is_made } => paths::problem(path, *is_made),
             Self::Postgres { parameters, .. } => {
                 FILES.iter().find_map(|(key, block)| pem_problem(key, file_of(parameters, key)?, block))
             }
+        }
+    }
+
+    /// Returns what is no fault of the files that it names, and still to be told.
+    pub(super) fn path_warnings(&self) -> Vec<String> {
+        match self {
+            Self::File { path, .. } => paths::warnings(path),
+            Self::Memory | Self::Postgres { .. } => Vec::new(),
         }
     }
 
@@ -77,13 +85,7 @@ impl Address {
     pub(super) fn private_files(&self) -> Vec<PathBuf> {
         match self {
             Self::Memory => Vec::new(),
-            Self::File { path, .. } => ["", "-wal", "-shm"]
-                .map(|suffix| {
-                    let mut name = path.clone().into_os_string();
-                    name.push(suffix);
-                    name.into()
-                })
-                .into(),
+            Self::File { path, .. } => ["", "-wal", "-shm"].map(|suffix| beside(path, suffix)).into(),
             Self::Postgres { parameters, .. } => file_of(parameters, SSL_KEY).map(PathBuf::from).into_iter().collect(),
         }
     }
@@ -154,54 +156,9 @@ fn pem_problem(key: &str, path: &Path, block: &str) -> Option<String> {
     }
 }
 
-/// A file that can be read is good: one that cannot be written keeps Bugle from being ready, until it can.
-fn database_problem(path: &Path, is_made: bool) -> Option<String> {
-    let shown = shown(path);
-    match fs::metadata(path) {
-        Ok(there) if there.is_dir() => Some(format!("names {shown}, which is a directory: name a file in it")),
-        Ok(there) if !there.is_file() => Some(format!("names {shown}, which is not a file")),
-        Ok(_) => {
-            let error = File::open(path).err()?;
-            Some(format!("names {shown}, which cannot be read: {error}: give it to the user that runs Bugle (chown)"))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound && !is_made => {
-            Some(format!("names {shown}, which does not exist: add mode=rwc to its parameters to have it made"))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => parent_problem(path),
-        Err(error) => Some(format!("names {shown}, which cannot be reached: {error}: check the directories above it")),
-    }
-}
-
-/// What keeps a file from being made.
-fn parent_problem(path: &Path) -> Option<String> {
-    let path = absolute(path).unwrap_or_else(|_| path.to_owned());
-    let parent = path.parent()?;
-    let (file, directory) = (shown(&path), shown(parent));
-    match fs::metadata(parent) {
-        Ok(there) if !there.is_dir() => {
-            return Some(format!("names {file}, but {directory} is not a directory"));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Some(format!("names {file}, but the directory {directory} does not exist: make it (mkdir -p)"));
-        }
-        Err(error) => return Some(format!("names {file}, but {directory} cannot be reached: {error}")),
-    }
-    let error = accessat(CWD, parent, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).err()?;
-    let error = io::Error::from(error);
-    Some(format!(
-        "names {file}, which cannot be made in {directory}: {error}: give the directory to the user that runs Bugle (chown)"
-    ))
-}
-
-/// A relative path depends on where Bugle is started.
-fn shown(path: &Path) -> String {
-    format!("`{}`", absolute(path).unwrap_or_else(|_| path.to_owned()).display())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{os::unix::fs::PermissionsExt, path::absolute};
 
     use super::*;
 
@@ -237,6 +194,14 @@ mod tests {
         let at = |name: &str| directory.path().join(name).display().to_string();
         fs::write(at("file"), "").unwrap();
         assert_eq!(problem(&format!("sqlite:{}", at("file"))), "", "an empty file is an empty database");
+        fs::write(at("text"), "This is no database.").unwrap();
+        let told = problem(&format!("sqlite:{}", at("text")));
+        let wanted = "which is not a SQLite database: name another file, or move this one away";
+        assert_eq!(told, format!("names `{}`, {wanted}", at("text")));
+        fs::write(at("text-journal"), "").unwrap();
+        assert_eq!(problem(&format!("sqlite:{}", at("text"))), "", "SQLite may restore it");
+        fs::write(at("database"), "SQLite format 3\0and more").unwrap();
+        assert_eq!(problem(&format!("sqlite:{}", at("database"))), "");
         fs::create_dir(at("directory")).unwrap();
         let told = problem(&format!("sqlite:{}", at("directory")));
         assert_eq!(told, format!("names `{}`, which is a directory: name a file in it", at("directory")));

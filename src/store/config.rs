@@ -59,6 +59,11 @@ impl Config {
         self.address()?.ok()?.path_problem()
     }
 
+    /// What is no fault of these files, but keeps the store from being ready, or is dangerous.
+    pub fn path_warnings(&self) -> Vec<String> {
+        self.address().and_then(Result::ok).map(|address| address.path_warnings()).unwrap_or_default()
+    }
+
     /// The files of the store, whether they exist or not, that none but Bugle should read.
     pub fn private_files(&self) -> Vec<PathBuf> {
         self.address().and_then(Result::ok).map(|address| address.private_files()).unwrap_or_default()

@@ -8,6 +8,8 @@
 //! database of each kind when Bugle is compiled, or generated files in the repository, and cannot have a varying number of rows. Instead
 //! `tests/it` runs every statement on both databases.
 
+mod paths;
+
 mod address;
 
 mod sharing;

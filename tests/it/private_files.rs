@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -40,6 +43,14 @@ fn check(directory: &Path, variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
     command.args(["check-config", "--config", "bugle.toml"]).current_dir(directory);
     command.env_clear().envs(variables.iter().copied()).output().expect("the binary runs")
+}
+
+/// What a configuration needs at least.
+fn config() -> String {
+    format!(
+        "[[grpc.api_keys]]\nname = 'test'\nkey = '{API_KEY}'\nscopes = ['emit']\n\
+         [[auth.jwt.keys]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'\n"
+    )
 }
 
 #[tokio::test]
@@ -87,21 +98,53 @@ async fn a_configuration_that_others_can_read_is_warned_of_by_serve_and_check_co
 #[test]
 fn a_store_that_cannot_be_opened_is_a_fault_of_serve_and_check_config() {
     let directory = tempfile::tempdir().expect("a directory");
-    let config = format!(
-        "[[grpc.api_keys]]\nname = 'test'\nkey = '{API_KEY}'\nscopes = ['emit']\n\
-         [[auth.jwt.keys]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'\n"
-    );
-    fs::write(directory.path().join("bugle.toml"), config).expect("a file is written");
+    fs::write(directory.path().join("bugle.toml"), config()).expect("a file is written");
     for command in ["serve", "check-config"] {
         // A server that starts all the same would not end.
         let mut bugle = Command::new("timeout");
         bugle.args(["20", env!("CARGO_BIN_EXE_bugle"), command, "--config", "bugle.toml"]);
         bugle.current_dir(directory.path()).env_clear();
-        let done = bugle.env("BUGLE_STORE__URL", "sqlite:data/bugle.db").output().expect("the binary runs");
-        let told = String::from_utf8(done.stderr).expect("text");
-        assert_eq!(done.status.code(), Some(64), "{told}");
+        let mut told = |url: &str| {
+            let done = bugle.env("BUGLE_STORE__URL", url).output().expect("the binary runs");
+            let told = String::from_utf8(done.stderr).expect("text");
+            assert_eq!(done.status.code(), Some(64), "{told}");
+            told
+        };
+        let missing = told("sqlite:data/bugle.db");
         let parent = directory.path().join("data");
-        assert!(told.contains("store.url: names `") && told.contains(&parent.display().to_string()), "{told}");
-        assert!(told.contains("make it (mkdir -p)"), "{told}");
+        assert!(missing.contains("store.url: names `") && missing.contains(&parent.display().to_string()), "{missing}");
+        assert!(missing.contains("make it (mkdir -p)"), "{missing}");
+        let text = told("sqlite:bugle.toml");
+        let path = directory.path().join("bugle.toml");
+        let wanted = format!("store.url: names `{}`, which is not a SQLite database", path.display());
+        assert!(text.contains(&wanted), "{text}");
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_warned_of_by_check_config_and_no_fault() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let directory = parent.path().join("data");
+    fs::create_dir(&directory).expect("a directory");
+    fs::write(directory.join("bugle.toml"), config()).expect("a file is written");
+    fs::write(directory.join("bugle.db"), "").expect("a file is written");
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    set_mode(parent.path(), 0o755);
+    set_mode(&directory.join("bugle.toml"), 0o644);
+    set_mode(&directory.join("bugle.db"), 0o444);
+    set_mode(&directory, 0o555);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
+    command.args(["check-config", "--config", "bugle.toml"]).current_dir(&directory).env_clear();
+    // Root may write everywhere.
+    if fs::metadata(parent.path()).expect("it is there").uid() == 0 {
+        command.uid(65_534).gid(65_534);
+    }
+    let done = command.env("BUGLE_STORE__URL", "sqlite:bugle.db").output().expect("the binary runs");
+    set_mode(&directory, 0o755);
+    let told = String::from_utf8(done.stderr).expect("text");
+    assert!(done.status.success(), "{told}");
+    for path in [directory.join("bugle.db"), directory] {
+        let wanted = format!("warning: store.url: `{}` cannot be written by the user that runs this", path.display());
+        assert!(told.contains(&wanted), "{told}");
     }
 }
