@@ -23,8 +23,9 @@ pub(super) enum Failure {
     HeldByAnother,
     #[error("the file was deleted or replaced")]
     FileGone,
-    #[error("the file FILE.lock cannot be locked")]
-    Lock(#[source] io::Error),
+    /// A SQLite file, or the file beside it, cannot be locked. The error names it.
+    #[error(transparent)]
+    Lock(io::Error),
 }
 
 impl Failure {

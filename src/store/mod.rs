@@ -27,6 +27,8 @@ pub use message::{IdempotencyKey, Mailbox, NewMessage};
 mod status;
 pub use status::Status;
 
+mod file_lock;
+
 mod source;
 
 mod deadlines;

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Error> {
     let source = Source::new(config, Sharing::Single)?;
     // Held until the end.
-    let lock = if source.kind == Kind::Sqlite { source.lock().map_err(sqlx::Error::Io)? } else { None };
+    let lock = if source.kind == Kind::Sqlite { source.lock(false).map_err(sqlx::Error::Io)? } else { None };
     if source.kind == Kind::Sqlite && lock.is_none() {
         return Ok(false);
     }

@@ -1,4 +1,4 @@
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use sqlx::{AnyConnection, Connection};
 use uuid::Uuid;
@@ -10,10 +10,11 @@ use super::{
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
+    file_lock::{FileId, FileLock},
     lease::{self, Held, Renewed, Taken},
     probe, schema,
     shared_lease::{self, Beat},
-    source::{Content, FileId, Kind},
+    source::{Content, Kind},
 };
 
 /// The writer's connection, and what this process holds of the store.
@@ -21,8 +22,8 @@ pub(super) struct Session {
     pub(super) database: Database,
     /// The name of this process in the lease.
     holder: String,
-    /// Of SQLite: the locked file.
-    lock: Option<File>,
+    /// Of a SQLite file.
+    lock: Option<FileLock>,
     pub(super) connection: Option<AnyConnection>,
     /// The tables are up to date.
     is_migrated: bool,
@@ -116,7 +117,6 @@ impl Session {
             }
             Failure::Lost | Failure::FileGone => {
                 self.held = None;
-                self.lock = None;
                 self.database.parts().readers.clear();
             }
             Failure::Sql(error) if is_damaged(error) => {}
@@ -159,7 +159,7 @@ impl Session {
         Ok(())
     }
 
-    /// Locks the file beside a SQLite file, so that no other process uses that.
+    /// Locks the SQLite file that stands at the path, so that no other process uses it.
     pub(super) fn lock(&mut self) -> Result<(), Failure> {
         let source = &self.database.parts().source;
         if source.kind != Kind::Sqlite {
@@ -175,8 +175,10 @@ impl Session {
         if is_gone || is_changing {
             return Err(Failure::FileGone);
         }
-        if self.lock.is_none() {
-            self.lock = source.lock().map_err(Failure::Lock)?;
+        if !self.lock.as_ref().is_some_and(|lock| lock.is_of(file)) {
+            // The new lock may be on the same file beside the database.
+            self.lock = None;
+            self.lock = source.lock(self.file.is_none()).map_err(Failure::Lock)?;
         }
         if self.lock.is_some() { Ok(()) } else { Err(Failure::HeldByAnother) }
     }
@@ -217,7 +219,7 @@ impl Session {
             return Err(Failure::FileGone);
         }
         self.file = self.opened;
-        self.has_log = source.has_log();
+        self.has_log = self.has_log_file();
         self.beat = Beat::default();
         let has_held = self.last_held.replace(held.generation).is_some();
         self.held = Some(held);
@@ -319,13 +321,17 @@ impl Session {
     /// What was committed is on disk, as long as the file is the one at the path.
     pub(super) fn committed(&mut self, writes: i64) -> Result<(), Failure> {
         let source = &self.database.parts().source;
-        if source.kind == Kind::Sqlite && (source.file() != self.file || (self.has_log && !source.has_log())) {
+        if source.kind == Kind::Sqlite && (source.file() != self.file || (self.has_log && !self.has_log_file())) {
             return Err(Failure::FileGone);
         }
         if let Some(held) = &mut self.held {
             held.committed(writes);
         }
         Ok(())
+    }
+
+    fn has_log_file(&self) -> bool {
+        self.lock.as_ref().is_some_and(FileLock::has_log)
     }
 
     /// Gives the lease back, unless other nodes may hold it, too, and closes all connections.

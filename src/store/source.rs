@@ -1,7 +1,7 @@
 use std::{
     fmt, fs, io,
-    os::unix::fs::{MetadataExt, fchown},
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf, absolute},
 };
 
 use sqlx::{
@@ -9,7 +9,10 @@ use sqlx::{
     any::{AnyConnectOptions, install_default_drivers},
 };
 
-use super::{Config, Error, Sharing};
+use super::{
+    Config, Error, Sharing,
+    file_lock::{FileId, FileLock},
+};
 
 /// Where the store is: what `store.url` names.
 pub(super) struct Source {
@@ -18,7 +21,9 @@ pub(super) struct Source {
     options: AnyConnectOptions,
     /// The same for a file that must be there.
     existing: AnyConnectOptions,
-    /// Of SQLite.
+    /// A file that is not there is made.
+    is_made: bool,
+    /// The absolute path of a SQLite file. It may have symbolic links.
     path: Option<PathBuf>,
     masked: String,
 }
@@ -28,13 +33,6 @@ pub(super) enum Kind {
     SqliteInMemory,
     Sqlite,
     Postgres,
-}
-
-/// Which file it is, whatever its name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
 }
 
 /// A file's size, and when it was changed the last time.
@@ -60,9 +58,9 @@ impl Source {
         if sharing == Sharing::Cluster && kind != Kind::Postgres {
             return Err(Error::NotShared);
         }
-        // A file that is not there is made.
         let created =
             if kind == Kind::Sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
+        let is_made = created.contains("mode=rwc");
         let existing = created.replace("mode=rwc", "mode=rw");
         let options = |url: &str| {
             Ok::<_, Error>(url.parse::<AnyConnectOptions>().map_err(|_| Error::Url)?.disable_statement_logging())
@@ -72,7 +70,8 @@ impl Source {
             sharing,
             options: options(&created)?,
             existing: options(&existing)?,
-            path: config.sqlite_path(),
+            is_made,
+            path: config.sqlite_path().map(|path| absolute(&path).unwrap_or(path)),
             masked: config.masked_url(),
         })
     }
@@ -109,8 +108,7 @@ impl Source {
 
     /// Which file stands at the path. `None`: none, or the store is not in a file.
     pub(super) fn file(&self) -> Option<FileId> {
-        let metadata = fs::metadata(self.path()?).ok()?;
-        Some(FileId { device: metadata.dev(), inode: metadata.ino() })
+        Some(FileId::of(&fs::metadata(self.path()?).ok()?))
     }
 
     /// Tells whether the file is still being written.
@@ -119,33 +117,13 @@ impl Source {
         Content(metadata.map(|metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec())))
     }
 
-    /// Whether the write-ahead log is there. What is committed is in it first.
-    pub(super) fn has_log(&self) -> bool {
-        self.path().is_some_and(|path| beside(path, "-wal").exists())
-    }
-
-    /// The file that the process which uses the store locks. `None`: another process has locked it.
-    pub(super) fn lock(&self) -> io::Result<Option<fs::File>> {
+    /// Locks the file, which is made if `is_made` and `store.url` says so. `None`: another process has locked it.
+    pub(super) fn lock(&self, is_made: bool) -> io::Result<Option<FileLock>> {
         let Some(path) = self.path() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
-        // Made by root for `bugle store new-epoch`, it is the server's all the same.
-        if let Ok(database) = fs::metadata(path) {
-            let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
-        }
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
+        FileLock::take(path, is_made && self.is_made)
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 impl fmt::Display for Source {

@@ -72,6 +72,29 @@ async fn a_second_process_waits_until_the_first_has_stopped() {
 }
 
 #[tokio::test]
+async fn a_second_process_that_reaches_the_file_by_another_path_waits() {
+    for is_hard in [false, true] {
+        let [_, kind, _] = kinds();
+        let (first, path) = (open(&kind, &Clock::system()), path(&kind));
+        store_some(&first, 1).await;
+        let epoch = first.position(1).await.unwrap().epoch;
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link.db");
+        let made = if is_hard { fs::hard_link(&path, &link) } else { std::os::unix::fs::symlink(&path, &link) };
+        made.expect("a link is made");
+        let second = open(&Kind::of(format!("sqlite:{}", link.display())), &Clock::system());
+        wait_for(&second, Status::HeldByAnother).await;
+        assert!(append(&second, message(MAILBOX, "2")).await.is_err());
+        assert!(deadline_passes(&second, Status::Serving).await, "it keeps waiting");
+        store_some(&first, 1).await;
+        assert_eq!(first.position(2).await.unwrap().epoch, epoch, "nobody else has begun a generation");
+        first.close();
+        wait_for(&second, Status::Serving).await;
+        store_some(&second, 1).await;
+    }
+}
+
+#[tokio::test]
 async fn a_process_whose_lease_was_taken_refuses_until_that_lease_has_ended() {
     let kind = postgres();
     let store = open(&kind, &Clock::system());
