@@ -9,9 +9,9 @@ use super::{
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("the database refused")]
+    #[error("the database refused: {0}")]
     Sql(#[from] sqlx::Error),
-    #[error("the database has ended the connection before anything was committed")]
+    #[error("the database has ended the connection before anything was committed: {0}")]
     Uncommitted(#[source] sqlx::Error),
     #[error("the database did not answer in time")]
     TimedOut,

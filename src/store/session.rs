@@ -234,8 +234,9 @@ impl Session {
             parts.epochs.set(generations);
             return;
         }
-        let url = &*parts.source;
+        let (url, path) = (&*parts.source, parts.source.logged_path());
         if !is_begun {
+            // Only nodes over PostgreSQL follow another one.
             tracing::warn!(store.url = %url, "another node has begun a new epoch of the store: this one follows");
         } else if self.is_shared() {
             tracing::warn!(
@@ -246,6 +247,7 @@ impl Session {
         } else {
             tracing::error!(
                 store.url = %url,
+                store.path = path,
                 "the store begins a new epoch, since what was committed may be lost: devices that come back are told so"
             );
         }

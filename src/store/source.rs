@@ -1,13 +1,14 @@
 use std::{
     fmt, fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf, absolute},
+    path::{self, Path, PathBuf, absolute},
 };
 
 use sqlx::{
     AnyConnection, ConnectOptions, Executor,
     any::{AnyConnectOptions, install_default_drivers},
 };
+use tracing::field::{DisplayValue, display};
 
 use super::{
     Config, Error, Sharing,
@@ -123,6 +124,11 @@ impl Source {
             return Err(io::ErrorKind::Unsupported.into());
         };
         FileLock::take(path, is_made && self.is_made)
+    }
+
+    /// The path for a line of the log, beside `store.url`.
+    pub(super) fn logged_path(&self) -> Option<DisplayValue<path::Display<'_>>> {
+        self.path().map(|path| display(path.display()))
     }
 }
 

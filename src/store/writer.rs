@@ -332,12 +332,15 @@ impl Writer {
         if before == status {
             return;
         }
-        let url = &*parts.source;
+        let (url, path) = (&*parts.source, parts.source.logged_path());
         match failure {
-            None if before == Status::Opening => tracing::info!(store.url = %url, "the store is open"),
-            None => tracing::info!(store.url = %url, "the store can be written again"),
+            None if before == Status::Opening => {
+                tracing::info!(store.url = %url, store.path = path, "the store is open");
+            }
+            None => tracing::info!(store.url = %url, store.path = path, "the store can be written again"),
             Some(failure) => {
-                tracing::warn!(store.url = %url, error = failure as &dyn std::error::Error, "{status}");
+                // Without its cause, which it tells itself: lines in JSON would not have that.
+                tracing::warn!(store.url = %url, store.path = path, error = %failure, "{status}");
             }
         }
     }
