@@ -126,15 +126,15 @@ impl Database {
         if let Some(epoch) = self.inner.epochs.current() {
             return Ok(epoch);
         }
-        self.check(Status::can_read).await?;
+        self.within(Allowance::Other, self.check(Status::can_read)).await?;
         self.inner.epochs.current().ok_or(Error::Unreachable)
     }
 
     /// Appends messages, all or none.
     pub(super) async fn append(&self, messages: Vec<NewMessage>) -> Result<Vec<Appended>, Error> {
         let (answer, answered) = oneshot::channel();
-        self.check(Status::can_write).await?;
         self.within(Allowance::Append, async {
+            self.check(Status::can_write).await?;
             self.inner.emits.send(Append { messages, answer }).await.map_err(|_| Error::Closed)?;
             answered.await.map_err(|_| Error::Closed)?
         })
@@ -190,8 +190,8 @@ impl Database {
     }
 
     async fn change<T>(&self, change: Change, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-        self.check(Status::can_write).await?;
         self.within(Allowance::Other, async {
+            self.check(Status::can_write).await?;
             self.inner.changes.send(change).await.map_err(|_| Error::Closed)?;
             answered.await.map_err(|_| Error::Closed)?
         })
@@ -208,37 +208,50 @@ impl Database {
         if self.inner.source.kind == Kind::SqliteInMemory {
             return self.read_as_writer(work).await;
         }
-        self.check(Status::can_read).await?;
         let mut work = Some(work);
-        let read = self.within(Allowance::Other, async {
-            let mut reader = self.inner.readers.acquire().await?;
-            let current = self.inner.epochs.current_generation();
-            let work = work.take().ok_or(sqlx::Error::PoolClosed)?;
-            let connection = reader.connection().ok_or(sqlx::Error::PoolClosed)?;
-            let read = work(&mut *connection).await?;
-            // What another generation has stored is not taken for something of this one: the writer comes to know of that within a second.
-            let is_shared = self.inner.source.sharing == Sharing::Cluster;
-            if is_shared && !shared_lease::is_current(connection, current).await? {
-                return Err(Error::Unreachable);
+        self.within(Allowance::Other, async {
+            match (self.read_by_reader(&mut work).await, work) {
+                // There is a connection, but the writer has it.
+                (Err(Error::Unavailable(error)), Some(work)) if is_limit(&error) => self.read_as_writer(work).await,
+                (read, _) => read,
             }
-            reader.give_back();
-            Ok(read)
-        });
-        match (read.await, work) {
-            // There is a connection, but the writer has it.
-            (Err(Error::Unavailable(error)), Some(work)) if is_limit(&error) => self.read_as_writer(work).await,
-            (read, _) => read,
+        })
+        .await
+    }
+
+    /// Reads by a connection for reads, and takes the work if there is one.
+    async fn read_by_reader<T, F>(&self, work: &mut Option<F>) -> Result<T, Error>
+    where
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    {
+        self.check(Status::can_read).await?;
+        let mut reader = self.inner.readers.acquire().await?;
+        let current = self.inner.epochs.current_generation();
+        let work = work.take().ok_or(sqlx::Error::PoolClosed)?;
+        let connection = reader.connection().ok_or(sqlx::Error::PoolClosed)?;
+        let read = work(&mut *connection).await?;
+        // What another generation has stored is not taken for something of this one: the writer comes to know of that within a second.
+        let is_shared = self.inner.source.sharing == Sharing::Cluster;
+        if is_shared && !shared_lease::is_current(connection, current).await? {
+            return Err(Error::Unreachable);
         }
+        reader.give_back();
+        Ok(read)
     }
 
     /// Waits for the first attempt to reach the database, and refuses at once what it cannot do then.
     async fn check(&self, can: impl Fn(Status) -> bool) -> Result<(), Error> {
-        let status = self.within(Allowance::Other, async { Ok(self.inner.statuses.settled().await) }).await?;
-        if can(status) { Ok(()) } else { Err(Error::Unreachable) }
+        if can(self.inner.statuses.settled().await) { Ok(()) } else { Err(Error::Unreachable) }
     }
 
-    async fn within<T>(&self, allowance: Allowance, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let done = self.inner.deadlines.within(allowance, work).await;
+    /// Ends an operation at its deadline. What an operation consists of may have deadlines of its own.
+    pub(super) async fn within<T>(
+        &self,
+        allowance: Allowance,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        // Boxed: operations consist of operations, and the futures of their callers would hold them all.
+        let done = self.inner.deadlines.within(allowance, Box::pin(work)).await;
         done.unwrap_or_else(|| Err(sqlx::Error::PoolTimedOut.into()))
     }
 

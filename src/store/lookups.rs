@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Mailbox, Store,
     database::Database,
+    deadlines::Allowance,
     rows::{Rows, list, padded, parts, statement},
 };
 use crate::lifecycle::Lifecycle;
@@ -88,14 +89,18 @@ impl Store {
         if is_broken(Rule::LostPositionFalls) {
             return Ok(true);
         }
-        let current = self.inner.database.epoch().await?;
-        if current == position.epoch {
-            return Ok(true);
-        }
-        let stored = self.look_up(|answer| Lookup::Generation((room.clone(), position.number), answer)).await?;
-        // After the read: another node may have begun the epoch, which this one comes to know.
-        let generation = self.inner.database.parts().epochs.number(&position.epoch);
-        Ok(generation.is_some_and(|generation| stored <= generation))
+        let database = &self.inner.database;
+        database
+            .within(Allowance::Other, async {
+                if database.epoch().await? == position.epoch {
+                    return Ok(true);
+                }
+                let stored = self.look_up(|answer| Lookup::Generation((room.clone(), position.number), answer)).await?;
+                // After the read: another node may have begun the epoch, which this one comes to know.
+                let generation = database.parts().epochs.number(&position.epoch);
+                Ok(generation.is_some_and(|generation| stored <= generation))
+            })
+            .await
     }
 
     pub(super) async fn written_watermark(&self, user: &UserId) -> Result<Written, Error> {
@@ -109,8 +114,12 @@ impl Store {
             model.look_up(&self.inner.database, lookup(answer)).await?;
             return answered.await.map_err(|_| Error::Closed)?;
         }
-        self.inner.lookups.sender.send(lookup(answer)).await.map_err(|_| Error::Closed)?;
-        answered.await.map_err(|_| Error::Closed)?
+        // With the wait for the lookups before it.
+        let looking_up = async {
+            self.inner.lookups.sender.send(lookup(answer)).await.map_err(|_| Error::Closed)?;
+            answered.await.map_err(|_| Error::Closed)?
+        };
+        self.inner.database.within(Allowance::Other, looking_up).await
     }
 }
 
@@ -157,7 +166,9 @@ async fn read_all(database: &Database, batch: Vec<Lookup>) {
     if let Err(batch) = read_together(database, batch).await {
         // One of them is of damaged data, and must not fail the others.
         for lookup in batch {
-            let _ = read_together(database, vec![lookup]).await;
+            if !lookup.is_abandoned() {
+                let _ = read_together(database, vec![lookup]).await;
+            }
         }
     }
 }

@@ -101,6 +101,9 @@ pub(crate) mod broken;
 #[cfg(test)]
 pub(crate) mod model;
 
+#[cfg(test)]
+mod stalled;
+
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};

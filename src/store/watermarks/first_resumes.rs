@@ -17,6 +17,7 @@ use super::{
 use crate::message::UserId;
 use crate::store::{
     Error, Status, Store,
+    deadlines::Allowance,
     rows::{Rows, parts},
 };
 
@@ -43,7 +44,7 @@ pub(in crate::store) async fn run(store: Store) {
         }
         while let Some(batch) = first_resumes.take() {
             let users: Vec<_> = batch.iter().map(|waiting| waiting.user.clone()).collect();
-            let positions = store.write_first_resumes(users).await;
+            let positions = store.inner.database.within(Allowance::Other, store.write_first_resumes(users)).await;
             for Waiting { user, answer } in batch {
                 let begin =
                     positions.as_ref().map(|positions| positions.get(user.as_str()).copied().unwrap_or_default());
@@ -67,6 +68,10 @@ impl Store {
     /// Begins a user's grace, or prolongs it. Returns what a device is given that resumes for the first time. While the store can be read but not
     /// written there is no grace: the device begins at the watermark.
     pub(super) async fn begin_shared_first_resume(&self, user: &UserId) -> Result<Undelivered, Error> {
+        self.inner.database.within(Allowance::Other, self.begin_and_read(user)).await
+    }
+
+    async fn begin_and_read(&self, user: &UserId) -> Result<Undelivered, Error> {
         let inner = &self.inner;
         let (answer, answered) = oneshot::channel();
         inner.watermarks.first_resumes.waiting.lock().push(Waiting { user: user.clone(), answer });

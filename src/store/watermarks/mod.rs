@@ -123,6 +123,12 @@ impl Watermarks {
         drop(forgotten);
     }
 
+    /// Keeps what is written of watermarks waiting.
+    #[cfg(test)]
+    pub(super) async fn hold_writing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
     fn incarnation(&self) -> Incarnation {
         self.users.lock().incarnation()
     }

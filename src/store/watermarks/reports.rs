@@ -1,5 +1,5 @@
 use super::{
-    super::{Error, Store},
+    super::{Error, Store, deadlines::Allowance},
     undelivered::{Undelivered, skip_in_database},
     users::Incarnation,
     watermark::Watermark,
@@ -91,11 +91,14 @@ impl WatermarkReports {
     /// another message now, or of none.
     pub async fn skip_to(&self, position: u64) -> Result<(), Error> {
         let Self { store, user, incarnation } = self;
-        // What was proven meanwhile must not be deleted before it is inserted.
-        let _writing = store.inner.watermarks.writing.lock().await;
-        self.change(|watermark| watermark.expect_skips(position));
-        skip_in_database(store, user, *incarnation, position).await?;
-        self.change(|watermark| watermark.advance(position)).ok_or(Error::Unreachable)
+        let skipping = async {
+            // What was proven meanwhile must not be deleted before it is inserted.
+            let _writing = store.inner.watermarks.writing.lock().await;
+            self.change(|watermark| watermark.expect_skips(position));
+            skip_in_database(store, user, *incarnation, position).await?;
+            self.change(|watermark| watermark.advance(position)).ok_or(Error::Unreachable)
+        };
+        store.inner.database.within(Allowance::Other, skipping).await
     }
 
     /// `None`: the incarnation has ended, and nothing was changed.

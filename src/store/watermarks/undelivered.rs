@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use sqlx::Row;
 
 use super::{
-    super::{Error, Store, lookups::Written},
+    super::{Error, Store, deadlines::Allowance, lookups::Written},
     shared::insert_skipped_range,
     users::Incarnation,
     watermark::Watermark,
@@ -38,14 +38,17 @@ impl Undelivered {
 impl Store {
     /// What no device of a user has proven.
     pub async fn undelivered(&self, user: &UserId) -> Result<Undelivered, Error> {
-        loop {
-            let incarnation = self.incarnation();
-            let undelivered = self.read_undelivered(user).await?;
-            // Otherwise what was in memory and what is in the database do not belong together.
-            if self.incarnation() == incarnation {
-                return Ok(undelivered);
+        let reading = async {
+            loop {
+                let incarnation = self.incarnation();
+                let undelivered = self.read_undelivered(user).await?;
+                // Otherwise what was in memory and what is in the database do not belong together.
+                if self.incarnation() == incarnation {
+                    return Ok(undelivered);
+                }
             }
-        }
+        };
+        self.inner.database.within(Allowance::Other, reading).await
     }
 
     async fn read_undelivered(&self, user: &UserId) -> Result<Undelivered, Error> {

@@ -6,6 +6,7 @@ use tokio::{task::yield_now, time::MissedTickBehavior};
 use super::{
     super::{
         Error, Store,
+        deadlines::Allowance,
         rows::{Rows, parts},
     },
     Watermarks, shared,
@@ -75,10 +76,14 @@ impl Store {
         let watermarks = &self.inner.watermarks;
         let mut left = watermarks.users.lock().count_dirty();
         while left > 0 {
-            let _writing = watermarks.writing.lock().await;
-            let chunk = TakenChunk::new(watermarks, watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
-            self.write_chunk(chunk.chunk.clone()).await?;
-            chunk.written();
+            let writing = async {
+                let _writing = watermarks.writing.lock().await;
+                let chunk = TakenChunk::new(watermarks, watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
+                self.write_chunk(chunk.chunk.clone()).await?;
+                chunk.written();
+                Ok(())
+            };
+            self.inner.database.within(Allowance::Other, writing).await?;
         }
         Ok(())
     }
