@@ -89,9 +89,18 @@ pub(super) async fn take(
     let mut generations = generations(connection).await?;
     let last = generations.last().map_or(0, |last| last.number);
     let generation = generation.max(last) + 1;
-    let ends_at = now(connection, kind, clock_ms).await? + LEASE_MS;
-    let sql = "UPDATE store SET generation = $1, holder = $2, writes = 0, ends_at = $3 WHERE id = 1";
-    sqlx::query(sql).bind(generation).bind(holder).bind(ends_at).execute(&mut *connection).await?;
+    let sql = match kind {
+        Kind::Sqlite | Kind::SqliteInMemory => {
+            "UPDATE store SET generation = $1, holder = $2, writes = 0, ends_at = $3 + $4 WHERE id = 1"
+        }
+        Kind::Postgres => {
+            "UPDATE store SET generation = $1, holder = $2, writes = 0, \
+             ends_at = $3 + (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT WHERE id = 1"
+        }
+    };
+    let query = sqlx::query(sql).bind(generation).bind(holder).bind(LEASE_MS);
+    let query = if kind == Kind::Postgres { query } else { query.bind(clock_ms) };
+    query.execute(&mut *connection).await?;
     generations.push(Generation { number: generation, epoch: schema::new_epoch().into() });
     let forgotten = generations.len().saturating_sub(MAX_GENERATIONS);
     generations.drain(..forgotten);
@@ -162,12 +171,4 @@ pub(super) async fn forget_generations(connection: &mut AnyConnection) -> sqlx::
     write_generations(connection, &[]).await?;
     let sql = "UPDATE store SET epoch = $1 WHERE id = 1";
     sqlx::query(sql).bind(schema::new_epoch()).execute(connection).await.map(|_| ())
-}
-
-async fn now(connection: &mut AnyConnection, kind: Kind, clock_ms: i64) -> sqlx::Result<i64> {
-    if kind != Kind::Postgres {
-        return Ok(clock_ms);
-    }
-    let sql = "SELECT (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT";
-    sqlx::query(sql).fetch_one(connection).await?.try_get(0)
 }

@@ -1,7 +1,11 @@
-use sqlx::Connection;
+use std::{future::Future, io, time::Duration};
+
+use sqlx::{AnyConnection, Connection};
+use tokio::time::timeout;
 
 use super::{
     Config, Error, Sharing,
+    deadlines::PATIENCE,
     lease::{self, Taken},
     schema,
     source::{Kind, Source},
@@ -9,7 +13,8 @@ use super::{
 use crate::clock::Clock;
 
 /// Forgets all epochs of a store that no process uses, so that every device that comes back is told that it may have missed something: for operators who
-/// restored a backup in a way that Bugle cannot notice. False: a process uses the store, and nothing was changed.
+/// restored a backup in a way that Bugle cannot notice. False: a process uses the store, and nothing was changed. Each step ends with an error after
+/// the time that the server gives it, 8 s.
 pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Error> {
     let source = Source::new(config, Sharing::Single)?;
     // Held until the end.
@@ -17,16 +22,53 @@ pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Err
     if source.kind == Kind::Sqlite && lock.is_none() {
         return Ok(false);
     }
-    let mut connection = source.connect(true).await?;
-    schema::migrate(&mut connection).await?;
-    let mut transaction = connection.begin_with(lease::begin_to_take(source.kind)).await?;
+    let mut connection = step(source.connect(true)).await?;
+    if !step(schema::look(&mut connection)).await?.are_current() {
+        step(schema::migrate(&mut connection)).await?;
+        step(schema::add(&mut connection)).await?;
+    }
+    let is_begun = step(forget(&mut connection, source.kind, clock)).await?;
+    step(connection.close()).await?;
+    Ok(is_begun)
+}
+
+/// False: a process holds the lease.
+async fn forget(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> sqlx::Result<bool> {
+    let mut transaction = connection.begin_with(lease::begin_to_take(kind)).await?;
     let clock_ms = clock.now().as_millisecond();
-    let Taken::Held(held) = lease::take(&mut transaction, source.kind, "new-epoch", clock_ms).await? else {
+    let Taken::Held(held) = lease::take(&mut transaction, kind, "new-epoch", clock_ms).await? else {
         return Ok(false);
     };
     lease::forget_generations(&mut transaction).await?;
     lease::give_back(&mut transaction, &held).await?;
     transaction.commit().await?;
-    connection.close().await?;
     Ok(true)
+}
+
+async fn step<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(sqlx::Error::Io(silent(PATIENCE))))
+}
+
+fn silent(time: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not answer within {} s", time.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, time::Instant};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_accepts_connections_and_does_not_answer_is_given_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://bugle:hidden@{}/bugle", silent.local_addr().unwrap());
+        let config = Config { url: url.into(), max_age: Duration::from_hours(1), max_messages: 100 };
+        let begun = Instant::now();
+        let done =
+            timeout(PATIENCE * 100, begin_new_epoch(&config, &Clock::system())).await.expect("it has a deadline");
+        let Err(Error::Unavailable(cause)) = done else { panic!("{done:?}") };
+        assert!(cause.to_string().contains("it did not answer within 8 s"), "{cause}");
+        assert_eq!(begun.elapsed(), PATIENCE);
+    }
 }

@@ -35,17 +35,54 @@ const ADDITIONS: [&[&str]; 3] = [
 ];
 const EPOCH_LENGTH: usize = 16;
 
-/// Brings the tables up to date. Refused if a newer version of Bugle has changed them in a way that this one does not know.
-pub(super) async fn migrate(connection: &mut AnyConnection) -> sqlx::Result<()> {
-    let migrator = if is_sqlite(connection) { &SQLITE } else { &POSTGRES };
-    migrator.run_direct(None, connection, false).await.map_err(|error| sqlx::Error::Migrate(error.into()))?;
-    // Positions of before generations carry it.
-    let sql = "INSERT INTO store (id, epoch) VALUES (1, $1) ON CONFLICT (id) DO NOTHING";
-    sqlx::query(sql).bind(new_epoch()).execute(&mut *connection).await?;
-    if version(connection).await? < ADDITIONS.len() {
-        add(connection).await?;
+/// The tables as they were found.
+#[derive(Clone, Copy)]
+pub(super) struct Tables {
+    /// All migrations are recorded, and no others.
+    are_migrated: bool,
+    /// How many additions there are.
+    version: usize,
+}
+
+impl Tables {
+    /// Whether they have a lease.
+    pub(super) fn have_lease(self) -> bool {
+        self.version > 0
     }
-    Ok(())
+
+    /// Whether nothing is to be changed.
+    pub(super) fn are_current(self) -> bool {
+        self.are_migrated && self.version >= ADDITIONS.len()
+    }
+}
+
+/// Looks at the tables, in two round trips: a database may be far away.
+pub(super) async fn look(connection: &mut AnyConnection) -> sqlx::Result<Tables> {
+    let version = version(connection).await?;
+    // The version is in a table that the first migration has made.
+    let are_migrated = version > 0 && migrations(connection).await? == recorded(migrator(connection));
+    Ok(Tables { are_migrated, version })
+}
+
+/// Makes the tables that migrations make. Refused if a newer version of Bugle has changed them in a way that this one does not know.
+pub(super) async fn migrate(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    let migrator = migrator(connection);
+    migrator.run_direct(None, connection, false).await.map_err(|error| sqlx::Error::Migrate(error.into()))
+}
+
+/// Adds what is missing then, in few round trips.
+pub(super) async fn add(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    let begin = if is_sqlite(connection) { "BEGIN IMMEDIATE" } else { "BEGIN; LOCK TABLE store" };
+    let mut transaction = connection.begin_with(begin).await?;
+    // Another process may have added it meanwhile.
+    let version = version(&mut transaction).await?;
+    // Positions of before generations carry this epoch.
+    let mut script =
+        vec![format!("INSERT INTO store (id, epoch) VALUES (1, '{}') ON CONFLICT (id) DO NOTHING", new_epoch())];
+    script.extend(ADDITIONS.into_iter().skip(version).flatten().map(ToString::to_string));
+    script.push(format!("UPDATE store SET version = {} WHERE id = 1", ADDITIONS.len().max(version)));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(script.join("; "))).execute(&mut *transaction).await?;
+    transaction.commit().await
 }
 
 /// Whether there are tables of Bugle's: an empty database in the place of one that had some is none to be used.
@@ -57,32 +94,12 @@ pub(super) async fn has_tables(connection: &mut AnyConnection) -> sqlx::Result<b
     Ok(sqlx::query(sql).fetch_one(connection).await?.try_get::<i64, _>(0)? > 0)
 }
 
-/// Whether the tables have a lease.
-pub(super) async fn has_lease(connection: &mut AnyConnection) -> sqlx::Result<bool> {
-    Ok(version(connection).await? > 0)
-}
-
 /// An epoch that no store has had.
 pub(super) fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()[..EPOCH_LENGTH].to_owned()
 }
 
-async fn add(connection: &mut AnyConnection) -> sqlx::Result<()> {
-    let begin = if is_sqlite(connection) { "BEGIN IMMEDIATE" } else { "BEGIN; LOCK TABLE store" };
-    let mut transaction = connection.begin_with(begin).await?;
-    // Another process may have added them meanwhile.
-    let version = version(&mut transaction).await?;
-    for addition in ADDITIONS.into_iter().skip(version) {
-        for statement in addition {
-            sqlx::query(*statement).execute(&mut *transaction).await?;
-        }
-    }
-    let version = i64::try_from(ADDITIONS.len().max(version)).unwrap_or(i64::MAX);
-    sqlx::query("UPDATE store SET version = $1 WHERE id = 1").bind(version).execute(&mut *transaction).await?;
-    transaction.commit().await
-}
-
-/// How many additions there are.
+/// How many additions there are. 0: there may be no tables.
 async fn version(connection: &mut AnyConnection) -> sqlx::Result<usize> {
     let columns = if is_sqlite(connection) {
         "SELECT COUNT(*) FROM PRAGMA_TABLE_INFO('store') WHERE name = 'version'"
@@ -90,11 +107,33 @@ async fn version(connection: &mut AnyConnection) -> sqlx::Result<usize> {
         "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 'store' AND column_name = 'version' \
          AND table_schema = ANY(CURRENT_SCHEMAS(FALSE))"
     };
-    if sqlx::query(columns).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0 {
+    // Without parameters a statement is not prepared, which would be a round trip.
+    if sqlx::raw_sql(columns).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0 {
         return Ok(0);
     }
-    let row = sqlx::query("SELECT version FROM store WHERE id = 1").fetch_one(connection).await?;
+    let row = sqlx::raw_sql("SELECT version FROM store WHERE id = 1").fetch_one(connection).await?;
     Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
+}
+
+/// The migrations that the database has recorded, as [`recorded`] writes them.
+async fn migrations(connection: &mut AnyConnection) -> sqlx::Result<Vec<String>> {
+    let row = if is_sqlite(connection) {
+        "SELECT version || ':' || LOWER(HEX(checksum)) FROM _sqlx_migrations WHERE success ORDER BY version"
+    } else {
+        "SELECT version || ':' || ENCODE(checksum, 'hex') FROM _sqlx_migrations WHERE success ORDER BY version"
+    };
+    let rows = sqlx::raw_sql(row).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// What the database records of these migrations.
+fn recorded(migrator: &Migrator) -> Vec<String> {
+    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    migrator.iter().map(|migration| format!("{}:{}", migration.version, hex(&migration.checksum))).collect()
+}
+
+fn migrator(connection: &AnyConnection) -> &'static Migrator {
+    if is_sqlite(connection) { &SQLITE } else { &POSTGRES }
 }
 
 fn is_sqlite(connection: &AnyConnection) -> bool {

@@ -7,12 +7,14 @@ use super::{
     Sharing, Status,
     begun::{Begun, Inner},
     database::{Database, is_newer_schema, is_unwritable},
+    deadlines::Allowance,
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
     file_lock::{FileId, FileLock},
     lease::{self, Held, Renewed, Taken},
-    probe, schema,
+    probe,
+    schema::{self, Tables},
     shared_lease::{self, Beat},
     source::{Content, Kind},
 };
@@ -126,36 +128,43 @@ impl Session {
         }
     }
 
-    /// Connects, takes the lease, and sees whether something can be written, as far as that is not known.
+    /// Connects, takes the lease, and sees whether something can be written, as far as that is not known. Each step has the time of a
+    /// transaction: a database that is far away is reached, however many steps it takes.
     pub(super) async fn reach(&mut self) -> Result<(), Failure> {
+        let database = self.database.clone();
         self.lock()?;
         if self.connection.is_none() {
-            let source = &self.database.parts().source;
-            let before = source.file();
-            let mut connection = source.connect(self.file.is_some()).await?;
-            if before.is_some() && before != source.file() {
-                return Err(Failure::FileGone);
-            }
-            if self.file.is_some() && self.held.is_none() && !schema::has_tables(&mut connection).await? {
-                return Err(Failure::FileGone);
-            }
-            self.opened = source.file();
-            self.connection = Some(connection);
-            self.is_migrated = false;
-            self.is_doubtful = true;
+            step(&database, self.connect()).await?;
         }
         if self.held.is_none() {
-            let taken = self.take().await;
+            let taken = self.take_steps(&database).await;
             if matches!(&taken, Err(Failure::Sql(error)) if is_unwritable(error)) {
-                self.read_epochs().await?;
+                step(&database, self.read_epochs()).await?;
             }
             taken?;
         }
         if self.is_doubtful {
-            self.probe().await?;
+            step(&database, self.probe()).await?;
             self.is_doubtful = false;
             self.unwritten = None;
         }
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        let source = &self.database.parts().source;
+        let before = source.file();
+        let mut connection = source.connect(self.file.is_some()).await?;
+        if before.is_some() && before != source.file() {
+            return Err(Failure::FileGone);
+        }
+        if self.file.is_some() && self.held.is_none() && !schema::has_tables(&mut connection).await? {
+            return Err(Failure::FileGone);
+        }
+        self.opened = source.file();
+        self.connection = Some(connection);
+        self.is_migrated = false;
+        self.is_doubtful = true;
         Ok(())
     }
 
@@ -183,22 +192,39 @@ impl Session {
         if self.lock.is_some() { Ok(()) } else { Err(Failure::HeldByAnother) }
     }
 
+    /// Brings the tables up to date, and takes the lease.
+    async fn take_steps(&mut self, database: &Database) -> Result<(), Failure> {
+        let found = step(database, self.look()).await?;
+        if !found.is_none_or(Tables::are_current) {
+            step(database, async { Ok(schema::migrate(self.connection()?).await?) }).await?;
+            step(database, async { Ok(schema::add(self.connection()?).await?) }).await?;
+        }
+        self.is_migrated = true;
+        step(database, self.take()).await
+    }
+
+    /// Looks at the tables, unless they are known to be up to date, and whether the lease is free.
+    async fn look(&mut self) -> Result<Option<Tables>, Failure> {
+        let (is_migrated, kind, holder) = (self.is_migrated, self.kind(), self.holder.clone());
+        let connection = self.connection()?;
+        let found = if is_migrated { None } else { Some(schema::look(connection).await?) };
+        // Whoever waits stops nobody who writes. And a version that waits does not change the tables of the one that holds the store.
+        if found.is_none_or(Tables::have_lease) && lease::free_generation(connection, kind, &holder).await?.is_none() {
+            return Err(Failure::HeldByAnother);
+        }
+        Ok(found)
+    }
+
+    fn connection(&mut self) -> Result<&mut AnyConnection, Failure> {
+        Ok(self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?)
+    }
+
     /// Begins a generation, or adopts that of other nodes.
     async fn take(&mut self) -> Result<(), Failure> {
         let parts = self.database.parts();
         let (source, clock_ms) = (&parts.source, parts.clock.now().as_millisecond());
         let is_shared = self.is_shared();
         let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-        // Whoever waits stops nobody who writes. And a version that waits does not change the tables of the one that holds the store.
-        if (self.is_migrated || schema::has_lease(connection).await?)
-            && lease::free_generation(connection, source.kind, &self.holder).await?.is_none()
-        {
-            return Err(Failure::HeldByAnother);
-        }
-        if !self.is_migrated {
-            schema::migrate(connection).await?;
-            self.is_migrated = true;
-        }
         let mut transaction = connection.begin_with(lease::begin_to_take(source.kind)).await?;
         let taken = if is_shared {
             shared_lease::join(&mut transaction, self.last_held).await?
@@ -262,7 +288,7 @@ impl Session {
     async fn read_epochs(&mut self) -> Result<(), Failure> {
         let parts = self.database.parts();
         let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-        if parts.epochs.current().is_none() && schema::has_lease(connection).await? {
+        if parts.epochs.current().is_none() && schema::look(connection).await?.have_lease() {
             parts.epochs.set(lease::generations(connection).await?);
         }
         Ok(())
@@ -349,6 +375,11 @@ impl Session {
         }
         self.lock = None;
     }
+}
+
+/// Runs one step of reaching the database, which has the time of a transaction.
+async fn step<T>(database: &Database, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    database.deadlines().within(Allowance::Transaction, work).await.unwrap_or(Err(Failure::TimedOut))
 }
 
 /// The statement that begins a transaction of a process that is alone. SQLite locks the file at once: a transaction that reads first could not write

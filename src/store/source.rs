@@ -89,15 +89,17 @@ impl Source {
             }
             // It gives up before we do, and then nothing of it happens later.
             Kind::Postgres => {
-                connection.execute("SET statement_timeout = '7s'").await?;
-                // A notice is of no use: tables that are there already.
-                connection.execute("SET client_min_messages = 'warning'").await?;
-                let sql = match self.sharing {
-                    Sharing::Single => "SET idle_in_transaction_session_timeout = '8s'",
+                let idle = match self.sharing {
+                    Sharing::Single => "8s",
                     // Other nodes wait for what a node that stands still has locked, and each writes nothing else meanwhile.
-                    Sharing::Cluster => "SET idle_in_transaction_session_timeout = '1500ms'",
+                    Sharing::Cluster => "1500ms",
                 };
-                connection.execute(sql).await?;
+                // Notices are of no use: they tell of tables that are there already.
+                let sql = format!(
+                    "SET statement_timeout = '7s'; SET client_min_messages = 'warning'; \
+                     SET idle_in_transaction_session_timeout = '{idle}'"
+                );
+                connection.execute(sqlx::AssertSqlSafe(sql)).await?;
             }
         }
         Ok(connection)

@@ -232,8 +232,7 @@ impl Writer {
 
     /// Sees to it that the session can write, and says whether it can.
     async fn reach(&mut self) -> bool {
-        let reached = self.database.deadlines().within(Allowance::Transaction, self.session.reach()).await;
-        let reached = reached.unwrap_or(Err(Failure::TimedOut));
+        let reached = self.session.reach().await;
         if let Err(failure) = &reached {
             self.session.failed(failure, 0);
         }

@@ -5,14 +5,16 @@ use std::{
     time::Duration,
 };
 
+use bugle::clock::Clock;
+use bugle::lifecycle::Lifecycle;
 use bugle::message::{Payload, UserId};
-use bugle::store::{Appended, NewMessage, Which};
+use bugle::store::{Appended, NewMessage, Status, Store, Which};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
 use crate::harness::{SlowProxy, deadline, new_database};
 use crate::shared_store::{Node, keyed};
-use crate::store::{Kind, message, position, room};
+use crate::store::{Kind, message, open_with, position, room, wait_for};
 
 /// Of each direction.
 const DELAY: Duration = Duration::from_millis(5);
@@ -126,4 +128,56 @@ async fn emits_are_written_while_changes_keep_coming() {
     let is_emit: Vec<_> = transactions.iter().map(|transaction| transaction.has("user:emitted")).collect();
     let longest = is_emit.split(|is_emit| *is_emit).map(<[bool]>::len).max();
     assert!(longest.is_some_and(|longest| longest <= 18), "{longest:?} transactions of changes in a row");
+}
+
+/// A store that this process alone uses, and its tasks.
+fn open_alone(proxy: &SlowProxy) -> (Store, Lifecycle) {
+    let lifecycle = Lifecycle::new();
+    (open_with(&Kind::of(proxy.url().to_owned()), &Clock::system(), 1_000, &lifecycle), lifecycle)
+}
+
+async fn close(store: Store, lifecycle: &Lifecycle) {
+    lifecycle.stop();
+    store.close();
+    deadline("the store's tasks to end", lifecycle.ended()).await;
+}
+
+#[tokio::test]
+async fn a_database_is_opened_in_few_round_trips() {
+    let proxy = SlowProxy::start(&new_database(), Duration::ZERO).await;
+    // The tables are made; then they are there.
+    for max in [45, 25] {
+        proxy.take_round_trips();
+        let (store, lifecycle) = open_alone(&proxy);
+        wait_for(&store, Status::Serving).await;
+        let round_trips = proxy.take_round_trips();
+        assert!(round_trips <= max, "{round_trips} round trips");
+        close(store, &lifecycle).await;
+    }
+}
+
+/// Waits for a real time: each of many steps is short, and all together are longer than the deadline of one.
+#[tokio::test]
+async fn a_new_database_that_is_far_away_is_opened() {
+    let proxy = SlowProxy::start(&new_database(), Duration::from_millis(125)).await;
+    let (store, _lifecycle) = open_alone(&proxy);
+    let mut statuses = store.watch_status();
+    let settled = statuses.wait_for(|status| *status != Status::Opening);
+    let status =
+        *tokio::time::timeout(Duration::from_mins(1), settled).await.expect("it is known").expect("it is open");
+    assert_eq!(status, Status::Serving, "at the first attempt");
+}
+
+#[tokio::test]
+async fn a_store_that_is_being_opened_far_away_ends_when_it_is_stopped() {
+    for text in
+        ["statement_timeout", "pg_advisory_lock", "CREATE TABLE mailboxes", "ADD COLUMN", "UPDATE store SET generation"]
+    {
+        let proxy = SlowProxy::start(&new_database(), Duration::from_millis(10)).await;
+        let reached = proxy.sees(&[text]);
+        let (store, lifecycle) = open_alone(&proxy);
+        deadline(text, reached).await;
+        proxy.set_delay(Duration::from_millis(500));
+        close(store, &lifecycle).await;
+    }
 }

@@ -1,7 +1,7 @@
 //! A TCP proxy in front of a PostgreSQL, a Redis or a node, which adds latency or lets it hang.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::{BuildHasher, Hasher, RandomState},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -55,6 +55,10 @@ pub struct Transaction {
 struct Transactions {
     begun: HashMap<usize, Transaction>,
     ended: Vec<Transaction>,
+    /// How often a client waited for an answer, in a transaction or not.
+    round_trips: usize,
+    /// The connections whose clients wait for one.
+    waiting: HashSet<usize>,
 }
 
 /// The connections of which nothing is forwarded.
@@ -191,6 +195,11 @@ impl SlowProxy {
         std::mem::take(&mut self.link.transactions.lock().ended)
     }
 
+    /// How often clients waited for an answer since the last call, on all connections.
+    pub fn take_round_trips(&self) -> usize {
+        std::mem::take(&mut self.link.transactions.lock().round_trips)
+    }
+
     fn set_trap(&self, texts: &[&str], then: fn(usize) -> Then) -> impl Future<Output = ()> + use<> {
         let (sprung, waiting) = oneshot::channel();
         let texts = texts.iter().map(ToString::to_string).collect();
@@ -208,6 +217,7 @@ impl Transaction {
 
 impl Transactions {
     fn sent(&mut self, connection: usize, bytes: &[u8]) {
+        self.round_trips += usize::from(self.waiting.insert(connection));
         if contains(bytes, "BEGIN") {
             let begun = Transaction { round_trips: 0, sent: Vec::new(), is_answered: true };
             self.begun.insert(connection, begun);
@@ -221,6 +231,7 @@ impl Transactions {
     }
 
     fn answered(&mut self, connection: usize) {
+        self.waiting.remove(&connection);
         if let Some(transaction) = self.begun.get_mut(&connection) {
             transaction.is_answered = true;
         }
