@@ -66,6 +66,18 @@ pub enum Error {
     /// The store is used, or there is none.
     #[error("store.url: {0}")]
     StoreNotFree(&'static str),
+    /// No new epoch was begun, as far as is known.
+    #[error(
+        "store.url = {url}: no new epoch was begun, as far as is known: see that the database runs and can be reached from here, and repeat \
+         the command, which does no harm if the epoch was begun"
+    )]
+    NewEpoch {
+        /// Without a password.
+        url: String,
+        /// Why not.
+        #[source]
+        source: store::Error,
+    },
     /// Signals cannot be watched.
     #[error("cannot watch signals")]
     Signals(#[source] io::Error),
@@ -215,7 +227,8 @@ pub async fn begin_new_epoch(config: &Config) -> Result<(), Error> {
     if !config.store.is_enabled() {
         return Err(Error::StoreNotFree("is empty, so there is no store"));
     }
-    if store::begin_new_epoch(&config.store, &Clock::system()).await? {
+    let begun = store::begin_new_epoch(&config.store, &Clock::system()).await;
+    if begun.map_err(|source| Error::NewEpoch { url: config.store.masked_url(), source })? {
         return Ok(());
     }
     Err(Error::StoreNotFree("a process uses the store: stop it first (if it was killed, its lease ends within 4 s)"))

@@ -82,8 +82,8 @@ pub enum Failure {
     /// Logs cannot be written as configured.
     #[error("logging did not start")]
     Logs(#[from] LogError),
-    /// The store was not changed.
-    #[error("the store was not changed")]
+    /// No new epoch was begun, as far as is known.
+    #[error("bugle store new-epoch has failed")]
     Store(#[source] app::Error),
     /// The server did not start, or a part of it died.
     #[error("the server failed")]

@@ -44,7 +44,7 @@ impl Config {
     }
 
     /// `url` without its password.
-    pub(super) fn masked_url(&self) -> String {
+    pub fn masked_url(&self) -> String {
         masked(self.url())
     }
 

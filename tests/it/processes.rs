@@ -66,3 +66,23 @@ async fn a_log_directory_that_cannot_be_is_told_at_the_start() {
     assert!(told.contains("(log.directory)"), "{told}");
     assert_eq!(output.status.code(), Some(64));
 }
+
+#[tokio::test]
+async fn a_new_epoch_that_cannot_be_begun_names_the_store_without_its_password_and_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Nothing listens there.
+    let config = "[store]\nurl = \"postgres://bugle:hidden@127.0.0.1:1/bugle\"\n[[auth.jwt.keys]]\nalgorithm = \"HS256\"\n\
+                  secret = \"a-secret-of-thirty-two-bytes-or-more\"\n[[grpc.api_keys]]\nname = \"test\"\nkey = \"a-key-of-thirty-two-bytes-or-more-here\"\n\
+                  scopes = [\"emit\"]\n";
+    fs::write(directory.path().join("bugle.toml"), config).expect("a file is written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
+    command.args(["store", "new-epoch", "--config", "bugle.toml"]).env_clear().current_dir(directory.path());
+    let output = command.output().expect("the binary is there");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("store.url = postgres://***@127.0.0.1:1/bugle: ") && told.contains("repeat the command"),
+        "{told}"
+    );
+    assert!(!told.contains("hidden"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+}
