@@ -1,8 +1,9 @@
 //! The time of day, from the system or from a test, and its jumps.
 
 use std::{
+    fs,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -23,7 +24,31 @@ const MAX_DRIFT: SignedDuration = SignedDuration::from_secs(2);
 /// expiry of tokens, timestamps, message ids.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    ahead_ms: Option<Arc<AtomicI64>>,
+    moved: Option<Arc<Moved>>,
+}
+
+/// How far a clock was moved, in milliseconds.
+#[derive(Debug, Default)]
+struct Moved {
+    time_of_day: AtomicI64,
+    uptime: AtomicI64,
+}
+
+/// How long this machine is up. A suspend counts; a change of the time of day does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uptime {
+    /// Which machine, since which start.
+    pub boot: Arc<str>,
+    /// Milliseconds.
+    pub ms: i64,
+}
+
+impl Uptime {
+    /// The milliseconds that have passed since an earlier moment. `None`: that was on another machine, or before this one was started.
+    pub fn since(&self, earlier: &Self) -> Option<i64> {
+        let passed_ms = self.ms.saturating_sub(earlier.ms);
+        (self.boot == earlier.boot && passed_ms >= 0).then_some(passed_ms)
+    }
 }
 
 impl Clock {
@@ -34,7 +59,7 @@ impl Clock {
 
     /// A clock that starts at the system's time and can be moved with [`Clock::advance`].
     pub fn movable() -> Self {
-        Self { ahead_ms: Some(Arc::default()) }
+        Self { moved: Some(Arc::default()) }
     }
 
     /// Moves a movable clock, and all its clones, forward. The system's clock does not move.
@@ -47,9 +72,17 @@ impl Clock {
         self.shift(i64::try_from(by.as_millis()).map_or(i64::MIN, |by| -by));
     }
 
+    /// Lets time pass for a movable clock: unlike [`Clock::advance`] this is no jump.
+    pub fn pass(&self, by: Duration) {
+        self.advance(by);
+        if let Some(moved) = &self.moved {
+            moved.uptime.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+
     fn shift(&self, by_ms: i64) {
-        if let Some(ahead) = &self.ahead_ms {
-            ahead.fetch_add(by_ms, Ordering::SeqCst);
+        if let Some(moved) = &self.moved {
+            moved.time_of_day.fetch_add(by_ms, Ordering::SeqCst);
         }
     }
 
@@ -57,16 +90,20 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is where the time is read")]
     pub fn now(&self) -> Timestamp {
         let now = Timestamp::now();
-        let Some(ahead) = &self.ahead_ms else {
-            return now;
-        };
-        let ahead = SignedDuration::from_millis(ahead.load(Ordering::SeqCst));
-        now.checked_add(ahead).unwrap_or(Timestamp::MAX)
+        now.checked_add(SignedDuration::from_millis(self.ahead_ms())).unwrap_or(Timestamp::MAX)
+    }
+
+    /// How long this machine is up.
+    pub fn uptime(&self) -> Uptime {
+        let Booted { id, begun } = &*BOOTED;
+        let ms = system_uptime_ms().unwrap_or_else(|| i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX));
+        let moved_ms = self.moved.as_ref().map_or(0, |moved| moved.uptime.load(Ordering::SeqCst));
+        Uptime { boot: id.clone(), ms: ms.saturating_add(moved_ms) }
     }
 
     /// How far a movable clock is ahead of the system's, in milliseconds.
     pub fn ahead_ms(&self) -> i64 {
-        self.ahead_ms.as_ref().map_or(0, |ahead| ahead.load(Ordering::SeqCst))
+        self.moved.as_ref().map_or(0, |moved| moved.time_of_day.load(Ordering::SeqCst))
     }
 
     /// How long it is until then; nothing if that has passed.
@@ -79,6 +116,26 @@ impl Clock {
         let (jumped, jumps) = watch::channel(());
         (Jumps(jumps), look_for_jumps(self.clone(), jumped))
     }
+}
+
+/// This start of this machine.
+struct Booted {
+    id: Arc<str>,
+    /// Used if the system does not tell its uptime: then the id is this process's.
+    begun: Instant,
+}
+
+static BOOTED: LazyLock<Booted> = LazyLock::new(|| {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().filter(|_| system_uptime_ms().is_some());
+    let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    Booted { id: id.trim().into(), begun: Instant::now() }
+});
+
+/// The first number of this file is in seconds, with two decimals.
+fn system_uptime_ms() -> Option<i64> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = text.split(' ').next()?.split_once('.')?;
+    Some(seconds.parse::<i64>().ok()? * 1_000 + hundredths.parse::<i64>().ok()? * 10)
 }
 
 /// Reports jumps of the time of day: the clock was set, or the machine was suspended. tokio's timers stand still during a suspend and ignore
@@ -139,6 +196,18 @@ mod tests {
         let before = clone.now();
         clock.advance(Duration::from_hours(1));
         assert!(clone.now().duration_since(before).as_secs() >= 3600);
+    }
+
+    #[test]
+    fn uptime_follows_what_passes_and_no_jump() {
+        let clock = Clock::movable();
+        let before = clock.uptime();
+        clock.advance(Duration::from_hours(2));
+        assert!(clock.uptime().since(&before).is_some_and(|passed_ms| passed_ms < 3_600_000));
+        clock.pass(Duration::from_hours(2));
+        assert!(clock.uptime().since(&before).is_some_and(|passed_ms| passed_ms >= 7_200_000));
+        let elsewhere = Uptime { boot: "elsewhere".into(), ..before.clone() };
+        assert_eq!((clock.uptime().since(&elsewhere), before.since(&clock.uptime())), (None, None));
     }
 
     #[test]

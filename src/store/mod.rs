@@ -104,6 +104,9 @@ pub(crate) mod model;
 #[cfg(test)]
 mod stalled;
 
+#[cfg(test)]
+mod sweeps;
+
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};

@@ -1,19 +1,21 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::{Row, any::AnyRow};
-use tokio::time::Instant;
 
 use super::{
     Error, Sharing, Store,
     rows::{Rows, Value, parts, statement},
-    steady_clock::ROWS_BY_JUMP,
+    steady_clock::{Gap, ROWS_BY_JUMP, SteadyClock},
 };
+use crate::clock::Uptime;
 
-const INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.
 const ROWS: i64 = 200;
 /// Messages that are too old, and are looked for at one time.
 const OLDEST: i64 = 1_000;
+/// The condition on which a sweep is noted after it was done.
+const EACH_TIME: &str = "1 = 1";
 
 /// Deletes messages that have expired or are too many, every ten seconds.
 pub(super) async fn run(store: Store) {
@@ -40,116 +42,189 @@ impl Store {
     /// taken away little by little. This happens by itself now and then.
     pub async fn sweep(&self) -> Result<(), Error> {
         let _one_at_a_time = self.inner.sweeps.lock().await;
-        self.sweep_expired(self.now_ms(), &mut i64::MAX.clone()).await?;
-        self.trim_many(i64::from(self.inner.config.max_messages)).await?;
-        self.forget_orphans().await
+        let now_ms = self.now_ms();
+        self.sweep_short_lived(now_ms).await?;
+        self.sweep_messages(now_ms).await?;
+        self.sweep_rest().await
     }
 
-    /// The same, but what has expired only because the time of day has jumped ahead goes slowly: the clock may be wrong.
-    async fn sweep_steadily(&self) -> Result<(), Error> {
+    /// The same, but messages that have expired only because the time of day has jumped ahead, or may have, go slowly: the clock may be wrong.
+    pub(super) async fn sweep_steadily(&self) -> Result<(), Error> {
         let mut clock = self.inner.sweeps.lock().await;
         if !clock.has_begun() {
-            let (swept_at_ms, behind_ms) = self.last_sweep().await?;
-            clock.begin(swept_at_ms, behind_ms);
+            let (swept_at_ms, uptime, behind_ms) = self.last_sweep().await?;
+            clock.begin(swept_at_ms, uptime, behind_ms);
         }
-        let (now_ms, now) = (self.now_ms(), Instant::now());
-        let jumped_ms = clock.observe(now_ms, now);
-        if jumped_ms > 0 {
-            tracing::warn!(
-                clock.jumped_s = jumped_ms / 1_000,
-                rows.per_hour = ROWS_BY_JUMP,
-                "the time of day has jumped ahead: messages that have expired only by that are deleted slowly"
-            );
+        let (now_ms, uptime) = (self.now_ms(), self.inner.database.parts().clock.uptime());
+        if let Some(gap) = clock.observe(now_ms, &uptime) {
+            self.log_gap(gap);
         }
-        if !self.claim_sweep(now_ms, clock.behind_ms()).await? {
+        if !self.claim_sweep(now_ms, &uptime, clock.behind_ms()).await? {
             return Ok(());
         }
-        self.sweep_expired(clock.steady(now_ms), &mut i64::MAX.clone()).await?;
+        self.sweep_short_lived(now_ms).await?;
+        self.sweep_messages(clock.steady(now_ms)).await?;
         if clock.is_behind() {
-            let allowance = clock.allowance(now);
-            let mut left = allowance;
-            self.sweep_expired(now_ms, &mut left).await?;
-            clock.spend(allowance - left, left > 0);
+            self.catch_up(&mut clock, now_ms, &uptime).await?;
         }
-        self.note_sweep(now_ms, clock.behind_ms()).await?;
+        self.note_sweep(EACH_TIME, now_ms, &uptime, clock.behind_ms()).await?;
+        self.sweep_rest().await
+    }
+
+    fn log_gap(&self, gap: Gap) {
+        let url = &*self.inner.database.parts().source;
+        match gap {
+            Gap::Jump(ms) => tracing::warn!(
+                store.url = %url,
+                clock.jumped_s = ms / 1_000,
+                rows.per_hour = ROWS_BY_JUMP,
+                "the time of day has jumped ahead: messages that have expired only by that are deleted slowly"
+            ),
+            Gap::Unknown(ms) => tracing::warn!(
+                store.url = %url,
+                store.swept_ago_s = ms / 1_000,
+                rows.per_hour = ROWS_BY_JUMP,
+                "the store was swept the last time by another machine, or before this one was started: Bugle was stopped for so long, or the \
+                 time of day has jumped ahead. Messages that have expired since are deleted slowly"
+            ),
+        }
+    }
+
+    /// What nobody misses after a jump: an idempotency key, or the grace of a first resume, counts no more once it has expired by the time of day.
+    async fn sweep_short_lived(&self, now_ms: i64) -> Result<(), Error> {
+        self.delete_all_expired("emits", "caller, room, key", now_ms).await?;
+        if self.inner.watermarks.is_shared() {
+            self.delete_all_expired("first_resumes", "user_id", now_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes away messages that have expired by then, or are too old.
+    async fn sweep_messages(&self, now_ms: i64) -> Result<(), Error> {
+        self.delete_all_expired("messages", "room, position", now_ms).await?;
+        while self.trim_old(now_ms.saturating_sub(self.max_age_ms()), OLDEST).await? == OLDEST {}
+        Ok(())
+    }
+
+    async fn sweep_rest(&self) -> Result<(), Error> {
         self.trim_many(i64::from(self.inner.config.max_messages)).await?;
         self.forget_orphans().await
     }
 
-    /// Takes away what has expired by then, or is too old, as many rows as are `left`.
-    async fn sweep_expired(&self, now_ms: i64, left: &mut i64) -> Result<(), Error> {
-        let max_age = i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX);
-        self.delete_in_steps("emits", "caller, room, key", now_ms, left).await?;
-        if self.inner.watermarks.is_shared() {
-            self.delete_in_steps("first_resumes", "user_id", now_ms, left).await?;
+    /// Takes away messages that have expired by the time of day, as many as are allowed, in the order in which they have expired. The clock follows.
+    async fn catch_up(&self, clock: &mut SteadyClock, now_ms: i64, uptime: &Uptime) -> Result<(), Error> {
+        let mut left = clock.allowance(uptime);
+        loop {
+            let (end_ms, age_ms) = self.first_to_expire(now_ms).await?;
+            let first = end_ms.into_iter().chain(age_ms).min();
+            clock.follow(first, now_ms);
+            if !clock.is_behind() {
+                tracing::info!("what has expired is deleted: retention follows the time of day again");
+                return Ok(());
+            }
+            let deleted = match left {
+                ..=0 => 0,
+                _ if first == end_ms => {
+                    self.delete_expired("messages", "room, position", now_ms, ROWS.min(left)).await?
+                }
+                _ => self.trim_old(now_ms.saturating_sub(self.max_age_ms()), OLDEST.min(left)).await?,
+            };
+            if deleted == 0 {
+                return Ok(());
+            }
+            left -= deleted;
+            clock.spend(deleted);
         }
-        self.delete_in_steps("messages", "room, position", now_ms, left).await?;
-        self.trim_old(now_ms.saturating_sub(max_age), left).await
     }
 
-    /// When the store was swept the last time, and how far the steady clock was behind then. 0: never.
-    async fn last_sweep(&self) -> Result<(i64, i64), Error> {
-        let rows = self.look("SELECT swept_at, behind_ms FROM store WHERE id = $1", 1).await?;
-        rows.first().map_or(Ok((0, 0)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))
+    /// When the first message expires, and when the first one is too old, of those that do until then.
+    async fn first_to_expire(&self, now_ms: i64) -> Result<(Option<i64>, Option<i64>), Error> {
+        let sql = "SELECT (SELECT MIN(expires_at) FROM messages WHERE expires_at <= $1), \
+                   (SELECT MIN(stored_at) FROM messages WHERE stored_at <= $1)";
+        let rows = self.look(sql, now_ms).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        // A message may be as old as is allowed.
+        let too_old_ms = |stored_ms: i64| stored_ms.saturating_add(self.max_age_ms()).saturating_add(1);
+        Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(too_old_ms)))
+    }
+
+    fn max_age_ms(&self) -> i64 {
+        i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// When the store was swept the last time, 0: never; the uptime of the machine that did it; and how far the steady clock was behind then.
+    async fn last_sweep(&self) -> Result<(i64, Option<Uptime>, i64), Error> {
+        let rows =
+            self.look("SELECT swept_at, swept_boot, swept_uptime_ms, behind_ms FROM store WHERE id = $1", 1).await?;
+        let Some(row) = rows.first() else { return Ok((0, None, 0)) };
+        let (boot, ms): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let uptime = (!boot.is_empty()).then(|| Uptime { boot: boot.into(), ms });
+        Ok((row.try_get(0)?, uptime, row.try_get(3)?))
     }
 
     /// Whether it is for this process to sweep now. Of nodes that share the store the first one does each time, so that not each looks for the same. If
     /// it takes longer than that, or is killed, another one begins: two that sweep at once only delete what the other one has not.
-    async fn claim_sweep(&self, now_ms: i64, behind_ms: i64) -> Result<bool, Error> {
+    async fn claim_sweep(&self, now_ms: i64, uptime: &Uptime, behind_ms: i64) -> Result<bool, Error> {
         if self.inner.database.parts().source.sharing == Sharing::Single {
             return Ok(true);
         }
         // A time that is far ahead was noted by a clock that has been set right since.
-        let sql = "UPDATE store SET swept_at = $1, behind_ms = $2 \
-                   WHERE id = 1 AND NOT swept_at BETWEEN $1 - 9000 AND $1 + 60000";
-        Ok(self.change(sql.into(), now_ms, behind_ms).await? > 0)
+        let is_due = "NOT swept_at BETWEEN $1 - 9000 AND $1 + 60000";
+        self.note_sweep(is_due, now_ms, uptime, behind_ms).await
     }
 
-    async fn note_sweep(&self, now_ms: i64, behind_ms: i64) -> Result<(), Error> {
-        let sql = "UPDATE store SET swept_at = $1, behind_ms = $2 WHERE id = 1";
-        self.change(sql.into(), now_ms, behind_ms).await.map(|_| ())
+    /// Returns whether the condition is true.
+    async fn note_sweep(&self, condition: &str, now_ms: i64, uptime: &Uptime, behind_ms: i64) -> Result<bool, Error> {
+        let sql = format!(
+            "UPDATE store SET swept_at = $1, behind_ms = $2, swept_boot = $3, swept_uptime_ms = $4 WHERE id = 1 AND {condition}"
+        );
+        let Uptime { boot, ms } = uptime.clone();
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                let query = statement(sql).bind(now_ms).bind(behind_ms).bind(boot.to_string()).bind(ms);
+                Ok(query.execute(connection).await?.rows_affected() > 0)
+            })
+        });
+        write.await
     }
 
-    async fn delete_in_steps(&self, table: &str, keys: &str, now_ms: i64, left: &mut i64) -> Result<(), Error> {
-        while *left > 0 {
-            let rows = ROWS.min(*left);
-            // Asked twice: another node may have prolonged a row in between.
-            let sql = format!(
-                "DELETE FROM {table} WHERE ({keys}) IN (SELECT {keys} FROM {table} WHERE expires_at <= $1 LIMIT $2) \
-                 AND expires_at <= $1"
-            );
-            let deleted = self.change(sql, now_ms, rows).await?;
-            *left -= deleted;
-            if deleted < rows {
-                return Ok(());
-            }
-        }
+    async fn delete_all_expired(&self, table: &str, keys: &str, now_ms: i64) -> Result<(), Error> {
+        while self.delete_expired(table, keys, now_ms, ROWS).await? == ROWS {}
         Ok(())
     }
 
-    async fn trim_old(&self, before: i64, left: &mut i64) -> Result<(), Error> {
-        while *left > 0 {
-            let rows = OLDEST.min(*left);
-            // By the index of ages, however many messages there are.
-            let sql =
-                format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");
-            let oldest = self.look(sql, before).await?;
-            let mut floors = BTreeMap::<String, i64>::new();
-            for row in &oldest {
-                let (room, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-                let floor = floors.entry(room).or_default();
-                *floor = position.max(*floor);
-            }
-            for (room, floor) in floors {
-                self.trim(room, floor).await?;
-            }
-            let count = i64::try_from(oldest.len()).unwrap_or(i64::MAX);
-            *left -= count;
-            if count < rows {
-                return Ok(());
-            }
+    /// Takes away at most so many rows, in the order in which they have expired. Returns how many.
+    async fn delete_expired(&self, table: &str, keys: &str, now_ms: i64, rows: i64) -> Result<i64, Error> {
+        // Asked twice: another node may have prolonged a row in between.
+        let sql = format!(
+            "DELETE FROM {table} WHERE ({keys}) IN \
+             (SELECT {keys} FROM {table} WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) AND expires_at <= $1"
+        );
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                let deleted = statement(sql).bind(now_ms).bind(rows).execute(connection).await?;
+                Ok(deleted.rows_affected().cast_signed())
+            })
+        });
+        write.await
+    }
+
+    /// Takes away at most so many messages that were stored before then, in their order. Returns how many, and what else is below the floors that
+    /// their mailboxes get then does not count.
+    async fn trim_old(&self, before_ms: i64, rows: i64) -> Result<i64, Error> {
+        // By the index of ages, however many messages there are.
+        let sql = format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");
+        let oldest = self.look(sql, before_ms).await?;
+        let mut floors = BTreeMap::<String, i64>::new();
+        for row in &oldest {
+            let (room, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let floor = floors.entry(room).or_default();
+            *floor = position.max(*floor);
         }
-        Ok(())
+        for (room, floor) in floors {
+            self.trim(room, floor).await?;
+        }
+        Ok(i64::try_from(oldest.len()).unwrap_or(i64::MAX))
     }
 
     /// Of each mailbox the last positions stay. What was deleted or has expired counts, so that nothing need be counted.
@@ -235,16 +310,6 @@ impl Store {
             .database
             .read(move |connection| Box::pin(async move { statement(sql).bind(bound).fetch_all(connection).await }));
         read.await
-    }
-
-    async fn change(&self, sql: String, bound: i64, rows: i64) -> Result<i64, Error> {
-        let write = self.inner.database.write(move |connection| {
-            Box::pin(async move {
-                let changed = statement(sql).bind(bound).bind(rows).execute(connection).await?;
-                Ok(changed.rows_affected().cast_signed())
-            })
-        });
-        write.await
     }
 }
 

@@ -11,7 +11,7 @@ static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
 
 /// What each version adds, for both databases.
-const ADDITIONS: [&[&str]; 3] = [
+const ADDITIONS: [&[&str]; 4] = [
     &[
         "ALTER TABLE store ADD COLUMN version BIGINT NOT NULL DEFAULT 0",
         // The lease, see `lease.rs`.
@@ -31,6 +31,11 @@ const ADDITIONS: [&[&str]; 3] = [
         // Where devices of a user begin that resume for the first time, until it expires, see `watermarks/first_resumes.rs`.
         "CREATE TABLE first_resumes (user_id TEXT NOT NULL PRIMARY KEY, begins_after BIGINT NOT NULL, expires_at BIGINT NOT NULL)",
         "CREATE INDEX first_resumes_by_end ON first_resumes (expires_at)",
+    ],
+    &[
+        // The machine that has swept the store the last time, and its uptime then, see `steady_clock.rs`.
+        "ALTER TABLE store ADD COLUMN swept_boot TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE store ADD COLUMN swept_uptime_ms BIGINT NOT NULL DEFAULT 0",
     ],
 ];
 const EPOCH_LENGTH: usize = 16;
