@@ -150,6 +150,11 @@ impl App {
         &self.lifecycle
     }
 
+    /// Turns SIGTERM and SIGINT into stops.
+    pub fn watch_signals(&self) -> Result<(), Error> {
+        self.lifecycle.watch_signals().map_err(Error::Signals)
+    }
+
     /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
     pub async fn listen(self) -> Result<Listening, Error> {
         let Self { mut config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle } = self;
@@ -315,11 +320,6 @@ impl Listening {
 
     fn serve_http(&self, name: &'static str, routes: Router, acceptor: Acceptor, serving: Serving) {
         self.lifecycle.spawn_vital(name, transport::serve(acceptor, routes, serving));
-    }
-
-    /// Turns SIGTERM and SIGINT into stops.
-    pub fn watch_signals(&self) -> Result<(), Error> {
-        self.lifecycle.watch_signals().map_err(Error::Signals)
     }
 
     /// Serves until a stop is asked for, and stops in order: calls first, so that what was accepted is sent; then the

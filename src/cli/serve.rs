@@ -65,8 +65,13 @@ async fn start(prepared: Prepared) -> Result<(), Failure> {
     }
     let any_loopback_origin = dev.as_ref().is_some_and(|dev| dev.any_loopback_origin);
     let app = App::new(config.clone(), Clock::system(), any_loopback_origin)?;
-    let listening = app.listen().await?;
-    listening.watch_signals()?;
+    // Before it says that it listens: it may be stopped from then on.
+    app.watch_signals()?;
+    let lifecycle = app.lifecycle().clone();
+    let listening = tokio::select! {
+        listening = app.listen() => listening?,
+        () = lifecycle.stopping() => return Ok(()),
+    };
     if let Some(dev) = dev {
         print(&banner(&listening.addresses(), &config, &dev))?;
     }

@@ -64,6 +64,9 @@ mod api_keys;
 mod services;
 
 mod stopping;
+mod stopping_in_faults;
+#[allow(dead_code, reason = "the bench of the gateway has the list of all")]
+mod stops;
 
 mod websocket;
 mod websocket_closing;
@@ -92,6 +95,7 @@ mod shared_store;
 mod store;
 mod store_faults;
 mod store_logs;
+mod store_process;
 mod store_reads;
 mod store_tls;
 

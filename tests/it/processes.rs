@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::harness::deadline;
+use crate::harness::{ServerProcess, deadline};
 
 /// `bugle serve --dev` on free ports, ready to be asked to stop.
 struct Process(Child);
@@ -85,4 +85,12 @@ async fn a_new_epoch_that_cannot_be_begun_names_the_store_without_its_password_a
     );
     assert!(!told.contains("hidden"), "{told}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_as_soon_as_it_listens_ends_in_order() {
+    for _ in 0..5 {
+        let ended = ServerProcess::start("").stop().await;
+        assert!(ended.is_good && ended.last_message() == "stopped", "{ended:?}");
+    }
 }

@@ -59,6 +59,16 @@ async fn a_certificate_of_another_authority_is_refused_and_logged() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_expired_is_refused_where_it_is_verified() {
+    let database = TlsDatabase::expired();
+    let with =
+        |mode: &str| database.url("localhost", &format!("sslmode={mode}&sslrootcert={}", database.authority.display()));
+    is_refused(with("verify-full"), "certificate expired").await;
+    is_refused(with("verify-ca"), "certificate expired").await;
+    is_stored(database.url("localhost", "sslmode=require")).await;
+}
+
+#[tokio::test]
 async fn a_certificate_for_another_host_is_refused_by_verify_full_alone() {
     let database = TlsDatabase::new();
     let with =

@@ -6,25 +6,30 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks to people")]
 
 mod figures;
+#[allow(dead_code, unused_imports, reason = "the same as in tests/it, where the rest is used")]
+#[path = "../../it/harness/mod.rs"]
+mod harness;
 mod load;
 #[allow(dead_code, reason = "the bench of faults has servers in it")]
 mod namespace;
 mod paced;
 mod payload;
-#[allow(dead_code, reason = "other tests kill it")]
-#[path = "../../it/harness/postgres.rs"]
-mod postgres;
 mod report;
 mod scenarios;
 mod server;
 mod slow_disk;
+#[path = "../../it/stops/mod.rs"]
+mod stops;
 
 use std::process::ExitCode;
 
 use report::Report;
 use scenarios::{costs, growth, half_open, marks, memory, order, replays, soak, stalled, stored};
 
-const SCENARIOS: [&str; 13] = [
+/// How many nodes a server of the harness has.
+const NODES: usize = 1;
+
+const SCENARIOS: [&str; 14] = [
     "memory",
     "unary",
     "stream",
@@ -37,6 +42,7 @@ const SCENARIOS: [&str; 13] = [
     "order",
     "stalled",
     "half-open",
+    "stops",
     SOAK,
 ];
 /// Takes ten minutes, so it runs only when it is named.
@@ -81,6 +87,7 @@ async fn run(scenario: &str, report: &mut Report) {
         "replays" => replays::run(report).await,
         "order" => order::run(report).await,
         "stalled" => stalled::run(report).await,
+        "stops" => scenarios::stops::run(report).await,
         SOAK => soak::run(report).await,
         _ => half_open::run(report).await,
     }

@@ -251,8 +251,7 @@ async fn add_other_version(scene: &mut Scene) {
         scene.timeline.problems.push(format!("a node of another version has an answer to {sent:?}"));
     }
     scene.lasts(Duration::from_secs(4), &ALL).await;
-    let (_, ended_well) = stranger.stop().await;
-    if !ended_well {
+    if !stranger.stop().await.is_good {
         scene.timeline.problems.push("the node of another version does not end well".to_owned());
     }
     scene.ends().await;

@@ -8,11 +8,30 @@ use std::{
 
 pub const AUTHORITIES: [&str; 2] = ["authority", "other"];
 
-/// Makes two authorities in a directory, and with the first of them a certificate for `localhost`.
+/// An authority that signs what was good for one day, long ago.
+const SIGNS_EXPIRED: &str = "[ca]
+default_ca = expired
+[expired]
+database = index
+rand_serial = yes
+new_certs_dir = .
+default_md = sha256
+policy = any
+default_startdate = 20200101000000Z
+default_enddate = 20200102000000Z
+[any]
+commonName = supplied
+";
+
+/// Makes two authorities in a directory, and with the first of them a certificate for `localhost`, and `expired.pem` for the same key.
 pub fn make_certificates(directory: &Path) {
     let openssl = |arguments: &[&[&str]]| {
-        let made =
-            Command::new("openssl").args(arguments.concat()).current_dir(directory).stderr(Stdio::null()).status();
+        let made = Command::new("openssl")
+            .args(arguments.concat())
+            .current_dir(directory)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         assert!(made.expect("openssl runs").success(), "openssl {arguments:?}");
     };
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"];
@@ -26,4 +45,9 @@ pub fn make_certificates(directory: &Path) {
     let signer = ["-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial"];
     let files = ["-in", "server.csr", "-out", "server.pem", "-days", "2", "-extfile", "extensions"];
     openssl(&[&["x509", "-req"], &signer, &files]);
+    fs::write(directory.join("expired.cnf"), SIGNS_EXPIRED).expect("a file is written");
+    fs::write(directory.join("index"), "").expect("a file is written");
+    let signer = ["-config", "expired.cnf", "-cert", "authority.pem", "-keyfile", "authority.key"];
+    let files = ["-in", "server.csr", "-out", "expired.pem", "-extfile", "extensions"];
+    openssl(&[&["ca", "-batch", "-notext"], &signer, &files]);
 }

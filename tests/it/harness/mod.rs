@@ -55,7 +55,10 @@ mod slow_proxy;
 pub use slow_proxy::SlowProxy;
 
 mod process;
-pub use process::{Launch, ServerProcess};
+pub use process::{Ended, Launch, ServerProcess};
+
+mod own_mounts;
+pub use own_mounts::{OwnMounts, fill, make_room, make_writable};
 
 mod server;
 pub use server::{API_KEY, SECRET, TestServer, api_key, token, token_with};

@@ -24,7 +24,7 @@ while read -r command; do
   esac
   echo $pid
 done
-kill -INT $pid
+kill -INT $pid 2>/dev/null
 wait
 rm -rf "$directory"
 "#;

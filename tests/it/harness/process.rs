@@ -6,13 +6,16 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{API_KEY, Backend, PATIENCE, SECRET, deadline};
+use super::{API_KEY, Backend, PATIENCE, SECRET, ask, deadline};
 
 /// What a server needs besides what a test asks for.
 const CONFIG: &str = r#"
@@ -49,7 +52,7 @@ impl Launch<'_> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("bugle.toml");
         let keys = format!(
-            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\"]\n\
+            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\", \"mailbox\"]\n\
              [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
         );
         fs::write(&path, format!("{CONFIG}{keys}{}", self.config)).expect("a file is written");
@@ -73,10 +76,16 @@ impl Launch<'_> {
                 break entry;
             }
         };
-        std::thread::spawn(move || lines.for_each(drop));
+        let log = Arc::new(Mutex::new(String::new()));
+        let further = log.clone();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *further.lock() += &(line + "\n");
+            }
+        });
         let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
         let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
-        Ok(ServerProcess { child, clients, grpc, admin, logged, directory })
+        Ok(ServerProcess { child, clients, grpc, admin, logged, log, reader: Some(reader), directory })
     }
 }
 
@@ -88,8 +97,32 @@ pub struct ServerProcess {
     pub admin: SocketAddr,
     /// What it logged before it listened.
     pub logged: String,
+    /// What it has logged since then.
+    log: Arc<Mutex<String>>,
+    /// Ends with the process.
+    reader: Option<JoinHandle<()>>,
     /// Where it runs.
     pub directory: TempDir,
+}
+
+/// How a process ended that was asked to.
+#[derive(Debug)]
+pub struct Ended {
+    /// How long it took.
+    pub took: Duration,
+    /// Whether its exit code is 0.
+    pub is_good: bool,
+    /// What it logged since it listened.
+    pub log: String,
+}
+
+impl Ended {
+    /// The last line of the log, without its time.
+    pub fn last_message(&self) -> String {
+        let last = self.log.lines().last().unwrap_or_default();
+        let entry = serde_json::from_str::<Value>(last).unwrap_or_default();
+        entry["message"].as_str().unwrap_or(last).to_owned()
+    }
 }
 
 impl ServerProcess {
@@ -118,6 +151,13 @@ impl ServerProcess {
         Backend::connect(self.grpc, API_KEY).await
     }
 
+    /// Waits until it is ready, or until it is not. A store that hangs is noticed after its own deadlines, which are 8 and 16 s.
+    pub async fn is_ready(&self, is_ready: bool) {
+        let is_not_so = async || (ask(self.admin, "GET", "/readyz", "").await.status == 200) != is_ready;
+        let became = tokio::time::timeout(8 * PATIENCE, async { while is_not_so().await {} }).await;
+        assert!(became.is_ok(), "it does not become {}ready:\n{}", if is_ready { "" } else { "un" }, self.log());
+    }
+
     /// Resident memory in MiB.
     pub fn memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is there");
@@ -129,6 +169,16 @@ impl ServerProcess {
     /// How many file descriptors it holds.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process is there").count()
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged since it listened.
+    pub fn log(&self) -> String {
+        self.log.lock().clone()
     }
 
     /// Ends it at once, as a crash does.
@@ -152,12 +202,18 @@ impl ServerProcess {
         assert!(sent.expect("kill is there").success());
     }
 
-    /// Stops it as a service manager does; how long that took, and whether it ended well.
+    /// Stops it as a service manager does.
     #[track_caller]
-    pub fn stop(mut self) -> impl Future<Output = (Duration, bool)> {
+    pub fn stop(mut self) -> impl Future<Output = Ended> {
         self.signal("-TERM");
         let begun = Instant::now();
-        deadline("the end of the process", async move { (begun.elapsed(), self.end().await) })
+        deadline("the end of the process", async move {
+            let is_good = self.end().await;
+            let took = begun.elapsed();
+            let reader = self.reader.take().expect("it is stopped once");
+            reader.join().expect("reading does not panic");
+            Ended { took, is_good, log: self.log() }
+        })
     }
 
     /// Waits until it ends by itself; whether it ended well.

@@ -20,11 +20,16 @@ pub struct TlsDatabase {
 impl TlsDatabase {
     pub fn new() -> Self {
         static SERVER: OnceLock<Postgres> = OnceLock::new();
-        let server = SERVER.get_or_init(|| {
-            // Beside the directory of the data, where paths begin.
-            let files = ["-c", "ssl_cert_file=../server.pem", "-c", "ssl_key_file=../server.key"];
-            Postgres::start(&[&["-c", "ssl=on"], &files[..]].concat(), make_certificates)
-        });
+        Self::of(SERVER.get_or_init(|| server("server.pem")))
+    }
+
+    /// The same of a server whose certificate has expired.
+    pub fn expired() -> Self {
+        static SERVER: OnceLock<Postgres> = OnceLock::new();
+        Self::of(SERVER.get_or_init(|| server("expired.pem")))
+    }
+
+    fn of(server: &Postgres) -> Self {
         let [authority, other_authority] = AUTHORITIES.map(|name| server.directory.join(format!("{name}.pem")));
         Self { port: server.port, name: server.new_database(), authority, other_authority }
     }
@@ -40,4 +45,10 @@ impl TlsDatabase {
         assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
         String::from_utf8(answer.stdout).expect("text").trim().to_owned()
     }
+}
+
+fn server(certificate: &str) -> Postgres {
+    // Beside the directory of the data, where paths begin.
+    let (certificate, key) = (format!("ssl_cert_file=../{certificate}"), "ssl_key_file=../server.key");
+    Postgres::start(&["-c", "ssl=on", "-c", &certificate, "-c", key], make_certificates)
 }

@@ -20,9 +20,9 @@ use tokio::{
 use bugle::bench::Setup;
 
 use crate::{
+    harness::Postgres,
     load::ACCEPTED,
     paced::{paced, stored},
-    postgres::Postgres,
     report::Report,
     server::{Server, program},
     slow_disk::{self, OnSlowDisk},

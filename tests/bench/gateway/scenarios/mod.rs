@@ -9,4 +9,5 @@ pub mod order;
 pub mod replays;
 pub mod soak;
 pub mod stalled;
+pub mod stops;
 pub mod stored;

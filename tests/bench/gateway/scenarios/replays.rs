@@ -10,9 +10,9 @@ use futures_util::stream;
 use tokio::time::timeout;
 
 use crate::{
+    harness::new_database,
     load::ACCEPTED,
     paced::{paced, stored},
-    postgres::new_database,
     report::Report,
     server::{Server, program},
 };

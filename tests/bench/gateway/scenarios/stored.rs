@@ -6,9 +6,9 @@ use futures_util::stream;
 
 use crate::{
     figures::median,
+    harness::new_database,
     load::ACCEPTED,
     paced::{paced, stored},
-    postgres::new_database,
     report::Report,
     server::Server,
 };

@@ -1,0 +1,65 @@
+//! File systems that one server alone sees: its mount namespace ends with its process, and they with it.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// How to start a server with its own mounts, as the runner of a [`super::Launch`].
+pub struct OwnMounts(Vec<String>);
+
+impl OwnMounts {
+    /// A file system of 16 MB on this directory, or why this process may not mount.
+    pub fn small_disk(directory: &Path) -> Result<Self, String> {
+        Self::after("mount -t tmpfs -o size=16m tmpfs \"$0\"", directory)
+    }
+
+    /// This directory, read-only, or why this process may not mount.
+    pub fn read_only(directory: &Path) -> Result<Self, String> {
+        Self::after("mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"", directory)
+    }
+
+    fn after(command: &str, directory: &Path) -> Result<Self, String> {
+        let directory = directory.to_str().expect("a path is text");
+        let words = ["unshare", "--mount", "sh", "-c", &format!("{command} && exec \"$@\""), directory];
+        let words = words.map(str::to_owned).to_vec();
+        let tried = Command::new(&words[0]).args(&words[1..]).arg("true").stdin(Stdio::null()).output();
+        match tried.map_err(|error| error.to_string()) {
+            Ok(tried) if tried.status.success() => Ok(Self(words)),
+            Ok(tried) => Err(format!("needs root, to mount: {}", String::from_utf8_lossy(&tried.stderr).trim())),
+            Err(error) => Err(format!("needs root and util-linux's unshare, to mount: {error}")),
+        }
+    }
+
+    /// What runs a program with these mounts, and becomes its process.
+    pub fn runner(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+}
+
+/// Takes all the room that is left on the small disk of this process.
+pub fn fill(process: u32, directory: &Path) {
+    let mut file = File::create(ballast(process, directory)).expect("a file is made");
+    let full = io::copy(&mut io::repeat(1), &mut file).expect_err("the disk is small");
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+}
+
+/// Makes room again after [`fill`].
+pub fn make_room(process: u32, directory: &Path) {
+    fs::remove_file(ballast(process, directory)).expect("a file is removed");
+}
+
+/// Makes a directory writable again that is read-only for this process.
+pub fn make_writable(process: u32, directory: &Path) {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.args(["-t", &process.to_string(), "-m", "mount", "-o", "remount,bind,rw"]).arg(directory);
+    assert!(nsenter.status().expect("nsenter runs").success());
+}
+
+/// Where this process sees the directory.
+fn ballast(process: u32, directory: &Path) -> PathBuf {
+    let directory = directory.strip_prefix("/").expect("an absolute path");
+    Path::new("/proc").join(process.to_string()).join("root").join(directory).join("ballast")
+}

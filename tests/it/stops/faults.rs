@@ -1,0 +1,275 @@
+//! The faults of a store, and how they strike.
+
+use std::{
+    any::Any,
+    fmt, fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::load::CONFIG;
+use crate::harness::{
+    Launch, OwnMounts, Postgres, ServerProcess, SlowProxy, execute, fill, new_database, set_read_only,
+};
+
+/// What the store does while the server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Sqlite,
+    SqliteDeleted,
+    SqliteRestored,
+    SqliteFull,
+    SqliteReadOnly,
+    SqliteBusy,
+    SqliteHeld,
+    Postgres,
+    PostgresFar,
+    PostgresHangs,
+    PostgresStopped,
+    PostgresCuts,
+    PostgresLimit,
+    PostgresReadOnly,
+    PostgresDropped,
+    PostgresTableLocked,
+    PostgresHeld,
+}
+
+/// A server, and what the fault needs.
+pub struct Scene {
+    pub server: ServerProcess,
+    fault: Fault,
+    /// Of SQLite, where the file is.
+    directory: TempDir,
+    /// Of PostgreSQL.
+    url: String,
+    proxy: Option<SlowProxy>,
+    postgres: Option<Postgres>,
+    /// What goes on, or is locked, as long as the scene.
+    held: Vec<Box<dyn Any + Send>>,
+}
+
+impl Fault {
+    pub const EACH: [Self; 17] = [
+        Self::Sqlite,
+        Self::SqliteDeleted,
+        Self::SqliteRestored,
+        Self::SqliteFull,
+        Self::SqliteReadOnly,
+        Self::SqliteBusy,
+        Self::SqliteHeld,
+        Self::Postgres,
+        Self::PostgresFar,
+        Self::PostgresHangs,
+        Self::PostgresStopped,
+        Self::PostgresCuts,
+        Self::PostgresLimit,
+        Self::PostgresReadOnly,
+        Self::PostgresDropped,
+        Self::PostgresTableLocked,
+        Self::PostgresHeld,
+    ];
+
+    /// Whether the server has never written to the store.
+    pub fn strikes_before_start(self) -> bool {
+        matches!(self, Self::SqliteReadOnly | Self::SqliteHeld | Self::PostgresHeld)
+    }
+
+    /// Whether the server is not ready because of it.
+    pub fn is_noticed(self) -> bool {
+        !matches!(self, Self::Sqlite | Self::Postgres | Self::PostgresFar | Self::PostgresCuts)
+    }
+
+    fn is_sqlite(self) -> bool {
+        use Fault::{Sqlite, SqliteBusy, SqliteDeleted, SqliteFull, SqliteHeld, SqliteReadOnly, SqliteRestored};
+        matches!(self, Sqlite | SqliteDeleted | SqliteRestored | SqliteFull | SqliteReadOnly | SqliteBusy | SqliteHeld)
+    }
+
+    /// Starts a server. The error is why this machine cannot.
+    pub(super) async fn prepare(self) -> Result<Scene, String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut proxy, mut postgres, mut held) = (None, None, Vec::<Box<dyn Any + Send>>::new());
+        let mut url = String::new();
+        let mut store = format!("sqlite:{}", file(&directory).display());
+        if !self.is_sqlite() {
+            url = new_database();
+            if self == Self::PostgresStopped {
+                let own = Postgres::start(&["-c", "ssl=off"], |_| ());
+                url = format!("postgres://postgres@127.0.0.1:{}/{}", own.port, own.new_database());
+                postgres = Some(own);
+            }
+            let delay = if self == Self::PostgresFar { Duration::from_millis(20) } else { Duration::ZERO };
+            let own = SlowProxy::start(&url, delay).await;
+            store = if self == Self::PostgresLimit { of_few(&url) } else { own.url().to_owned() };
+            proxy = Some(own);
+        }
+        let launch = Launch { config: CONFIG, variables: &[("BUGLE_STORE__URL", &store)], ..Launch::default() };
+        let start = |launch: Launch| launch.start().unwrap_or_else(|logged| panic!("{self} does not start:\n{logged}"));
+        let mounts = match self {
+            Self::SqliteFull => Some(OwnMounts::small_disk(directory.path())?),
+            Self::SqliteReadOnly => {
+                // It makes the file.
+                let first = start(launch);
+                first.is_ready(true).await;
+                assert!(first.stop().await.is_good);
+                Some(OwnMounts::read_only(directory.path())?)
+            }
+            Self::SqliteHeld | Self::PostgresHeld => {
+                let holder = start(launch);
+                holder.is_ready(true).await;
+                held.push(Box::new(holder));
+                None
+            }
+            _ => None,
+        };
+        let runner = mounts.as_ref().map(OwnMounts::runner).unwrap_or_default();
+        let server = start(Launch { runner: &runner, ..launch });
+        Ok(Scene { server, fault: self, directory, url, proxy, postgres, held })
+    }
+}
+
+fn file(directory: &TempDir) -> PathBuf {
+    directory.path().join("bugle.db")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    format!("{}{suffix}", path.display()).into()
+}
+
+/// The URL of the same database for a user whose connections are limited when the fault strikes.
+fn of_few(url: &str) -> String {
+    let role = few(url);
+    execute(url, &format!("CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}"));
+    url.replace("postgres@", &format!("{role}@"))
+}
+
+fn few(url: &str) -> String {
+    format!("few_{}", name(url))
+}
+
+fn name(url: &str) -> &str {
+    url.rsplit('/').next().expect("it names a database")
+}
+
+impl Scene {
+    pub(super) async fn strike(&mut self) {
+        let (path, url) = (file(&self.directory), &self.url);
+        match self.fault {
+            Fault::Sqlite
+            | Fault::SqliteReadOnly
+            | Fault::SqliteHeld
+            | Fault::Postgres
+            | Fault::PostgresFar
+            | Fault::PostgresHeld => {}
+            Fault::SqliteDeleted => {
+                for suffix in ["", "-wal", "-shm", ".lock"] {
+                    fs::remove_file(beside(&path, suffix)).expect("it is there");
+                }
+            }
+            Fault::SqliteRestored => restore_copy(&path),
+            Fault::SqliteFull => fill(self.server.id(), self.directory.path()),
+            Fault::SqliteBusy => self.held.push(Box::new(lock_file(&path).await)),
+            Fault::PostgresHangs => self.proxy.as_ref().expect("it has one").hang(),
+            Fault::PostgresStopped => self.postgres.as_ref().expect("it has one").stop(),
+            Fault::PostgresCuts => self.held.push(Box::new(cut_all(url.clone()))),
+            Fault::PostgresLimit => {
+                execute(url, &format!("ALTER ROLE {} CONNECTION LIMIT 0; {TERMINATE}", few(url)));
+            }
+            Fault::PostgresReadOnly => set_read_only(url, true),
+            Fault::PostgresDropped => {
+                let sql = format!("DROP DATABASE {} WITH (FORCE)", name(url));
+                execute(&url.replace(name(url), "postgres"), &sql);
+            }
+            Fault::PostgresTableLocked => self.held.push(Box::new(LockedTable::new(url))),
+        }
+    }
+}
+
+/// Ends all connections to a database.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
+                         AND pid <> pg_backend_pid()";
+
+/// Replaces a file by a copy of it that another database has written meanwhile.
+fn restore_copy(path: &Path) {
+    let copy = beside(path, ".copy");
+    let mut vacuum = Command::new("python3");
+    vacuum.args(["-c", "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', [sys.argv[2]])"]);
+    assert!(vacuum.args([path, &copy]).status().expect("python3 runs").success());
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(path, suffix)).expect("it is there");
+    }
+    fs::rename(copy, path).expect("it can be replaced");
+}
+
+/// Locks the database as another process does that writes to it.
+async fn lock_file(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_mins(1));
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("the file opens");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.expect("the file is locked");
+    connection
+}
+
+/// Ends all connections again and again.
+fn cut_all(url: String) -> JoinSet<()> {
+    let mut cutting = JoinSet::new();
+    cutting.spawn(async move {
+        loop {
+            let url = url.clone();
+            tokio::task::spawn_blocking(move || execute(&url, TERMINATE)).await.expect("it does not panic");
+        }
+    });
+    cutting
+}
+
+/// A transaction that has locked the table of messages.
+struct LockedTable(Child);
+
+impl LockedTable {
+    fn new(url: &str) -> Self {
+        let mut psql = Command::new("psql");
+        let psql = psql.args([url, "-Atq"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut psql = psql.expect("psql runs");
+        let mut input = psql.stdin.as_ref().expect("it is piped");
+        writeln!(input, "BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE; SELECT 'locked';").expect("psql reads");
+        let mut line = String::new();
+        BufReader::new(psql.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("psql answers");
+        assert_eq!(line.trim(), "locked");
+        Self(psql)
+    }
+}
+
+impl Drop for LockedTable {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite: no fault",
+            Self::SqliteDeleted => "SQLite: file deleted",
+            Self::SqliteRestored => "SQLite: file replaced by a backup",
+            Self::SqliteFull => "SQLite: disk full",
+            Self::SqliteReadOnly => "SQLite: read-only since the start",
+            Self::SqliteBusy => "SQLite: locked by a writer of another program",
+            Self::SqliteHeld => "SQLite: held by another Bugle",
+            Self::Postgres => "PostgreSQL: no fault",
+            Self::PostgresFar => "PostgreSQL: 20 ms away",
+            Self::PostgresHangs => "PostgreSQL: hangs",
+            Self::PostgresStopped => "PostgreSQL: stopped",
+            Self::PostgresCuts => "PostgreSQL: connections cut again and again",
+            Self::PostgresLimit => "PostgreSQL: connection limit",
+            Self::PostgresReadOnly => "PostgreSQL: read-only",
+            Self::PostgresDropped => "PostgreSQL: database dropped",
+            Self::PostgresTableLocked => "PostgreSQL: table locked",
+            Self::PostgresHeld => "PostgreSQL: held by another Bugle",
+        })
+    }
+}
