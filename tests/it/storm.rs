@@ -1,11 +1,14 @@
-//! Connects, closes, joins, leaves and disconnects in no order, and presence that knows.
+//! Connects, closes, joins, leaves, disconnects and stored messages in no order: presence is right, and each device gets each message once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bugle::proto::v1::{GetStatsResponse, ListRoomsRequest, ListUsersRequest};
+use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::harness::{Backend, Device, DeviceBuilder, TestServer, answer, deadline, token};
+use crate::harness::{Backend, Device, DeviceBuilder, Event, TestServer, answer, deadline, new_database, token};
+use crate::resume::kept;
+use crate::stored::emit_stored;
 
 const TASKS: u64 = 4;
 const OPERATIONS: usize = 500;
@@ -34,10 +37,56 @@ struct Crowd {
 
 #[derive(Default)]
 struct User {
-    devices: Vec<Device>,
+    phones: Vec<Phone>,
+    /// What phones that have left had seen.
+    left: Vec<Seen>,
+    /// How many messages are stored for the user, with the numbers from 1 on.
+    stored: u64,
     rooms: BTreeSet<String>,
     /// A device left by itself, which the server may not have noticed.
     is_settling: bool,
+}
+
+/// A device that resumes where it was.
+struct Phone {
+    device: Device,
+    /// Its user's own room.
+    room: String,
+    seen: Seen,
+}
+
+/// The number of the last message, and its position. `None`: the server says where it begins.
+type Seen = Option<(u64, String)>;
+
+impl Phone {
+    /// Takes what comes until it has the message with this number, or knows that there is none.
+    async fn catch_up(&mut self, last: u64) {
+        while self.seen.as_ref().is_none_or(|(number, _)| *number != last) {
+            let event = deadline("what was stored", self.device.next_event()).await;
+            self.take(&event);
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        let seen = self.seen.as_ref().map(|(number, _)| *number);
+        match &*event.name {
+            "e" => {
+                let (number, position) = kept(event);
+                assert!(seen.is_none_or(|seen| number == seen + 1), "{number} came after {seen:?}");
+                self.seen = Some((number, position));
+            }
+            "bugle:resumed" => {
+                let value = event.value();
+                // Rooms that it joins later are told of, too.
+                let Some(resumed) = value["rooms"].get(&self.room) else { return };
+                let position = resumed["position"].as_str().expect("the room has a position");
+                let number = position.rsplit_once('.').expect("a position").1.parse().expect("a number");
+                assert!(resumed["recovered"] == true && seen.is_none_or(|seen| seen == number), "{seen:?}: {value}");
+                self.seen = Some((number, position.to_owned()));
+            }
+            other => panic!("{other} came"),
+        }
+    }
 }
 
 impl Crowd {
@@ -58,11 +107,8 @@ impl Crowd {
 
     async fn operate(&mut self) {
         let user = self.users.keys().nth(self.random.below(USERS)).expect("there are so many").clone();
-        match self.random.below(12) {
-            0..4 => {
-                let device = self.device(&user).connect().await.expect("the device connects");
-                self.user(&user).devices.push(device);
-            }
+        match self.random.below(15) {
+            0..4 => self.connect(&user).await,
             4 => {
                 let device = self.device(&user).without_welcome().connect().await.expect("the device connects");
                 device.abort().await;
@@ -73,8 +119,23 @@ impl Crowd {
             7 | 8 => self.join(&user).await,
             9 => self.leave(&user).await,
             10 => self.disconnect(&user).await,
+            11..14 => self.store(&user).await,
             _ => self.check(&user).await,
         }
+    }
+
+    async fn connect(&mut self, name: &str) {
+        let (room, seen) = (format!("user:{name}"), self.user(name).left.pop().flatten());
+        let resume = seen.as_ref().map_or(json!({}), |(_, position)| json!({ room.clone(): position }));
+        let device = self.device(name).resume(resume).connect().await.expect("the device connects");
+        self.user(name).phones.push(Phone { device, room, seen });
+    }
+
+    async fn store(&mut self, name: &str) {
+        let number = self.user(name).stored + 1;
+        let receipt = emit_stored(&self.backend, name, &number.to_string()).await;
+        assert!(receipt.position.ends_with(&format!(".{number}")), "positions are dense: {}", receipt.position);
+        self.user(name).stored = number;
     }
 
     fn device(&self, user: &str) -> DeviceBuilder {
@@ -91,9 +152,10 @@ impl Crowd {
 
     async fn part<F: Future<Output = ()>>(&mut self, user: &str, leave: impl FnOnce(Device) -> F) {
         let user = self.user(user);
-        if let Some(device) = user.devices.pop() {
+        if let Some(phone) = user.phones.pop() {
             user.is_settling = true;
-            leave(device).await;
+            user.left.push(phone.seen);
+            leave(phone.device).await;
         }
     }
 
@@ -103,7 +165,7 @@ impl Crowd {
         let user = self.user(name);
         let is_new = user.rooms.insert(room);
         if !user.is_settling {
-            assert_eq!(joined, if is_new { user.devices.len() as u64 } else { 0 });
+            assert_eq!(joined, if is_new { user.phones.len() as u64 } else { 0 });
         }
     }
 
@@ -113,7 +175,7 @@ impl Crowd {
         let user = self.user(name);
         let was_in = user.rooms.remove(&room);
         if !user.is_settling {
-            assert_eq!(left, if was_in { user.devices.len() as u64 } else { 0 });
+            assert_eq!(left, if was_in { user.phones.len() as u64 } else { 0 });
         }
     }
 
@@ -121,19 +183,24 @@ impl Crowd {
     async fn disconnect(&mut self, name: &str) {
         let disconnected = self.backend.disconnect_user(name, "").await.disconnected;
         let user = self.user(name);
-        assert!(disconnected >= user.devices.len() as u64);
+        assert!(disconnected >= user.phones.len() as u64);
         if !user.is_settling {
-            assert_eq!(disconnected, user.devices.len() as u64);
+            assert_eq!(disconnected, user.phones.len() as u64);
         }
-        user.devices.clear();
+        let seen = user.phones.drain(..).map(|phone| phone.seen);
+        user.left.extend(seen);
         self.check(name).await;
     }
 
-    /// Presence is right at once, or as soon as the server has noticed who left by themselves.
+    /// Presence is right at once, or as soon as the server has noticed who left by themselves. Each phone has all messages.
     async fn check(&mut self, name: &str) {
         let backend = self.backend.clone();
         let user = self.user(name);
-        let mut expected: Vec<_> = user.devices.iter().map(|device| device.welcome().connection_id.clone()).collect();
+        for phone in &mut user.phones {
+            phone.catch_up(user.stored).await;
+        }
+        let mut expected: Vec<_> =
+            user.phones.iter().map(|phone| phone.device.welcome().connection_id.clone()).collect();
         expected.sort();
         let is_settling = std::mem::take(&mut user.is_settling);
         let connections = deadline("presence to be right", async {
@@ -183,9 +250,9 @@ fn totals(stats: &GetStatsResponse) -> (u64, u64, u64) {
 /// Everybody's connections, and those in each room, as they should be.
 fn expected(crowds: &[Crowd]) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
     let (mut users, mut rooms) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
-    let all = crowds.iter().flat_map(|crowd| &crowd.users).filter(|(_, user)| !user.devices.is_empty());
+    let all = crowds.iter().flat_map(|crowd| &crowd.users).filter(|(_, user)| !user.phones.is_empty());
     for (name, user) in all {
-        let connections = user.devices.len();
+        let connections = user.phones.len();
         users.insert(name.clone(), connections);
         for room in user.rooms.iter().cloned().chain(["everyone".to_owned(), format!("user:{name}")]) {
             *rooms.entry(room).or_default() += connections;
@@ -195,8 +262,18 @@ fn expected(crowds: &[Crowd]) -> (BTreeMap<String, usize>, BTreeMap<String, usiz
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn presence_is_right_after_a_storm_and_empty_when_all_have_left() {
-    let server = TestServer::start().await;
+async fn presence_is_right_after_a_storm_and_empty_when_all_have_left_over_sqlite() {
+    let directory = tempfile::tempdir().expect("a directory");
+    Box::pin(storm_over(format!("sqlite:{}/bugle.db", directory.path().display()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn presence_is_right_after_a_storm_and_empty_when_all_have_left_over_postgres() {
+    Box::pin(storm_over(new_database())).await;
+}
+
+async fn storm_over(url: String) {
+    let server = TestServer::start_with(|config| config.store.url = url.into()).await;
     let backend = server.backend().await;
     let mut storms: JoinSet<_> = (1..=TASKS).map(|seed| Crowd::new(&server, &backend, seed).storm()).collect();
     let mut crowds = Vec::new();
@@ -216,9 +293,11 @@ async fn presence_is_right_after_a_storm_and_empty_when_all_have_left() {
     for crowd in &mut crowds {
         for (number, (name, user)) in crowd.users.iter_mut().enumerate() {
             match number % 3 {
-                0 => assert_eq!(backend.disconnect_user(name, "").await.disconnected, user.devices.len() as u64),
-                1 => futures_util::future::join_all(user.devices.drain(..).map(Device::close)).await.clear(),
-                _ => user.devices.clear(),
+                0 => assert_eq!(backend.disconnect_user(name, "").await.disconnected, user.phones.len() as u64),
+                1 => futures_util::future::join_all(user.phones.drain(..).map(|phone| phone.device.close()))
+                    .await
+                    .clear(),
+                _ => user.phones.clear(),
             }
         }
     }
