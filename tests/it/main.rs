@@ -92,6 +92,7 @@ mod private_files;
 
 mod shared_epochs;
 mod shared_store;
+mod standby;
 mod store;
 mod store_faults;
 mod store_logs;

@@ -43,7 +43,7 @@ async fn a_lost_connection_begins_no_epoch() {
 #[tokio::test]
 async fn nodes_agree_on_one_new_epoch_after_a_restart_of_the_database_and_old_positions_stand() {
     let server = Postgres::start(&["-c", "ssl=off"], |_| ());
-    let kind = Kind::of(format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database()));
+    let kind = Kind::of(server.url(&server.new_database()));
     let mut nodes: [Node; 3] = Node::open_several(&kind).await;
     let before = append_in_the_end(&nodes[0].store, &message("a", "1")).await;
     for times in 1..3 {

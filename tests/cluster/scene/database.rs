@@ -18,7 +18,7 @@ fn server() -> &'static Postgres {
 
 /// The URL of a new database.
 pub fn new() -> String {
-    format!("postgres://postgres@127.0.0.1:{}/{}", server().port, server().new_database())
+    server().url(&server().new_database())
 }
 
 pub async fn kill(scene: &mut Scene) {

@@ -50,7 +50,7 @@ struct Supervisor {
 pub fn new_database() -> String {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     let server = SERVER.get_or_init(|| Postgres::start(&["-c", "ssl=off", "-c", "max_connections=200"], |_| ()));
-    format!("postgres://postgres@127.0.0.1:{}/{}", server.port, server.new_database())
+    server.url(&server.new_database())
 }
 
 pub fn psql(port: u16) -> Command {
@@ -62,14 +62,31 @@ pub fn psql(port: u16) -> Command {
 impl Postgres {
     /// With these further arguments, and the files that are made in its directory before it starts.
     pub fn start(arguments: &[&str], make_files: impl FnOnce(&Path)) -> Self {
+        Self::start_over(arguments, |directory| {
+            make_files(directory);
+            let mut initialise = Command::new(program("initdb"));
+            initialise.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]);
+            initialise
+        })
+    }
+
+    /// A standby, to which this one streams what is committed.
+    pub fn start_standby(&self) -> Self {
+        let port = self.port.to_string();
+        Self::start_over(&["-c", "ssl=off"], |_| {
+            let mut copy = Command::new(program("pg_basebackup"));
+            copy.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-X", "stream", "-R", "-c", "fast", "-N"]);
+            copy
+        })
+    }
+
+    /// `prepare` returns the command that makes the data, in a directory that follows its arguments.
+    fn start_over(arguments: &[&str], prepare: impl FnOnce(&Path) -> Command) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();
         let directory = std::env::temp_dir().join(format!("bugle-postgres-{}-{port}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory can be made");
-        let data = directory.join("data");
-        let mut initialise = Command::new(program("initdb"));
-        initialise.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]);
-        initialise.arg(&data).stdout(Stdio::null());
-        make_files(&directory);
+        let mut initialise = prepare(&directory);
+        initialise.arg("-D").arg(directory.join("data")).stdout(Stdio::null());
         // The server refuses to run as root.
         if let Some((user, group)) = other_user() {
             let files = fs::read_dir(&directory).expect("it can be read").map(|entry| entry.expect("a file").path());
@@ -78,7 +95,7 @@ impl Postgres {
             }
             initialise.uid(user).gid(group);
         }
-        assert!(initialise.current_dir("/tmp").status().expect("initdb runs").success());
+        assert!(initialise.current_dir("/tmp").status().expect("it runs").success());
         let mut shell = Command::new("sh");
         shell.args(["-c", SUPERVISOR, "sh"]).arg(program("postgres")).arg(&directory);
         shell.arg(port.to_string()).args(arguments);
@@ -125,6 +142,11 @@ impl Postgres {
         let mut answer = String::new();
         supervisor.answers.read_line(&mut answer).expect("the supervisor answers");
         answer.trim_end().to_owned()
+    }
+
+    /// The address of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
     /// The name of a database that is made for it.

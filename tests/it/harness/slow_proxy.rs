@@ -33,6 +33,8 @@ pub struct SlowProxy {
 
 /// The state that all connections of a proxy share.
 struct Link {
+    /// Where new connections lead.
+    server: Mutex<SocketAddr>,
     /// The delay of each direction.
     delay: Mutex<Duration>,
     /// Up to so much more, by chance.
@@ -123,6 +125,7 @@ impl SlowProxy {
         let own = listener.local_addr().expect("the listener has an address");
         let hanging = watch::Sender::new(Hanging::None);
         let link = Arc::new(Link {
+            server: Mutex::new(server),
             delay: Mutex::new(delay),
             jitter: Mutex::default(),
             hanging,
@@ -130,7 +133,7 @@ impl SlowProxy {
             transactions: Mutex::default(),
         });
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, server, link.clone()));
+        accepting.spawn(accept(listener, link.clone()));
         (own, link, accepting)
     }
 
@@ -142,6 +145,11 @@ impl SlowProxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.own
+    }
+
+    /// Has new connections lead to another server.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.link.server.lock() = server;
     }
 
     /// Adds up to so much to the delay of what is read from now on, by chance. What one connection sends stays in its order.
@@ -300,17 +308,18 @@ impl Trap {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, link: Arc<Link>) {
+async fn accept(listener: TcpListener, link: Arc<Link>) {
     let mut connections = JoinSet::new();
     for connection in 0.. {
         let (client, _) = listener.accept().await.expect("the proxy accepts");
-        connections.spawn(forward(client, server, link.clone(), connection));
+        connections.spawn(forward(client, link.clone(), connection));
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Forwards both directions of a connection until both have ended.
-async fn forward(client: TcpStream, server: SocketAddr, link: Arc<Link>, connection: usize) {
+async fn forward(client: TcpStream, link: Arc<Link>, connection: usize) {
+    let server = *link.server.lock();
     let Ok(server) = TcpStream::connect(server).await else { return };
     for stream in [&client, &server] {
         stream.set_nodelay(true).expect("a TCP stream has the option");

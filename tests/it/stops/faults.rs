@@ -100,7 +100,7 @@ impl Fault {
             url = new_database();
             if self == Self::PostgresStopped {
                 let own = Postgres::start(&["-c", "ssl=off"], |_| ());
-                url = format!("postgres://postgres@127.0.0.1:{}/{}", own.port, own.new_database());
+                url = own.url(&own.new_database());
                 postgres = Some(own);
             }
             let delay = if self == Self::PostgresFar { Duration::from_millis(20) } else { Duration::ZERO };

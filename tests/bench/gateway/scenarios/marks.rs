@@ -44,7 +44,7 @@ pub async fn run(report: &mut Report) {
     let program = program();
     let slow = OnSlowDisk::new(&program);
     let postgres = Postgres::start(&slow_disk::POSTGRES, |_| ());
-    let url = format!("postgres://postgres@127.0.0.1:{}/{}", postgres.port, postgres.new_database());
+    let url = postgres.url(&postgres.new_database());
     measure(report, "SQLite", &slow.program, None).await;
     measure(report, "PostgreSQL", &program, Some(url)).await;
 }
