@@ -1,3 +1,5 @@
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 
 import { Configuration } from '../../clients/harness/configuration.js';
@@ -10,10 +12,11 @@ export class Bugle {
   #configuration = new Configuration();
   #server;
 
-  static async start() {
+  /** `store`: sqlite or postgres. */
+  static async start(store) {
     const bugle = new Bugle();
     try {
-      await bugle.#serve();
+      await bugle.#serve(store);
     } catch (error) {
       bugle.#configuration.remove();
       throw error;
@@ -21,11 +24,11 @@ export class Bugle {
     return bugle;
   }
 
-  async #serve() {
-    const directory = dirname(this.#configuration.path);
+  async #serve(store) {
+    const file = join(dirname(this.#configuration.path), 'bugle.db');
     this.#configuration.write({
       'auth.rooms': [ROOM],
-      'store.url': `sqlite:${join(directory, 'bugle.db')}`,
+      'store.url': store === 'postgres' ? newDatabase() : `sqlite:${file}`,
       rooms: [{ match: 'listing:*', history: { size: 100, age: '2m' } }],
     });
     this.#server = await Server.run(this.#configuration);
@@ -41,4 +44,12 @@ export class Bugle {
     await this.#server.kill();
     this.#configuration.remove();
   }
+}
+
+/** The URL of a new database of the PostgreSQL that `run` starts. */
+function newDatabase() {
+  const { POSTGRES_URL } = process.env;
+  const name = `flapping_${randomBytes(8).toString('hex')}`;
+  execFileSync('psql', [`${POSTGRES_URL}/postgres`, '-qc', `CREATE DATABASE ${name}`]);
+  return `${POSTGRES_URL}/${name}`;
 }

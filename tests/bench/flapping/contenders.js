@@ -6,8 +6,8 @@ import { Peer } from './peer/peer.js';
  * The order is the one in which they run.
  */
 export const CONTENDERS = {
-  bugle: { title: 'Bugle', start: () => Bugle.start(), kind: 'resuming', isPromised: true },
-  packaged: { title: 'Bugle, its package', start: () => Bugle.start(), kind: 'packaged', isPromised: true },
+  bugle: { title: 'Bugle', start: ({ store }) => Bugle.start(store), kind: 'resuming', isPromised: true },
+  packaged: { title: 'Bugle, its package', start: ({ store }) => Bugle.start(store), kind: 'packaged', isPromised: true },
   node: { title: 'Node Socket.IO', start: () => Peer.start({ recovery: false }), kind: 'plain', isPromised: false },
   recovery: { title: 'Node, with recovery', start: () => Peer.start({ recovery: true }), kind: 'plain', isPromised: false },
 };

@@ -11,13 +11,18 @@ room: what arrives, how often, in which order and how late, with Bugle and with 
   --down DURATION      how long a device is refused then (2s)
   --seed NUMBER        which devices are cut off when (1)
   --shipped            devices come back as their clients are shipped, each with its own delays; without, all in the same way
+  --store NAME         of sqlite,postgres: where Bugle stores (sqlite). PostgreSQL is one of the bench's own
   --only NAMES         of ${Object.keys(CONTENDERS).join(',')}: these alone
   --json               the figures as JSON
 `;
 
 const UNITS = { ms: 1, s: 1_000, m: 60_000 };
 
+/** What Bugle can store in. */
+const STORES = ['sqlite', 'postgres'];
+
 const KNOWN = {
+  store: text('sqlite'),
   devices: text('500'),
   messages: text('120'),
   interval: text('1s'),
@@ -40,6 +45,7 @@ export function options(argv) {
   const values = {
     json,
     shipped,
+    store: stored(texts.store),
     only: chosen(only, Object.keys(CONTENDERS)),
     devices: count('devices', texts.devices, 1),
     messages: count('messages', texts.messages, 1),
@@ -50,6 +56,11 @@ export function options(argv) {
   };
   if (values.down * 2 > values.period) throw new UsageError('--down is at most half of --period: devices need time to come back');
   return values;
+}
+
+function stored(store) {
+  if (!STORES.includes(store)) throw new UsageError(`--store names ${store}: known are ${STORES.join(', ')}`);
+  return store;
 }
 
 function duration(name, text) {

@@ -12,7 +12,7 @@ const REST = 1_000;
 /** Runs one contender through the whole load: its figures. */
 export async function round(name, options) {
   const { start, kind } = CONTENDERS[name];
-  const server = await start();
+  const server = await start(options);
   const fleet = new Fleet(options.devices);
   try {
     const tokens = Array.from({ length: options.devices }, (_, device) => server.token(userOf(device)));

@@ -110,23 +110,20 @@ impl Fault {
         }
         let launch = Launch { config: CONFIG, variables: &[("BUGLE_STORE__URL", &store)], ..Launch::default() };
         let start = |launch: Launch| launch.start().unwrap_or_else(|logged| panic!("{self} does not start:\n{logged}"));
-        let mounts = match self {
-            Self::SqliteFull => Some(OwnMounts::small_disk(directory.path())?),
-            Self::SqliteReadOnly => {
-                // It makes the file.
-                let first = start(launch);
-                first.is_ready(true).await;
-                assert!(first.stop().await.is_good);
-                Some(OwnMounts::read_only(directory.path())?)
-            }
-            Self::SqliteHeld | Self::PostgresHeld => {
-                let holder = start(launch);
-                holder.is_ready(true).await;
-                held.push(Box::new(holder));
-                None
-            }
-            _ => None,
-        };
+        let mut mounts = None;
+        if self == Self::SqliteFull {
+            mounts = Some(OwnMounts::small_disk(directory.path())?);
+        } else if self == Self::SqliteReadOnly {
+            // It makes the file.
+            let first = start(launch);
+            first.is_ready(true).await;
+            assert!(first.stop().await.is_good);
+            mounts = Some(OwnMounts::read_only(directory.path())?);
+        } else if matches!(self, Self::SqliteHeld | Self::PostgresHeld) {
+            let holder = start(launch);
+            holder.is_ready(true).await;
+            held.push(Box::new(holder));
+        }
         let runner = mounts.as_ref().map(OwnMounts::runner).unwrap_or_default();
         let server = start(Launch { runner: &runner, ..launch });
         Ok(Scene { server, fault: self, directory, url, proxy, postgres, held })

@@ -31,7 +31,7 @@ const MARKERS: usize = 1;
 const COMERS: usize = 1;
 /// How often each of them does something.
 const PERIOD: Duration = Duration::from_millis(20);
-/// The path of plain WebSockets, in [`CONFIG`].
+/// The path of a plain `WebSocket`, in [`CONFIG`].
 const PATH: &str = "/plain";
 
 /// What the server has to be configured with.
