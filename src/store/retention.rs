@@ -5,7 +5,7 @@ use sqlx::{Row, any::AnyRow};
 use super::{
     Error, Sharing, Store,
     rows::{Rows, Value, parts, statement},
-    steady_clock::{Gap, ROWS_BY_JUMP, SteadyClock},
+    steady_clock::{Change, Doubt, ROWS_BY_JUMP, SteadyClock},
 };
 use crate::clock::Uptime;
 
@@ -52,45 +52,66 @@ impl Store {
     pub(super) async fn sweep_steadily(&self) -> Result<(), Error> {
         let mut clock = self.inner.sweeps.lock().await;
         if !clock.has_begun() {
-            let (swept_at_ms, uptime, behind_ms) = self.last_sweep().await?;
-            clock.begin(swept_at_ms, uptime, behind_ms);
+            let (swept_at_ms, uptime, doubt) = self.last_sweep().await?;
+            clock.begin(swept_at_ms, uptime, doubt);
         }
         let (now_ms, uptime) = (self.now_ms(), self.inner.database.parts().clock.uptime());
-        if let Some(gap) = clock.observe(now_ms, &uptime) {
-            self.log_gap(gap);
+        if let Some(change) = clock.observe(now_ms, &uptime) {
+            self.log_change(change);
         }
-        if !self.claim_sweep(now_ms, &uptime, clock.behind_ms()).await? {
-            return Ok(());
+        let mut left = clock.take_allowance();
+        let swept = self.sweep_by(&clock, now_ms, &uptime, &mut left).await;
+        clock.give_back(left);
+        if swept? {
+            self.note_sweep(EACH_TIME, now_ms, &uptime, clock.doubt()).await?;
+            self.sweep_rest().await?;
+        }
+        Ok(())
+    }
+
+    /// `left`: how many messages may be deleted because of a jump. Returns whether it was for this process to sweep.
+    async fn sweep_by(&self, clock: &SteadyClock, now_ms: i64, uptime: &Uptime, left: &mut i64) -> Result<bool, Error> {
+        let is_alone = self.inner.database.parts().source.sharing == Sharing::Single;
+        // The allowance is written as used before it is: if the process is killed, the next one has not got it again.
+        if is_alone && *left > 0 {
+            self.note_sweep(EACH_TIME, now_ms, uptime, clock.doubt()).await?;
+        }
+        if !is_alone && !self.claim_sweep(now_ms, uptime, clock.doubt()).await? {
+            return Ok(false);
         }
         self.sweep_short_lived(now_ms).await?;
         self.sweep_messages(clock.steady(now_ms)).await?;
-        if clock.is_behind() {
-            self.catch_up(&mut clock, now_ms, &uptime).await?;
-        }
-        self.note_sweep(EACH_TIME, now_ms, &uptime, clock.behind_ms()).await?;
-        self.sweep_rest().await
+        self.sweep_doubtful(now_ms, left).await?;
+        Ok(true)
     }
 
-    fn log_gap(&self, gap: Gap) {
+    fn log_change(&self, change: Change) {
         let url = &*self.inner.database.parts().source;
-        match gap {
-            Gap::Jump(ms) => tracing::warn!(
+        match change {
+            Change::Jumped(ms) => tracing::warn!(
                 store.url = %url,
                 clock.jumped_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
-                "the time of day has jumped ahead: messages that have expired only by that are deleted slowly"
+                "the time of day has jumped ahead: messages that have expired only by that are deleted slowly, for 24 hours. If it is wrong, set it right"
             ),
-            Gap::Unknown(ms) => tracing::warn!(
+            Change::Unknown(ms) => tracing::warn!(
                 store.url = %url,
                 store.swept_ago_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
                 "the store was swept the last time by another machine, or before this one was started: Bugle was stopped for so long, or the \
-                 time of day has jumped ahead. Messages that have expired since are deleted slowly"
+                 time of day has jumped ahead. Messages that have expired since are deleted slowly, for 24 hours. If the time is wrong, set it right"
+            ),
+            Change::SetBack => {
+                tracing::info!(store.url = %url, "the time of day was set back: retention follows it again")
+            }
+            Change::Accepted => tracing::info!(
+                store.url = %url,
+                "the time of day was not set back for 24 hours: it is taken as right, and retention follows it again"
             ),
         }
     }
 
-    /// What nobody misses after a jump: an idempotency key, or the grace of a first resume, counts no more once it has expired by the time of day.
+    /// Takes away idempotency keys, and beginnings of first resumes, that have expired. A jump makes no difference: they are not used any more.
     async fn sweep_short_lived(&self, now_ms: i64) -> Result<(), Error> {
         self.delete_all_expired("emits", "caller, room, key", now_ms).await?;
         if self.inner.watermarks.is_shared() {
@@ -111,78 +132,62 @@ impl Store {
         self.forget_orphans().await
     }
 
-    /// Takes away messages that have expired by the time of day, as many as are allowed, in the order in which they have expired. The clock follows.
-    async fn catch_up(&self, clock: &mut SteadyClock, now_ms: i64, uptime: &Uptime) -> Result<(), Error> {
-        let mut left = clock.allowance(uptime);
-        loop {
-            let (end_ms, age_ms) = self.first_to_expire(now_ms).await?;
-            let first = end_ms.into_iter().chain(age_ms).min();
-            clock.follow(first, now_ms);
-            if !clock.is_behind() {
-                tracing::info!("what has expired is deleted: retention follows the time of day again");
-                return Ok(());
+    /// Takes away messages that have expired by a time of day that is in doubt, or are too old by it, the oldest first, and counts them.
+    async fn sweep_doubtful(&self, now_ms: i64, left: &mut i64) -> Result<(), Error> {
+        while *left > 0 {
+            let rows = ROWS.min(*left);
+            let deleted = self.delete_expired("messages", "room, position", now_ms, rows).await?;
+            *left -= deleted;
+            if deleted < rows {
+                break;
             }
-            let deleted = match left {
-                ..=0 => 0,
-                _ if first == end_ms => {
-                    self.delete_expired("messages", "room, position", now_ms, ROWS.min(left)).await?
-                }
-                _ => self.trim_old(now_ms.saturating_sub(self.max_age_ms()), OLDEST.min(left)).await?,
-            };
-            if deleted == 0 {
-                return Ok(());
-            }
-            left -= deleted;
-            clock.spend(deleted);
         }
-    }
-
-    /// When the first message expires, and when the first one is too old, of those that do until then.
-    async fn first_to_expire(&self, now_ms: i64) -> Result<(Option<i64>, Option<i64>), Error> {
-        let sql = "SELECT (SELECT MIN(expires_at) FROM messages WHERE expires_at <= $1), \
-                   (SELECT MIN(stored_at) FROM messages WHERE stored_at <= $1)";
-        let rows = self.look(sql, now_ms).await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        // A message may be as old as is allowed.
-        let too_old_ms = |stored_ms: i64| stored_ms.saturating_add(self.max_age_ms()).saturating_add(1);
-        Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(too_old_ms)))
+        while *left > 0 {
+            let rows = OLDEST.min(*left);
+            let deleted = self.trim_old(now_ms.saturating_sub(self.max_age_ms()), rows).await?;
+            *left -= deleted;
+            if deleted < rows {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn max_age_ms(&self) -> i64 {
         i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// When the store was swept the last time, 0: never; the uptime of the machine that did it; and how far the steady clock was behind then.
-    async fn last_sweep(&self) -> Result<(i64, Option<Uptime>, i64), Error> {
-        let rows =
-            self.look("SELECT swept_at, swept_boot, swept_uptime_ms, behind_ms FROM store WHERE id = $1", 1).await?;
-        let Some(row) = rows.first() else { return Ok((0, None, 0)) };
+    /// When the store was swept the last time, 0: never; the uptime of the machine that did it; and the doubt then.
+    async fn last_sweep(&self) -> Result<(i64, Option<Uptime>, Doubt), Error> {
+        let sql = "SELECT swept_at, swept_boot, swept_uptime_ms, behind_ms, since_jump_ms, deleted_by_jump FROM store WHERE id = $1";
+        let rows = self.look(sql, 1).await?;
+        let Some(row) = rows.first() else { return Ok((0, None, Doubt::default())) };
         let (boot, ms): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
         let uptime = (!boot.is_empty()).then(|| Uptime { boot: boot.into(), ms });
-        Ok((row.try_get(0)?, uptime, row.try_get(3)?))
+        let doubt = Doubt { behind_ms: row.try_get(3)?, since_jump_ms: row.try_get(4)?, deleted: row.try_get(5)? };
+        Ok((row.try_get(0)?, uptime, doubt))
     }
 
     /// Whether it is for this process to sweep now. Of nodes that share the store the first one does each time, so that not each looks for the same. If
     /// it takes longer than that, or is killed, another one begins: two that sweep at once only delete what the other one has not.
-    async fn claim_sweep(&self, now_ms: i64, uptime: &Uptime, behind_ms: i64) -> Result<bool, Error> {
-        if self.inner.database.parts().source.sharing == Sharing::Single {
-            return Ok(true);
-        }
+    async fn claim_sweep(&self, now_ms: i64, uptime: &Uptime, doubt: Doubt) -> Result<bool, Error> {
         // A time that is far ahead was noted by a clock that has been set right since.
         let is_due = "NOT swept_at BETWEEN $1 - 9000 AND $1 + 60000";
-        self.note_sweep(is_due, now_ms, uptime, behind_ms).await
+        self.note_sweep(is_due, now_ms, uptime, doubt).await
     }
 
     /// Returns whether the condition is true.
-    async fn note_sweep(&self, condition: &str, now_ms: i64, uptime: &Uptime, behind_ms: i64) -> Result<bool, Error> {
+    async fn note_sweep(&self, condition: &str, now_ms: i64, uptime: &Uptime, doubt: Doubt) -> Result<bool, Error> {
         let sql = format!(
-            "UPDATE store SET swept_at = $1, behind_ms = $2, swept_boot = $3, swept_uptime_ms = $4 WHERE id = 1 AND {condition}"
+            "UPDATE store SET swept_at = $1, behind_ms = $2, since_jump_ms = $3, deleted_by_jump = $4, swept_boot = $5, swept_uptime_ms = $6 \
+             WHERE id = 1 AND {condition}"
         );
         let Uptime { boot, ms } = uptime.clone();
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                let query = statement(sql).bind(now_ms).bind(behind_ms).bind(boot.to_string()).bind(ms);
-                Ok(query.execute(connection).await?.rows_affected() > 0)
+                let Doubt { behind_ms, since_jump_ms, deleted } = doubt;
+                let query = statement(sql).bind(now_ms).bind(behind_ms).bind(since_jump_ms).bind(deleted);
+                Ok(query.bind(boot.to_string()).bind(ms).execute(connection).await?.rows_affected() > 0)
             })
         });
         write.await

@@ -36,6 +36,8 @@ const ADDITIONS: [&[&str]; 4] = [
         // The machine that has swept the store the last time, and its uptime then, see `steady_clock.rs`.
         "ALTER TABLE store ADD COLUMN swept_boot TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE store ADD COLUMN swept_uptime_ms BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE store ADD COLUMN since_jump_ms BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE store ADD COLUMN deleted_by_jump BIGINT NOT NULL DEFAULT 0",
     ],
 ];
 const EPOCH_LENGTH: usize = 16;
