@@ -275,6 +275,11 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(&*code, "40P01" | "40001"))
 }
 
+/// Whether PostgreSQL has cancelled a statement that took longer than `statement_timeout`: it waited for a table that another program has locked.
+pub(super) fn is_cancelled(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "57014")
+}
+
 /// Whether the connection has ended: it was lost, or the database is stopped.
 pub(super) fn is_cut(error: &sqlx::Error) -> bool {
     let is_end = |code: Cow<'_, str>| code.starts_with("08") || code.starts_with("57P");

@@ -2,7 +2,7 @@ use std::io;
 
 use super::{
     Error,
-    database::{is_conflict, is_cut},
+    database::{is_cancelled, is_conflict, is_cut},
     error::is_damaged,
 };
 
@@ -37,6 +37,11 @@ impl Failure {
     /// Whether the transaction met one of another node, and can be done again.
     pub(super) fn is_conflict(&self) -> bool {
         matches!(self, Self::Sql(error) if is_conflict(error))
+    }
+
+    /// Whether the database has cancelled a statement: other statements may be executed.
+    pub(super) fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_cancelled(error))
     }
 
     /// Of a transaction that was not committed, as this came before.

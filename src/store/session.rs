@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     Sharing, Status,
     begun::{Begun, Inner},
-    database::{Database, is_newer_schema, is_unwritable},
+    database::{Database, is_cancelled, is_newer_schema, is_unwritable},
     deadlines::Allowance,
     epochs::Generation,
     error::is_damaged,
@@ -121,7 +121,7 @@ impl Session {
                 self.held = None;
                 self.database.parts().readers.clear();
             }
-            Failure::Sql(error) if is_damaged(error) => {}
+            Failure::Sql(error) if is_damaged(error) || is_cancelled(error) => {}
             // Connections for reads are as dead.
             Failure::Sql(_) | Failure::Uncommitted(_) | Failure::TimedOut => self.database.parts().readers.clear(),
             Failure::HeldByAnother | Failure::Lock(_) => {}

@@ -314,8 +314,9 @@ impl Writer {
             Err(failure) if failure.is_conflict() => {}
             Err(failure) => {
                 self.session.failed(failure, batch.bytes());
-                // Whether the database serves without a connection that has ended is seen when it is reached again.
-                if !failure.is_damage() && !matches!(failure, Failure::Uncommitted(_)) {
+                // After a connection has ended, or a statement was cancelled, reaching the database again shows whether it serves.
+                let is_open = failure.is_cancelled() || matches!(failure, Failure::Uncommitted(_));
+                if !failure.is_damage() && !is_open {
                     self.note(Some(failure));
                 }
             }

@@ -1,10 +1,6 @@
 //! Deletions that the writer makes together, over each database, and those that several nodes make at the same time.
 
-use std::{
-    io::Write,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
@@ -12,8 +8,9 @@ use bugle::message::MessageId;
 use bugle::store::{Config, Error, Sharing, Status, Store};
 use futures_util::future::{BoxFuture, join, join_all};
 
-use crate::harness::{SlowProxy, count, deadline, execute, new_database, no_connections};
-use crate::shared_store::WAITING;
+use crate::harness::{
+    OpenTransaction, SlowProxy, count, deadline, execute, new_database, no_connections, waits_for_lock,
+};
 use crate::store::{Kind, kinds, message, open_for, position, room, texts, wait_for};
 
 /// Opens a store that does not trim its mailboxes during a test.
@@ -30,30 +27,6 @@ async fn fill(store: &Store, name: &str, count: usize) -> Vec<MessageId> {
     let ids = messages.iter().map(|message| message.id).collect();
     deadline("the appends", store.append(messages)).await.expect("they are kept");
     ids
-}
-
-/// Begins a transaction as another node does, and executes a statement in it. [`commit`] ends it.
-async fn begin(url: &str, sql: &str) -> Child {
-    let mut psql = Command::new("psql");
-    psql.args([url, "-q", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut psql = psql.spawn().expect("psql runs");
-    writeln!(psql.stdin.as_mut().expect("it is piped"), "BEGIN; {sql};").expect("psql reads");
-    let is_executed = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
-                       AND application_name = 'psql' AND state = 'idle in transaction' AND query LIKE 'DELETE%'";
-    until_some(url, is_executed).await;
-    psql
-}
-
-fn commit(mut psql: Child) {
-    writeln!(psql.stdin.take().expect("it is piped"), "COMMIT;").expect("psql reads");
-    assert!(psql.wait().expect("psql ends").success());
-}
-
-/// Waits until a query returns more than 0.
-async fn until_some(url: &str, sql: &'static str) {
-    let url = url.to_owned();
-    let waiting = tokio::task::spawn_blocking(move || while count(&url, sql) == 0 {});
-    deadline("what a query counts", waiting).await.expect("it does not panic");
 }
 
 #[tokio::test]
@@ -88,11 +61,11 @@ async fn a_deletion_up_to_a_position_leaves_nothing_though_another_node_deletes_
     let store = open(&kind, Sharing::Cluster).await;
     // More than one transaction deletes.
     fill(&store, "many", 4_500).await;
-    let other = begin(&kind.url, "DELETE FROM messages WHERE position <= 1000").await;
+    let other = OpenTransaction::begin(&kind.url, "DELETE FROM messages WHERE position <= 1000");
     let many = room("many");
     let (deleted, ()) = join(store.delete_to(&many, 4_400), async {
-        until_some(&kind.url, WAITING).await;
-        commit(other);
+        waits_for_lock(&kind.url).await;
+        other.commit();
     })
     .await;
     assert_eq!(deleted.expect("it is made"), 3_400);
@@ -104,11 +77,11 @@ async fn a_deletion_by_ids_does_not_count_what_another_node_deletes_meanwhile() 
     let kind = Kind::of(new_database());
     let store = open(&kind, Sharing::Cluster).await;
     let ids = fill(&store, "many", 100).await;
-    let other = begin(&kind.url, "DELETE FROM messages WHERE position <= 30").await;
+    let other = OpenTransaction::begin(&kind.url, "DELETE FROM messages WHERE position <= 30");
     let many = room("many");
     let (deleted, ()) = join(store.delete(&many, &ids[..80]), async {
-        until_some(&kind.url, WAITING).await;
-        commit(other);
+        waits_for_lock(&kind.url).await;
+        other.commit();
     })
     .await;
     assert_eq!(deleted.expect("it is made"), 50);

@@ -1,10 +1,6 @@
 //! The store of several nodes, which write to one PostgreSQL at the same time.
 
-use std::{
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bugle::clock::Clock;
 use bugle::lifecycle::Lifecycle;
@@ -14,7 +10,7 @@ use futures_util::future::{join, join_all};
 use tokio::sync::watch;
 
 use crate::acks::in_background;
-use crate::harness::{SlowProxy, count, deadline, execute, new_database};
+use crate::harness::{OpenTransaction, SlowProxy, count, deadline, execute, new_database, waits_for_lock};
 use crate::store::{Kind, append, message, open, position, room, texts, wait_for};
 
 /// A store as a node of a cluster opens it.
@@ -282,29 +278,15 @@ async fn what_a_killed_node_has_locked_is_free_and_others_write_without_waiting_
     let epoch = node.epoch();
     position(&node.store, message("a", "1")).await;
     // As a node in the middle of a transaction.
-    let mut killed = Command::new("psql");
-    killed.args([&kind.url, "-q", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut killed = killed.spawn().expect("psql runs");
-    let sql = b"BEGIN; LOCK TABLE store IN ROW EXCLUSIVE MODE; UPDATE mailboxes SET last = last + 1;\n\\echo locked\n";
-    std::io::Write::write_all(killed.stdin.as_mut().expect("it is piped"), sql).expect("psql reads");
-    let mut told = String::new();
-    let mut lines = std::io::BufReader::new(killed.stdout.take().expect("it is piped"));
-    std::io::BufRead::read_line(&mut lines, &mut told).expect("psql tells");
-    assert_eq!(told, "locked\n");
+    let killed = OpenTransaction::begin(
+        &kind.url,
+        "LOCK TABLE store IN ROW EXCLUSIVE MODE; UPDATE mailboxes SET last = last + 1",
+    );
     assert_eq!(position(&node.store, message("b", "1")).await, 1, "other rooms are not locked");
     let waiting = position(&node.store, message("a", "2"));
     let kill = async {
-        deadline(
-            "the wait for the lock",
-            tokio::task::spawn_blocking({
-                let url = kind.url.clone();
-                move || while count(&url, WAITING) == 0 {}
-            }),
-        )
-        .await
-        .unwrap();
-        killed.kill().expect("it can be killed");
-        killed.wait().expect("it ends");
+        waits_for_lock(&kind.url).await;
+        drop(killed);
     };
     assert_eq!(join(waiting, kill).await.0, 2);
     assert_eq!(node.epoch(), epoch);
@@ -390,5 +372,3 @@ const CUT_FIRST_RENEWAL: &str = "CREATE SEQUENCE cuts; \
 /// Ends all connections to a database.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
                          AND pid <> pg_backend_pid()";
-pub(crate) const WAITING: &str =
-    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";

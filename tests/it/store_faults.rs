@@ -18,7 +18,9 @@ use bugle::store::{Error, Status, Store, Which, Window};
 use tonic::Code;
 
 use super::store::{Kind, append, kinds, message, open, open_with, position, reopen, room, texts, wait_for};
-use crate::harness::{TestServer, deadline, execute, new_database, refused, set_read_only, to_user};
+use crate::harness::{
+    OpenTransaction, TestServer, deadline, execute, new_database, refused, set_read_only, to_user, waits_for_lock,
+};
 use crate::stored::{emit_stored, readiness, store as stored};
 
 const MAILBOX: &str = "user:42";
@@ -279,6 +281,27 @@ async fn a_database_that_is_read_only_is_read_and_recovers() {
     wait_for(&store, Status::Serving).await;
     assert_eq!(position(&store, message(MAILBOX, "2")).await, 2);
     assert_eq!(epochs.load(Ordering::SeqCst), 0, "nothing was lost");
+}
+
+#[tokio::test]
+async fn a_statement_that_the_database_cancels_fails_alone_and_the_store_stays_ready() {
+    let kind = postgres();
+    let store = open(&kind, &Clock::system());
+    store_some(&store, 1).await;
+    let mut statuses = store.watch_status();
+    statuses.mark_unchanged();
+    // As by ALTER TABLE.
+    let lock = OpenTransaction::begin(&kind.url, "LOCK TABLE messages");
+    let cancel = async {
+        waits_for_lock(&kind.url).await;
+        // As PostgreSQL does by itself after `statement_timeout`.
+        execute(&kind.url, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+    };
+    let (refused, ()) = join(append(&store, message(MAILBOX, "2")), cancel).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    drop(lock);
+    assert_eq!(position(&store, message(MAILBOX, "3")).await, 2);
+    assert!(!statuses.has_changed().expect("the store is open"), "{:?}", *statuses.borrow());
 }
 
 #[tokio::test]

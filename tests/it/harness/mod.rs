@@ -46,7 +46,7 @@ mod tls_redis;
 pub use tls_redis::TlsRedis;
 
 mod sql;
-pub use sql::{connections, count, execute, no_connections, set_read_only};
+pub use sql::{OpenTransaction, connections, count, execute, no_connections, set_read_only, waits_for_lock};
 
 mod tls_postgres;
 pub use tls_postgres::TlsDatabase;

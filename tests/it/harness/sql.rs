@@ -1,4 +1,7 @@
-use std::process::{Command, Stdio};
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+};
 
 use super::deadline;
 
@@ -46,4 +49,44 @@ pub fn set_read_only(url: &str, is_read_only: bool) {
     execute(url, &format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}"));
     let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     execute(url, others);
+}
+
+/// Waits until a transaction in the database with this URL waits for a lock.
+pub async fn waits_for_lock(url: &str) {
+    const WAITING: &str =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";
+    let url = url.to_owned();
+    let waiting = tokio::task::spawn_blocking(move || while count(&url, WAITING) == 0 {});
+    deadline("the wait for a lock", waiting).await.expect("it is counted");
+}
+
+/// A transaction of another program: what it has locked stays locked until it is dropped or committed.
+pub struct OpenTransaction(Child);
+
+impl OpenTransaction {
+    /// Begins it with a statement, and waits until that is executed.
+    pub fn begin(url: &str, sql: &str) -> Self {
+        let mut psql = Command::new("psql");
+        psql.args([url, "-Atq", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut psql = psql.spawn().expect("psql runs");
+        writeln!(psql.stdin.as_mut().expect("it is piped"), "BEGIN; {sql};\n\\echo begun").expect("psql reads");
+        let mut lines = BufReader::new(psql.stdout.as_mut().expect("it is piped")).lines();
+        assert!(lines.any(|line| line.expect("psql answers") == "begun"), "{sql}");
+        drop(lines);
+        Self(psql)
+    }
+
+    pub fn commit(mut self) {
+        writeln!(self.0.stdin.take().expect("it is piped"), "COMMIT;").expect("psql reads");
+        assert!(self.0.wait().expect("psql ends").success());
+    }
+}
+
+impl Drop for OpenTransaction {
+    /// As if the program were killed.
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
