@@ -11,7 +11,7 @@ use super::{
     Delivery,
     history_fill::PAGE,
     history_heads::HeadRead,
-    pages::PageEntry,
+    page_entry::PageEntry,
     replay::{Replay, Replayability, Stopped},
     resumed::ReplayFrom,
     unreadable_logs::FailedReads,

@@ -1,32 +1,16 @@
-//! Reads of logs for connections that catch up: plain frames do not wait for those that take long.
+//! Reads of logs that plain frames do not wait for.
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{Delivery, pages::Page};
+use super::Delivery;
 use crate::hub::Member;
-use crate::message::RoomName;
-use crate::store::{self, Store, Window};
 
 /// Maximum time that plain frames wait for one read. [`crate::hub::Hub::note_read`] limits all reads of a connection.
 const READ_STALLS: Duration = Duration::from_secs(1);
 
-/// Messages that are read at one time, fewer if they are large.
-const PAGE: u32 = 200;
-
 impl Delivery {
-    /// The page of a room's mailbox after a position, as it stands now.
-    pub(super) async fn page(&self, store: &Store, room: &RoomName, after: u64) -> Result<Arc<Page>, store::Error> {
-        let read = async || {
-            let (listed, has_more) = store.list(room, Window { after, max: PAGE }, None).await?;
-            let mailbox = store.mailbox(room).await?.unwrap_or_default();
-            let entries = listed.into_iter().map(|listed| listed.message.into()).collect();
-            Ok(Arc::new(Page { entries, has_more, mailbox }))
-        };
-        self.inner.pages.get(room, after, read).await
-    }
-
     /// Reads a log for a connection that catches up. Plain frames pass while the read takes long, and wait again after it has succeeded.
     pub(super) async fn read_log<T, E>(
         &self,

@@ -117,7 +117,7 @@ mod unreadable_logs;
 
 mod log_reads;
 
-mod pages;
+mod page_entry;
 
 mod replay;
 

@@ -16,7 +16,7 @@ use super::{
     history_heads::HistoryHeads,
     log_lanes::LogLanes,
     memberships::Memberships,
-    pages::Pages,
+    page_entry::PageEntry,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
     unreadable_logs::UnreadableLogs,
@@ -31,7 +31,7 @@ use crate::limits;
 use crate::state::{
     Executed, History, Idempotency, Retained, SharedCollapse, SharedHistory, SharedIdempotency, SharedRetained,
 };
-use crate::store::Store;
+use crate::store::{Pages, Store};
 
 /// What delivery works with.
 pub struct Deps<'a> {
@@ -73,7 +73,7 @@ pub(super) struct Inner {
     pub(super) shared: Option<Shared>,
     pub(super) frame_lanes: FrameLanes,
     pub(super) fills: Fills,
-    pub(super) pages: Pages,
+    pub(super) pages: Pages<PageEntry>,
     /// The same of histories that nodes share.
     pub(super) history_fills: Fills,
     /// Rooms whose nodes are to be told of what is stored.

@@ -7,13 +7,13 @@ use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
     log_lane::published_head,
-    pages::{FrameKey, PageEntry},
+    page_entry::{FrameKey, PageEntry},
     resumed::{ReplayFrom, Resumed},
     unreadable_logs::FailedReads,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard};
 use crate::message::{LogEntry, Position, RoomName};
-use crate::store::{self, Mailbox, WatermarkReports};
+use crate::store::{self, Mailbox, Page, WatermarkReports};
 
 /// Messages of a history that are read at one time.
 const PAGE: usize = 200;
@@ -241,7 +241,7 @@ impl<'a> Replay<'a> {
         }
         self.give_skipped(head).await?;
         while cursor < head.number {
-            let page = self.read(self.delivery.page(store, self.room, cursor)).await?;
+            let page = self.read(store.page(&self.delivery.inner.pages, self.room, cursor)).await?;
             let Mailbox { last: last_stored, trimmed } = page.mailbox;
             if last_stored < head.number || self.is_outdated(head) {
                 // It is not the database that the head was stored in: a standby that lags, until the writer has seen that.
@@ -253,8 +253,9 @@ impl<'a> Replay<'a> {
             }
             // Without any all that the page began with was deleted meanwhile.
             let last = page.entries.last().map_or(cursor, |entry| entry.message.number);
-            self.give(&page.entries, head).await?;
-            cursor = if page.has_more { last.min(head.number) } else { head.number };
+            let has_more = page.has_more;
+            self.give_page(page, head).await?;
+            cursor = if has_more { last.min(head.number) } else { head.number };
             self.cursor = Some(cursor);
         }
         Ok(Replayability::Whole)
@@ -279,6 +280,19 @@ impl<'a> Replay<'a> {
                 self.cursor = Some(head.number);
             }
         }
+    }
+
+    /// Sends the messages of a page. While a device cannot accept more, only the messages that it has not been sent are kept for it, and neither the page nor
+    /// its frames.
+    async fn give_page(&mut self, page: Arc<Page<PageEntry>>, head: &Position) -> Result<(), Stopped> {
+        let mut entries = page.entries.iter();
+        while self.member.connection().has_room() {
+            let Some(entry) = entries.next() else { return Ok(()) };
+            self.give([entry], head).await?;
+        }
+        let rest: Vec<_> = entries.map(|entry| entry.message.clone()).collect();
+        drop(page);
+        self.give(rest.into_iter().map(PageEntry::from), head).await
     }
 
     /// Sends those of these messages that were published up to `head`.

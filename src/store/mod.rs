@@ -84,6 +84,9 @@ pub use unread::Which;
 mod list;
 pub use list::{Listed, Reader, Window};
 
+mod pages;
+pub use pages::{Page, Pages};
+
 mod count;
 
 mod delete;
@@ -109,7 +112,7 @@ mod sweeps;
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{database::Database, lookups::Lookups, steady_clock::SteadyClock, watermarks::Watermarks};
@@ -126,6 +129,8 @@ pub struct Store {
 struct Inner {
     database: Database,
     lookups: Lookups,
+    /// Pages that are read at one time.
+    page_turns: Semaphore,
     watermarks: Watermarks,
     config: Config,
     /// Serializes sweeps. The clock is that of the periodic one.
@@ -142,10 +147,13 @@ impl Store {
         let (closed, is_shared) = (CancellationToken::new(), sharing == Sharing::Cluster);
         let database = Database::start(config, sharing, clock, lifecycle)?;
         let lookups = Lookups::start(database.clone(), lifecycle, closed.clone());
+        // More would wait for a connection, and could not be joined any more.
+        let page_turns = Semaphore::new(database.parts().readers.max());
         let store = Self {
             inner: Arc::new(Inner {
                 database,
                 lookups,
+                page_turns,
                 watermarks: Watermarks::new(is_shared),
                 config: config.clone(),
                 sweeps: Mutex::default(),

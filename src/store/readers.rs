@@ -58,6 +58,11 @@ impl Readers {
         Self { source, max, pool: Mutex::default(), idle: Semaphore::new(0) }
     }
 
+    /// Reads that run at one time.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
     /// Closes all connections: those that read now, when they are done.
     pub(super) fn clear(&self) {
         let idle = self.take_idle(&mut self.pool.lock());

@@ -7,10 +7,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Config, Error, Reader, Sharing, Status, Store, Which, Window, deadlines::PATIENCE, epochs::Generation};
+use super::{
+    Config, Error, Pages, Reader, Sharing, Status, Store, Which, Window, deadlines::PATIENCE, epochs::Generation,
+};
 use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
-use crate::message::{EventName, MessageId, Payload, Position, RoomName, UserId};
+use crate::message::{EventName, LogEntry, MessageId, Payload, Position, RoomName, UserId};
 
 /// As the README says.
 const DEADLINE: Duration = PATIENCE.saturating_mul(2);
@@ -87,6 +89,7 @@ async fn read_operations(store: &Store) {
     // One connection reads and writes.
     let operations: Vec<Operation<'_>> = vec![
         operation!("list", store.list(&room, Window { after: 0, max: 1 }, Some(&reader))),
+        operation!("page", store.page::<LogEntry>(&Pages::default(), &room, 0)),
         operation!("messages_at", store.messages_at(&room, &[1])),
         operation!("messages_by_id", store.messages_by_id(&room, &[id])),
         operation!("count_unread", store.count_unread(&room, &user)),
@@ -131,6 +134,13 @@ fn what_waits_for_others_ends_by_the_same_deadline() {
         let lookups =
             (0..MANY).map(|_| async { failed_after("a lookup", async { store.mailbox(&room).await.map(drop) }).await });
         let took = futures_util::future::join_all(lookups).await;
+        assert!(took.iter().all(|took| *took == DEADLINE), "the longest took {:?}", took.iter().max());
+        let pages = Pages::<LogEntry>::default();
+        let many_pages = (0..MANY).map(|after| {
+            let (pages, room) = (&pages, &room);
+            failed_after("a page", async move { store.page(pages, room, after as u64).await.map(drop) })
+        });
+        let took = futures_util::future::join_all(many_pages).await;
         assert!(took.iter().all(|took| *took == DEADLINE), "the longest took {:?}", took.iter().max());
         let user = user();
         let reports = store.watermark_reports(&user, store.incarnation());

@@ -69,6 +69,7 @@ impl Memory {
         let link = Link::new(self.clone(), node);
         let inner = super::Inner {
             lookups: Lookups::start(database.clone(), lifecycle, closed.clone()),
+            page_turns: tokio::sync::Semaphore::new(database.parts().readers.max()),
             database: database.clone(),
             watermarks: Watermarks::default(),
             config,
