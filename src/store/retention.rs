@@ -102,7 +102,7 @@ impl Store {
                  time of day has jumped ahead. Messages that have expired since are deleted slowly, for 24 hours. If the time is wrong, set it right"
             ),
             Change::SetBack => {
-                tracing::info!(store.url = %url, "the time of day was set back: retention follows it again")
+                tracing::info!(store.url = %url, "the time of day was set back: retention follows it again");
             }
             Change::Accepted => tracing::info!(
                 store.url = %url,
