@@ -155,7 +155,8 @@ impl App {
         self.lifecycle.watch_signals().map_err(Error::Signals)
     }
 
-    /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one.
+    /// Listens at the configured addresses, and serves from here on. Port 0 takes a free one. If a stop is asked for while the other nodes are
+    /// joined, the wait for them ends, and neither calls nor devices are served: [`Listening::run`] stops what runs by then.
     pub async fn listen(self) -> Result<Listening, Error> {
         let Self { mut config, clock, any_loopback_origin, api_keys, tokens, rules, metrics, lifecycle } = self;
         let proxies = Proxies::new(config.clients.trusted_proxies.clone());
@@ -204,7 +205,14 @@ impl App {
         let for_operators = serving(&listening.admin_done, Strangers::unlimited(), &for_operators);
         listening.serve_http("admin", operators, admin, for_operators);
         // Probes are answered while other nodes are waited for. The tasks that run already end with it.
-        listening.delivery.join_nodes().await.inspect_err(|_| listening.abandon())?;
+        tokio::select! {
+            joined = listening.delivery.join_nodes() => joined.inspect_err(|_| listening.abandon())?,
+            () = lifecycle.stopping() => {}
+        }
+        if lifecycle.is_stopping() {
+            listening.calls_ended.cancel();
+            return Ok(listening);
+        }
         listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
         let origins = Origins::new(&config.clients.cors_origins, any_loopback_origin);
         let pages = Pages::new(origins, proxies.clone());

@@ -68,11 +68,10 @@ async fn start(prepared: Prepared) -> Result<(), Failure> {
     // Before it says that it listens: it may be stopped from then on.
     app.watch_signals()?;
     let lifecycle = app.lifecycle().clone();
-    let listening = tokio::select! {
-        listening = app.listen() => listening?,
-        () = lifecycle.stopping() => return Ok(()),
-    };
-    if let Some(dev) = dev {
+    let listening = app.listen().await?;
+    if let Some(dev) = dev
+        && !lifecycle.is_stopping()
+    {
         print(&banner(&listening.addresses(), &config, &dev))?;
     }
     Ok(listening.run().await?)

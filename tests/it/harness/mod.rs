@@ -1,7 +1,7 @@
 //! What the tests speak: backends, devices, and raw sockets for what no decent caller would send.
 
 mod deadline;
-pub use deadline::{PATIENCE, deadline};
+pub use deadline::{PATIENCE, deadline, eventually, eventually_within};
 
 mod any_node;
 pub use any_node::any_of;

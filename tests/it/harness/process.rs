@@ -2,20 +2,21 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Lines},
     net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use bugle::app::Addresses;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{API_KEY, Backend, PATIENCE, SECRET, ask, deadline};
+use super::{API_KEY, Backend, PATIENCE, SECRET, ask, deadline, eventually_within};
 
 /// What a server needs besides what a test asks for.
 const CONFIG: &str = r#"
@@ -49,20 +50,7 @@ pub struct Launch<'a> {
 impl Launch<'_> {
     /// Returns when the server listens. The error is what it logged before it ended without that.
     pub fn start(self) -> Result<ServerProcess, String> {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("bugle.toml");
-        let keys = format!(
-            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\", \"mailbox\"]\n\
-             [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
-        );
-        fs::write(&path, format!("{CONFIG}{keys}{}", self.config)).expect("a file is written");
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("{}exec \"$@\"", self.commands), "sh"]).args(self.runner);
-        command.arg(self.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_bugle"))));
-        command.args(["serve", "--config"]).arg(&path).env_clear().envs(self.variables.iter().copied());
-        command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("a shell runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
+        let Spawned { mut child, mut lines, directory } = self.spawn();
         let mut logged = String::new();
         let listening = loop {
             let Some(Ok(line)) = lines.next() else {
@@ -76,17 +64,46 @@ impl Launch<'_> {
                 break entry;
             }
         };
-        let log = Arc::new(Mutex::new(String::new()));
-        let further = log.clone();
-        let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                *further.lock() += &(line + "\n");
-            }
-        });
         let address = |name: &str| listening[name].as_str().expect("an address").parse().expect("an address");
         let (clients, grpc, admin) = (address("clients.listen"), address("grpc.listen"), address("admin.listen"));
-        Ok(ServerProcess { child, clients, grpc, admin, logged, log, reader: Some(reader), directory })
+        let addresses = Addresses { clients, grpc, admin };
+        Ok(ServerProcess::new(Spawned { child, lines, directory }, addresses, logged))
     }
+
+    /// Stops the server as soon as `moment` has come, though it may not listen by then.
+    pub async fn stop_at(self, moment: impl Future<Output = ()>) -> Ended {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let addresses = Addresses { clients: nowhere, grpc: nowhere, admin: nowhere };
+        let server = ServerProcess::new(self.spawn(), addresses, String::new());
+        moment.await;
+        server.stop().await
+    }
+
+    fn spawn(self) -> Spawned {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("bugle.toml");
+        let keys = format!(
+            "[[grpc.api_keys]]\nname = \"test\"\nkey = \"{API_KEY}\"\nscopes = [\"emit\", \"presence\", \"mailbox\"]\n\
+             [[auth.jwt.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+        );
+        fs::write(&path, format!("{CONFIG}{keys}{}", self.config)).expect("a file is written");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{}exec \"$@\"", self.commands), "sh"]).args(self.runner);
+        command.arg(self.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_bugle"))));
+        command.args(["serve", "--config"]).arg(&path).env_clear().envs(self.variables.iter().copied());
+        command.current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a shell runs");
+        let lines = BufReader::new(child.stderr.take().expect("its log is ours")).lines();
+        Spawned { child, lines, directory }
+    }
+}
+
+/// A process that may not listen yet.
+struct Spawned {
+    child: Child,
+    /// What it logs.
+    lines: Lines<BufReader<ChildStderr>>,
+    directory: TempDir,
 }
 
 /// `bugle serve`. It is killed with its value.
@@ -126,6 +143,19 @@ impl Ended {
 }
 
 impl ServerProcess {
+    /// `logged`: what was read of its log.
+    fn new(spawned: Spawned, Addresses { clients, grpc, admin }: Addresses, logged: String) -> Self {
+        let Spawned { child, lines, directory } = spawned;
+        let log = Arc::new(Mutex::new(String::new()));
+        let further = log.clone();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *further.lock() += &(line + "\n");
+            }
+        });
+        Self { child, clients, grpc, admin, logged, log, reader: Some(reader), directory }
+    }
+
     /// With these further lines of the configuration, each a table of its own.
     pub fn start(config: &str) -> Self {
         Self::start_after("", config, &[])
@@ -152,10 +182,15 @@ impl ServerProcess {
     }
 
     /// Waits until it is ready, or until it is not. A store that hangs is noticed after its own deadlines, which are 8 and 16 s.
-    pub async fn is_ready(&self, is_ready: bool) {
-        let is_not_so = async || (ask(self.admin, "GET", "/readyz", "").await.status == 200) != is_ready;
-        let became = tokio::time::timeout(8 * PATIENCE, async { while is_not_so().await {} }).await;
-        assert!(became.is_ok(), "it does not become {}ready:\n{}", if is_ready { "" } else { "un" }, self.log());
+    #[track_caller]
+    pub fn is_ready(&self, is_ready: bool) -> impl Future<Output = ()> {
+        let what = if is_ready { "the server to be ready" } else { "the server not to be ready" };
+        eventually_within(8 * PATIENCE, what, async move || self.readiness().await == if is_ready { 200 } else { 503 })
+    }
+
+    /// What `/readyz` answers.
+    pub async fn readiness(&self) -> u16 {
+        ask(self.admin, "GET", "/readyz", "").await.status
     }
 
     /// Resident memory in MiB.
@@ -232,7 +267,11 @@ impl ServerProcess {
 }
 
 impl Drop for ServerProcess {
+    #[expect(clippy::print_stderr, reason = "it is shown if the test fails")]
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server has logged:\n{}{}", self.logged, self.log());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
