@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bugle::proto::v1::{EmitOptions, EmitToUserRequest, Receipt};
 
-use crate::harness::{Backend, SlowProxy, TestRedis, TestServer, deadline, to_user};
+use crate::harness::{Backend, SlowProxy, TestRedis, TestServer, deadline, eventually, to_user};
 
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -17,12 +17,8 @@ async fn emit(backend: &Backend, key: &str, json: &str) -> Receipt {
 
 /// Waits until nothing waits at the engine for the end of a window.
 async fn taken(redis: &TestRedis) {
-    let taken = async {
-        while redis.cli(&["KEYS", "*:c:*"]).lines().any(|key| !key.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline("the window's end", taken).await;
+    let is_taken = async || redis.cli(&["KEYS", "*:c:*"]).lines().all(str::is_empty);
+    eventually("the window's end", is_taken).await;
 }
 
 #[tokio::test]

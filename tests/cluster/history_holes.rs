@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     acks::in_background,
-    harness::{Backend, SlowProxy, TestRedis, TestServer, deadline},
+    harness::{Backend, SlowProxy, TestRedis, TestServer, deadline, eventually},
     histories::{emit, fresh, number, position, resumed, resuming, sequence, start_with_link, whole_up_to},
     resume::{history, kept},
 };
@@ -135,12 +135,8 @@ async fn who_comes_to_a_node_that_has_not_heard_that_a_sequence_is_over_is_not_t
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     let backend = server.backend_of(1).await;
     let emitting = in_background(async move { emit(&backend, 1).await });
-    let over = async {
-        while ["", sequence(&begin)].contains(&sequence(&stands(&redis))) {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline("a sequence to begin", over).await;
+    let has_begun = async || !["", sequence(&begin)].contains(&sequence(&stands(&redis)));
+    eventually("a sequence to begin", has_begun).await;
     let seen = stands(&redis);
     let mut comes = resuming(&server, 0, json!({ "user:42": seen })).await;
     assert_eq!(resumed(&mut comes).await, json!({ "recovered": true, "count": 0, "position": seen }));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::harness::{TestRedis, TestServer};
+use crate::harness::{TestRedis, TestServer, eventually_within};
 
 pub const PREFIX: &str = "test";
 const LEASE: Duration = Duration::from_secs(5);
@@ -33,15 +33,6 @@ fn of_generation(redis: &TestRedis, field: &str) -> String {
     redis.cli(&["HGET", &format!("{PREFIX}:engine"), field])
 }
 
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"));
-}
-
 async fn complete_receipt(server: &TestServer) {
     let backend = server.backend().await;
     let complete = async { while backend.emit_to_user("42", "plain", "1").await.partial {} };
@@ -56,7 +47,7 @@ pub async fn renewals(redis: &TestRedis) {
     };
     for _ in 0..2 {
         let before = first_end();
-        until("the leases to be renewed", || first_end() > before).await;
+        eventually_within(PATIENCE, "the leases to be renewed", async || first_end() > before).await;
     }
 }
 
@@ -79,8 +70,8 @@ async fn a_node_whose_lease_has_ended_at_an_engine_that_went_on_leaves_the_engin
     let before = of_generation(&redis, "name");
     let incarnation = peers(&redis).remove(0);
     redis.cli(&["ZADD", &format!("{PREFIX}:peers"), "1", &incarnation]);
-    let is_back = || peers(&redis).len() == crate::NODES && !peers(&redis).contains(&incarnation);
-    until("the node to have another lease", is_back).await;
+    let is_back = async || peers(&redis).len() == crate::NODES && !peers(&redis).contains(&incarnation);
+    eventually_within(PATIENCE, "the node to have another lease", is_back).await;
     complete_receipt(&server).await;
     assert_eq!(of_generation(&redis, "name"), before);
 }
@@ -90,11 +81,11 @@ async fn receipts_are_complete_once_all_nodes_are_back_after_the_engine_stood_st
     let redis = TestRedis::start(false);
     let server = start_with(&redis, LEASE).await;
     let milliseconds = |field| of_generation(&redis, field).parse::<u128>().unwrap_or_default();
-    let knows_all = || milliseconds("renewed") >= milliseconds("heard") + (LEASE + HEARTBEAT).as_millis();
-    until("the engine to know all nodes", knows_all).await;
+    let knows_all = async || milliseconds("renewed") >= milliseconds("heard") + (LEASE + HEARTBEAT).as_millis();
+    eventually_within(PATIENCE, "the engine to know all nodes", knows_all).await;
     // For longer than half of a lease.
     redis.cli(&["CLIENT", "PAUSE", "3000", "ALL"]);
-    until("the generation to end", || of_generation(&redis, "stood_still") == "1").await;
+    eventually_within(PATIENCE, "the generation to end", async || of_generation(&redis, "stood_still") == "1").await;
     let backend = server.backend().await;
     // The generation does not get so old that it has settled by itself.
     let begin_now = "redis.call('HSET', KEYS[1], 'since', redis.call('TIME')[1] * 1000)";

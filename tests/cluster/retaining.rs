@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     acks::in_background,
-    harness::{Backend, Device, SlowProxy, TestRedis, TestServer, deadline, to_user},
+    harness::{Backend, Device, SlowProxy, TestRedis, TestServer, deadline, eventually, to_user},
 };
 
 /// Three nodes, of which the first no longer hears what is published, and a connection of 42 there.
@@ -48,12 +48,7 @@ impl Deaf {
             ..to_user("42", "price", "")
         };
         let receipt = in_background(async move { emit(&backend, request).await });
-        let changed = async {
-            while self.last_change() == before {
-                tokio::task::yield_now().await;
-            }
-        };
-        deadline("the change", changed).await;
+        eventually("the change", async || self.last_change() != before).await;
         receipt
     }
 

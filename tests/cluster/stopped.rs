@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use crate::{
     NODES,
     harness::{
-        Device, EVERY_WAY, PlainDevice, TestRedis, TestServer, connections, deadline, new_database, no_connections,
+        Device, EVERY_WAY, PlainDevice, TestRedis, TestServer, connections, eventually, new_database, no_connections,
         token,
     },
     websocket::{PATH, endpoint},
@@ -50,12 +50,8 @@ impl Scene {
 
 /// Waits until nothing is connected to the engine but the client that asks.
 async fn left_engine(redis: &TestRedis) {
-    let left = async {
-        while redis.cli(&["CLIENT", "LIST"]).lines().count() > 1 {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline("all connections to Redis to be closed", left).await;
+    let has_left = async || redis.cli(&["CLIENT", "LIST"]).lines().count() <= 1;
+    eventually("all connections to Redis to be closed", has_left).await;
 }
 
 #[tokio::test]

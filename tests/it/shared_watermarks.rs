@@ -8,7 +8,7 @@ use bugle::message::UserId;
 use bugle::store::{Sharing, Status, Store, Undelivered, WatermarkReports};
 use futures_util::future::join_all;
 
-use crate::harness::{deadline, execute, new_database, set_read_only};
+use crate::harness::{deadline, eventually, execute, new_database, set_read_only};
 use crate::store::{Kind, message, position, wait_for};
 
 /// A user's reports of one node.
@@ -80,12 +80,7 @@ async fn what_is_proven_is_written_by_itself() {
     let (a, b, _kind) = nodes(1).await;
     reports(&a).note_in_flight(1, false);
     reports(&a).note_proven(1);
-    let read = async {
-        while undelivered_at(&b).await.after < 1 {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline("another node to know it", read).await;
+    eventually("another node to know it", async || undelivered_at(&b).await.after >= 1).await;
 }
 
 #[tokio::test]

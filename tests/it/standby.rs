@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::task::JoinHandle;
 
 use crate::acks::in_background;
-use crate::harness::{Backend, Device, PATIENCE, Postgres, SlowProxy, TestServer, count, deadline, execute, to_user};
+use crate::harness::{
+    Backend, Device, PATIENCE, Postgres, SlowProxy, TestServer, count, deadline, eventually_within, execute, to_user,
+};
 use crate::resume::kept;
 use crate::stored::{emit_stored, readiness, store};
 
@@ -80,8 +82,7 @@ async fn promote() -> Promoted {
 }
 
 async fn is_back(server: &TestServer) {
-    let back = timeout(4 * PATIENCE, async { while readiness(server).await != 200 {} }).await;
-    back.expect("the store is back");
+    eventually_within(4 * PATIENCE, "the store to be back", async || readiness(server).await == 200).await;
 }
 
 /// Devices that come back are told whether what they have seen is there, though another message has its number by now, and get what is stored then.

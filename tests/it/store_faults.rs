@@ -19,7 +19,7 @@ use tonic::Code;
 
 use super::store::{Kind, append, kinds, message, open, open_with, position, reopen, room, texts, wait_for};
 use crate::harness::{
-    OpenTransaction, TestServer, deadline, execute, new_database, refused, set_read_only, to_user, waits_for_lock,
+    OpenTransaction, TestServer, eventually, execute, new_database, refused, set_read_only, to_user, waits_for_lock,
 };
 use crate::stored::{emit_stored, readiness, store as stored};
 
@@ -174,12 +174,8 @@ async fn a_new_epoch_that_operators_begin_forgets_all_positions() {
         let seen = store.position(1).await.unwrap();
         assert!(!bugle::store::begin_new_epoch(&kind.config(), &clock).await.unwrap(), "it is used");
         store.close();
-        let begun = async {
-            while !bugle::store::begin_new_epoch(&kind.config(), &clock).await.unwrap() {
-                tokio::task::yield_now().await;
-            }
-        };
-        crate::harness::deadline("the store to be free", begun).await;
+        let begin = async || bugle::store::begin_new_epoch(&kind.config(), &clock).await.unwrap();
+        eventually("the store to be free", begin).await;
         let store = reopen(store, &kind, &clock).await;
         assert!(!stands(&store, &seen).await, "{}", kind.url);
         assert_eq!(texts(&store, MAILBOX, 0).await.len(), 1);
@@ -377,12 +373,7 @@ async fn an_unreachable_store_refuses_what_is_to_be_stored_and_nothing_else_unti
     assert_eq!(device.expect_event("plain").await.json(), "1");
     assert_eq!(readiness(&server).await, 503);
     fs::create_dir(&missing).expect("the directory can be made");
-    deadline("the store to be back", async {
-        while readiness(&server).await != 200 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    eventually("the store to be back", async || readiness(&server).await == 200).await;
     emit_stored(&backend, "42", "2").await;
     assert_eq!(device.expect_event("e").await.json(), "2");
 }

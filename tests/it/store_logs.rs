@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::harness::{ServerProcess, deadline, execute, new_database};
+use crate::harness::{ServerProcess, eventually, execute, new_database};
 
 /// The lines of a server with a log directory, in the file whose name begins so.
 fn lines(directory: &Path, file: &str) -> Vec<Json> {
@@ -24,17 +24,13 @@ async fn line(server: &ServerProcess, file: &str, text: &str) -> Json {
 }
 
 async fn line_of(directory: &Path, file: &str, text: &str) -> Json {
-    let found = async {
-        loop {
-            let lines = lines(directory, file);
-            let says = |line: &Json| line.to_string().contains(text);
-            if let Some(line) = lines.into_iter().find(says) {
-                return line;
-            }
-            tokio::task::yield_now().await;
-        }
+    let mut found = None;
+    let is_there = async || {
+        found = lines(directory, file).into_iter().find(|line| line.to_string().contains(text));
+        found.is_some()
     };
-    deadline("a line in the log", found).await
+    eventually("a line in the log", is_there).await;
+    found.expect("it is there")
 }
 
 fn start(url: &str) -> ServerProcess {

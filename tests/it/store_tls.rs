@@ -3,7 +3,7 @@
 use bugle::proto::v1::EmitToUserRequest;
 
 use crate::{
-    harness::{TestServer, TlsDatabase, deadline, to_user},
+    harness::{TestServer, TlsDatabase, deadline, eventually, to_user},
     logs::Log,
     stored::{readiness, store},
 };
@@ -27,13 +27,8 @@ async fn is_stored(url: String) {
 async fn is_refused(url: String, why: &str) {
     let log = Log::start();
     let server = server(url).await;
-    deadline("readiness to go down", async { while readiness(&server).await != 503 {} }).await;
-    deadline("the reason in the log", async {
-        while !log.text().contains(why) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    eventually("readiness to go down", async || readiness(&server).await == 503).await;
+    eventually("the reason in the log", async || log.text().contains(why)).await;
     log.has_line(&["WARN", why]);
 }
 

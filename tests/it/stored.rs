@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::NODES;
 use crate::harness::{
-    Backend, Device, EVERY_WAY, PlainDevice, PlainFrame, TestServer, answer, deadline, named, new_database, raw_http,
+    Backend, Device, EVERY_WAY, PlainDevice, PlainFrame, TestServer, answer, eventually, named, new_database, raw_http,
     refused, to_everyone, to_room, to_user, to_users, token, token_with,
 };
 
@@ -197,7 +197,7 @@ async fn a_repetition_is_a_duplicate_even_after_a_restart() {
     first.stopped().await.expect("it stops in order");
     let second = TestServer::start_with(|config| config.store.url = url.into()).await;
     let backend = second.backend().await;
-    deadline("the store to be open again", async { while readiness(&second).await != 200 {} }).await;
+    eventually("the store to be open again", async || readiness(&second).await == 200).await;
     let again = emit(&backend, request()).await;
     assert!(again.duplicate && again.stored, "{receipt:?} {again:?}");
     let number = |position: &str| position.rsplit('.').next().map(str::to_owned);

@@ -3,7 +3,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::deadline;
+use super::eventually;
 
 /// Executes statements in a database that [`super::new_database`] has made.
 pub fn execute(url: &str, sql: &str) {
@@ -34,12 +34,7 @@ pub fn connections(url: &str) -> u64 {
 /// Waits until the database with this URL has no connection.
 #[track_caller]
 pub fn no_connections(url: &str) -> impl Future<Output = ()> {
-    let left = async {
-        while connections(url) > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    deadline("all connections to PostgreSQL to be closed", left)
+    eventually("all connections to PostgreSQL to be closed", async || connections(url) == 0)
 }
 
 /// Makes a database of [`super::new_database`] read-only, or writable again, for new connections, and ends all others.

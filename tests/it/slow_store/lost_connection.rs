@@ -5,11 +5,11 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::{
-    FarStore,
+    FarStore, STORE_PATIENCE,
     hangs::{begin_stored, expect_refusal},
     of_store,
 };
-use crate::harness::count;
+use crate::harness::{count, eventually_within};
 
 /// The first one is committed after the repetition has looked for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,12 +24,8 @@ async fn a_repetition_is_stored_once_though_the_commit_of_the_first_is_under_way
 
     far.is_back().await;
     let second = begin_stored(&far.backend, "\"twice\"");
-    let waiting = async {
-        while !waits_for_lock(&far.database) && !second.is_finished() {
-            tokio::task::yield_now().await;
-        }
-    };
-    of_store("the repetition to wait for the first", waiting).await;
+    let is_waiting = async || waits_for_lock(&far.database) || second.is_finished();
+    eventually_within(STORE_PATIENCE, "the repetition to wait for the first", is_waiting).await;
     far.proxy.go_on();
     let receipt = of_store("the repetition", second).await.expect("the call ends").expect("the store is back");
     let number = receipt.position.rsplit_once('.').expect("a position").1;

@@ -14,7 +14,9 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    harness::{Backend, Device, DeviceBuilder, SlowProxy, TestServer, new_database, to_room, token_with},
+    harness::{
+        Backend, Device, DeviceBuilder, SlowProxy, TestServer, eventually_within, new_database, to_room, token_with,
+    },
     stored::{readiness, store},
 };
 
@@ -48,7 +50,8 @@ impl FarStore {
 
     /// Waits until the server has noticed that the store can be reached again.
     async fn is_back(&self) {
-        of_store("the store to be back", async { while readiness(&self.server).await != 200 {} }).await;
+        let is_back = async || readiness(&self.server).await == 200;
+        eventually_within(STORE_PATIENCE, "the store to be back", is_back).await;
     }
 
     /// Stores an event `stored` for a room; the emit must be accepted.
