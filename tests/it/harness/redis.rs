@@ -114,7 +114,7 @@ impl TestRedis {
         self.order("kill");
     }
 
-    /// Starts it again after [`TestRedis::kill_9`], on the same port and over the same files, and waits until it answers.
+    /// Starts it again after [`TestRedis::kill_9`], on the same port and over the same files, and waits until it has loaded them.
     pub fn restart(&self) {
         assert!(self.launch(), "another process has the port of Redis");
     }
@@ -138,13 +138,13 @@ impl TestRedis {
         String::from_utf8(output.stdout).expect("an answer is text").trim_end().to_owned()
     }
 
-    /// Starts the server and waits until it answers. `false`: it has ended.
+    /// Starts the server and waits until it has loaded its data. `false`: it has ended.
     fn launch(&self) -> bool {
         let pid = self.order("start");
         let begun = Instant::now();
         loop {
-            let info = self.ask("INFO server");
-            if info.contains(&format!("\r\nprocess_id:{pid}\r\n")) {
+            let info = self.ask("INFO");
+            if info.contains(&format!("\r\nprocess_id:{pid}\r\n")) && info.contains("\r\nloading:0\r\n") {
                 return true;
             }
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -193,6 +193,8 @@ async fn a_private_redis_loses_its_data_unless_it_has_an_append_only_file() {
     for append_only in [false, true] {
         let redis = TestRedis::start(append_only);
         assert_eq!(redis.cli(&["SET", "a", "1"]), "OK");
+        // So much that it takes a while to load, in which commands are refused.
+        redis.cli(&["EVAL", "for n = 1, 300000 do redis.call('SET', n, n) end", "0"]);
         redis.kill_9();
         assert!(TcpStream::connect(redis.address()).is_err());
         redis.restart();
