@@ -288,6 +288,27 @@ mod tests {
     }
 
     #[test]
+    fn a_directive_for_a_module_lets_through_its_lines_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { level: "warn,bugle::store=debug".into(), ..config(directory.path(), LogFormat::Human) };
+        let (logs, writing) = logs(&config).unwrap();
+        with_default(logs, || {
+            tracing::debug!(target: "bugle::store", "line 1");
+            tracing::debug!(target: "bugle::store::writer", "line 2");
+            tracing::warn!(target: "bugle::hub", "line 3");
+            tracing::warn!(target: "sqlx::query", "line 4");
+            tracing::trace!(target: "bugle::store", "too fine");
+            tracing::info!(target: "bugle::hub", "of another module");
+            tracing::info!(target: "sqlx::query", "of a library");
+        });
+        drop(writing);
+        let files = files(directory.path());
+        let combined = files.iter().find(|(name, _)| name.starts_with("combined")).unwrap().1;
+        let ends: Vec<_> = combined.lines().filter_map(|line| line.get(line.len() - 6..)).collect();
+        assert_eq!(ends, ["line 1", "line 2", "line 3", "line 4"], "{combined}");
+    }
+
+    #[test]
     fn the_audit_log_has_its_lines_alone_whatever_the_level_and_no_other_log_has_them() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a/audit.jsonl");

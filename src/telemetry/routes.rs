@@ -17,6 +17,11 @@ use super::audit;
 pub(super) type Line = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The places that lines are written to.
+///
+/// It forwards what [`EnvFilter`] and `fmt` layers implement: callsites, events, and the life of spans. It does not forward
+/// `on_register_dispatch`, `on_layer`, `on_follows_from`, `on_id_change`, `event_enabled` and `downcast_raw`: of these, `fmt` layers implement
+/// `downcast_raw` alone, and nothing here asks for it. A layer that needs one of them, such as one with a filter of its own, does not work as a
+/// [`Line`].
 pub(super) struct Routes {
     /// `log.level`. The audit log has its lines at any level.
     level: EnvFilter,
