@@ -5,9 +5,10 @@
 
 use std::io::Write as _;
 
+use crate::harness::not_run;
 use crate::scene::{Fault, KeptOutcome, Outcome, RATE, Size};
 
-/// Runs a fault, and says what came of it. `None`: this machine cannot, and stderr tells why.
+/// Runs a fault, and says what came of it. `None`: this machine cannot, and may skip it.
 async fn run(fault: Fault) -> Option<Outcome> {
     // Not by a macro, whose text the test harness keeps for itself.
     let say = |text: String| writeln!(std::io::stderr(), "{fault}: {text}").expect("stderr is open");
@@ -28,7 +29,7 @@ async fn run(fault: Fault) -> Option<Outcome> {
             Some(outcome)
         }
         Err(why) => {
-            say(format!("NOT RUN, {why}"));
+            not_run(&fault, &why);
             None
         }
     }

@@ -1,9 +1,8 @@
 //! SIGTERM while the store fails: the server ends in order, with exit code 0. `cargo bench --bench gateway -- stops` measures how long that takes.
 
-use std::io::Write as _;
-
 use futures_util::future::join_all;
 
+use crate::harness::not_run;
 use crate::stops::{Fault, Moment, stop_in};
 
 /// Stops servers under load in a fault: one as the fault strikes, and one that has noticed it.
@@ -17,8 +16,7 @@ async fn stop(fault: Fault) {
                 assert_eq!(ended.last_message(), "stopped", "{fault}, {moment:?}: {ended:#?}");
                 assert!(!ended.log.contains("panicked"), "{fault}, {moment:?}: {ended:#?}");
             }
-            // Not by a macro, whose text the test harness keeps for itself.
-            Err(why) => writeln!(std::io::stderr(), "{fault}: NOT RUN, {why}").expect("stderr is open"),
+            Err(why) => not_run(&fault, &why),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A server whose disk is full or read-only, whose tables are of a newer version, or that follows one that was killed.
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
 use bugle::proto::v1::{EmitToUserRequest, ListMessagesRequest, Receipt};
 use sqlx::{Connection, SqliteConnection};
@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::harness::{
     Answer, Backend, Device, Launch, OwnMounts, ServerProcess, answer, ask, ask_with, deadline, execute, fill,
-    make_room, make_writable, new_database, refused, to_user, token,
+    make_room, make_writable, new_database, not_run, refused, to_user, token,
 };
 use crate::stored::{emit_stored, store};
 
@@ -27,11 +27,9 @@ fn file(directory: &TempDir) -> String {
     format!("sqlite:{}/bugle.db", directory.path().display())
 }
 
-/// The mounts, unless this process may not mount: then stderr tells why.
+/// The mounts, unless this process may not mount.
 fn mounted(mounts: Result<OwnMounts, String>) -> Option<OwnMounts> {
-    // Not by a macro, whose text the test harness keeps for itself.
-    let say = |why: &String| writeln!(std::io::stderr(), "NOT RUN, {why}").expect("stderr is open");
-    mounts.inspect_err(say).ok()
+    mounts.inspect_err(|why| not_run(&"a disk that is full or read-only", why)).ok()
 }
 
 async fn is_refused(backend: &Backend) {

@@ -57,8 +57,11 @@ pub use slow_proxy::SlowProxy;
 mod process;
 pub use process::{Ended, Launch, ServerProcess};
 
+mod not_run;
+pub use not_run::not_run;
+
 mod own_mounts;
-pub use own_mounts::{OwnMounts, fill, make_room, make_writable};
+pub use own_mounts::{OwnMounts, fill, make_room, make_writable, seen_by};
 
 mod server;
 pub use server::{API_KEY, SECRET, TestServer, api_key, token, token_with};

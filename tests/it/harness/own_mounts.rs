@@ -1,4 +1,5 @@
-//! File systems that one server alone sees: its mount namespace ends with its process, and they with it.
+//! File systems that one server alone sees: its mount namespace ends with its process, and they with it. Without root, the server is root of a user
+//! namespace.
 
 use std::{
     fs::{self, File},
@@ -23,14 +24,19 @@ impl OwnMounts {
 
     fn after(command: &str, directory: &Path) -> Result<Self, String> {
         let directory = directory.to_str().expect("a path is text");
-        let words = ["unshare", "--mount", "sh", "-c", &format!("{command} && exec \"$@\""), directory];
-        let words = words.map(str::to_owned).to_vec();
-        let tried = Command::new(&words[0]).args(&words[1..]).arg("true").stdin(Stdio::null()).output();
-        match tried.map_err(|error| error.to_string()) {
-            Ok(tried) if tried.status.success() => Ok(Self(words)),
-            Ok(tried) => Err(format!("needs root, to mount: {}", String::from_utf8_lossy(&tried.stderr).trim())),
-            Err(error) => Err(format!("needs root and util-linux's unshare, to mount: {error}")),
+        let script = format!("{command} && exec \"$@\"");
+        let mut told = String::new();
+        // Some systems have no user namespaces for root.
+        for options in [&["--mount"][..], &["--map-root-user", "--mount"]] {
+            let words = [&["unshare"], options, &["sh", "-c", &script, directory]].concat();
+            let tried = Command::new(words[0]).args(&words[1..]).arg("true").stdin(Stdio::null()).output();
+            let tried = tried.map_err(|error| format!("needs util-linux's unshare, to mount: {error}"))?;
+            if tried.status.success() {
+                return Ok(Self(words.into_iter().map(str::to_owned).collect()));
+            }
+            told = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
         }
+        Err(format!("needs root or user namespaces, to mount: {told}"))
     }
 
     /// What runs a program with these mounts, and becomes its process.
@@ -54,12 +60,21 @@ pub fn make_room(process: u32, directory: &Path) {
 /// Makes a directory writable again that is read-only for this process.
 pub fn make_writable(process: u32, directory: &Path) {
     let mut nsenter = Command::new("nsenter");
-    nsenter.args(["-t", &process.to_string(), "-m", "mount", "-o", "remount,bind,rw"]).arg(directory);
+    nsenter.args(["-t", &process.to_string(), "--mount"]);
+    let user_namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).expect("it runs");
+    if user_namespace("self") != user_namespace(&process.to_string()) {
+        nsenter.args(["--user", "--preserve-credentials"]);
+    }
+    nsenter.args(["mount", "-o", "remount,bind,rw"]).arg(directory);
     assert!(nsenter.status().expect("nsenter runs").success());
 }
 
-/// Where this process sees the directory.
 fn ballast(process: u32, directory: &Path) -> PathBuf {
+    seen_by(process, directory).join("ballast")
+}
+
+/// The directory as the process sees it.
+pub fn seen_by(process: u32, directory: &Path) -> PathBuf {
     let directory = directory.strip_prefix("/").expect("an absolute path");
-    Path::new("/proc").join(process.to_string()).join("root").join(directory).join("ballast")
+    Path::new("/proc").join(process.to_string()).join("root").join(directory)
 }

@@ -40,6 +40,8 @@ struct Link {
     /// Up to so much more, by chance.
     jitter: Mutex<Duration>,
     hanging: watch::Sender<Hanging>,
+    /// How often something was held back.
+    held: watch::Sender<usize>,
     traps: Mutex<Vec<Trap>>,
     transactions: Mutex<Transactions>,
 }
@@ -129,6 +131,7 @@ impl SlowProxy {
             delay: Mutex::new(delay),
             jitter: Mutex::default(),
             hanging,
+            held: watch::Sender::default(),
             traps: Mutex::default(),
             transactions: Mutex::default(),
         });
@@ -165,6 +168,11 @@ impl SlowProxy {
     /// Accepts connections and bytes from now on, and forwards nothing, as if packets were lost in both directions.
     pub fn hang(&self) {
         self.link.hanging.send_replace(Hanging::All);
+    }
+
+    /// Waits until something is held back, since it hangs.
+    pub async fn holds(&self) {
+        self.link.held.subscribe().wait_for(|held| *held > 0).await.expect("the proxy is there");
     }
 
     /// Forwards everything that has arrived meanwhile, in its order, and goes on.
@@ -284,6 +292,9 @@ impl Link {
             Hanging::One(hanging) => *hanging != connection,
             Hanging::All => false,
         };
+        if !goes_on(&self.hanging.borrow()) {
+            self.held.send_modify(|held| *held += 1);
+        }
         // It ends only with this link.
         let hanging = self.hanging.subscribe().wait_for(goes_on).await.map(|hanging| *hanging);
         !matches!(hanging, Ok(Hanging::Cut(cut)) if cut == connection)

@@ -47,12 +47,11 @@ pub fn set_read_only(url: &str, is_read_only: bool) {
 }
 
 /// Waits until a transaction in the database with this URL waits for a lock.
-pub async fn waits_for_lock(url: &str) {
+#[track_caller]
+pub fn waits_for_lock(url: &str) -> impl Future<Output = ()> {
     const WAITING: &str =
         "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() AND wait_event_type = 'Lock'";
-    let url = url.to_owned();
-    let waiting = tokio::task::spawn_blocking(move || while count(&url, WAITING) == 0 {});
-    deadline("the wait for a lock", waiting).await.expect("it is counted");
+    eventually("a transaction to wait for a lock", async || count(url, WAITING) > 0)
 }
 
 /// A transaction of another program: what it has locked stays locked until it is dropped or committed.

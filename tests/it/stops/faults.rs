@@ -3,9 +3,8 @@
 use std::{
     any::Any,
     fmt, fs,
-    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -13,10 +12,13 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use super::load::CONFIG;
+use super::{in_force::Before, load::CONFIG};
 use crate::harness::{
-    Launch, OwnMounts, Postgres, ServerProcess, SlowProxy, execute, fill, new_database, set_read_only,
+    Launch, OpenTransaction, OwnMounts, Postgres, ServerProcess, SlowProxy, execute, fill, new_database, set_read_only,
 };
+
+/// The delay of each direction to a PostgreSQL that is far away.
+pub(super) const FAR: Duration = Duration::from_millis(20);
 
 /// What the store does while the server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +45,14 @@ pub enum Fault {
 /// A server, and what the fault needs.
 pub struct Scene {
     pub server: ServerProcess,
-    fault: Fault,
+    pub(super) fault: Fault,
     /// Of SQLite, where the file is.
     directory: TempDir,
     /// Of PostgreSQL.
-    url: String,
-    proxy: Option<SlowProxy>,
-    postgres: Option<Postgres>,
+    pub(super) url: String,
+    pub(super) proxy: Option<SlowProxy>,
+    pub(super) postgres: Option<Postgres>,
+    pub(super) before: Before,
     /// What goes on, or is locked, as long as the scene.
     held: Vec<Box<dyn Any + Send>>,
 }
@@ -80,7 +83,7 @@ impl Fault {
         matches!(self, Self::SqliteReadOnly | Self::SqliteHeld | Self::PostgresHeld)
     }
 
-    /// Whether the server is not ready because of it.
+    /// Whether the server notices it: it is not ready any more, or refuses what needs a table that is locked.
     pub fn is_noticed(self) -> bool {
         !matches!(self, Self::Sqlite | Self::Postgres | Self::PostgresFar | Self::PostgresCuts)
     }
@@ -103,7 +106,7 @@ impl Fault {
                 url = own.url(&own.new_database());
                 postgres = Some(own);
             }
-            let delay = if self == Self::PostgresFar { Duration::from_millis(20) } else { Duration::ZERO };
+            let delay = if self == Self::PostgresFar { FAR } else { Duration::ZERO };
             let own = SlowProxy::start(&url, delay).await;
             store = if self == Self::PostgresLimit { of_few(&url) } else { own.url().to_owned() };
             proxy = Some(own);
@@ -126,7 +129,7 @@ impl Fault {
         }
         let runner = mounts.as_ref().map(OwnMounts::runner).unwrap_or_default();
         let server = start(Launch { runner: &runner, ..launch });
-        Ok(Scene { server, fault: self, directory, url, proxy, postgres, held })
+        Ok(Scene { server, fault: self, directory, url, proxy, postgres, before: Before::default(), held })
     }
 }
 
@@ -145,17 +148,23 @@ fn of_few(url: &str) -> String {
     url.replace("postgres@", &format!("{role}@"))
 }
 
-fn few(url: &str) -> String {
+pub(super) fn few(url: &str) -> String {
     format!("few_{}", name(url))
 }
 
-fn name(url: &str) -> &str {
+pub(super) fn name(url: &str) -> &str {
     url.rsplit('/').next().expect("it names a database")
 }
 
 impl Scene {
+    /// The database, if it is SQLite.
+    pub(super) fn file(&self) -> PathBuf {
+        file(&self.directory)
+    }
+
     pub(super) async fn strike(&mut self) {
-        let (path, url) = (file(&self.directory), &self.url);
+        let (path, url) = (self.file(), &self.url);
+        self.before = Before::now(&path, url);
         match self.fault {
             Fault::Sqlite
             | Fault::SqliteReadOnly
@@ -182,7 +191,9 @@ impl Scene {
                 let sql = format!("DROP DATABASE {} WITH (FORCE)", name(url));
                 execute(&url.replace(name(url), "postgres"), &sql);
             }
-            Fault::PostgresTableLocked => self.held.push(Box::new(LockedTable::new(url))),
+            Fault::PostgresTableLocked => {
+                self.held.push(Box::new(OpenTransaction::begin(url, "LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")))
+            }
         }
     }
 }
@@ -221,30 +232,6 @@ fn cut_all(url: String) -> JoinSet<()> {
         }
     });
     cutting
-}
-
-/// A transaction that has locked the table of messages.
-struct LockedTable(Child);
-
-impl LockedTable {
-    fn new(url: &str) -> Self {
-        let mut psql = Command::new("psql");
-        let psql = psql.args([url, "-Atq"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut psql = psql.expect("psql runs");
-        let mut input = psql.stdin.as_ref().expect("it is piped");
-        writeln!(input, "BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE; SELECT 'locked';").expect("psql reads");
-        let mut line = String::new();
-        BufReader::new(psql.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("psql answers");
-        assert_eq!(line.trim(), "locked");
-        Self(psql)
-    }
-}
-
-impl Drop for LockedTable {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl fmt::Display for Fault {

@@ -1,19 +1,26 @@
 //! A server that is asked to stop under load while its store fails.
 
 mod faults;
+mod in_force;
 mod load;
 
 pub use faults::Fault;
 use load::Load;
 
-use crate::harness::Ended;
+use std::time::Duration;
+
+use bugle::proto::v1::{EmitOptions, EmitToUserRequest};
+use tokio::time::{interval, timeout};
+use tonic::Code;
+
+use crate::harness::{Ended, PATIENCE, ServerProcess, to_user};
 
 /// When the server is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// As soon as the store fails.
+    /// As soon as the fault is in force.
     AtOnce,
-    /// When the server has noticed that it fails: it is not ready any more.
+    /// When the server has noticed it.
     Noticed,
 }
 
@@ -26,11 +33,37 @@ pub async fn stop_in(fault: Fault, moment: Moment) -> Result<Ended, String> {
     let load = Load::start(&scene.server).await;
     load.is_under_way(!fault.strikes_before_start()).await;
     scene.strike().await;
-    if moment == Moment::Noticed {
+    scene.is_in_force().await;
+    if moment == Moment::Noticed && fault == Fault::PostgresTableLocked {
+        is_refused_while_ready(&scene.server).await;
+    } else if moment == Moment::Noticed {
         scene.server.is_ready(false).await;
     }
     load.stop_at_errors();
     let ended = scene.server.stop().await;
     load.end().await;
     Ok(ended)
+}
+
+/// Waits until a stored emit is refused at the store's deadline. Meanwhile the server is ready.
+async fn is_refused_while_ready(server: &ServerProcess) {
+    let (backend, options) = (server.backend().await, EmitOptions { store: true, ..EmitOptions::default() });
+    let request = EmitToUserRequest { options: Some(options), ..to_user("0", "e", "1") };
+    let (mut looks, mut ticks) = (0, interval(Duration::from_millis(50)));
+    let looking = async {
+        loop {
+            ticks.tick().await;
+            assert_eq!(server.readiness().await, 200, "only other tables are locked");
+            looks += 1;
+        }
+    };
+    let emitted = async {
+        tokio::select! {
+            emitted = async { backend.notify().emit_to_user(request).await } => emitted,
+            never = looking => never,
+        }
+    };
+    let emitted = timeout(8 * PATIENCE, emitted).await.expect("a stored emit has a deadline");
+    assert_eq!(emitted.expect_err("the table is locked").code(), Code::Unavailable);
+    assert!(looks >= 5, "{looks} looks");
 }
