@@ -66,10 +66,10 @@ pub enum Error {
     /// The store is used, or there is none.
     #[error("store.url: {0}")]
     StoreNotFree(&'static str),
-    /// No new epoch was begun, as far as is known.
+    /// The command to begin a new epoch failed. It may have begun one.
     #[error(
-        "store.url = {url}: no new epoch was begun, as far as is known: see that the database runs and can be reached from here, and repeat \
-         the command, which does no harm if the epoch was begun"
+        "store.url = {url}: it is not known whether the new epoch was begun. Check that the database runs and can be reached from here, then \
+         repeat the command; repeating it is safe"
     )]
     NewEpoch {
         /// Without a password.
@@ -204,13 +204,8 @@ impl App {
         let serving = |done, strangers, counts| listening.serving(done, &queued, strangers, counts, &proxies);
         let for_operators = serving(&listening.admin_done, Strangers::unlimited(), &for_operators);
         listening.serve_http("admin", operators, admin, for_operators);
-        // Probes are answered while other nodes are waited for. The tasks that run already end with it.
-        tokio::select! {
-            joined = listening.delivery.join_nodes() => joined.inspect_err(|_| listening.abandon())?,
-            () = lifecycle.stopping() => {}
-        }
-        if lifecycle.is_stopping() {
-            listening.calls_ended.cancel();
+        // Probes are answered while other nodes are waited for.
+        if !listening.join_nodes().await? {
             return Ok(listening);
         }
         listening.serve_calls(grpc::Edge::new(edge).await?, calls, grpc_share.clone());
@@ -224,13 +219,7 @@ impl App {
         let (devices, backends) = (devices_share, grpc_share);
         let footprint = Footprint { devices, backends, connections, delivery, queued, under_way };
         lifecycle.spawn_vital("memory", memory::give_back(move || footprint.bytes(), listening.stopping()));
-        lifecycle.set_ready();
-        tracing::info!(
-            clients.listen = %addresses.clients,
-            grpc.listen = %addresses.grpc,
-            admin.listen = %addresses.admin,
-            "listening"
-        );
+        listening.set_ready();
         Ok(listening)
     }
 }
@@ -274,6 +263,25 @@ impl Listening {
     /// Where.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Joins the other nodes. False: a stop was asked for meanwhile, and no calls are to be served. The tasks that run already end with an error.
+    async fn join_nodes(&self) -> Result<bool, Error> {
+        tokio::select! {
+            joined = self.delivery.join_nodes() => joined.inspect_err(|_| self.abandon())?,
+            () = self.lifecycle.stopping() => {}
+        }
+        let is_stopping = self.lifecycle.is_stopping();
+        if is_stopping {
+            self.calls_ended.cancel();
+        }
+        Ok(!is_stopping)
+    }
+
+    fn set_ready(&self) {
+        let Addresses { clients, grpc, admin } = self.addresses;
+        self.lifecycle.set_ready();
+        tracing::info!(clients.listen = %clients, grpc.listen = %grpc, admin.listen = %admin, "listening");
     }
 
     /// Ends what runs already: the server does not start.

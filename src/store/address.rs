@@ -81,11 +81,15 @@ impl Address {
         }
     }
 
-    /// The files with what only Bugle should read. They need not exist.
+    /// The files that only Bugle should open. They need not exist. SQLite's other files, and the lock, are beside the database itself, not beside a
+    /// symbolic link to it.
     pub(super) fn private_files(&self) -> Vec<PathBuf> {
         match self {
             Self::Memory => Vec::new(),
-            Self::File { path, .. } => ["", "-wal", "-shm"].map(|suffix| beside(path, suffix)).into(),
+            Self::File { path, .. } => {
+                let path = paths::resolve(path).unwrap_or_else(|_| path.clone());
+                ["", "-wal", "-shm", ".lock"].map(|suffix| beside(&path, suffix)).into()
+            }
             Self::Postgres { parameters, .. } => file_of(parameters, SSL_KEY).map(PathBuf::from).into_iter().collect(),
         }
     }
@@ -158,7 +162,10 @@ fn pem_problem(key: &str, path: &Path, block: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, path::absolute};
+    use std::{
+        os::unix::fs::{PermissionsExt, symlink},
+        path::absolute,
+    };
 
     use super::*;
 
@@ -231,6 +238,17 @@ mod tests {
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
         assert_eq!(problem(&format!("sqlite:{}", file.display())), "");
+    }
+
+    #[test]
+    fn the_files_that_only_bugle_should_open_are_beside_the_database_and_not_beside_a_link_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir(directory.join("data")).unwrap();
+        symlink("data/f.db", directory.join("link.db")).unwrap();
+        let address = Address::parse(&format!("sqlite:{}", directory.join("link.db").display())).ok().unwrap();
+        let wanted = ["f.db", "f.db-wal", "f.db-shm", "f.db.lock"].map(|name| directory.join("data").join(name));
+        assert_eq!(address.private_files(), wanted);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The lock on a SQLite database: one process uses it, by whatever path.
+//! The locks of one process on a SQLite database.
 //!
-//! Two files are locked: the one beside the database whose name ends in `.lock`, as in earlier versions, and a byte of the database itself. That may
-//! have several names, by hard links or mounts of the file, and each has another `.lock` beside it. The row with the lease is of no use there: SQLite
-//! keeps a write-ahead log beside each name, so that a process does not see what another one writes by another name.
+//! Two files are locked: the one beside the database whose name ends in `.lock`, as in earlier versions, and a byte of the database itself. A database
+//! can have several names (hard links, mounts of the file), each with a `.lock` of its own. The lease in the database does not exclude a process that
+//! uses another name: SQLite keeps a write-ahead log beside each name, so that a process does not see what another one has written by another name.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,69 +11,63 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::paths::{beside, resolve};
+use super::{
+    byte_lock::ByteLock,
+    paths::{FileId, beside, resolve},
+};
 
-/// Which file it is, whatever its name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    pub(super) fn of(metadata: &fs::Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
-}
-
-/// A locked database. The system ends the lock with the process, however that ends.
-///
-/// If it is dropped, this process also loses the locks that SQLite has on the file: drop it after all connections to that file.
+/// A database that this process has locked. The system releases the locks when the process ends.
 pub(super) struct FileLock {
     /// The database, without symbolic links.
     path: PathBuf,
-    _beside: File,
-    /// `None`: the database cannot be written, and is not locked.
-    database: Option<(FileId, File)>,
+    _lock_file: File,
+    /// `None`: the database cannot be written, or another process has locked it by another name.
+    database: Option<ByteLock>,
 }
 
 impl FileLock {
-    /// Locks a database, which is made, empty, if `is_made` and it does not exist. `None`: another process has locked it. The error names the file.
-    pub(super) fn take(path: &Path, is_made: bool) -> io::Result<Option<Self>> {
-        let path = resolve(path).map_err(|error| of_file(path, &error))?;
-        let beside = beside(&path, ".lock");
-        let Some(beside) = lock_beside(&beside, &path).map_err(|error| of_file(&beside, &error))? else {
-            return Ok(None);
+    /// Locks the database at a path, which is created, empty, if `is_made` and it does not exist. False: another process has locked it. The error
+    /// names the file. A `held` lock of another database is released first. If `held` lacks only the database itself, its `.lock` file stays locked:
+    /// another process could lock it in between.
+    pub(super) fn take(held: &mut Option<Self>, path: &Path, is_made: bool) -> io::Result<bool> {
+        let path = resolve(path).map_err(|error| naming(path, &error))?;
+        if !held.as_ref().is_some_and(|lock| lock.path == path && lock.database.is_none()) {
+            // The new lock may need the same `.lock` file.
+            *held = None;
+            let lock_path = beside(&path, ".lock");
+            let lock_file = take_lock_file(&lock_path, &path).map_err(|error| naming(&lock_path, &error))?;
+            *held = lock_file.map(|file| Self { path, _lock_file: file, database: None });
+        }
+        let Some(lock) = held else {
+            return Ok(false);
         };
-        let database = match lock_database(&path, is_made).map_err(|error| of_file(&path, &error))? {
-            Database::Locked(id, file) => Some((id, file)),
-            Database::Unwritable => None,
-            Database::LockedByAnother => return Ok(None),
-        };
-        Ok(Some(Self { path, _beside: beside, database }))
+        match ByteLock::take(&lock.path, is_made) {
+            Ok(database) => {
+                lock.database = database;
+                Ok(lock.database.is_some())
+            }
+            // SQLite reports the cause.
+            Err(error) if is_unwritable(&error) => Ok(true),
+            Err(error) => Err(naming(&lock.path, &error)),
+        }
     }
 
-    /// Whether it is this file that is locked.
-    pub(super) fn is_of(&self, file: Option<FileId>) -> bool {
-        self.database.as_ref().map(|(id, _)| *id) == file
+    /// Whether this file is locked itself.
+    pub(super) fn covers(&self, file: Option<FileId>) -> bool {
+        self.database.as_ref().is_some_and(|database| Some(database.id()) == file)
     }
 
-    /// Whether the write-ahead log is there. What is committed is in it first.
+    /// Whether the write-ahead log exists. SQLite commits to it first.
     pub(super) fn has_log(&self) -> bool {
         beside(&self.path, "-wal").exists()
     }
 }
 
-enum Database {
-    Locked(FileId, File),
-    LockedByAnother,
-    Unwritable,
-}
-
-fn lock_beside(beside: &Path, path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(beside)?;
-    // Made by root for `bugle store new-epoch`, it is the server's all the same.
-    if let Ok(database) = fs::metadata(path) {
+/// `None`: another process has locked it.
+fn take_lock_file(lock_path: &Path, database: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock_path)?;
+    // If root creates it for `bugle store new-epoch`, the server must be able to open it.
+    if let Ok(database) = fs::metadata(database) {
         let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
     }
     match file.try_lock() {
@@ -83,57 +77,11 @@ fn lock_beside(beside: &Path, path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn lock_database(path: &Path, is_made: bool) -> io::Result<Database> {
-    let opened = OpenOptions::new().read(true).write(true).create(is_made).truncate(false).mode(0o600).open(path);
-    match opened {
-        Ok(file) if lock_byte(&file)? => Ok(Database::Locked(FileId::of(&file.metadata()?), file)),
-        Ok(_) => Ok(Database::LockedByAnother),
-        Err(error) if is_unwritable(&error) => Ok(Database::Unwritable),
-        Err(error) => Err(error),
-    }
-}
-
-/// SQLite tells what is wrong with such a file.
 fn is_unwritable(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound)
 }
 
-/// Locks a byte that no database reaches: SQLite's own locks are on others. The whole file (`flock`) would be locked against SQLite, too, where that
-/// and `fcntl` are one, as on NFS. False: another process has locked it. A file system without such locks leaves the database to the `.lock` file.
-#[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "rustix and the standard library lock whole files only")]
-fn lock_byte(file: &File) -> io::Result<bool> {
-    use std::os::fd::AsRawFd;
-
-    /// A database has at most 2^48 bytes.
-    const BYTE: libc::off_t = 1 << 52;
-    let short = |value: libc::c_int| libc::c_short::try_from(value).map_err(io::Error::other);
-    let lock = libc::flock {
-        l_type: short(libc::F_WRLCK)?,
-        l_whence: short(libc::SEEK_SET)?,
-        l_start: BYTE,
-        l_len: 1,
-        // As this kind of lock wants it: it is the file description's, not the process's.
-        l_pid: 0,
-    };
-    // SAFETY: the descriptor is open, and the system only reads the lock, during the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOLCK) => Ok(true),
-        _ => Err(error),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lock_byte(_: &File) -> io::Result<bool> {
-    Ok(true)
-}
-
-fn of_file(path: &Path, error: &io::Error) -> io::Error {
+fn naming(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("the file `{}` cannot be locked: {error}", path.display()))
 }
 
@@ -143,25 +91,49 @@ mod tests {
 
     use super::*;
 
+    fn take(path: &Path) -> Option<FileLock> {
+        let mut lock = None;
+        FileLock::take(&mut lock, path, true).unwrap().then_some(lock?)
+    }
+
     #[test]
     fn a_database_is_locked_by_all_its_names() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         symlink(at("file"), at("link-to-nothing")).unwrap();
-        let lock = FileLock::take(&at("link-to-nothing"), true).unwrap().unwrap();
+        let lock = take(&at("link-to-nothing")).unwrap();
         assert!(at("file").exists() && at("file.lock").exists());
-        assert!(lock.is_of(Some(FileId::of(&fs::metadata(at("link-to-nothing")).unwrap()))));
+        assert!(lock.covers(Some(FileId::of(&fs::metadata(at("link-to-nothing")).unwrap()))));
         fs::create_dir(at("d")).unwrap();
         symlink("../file", at("d/link")).unwrap();
         fs::hard_link(at("file"), at("d/name")).unwrap();
         for name in ["file", "link-to-nothing", "d/link", "d/name"] {
-            assert!(FileLock::take(&at(name), true).unwrap().is_none(), "{name}");
+            assert!(take(&at(name)).is_none(), "{name}");
         }
         assert!(!lock.has_log());
         fs::write(at("file-wal"), "").unwrap();
         assert!(lock.has_log(), "it is beside the file, not beside the link");
         drop(lock);
-        assert!(FileLock::take(&at("d/name"), true).unwrap().is_some());
+        assert!(take(&at("d/name")).is_some());
+    }
+
+    #[test]
+    fn the_lock_file_stays_locked_until_the_database_can_be_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let mut lock = None;
+        assert!(FileLock::take(&mut lock, &at("file"), false).unwrap(), "as one that cannot be written");
+        assert!(!lock.as_ref().unwrap().covers(None));
+        // A second attempt to lock it would create it again.
+        fs::remove_file(at("file.lock")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        fs::hard_link(at("file"), at("name")).unwrap();
+        let other = take(&at("name")).unwrap();
+        assert!(!FileLock::take(&mut lock, &at("file"), false).unwrap(), "by its other name");
+        drop(other);
+        assert!(FileLock::take(&mut lock, &at("file"), false).unwrap());
+        assert!(lock.unwrap().covers(Some(FileId::of(&fs::metadata(at("file")).unwrap()))));
+        assert!(!at("file.lock").exists());
     }
 
     #[test]
@@ -169,7 +141,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("file.lock")).unwrap();
-        let told = FileLock::take(&at("file"), true).err().unwrap().to_string();
+        let told = FileLock::take(&mut None, &at("file"), true).err().unwrap().to_string();
         assert!(told.starts_with(&format!("the file `{}` cannot be locked: ", at("file.lock").display())), "{told}");
     }
 }

@@ -124,7 +124,7 @@ impl Store {
 }
 
 impl Lookup {
-    /// Whether who asked is gone.
+    /// Whether the caller has stopped waiting.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Mailbox(_, answer) => answer.is_closed(),
@@ -194,7 +194,7 @@ async fn read_together(database: &Database, batch: Vec<Lookup>) -> Result<(), Ve
     if batch.len() > 1 && read.as_ref().is_err_and(Error::is_damage) {
         return Err(batch);
     }
-    // Who asked may be gone.
+    // A caller may have stopped waiting: then its answer is dropped.
     for lookup in batch {
         match lookup {
             Lookup::Mailbox(room, answer) => {

@@ -27,6 +27,8 @@ pub use message::{IdempotencyKey, Mailbox, NewMessage};
 mod status;
 pub use status::Status;
 
+mod byte_lock;
+
 mod file_lock;
 
 mod source;

@@ -12,31 +12,45 @@ use super::{
 };
 use crate::clock::Clock;
 
+/// The name of the command in the lease.
+const HOLDER: &str = "new-epoch";
+
 /// Forgets all epochs of a store that no process uses, so that every device that comes back is told that it may have missed something: for operators who
-/// restored a backup in a way that Bugle cannot notice. False: a process uses the store, and nothing was changed. Each step ends with an error after
-/// the time that the server gives it, 8 s.
+/// restored a backup in a way that Bugle cannot notice. False: a process uses the store, and nothing was changed, unless that process took the lease
+/// after this call had found it free: then the tables may have been brought up to date. Each step ends with an error after the time that the server
+/// gives it, 8 s.
 pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Error> {
     let source = Source::new(config, Sharing::Single)?;
     // Held until the end.
-    let lock = if source.kind == Kind::Sqlite { source.lock(false).map_err(sqlx::Error::Io)? } else { None };
-    if source.kind == Kind::Sqlite && lock.is_none() {
+    let mut lock = None;
+    if !source.lock(&mut lock, false).map_err(sqlx::Error::Io)? {
         return Ok(false);
     }
     let mut connection = step(source.connect(true)).await?;
-    if !step(schema::look(&mut connection)).await?.are_current() {
-        step(schema::migrate(&mut connection)).await?;
-        step(schema::add(&mut connection)).await?;
-    }
-    let is_begun = step(forget(&mut connection, source.kind, clock)).await?;
+    let is_begun = begin(&mut connection, source.kind, clock).await?;
     step(connection.close()).await?;
     Ok(is_begun)
+}
+
+/// False: a process holds the lease.
+async fn begin(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> sqlx::Result<bool> {
+    let tables = step(schema::look(connection)).await?;
+    // The holder may be of another version, whose tables are not changed.
+    if tables.have_lease() && step(lease::free_generation(connection, kind, HOLDER)).await?.is_none() {
+        return Ok(false);
+    }
+    if !tables.are_current() {
+        step(schema::migrate(connection)).await?;
+        step(schema::add(connection)).await?;
+    }
+    step(forget(connection, kind, clock)).await
 }
 
 /// False: a process holds the lease.
 async fn forget(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> sqlx::Result<bool> {
     let mut transaction = connection.begin_with(lease::begin_to_take(kind)).await?;
     let clock_ms = clock.now().as_millisecond();
-    let Taken::Held(held) = lease::take(&mut transaction, kind, "new-epoch", clock_ms).await? else {
+    let Taken::Held(held) = lease::take(&mut transaction, kind, HOLDER, clock_ms).await? else {
         return Ok(false);
     };
     lease::forget_generations(&mut transaction).await?;

@@ -89,7 +89,7 @@ impl<E> Pages<E> {
 }
 
 impl<E> Waiter<'_, E> {
-    /// The read begins: nobody joins it from now on.
+    /// Begins the read: the next caller waits for another one.
     fn begin(&self) {
         self.change(|waiting| waiting.count = 0);
     }

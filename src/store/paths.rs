@@ -14,6 +14,19 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// As many symbolic links as Linux follows.
 const MAX_LINKS: usize = 40;
 
+/// The identity of a file, the same for all its names. The system may give it to another file after this one was deleted and closed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
 /// Returns the file that has this name beside another one: SQLite's own, and the lock.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

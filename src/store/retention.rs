@@ -198,7 +198,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes away at most so many rows, in the order in which they have expired. Returns how many.
+    /// Deletes up to `rows` rows, in the order in which they have expired. Returns the number of rows that it deleted.
     async fn delete_expired(&self, table: &str, keys: &str, now_ms: i64, rows: i64) -> Result<i64, Error> {
         // Asked twice: another node may have prolonged a row in between.
         let sql = format!(
@@ -214,8 +214,8 @@ impl Store {
         write.await
     }
 
-    /// Takes away at most so many messages that were stored before then, in their order. Returns how many, and what else is below the floors that
-    /// their mailboxes get then does not count.
+    /// Deletes up to `rows` messages that were stored before `before_ms`, the oldest first. Returns the number of these. Other messages below the new
+    /// floors of their mailboxes are deleted, too, and not counted.
     async fn trim_old(&self, before_ms: i64, rows: i64) -> Result<i64, Error> {
         // By the index of ages, however many messages there are.
         let sql = format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");

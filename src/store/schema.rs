@@ -40,6 +40,9 @@ const ADDITIONS: [&[&str]; 4] = [
         "ALTER TABLE store ADD COLUMN deleted_by_jump BIGINT NOT NULL DEFAULT 0",
     ],
 ];
+/// A table and a column of each addition.
+const ADDED: [(&str, &str); ADDITIONS.len()] =
+    [("store", "version"), ("store", "instance"), ("first_resumes", "user_id"), ("store", "swept_boot")];
 const EPOCH_LENGTH: usize = 16;
 
 /// The tables as they were found.
@@ -82,7 +85,11 @@ pub(super) async fn add(connection: &mut AnyConnection) -> sqlx::Result<()> {
     let begin = if is_sqlite(connection) { "BEGIN IMMEDIATE" } else { "BEGIN; LOCK TABLE store" };
     let mut transaction = connection.begin_with(begin).await?;
     // Another process may have added it meanwhile.
-    let version = version(&mut transaction).await?;
+    let version = match version(&mut transaction).await? {
+        // Its row may have been deleted.
+        0 => added(&mut transaction).await?,
+        version => version,
+    };
     // Positions of before generations carry this epoch.
     let mut script =
         vec![format!("INSERT INTO store (id, epoch) VALUES (1, '{}') ON CONFLICT (id) DO NOTHING", new_epoch())];
@@ -106,20 +113,38 @@ pub(super) fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()[..EPOCH_LENGTH].to_owned()
 }
 
-/// How many additions there are. 0: there may be no tables.
+/// How many additions the row of the store has counted. 0: there may be no tables, or the row was deleted.
 async fn version(connection: &mut AnyConnection) -> sqlx::Result<usize> {
-    let columns = if is_sqlite(connection) {
-        "SELECT COUNT(*) FROM PRAGMA_TABLE_INFO('store') WHERE name = 'version'"
-    } else {
-        "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 'store' AND column_name = 'version' \
-         AND table_schema = ANY(CURRENT_SCHEMAS(FALSE))"
-    };
-    // Without parameters a statement is not prepared, which would be a round trip.
-    if sqlx::raw_sql(columns).fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? == 0 {
+    if !has_column(connection, "store", "version").await? {
         return Ok(0);
     }
-    let row = sqlx::raw_sql("SELECT version FROM store WHERE id = 1").fetch_one(connection).await?;
-    Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
+    let row = sqlx::raw_sql("SELECT version FROM store WHERE id = 1").fetch_optional(connection).await?;
+    let version = row.map_or(Ok(0), |row| row.try_get::<i64, _>(0))?;
+    Ok(usize::try_from(version).unwrap_or_default())
+}
+
+/// How many additions the tables show. The changes of an addition are committed together: one column stands for them.
+async fn added(connection: &mut AnyConnection) -> sqlx::Result<usize> {
+    for (version, (table, column)) in ADDED.into_iter().enumerate() {
+        if !has_column(connection, table, column).await? {
+            return Ok(version);
+        }
+    }
+    Ok(ADDED.len())
+}
+
+async fn has_column(connection: &mut AnyConnection, table: &str, column: &str) -> sqlx::Result<bool> {
+    let sql = if is_sqlite(connection) {
+        format!("SELECT COUNT(*) FROM PRAGMA_TABLE_INFO('{table}') WHERE name = '{column}'")
+    } else {
+        format!(
+            "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = '{table}' AND column_name = '{column}' \
+             AND table_schema = ANY(CURRENT_SCHEMAS(FALSE))"
+        )
+    };
+    // Without parameters a statement is not prepared, which would be a round trip.
+    let row = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_one(connection).await?;
+    Ok(row.try_get::<i64, _>(0)? > 0)
 }
 
 /// The migrations that the database has recorded, as [`recorded`] writes them.

@@ -11,8 +11,9 @@ use super::{
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
-    file_lock::{FileId, FileLock},
+    file_lock::FileLock,
     lease::{self, Held, Renewed, Taken},
+    paths::FileId,
     probe,
     schema::{self, Tables},
     shared_lease::{self, Beat},
@@ -184,12 +185,9 @@ impl Session {
         if is_gone || is_changing {
             return Err(Failure::FileGone);
         }
-        if !self.lock.as_ref().is_some_and(|lock| lock.is_of(file)) {
-            // The new lock may be on the same file beside the database.
-            self.lock = None;
-            self.lock = source.lock(self.file.is_none()).map_err(Failure::Lock)?;
-        }
-        if self.lock.is_some() { Ok(()) } else { Err(Failure::HeldByAnother) }
+        let is_locked = self.lock.as_ref().is_some_and(|lock| lock.covers(file))
+            || source.lock(&mut self.lock, self.file.is_none()).map_err(Failure::Lock)?;
+        if is_locked { Ok(()) } else { Err(Failure::HeldByAnother) }
     }
 
     /// Brings the tables up to date, and takes the lease.
@@ -208,7 +206,8 @@ impl Session {
         let (is_migrated, kind, holder) = (self.is_migrated, self.kind(), self.holder.clone());
         let connection = self.connection()?;
         let found = if is_migrated { None } else { Some(schema::look(connection).await?) };
-        // Whoever waits stops nobody who writes. And a version that waits does not change the tables of the one that holds the store.
+        // Until the lease is free, this process only reads: to take the lease locks the tables against the holder, and to migrate them changes those of a
+        // holder that may be of another version.
         if found.is_none_or(Tables::have_lease) && lease::free_generation(connection, kind, &holder).await?.is_none() {
             return Err(Failure::HeldByAnother);
         }
@@ -373,6 +372,7 @@ impl Session {
         for connection in connections {
             let _ = connection.close().await;
         }
+        // Reads that have not ended yet keep SQLite's own locks, see `byte_lock.rs`.
         self.lock = None;
     }
 }

@@ -10,10 +10,7 @@ use sqlx::{
 };
 use tracing::field::{DisplayValue, display};
 
-use super::{
-    Config, Error, Sharing,
-    file_lock::{FileId, FileLock},
-};
+use super::{Config, Error, Sharing, file_lock::FileLock, paths::FileId};
 
 /// Where the store is: what `store.url` names.
 pub(super) struct Source {
@@ -120,12 +117,9 @@ impl Source {
         Content(metadata.map(|metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec())))
     }
 
-    /// Locks the file, which is made if `is_made` and `store.url` says so. `None`: another process has locked it.
-    pub(super) fn lock(&self, is_made: bool) -> io::Result<Option<FileLock>> {
-        let Some(path) = self.path() else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
-        FileLock::take(path, is_made && self.is_made)
+    /// Locks a SQLite file, which is created if `is_made` and `store.url` says so. See [`FileLock::take`].
+    pub(super) fn lock(&self, held: &mut Option<FileLock>, is_made: bool) -> io::Result<bool> {
+        self.path().map_or(Ok(true), |path| FileLock::take(held, path, is_made && self.is_made))
     }
 
     /// The path for a line of the log, beside `store.url`.

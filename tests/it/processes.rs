@@ -80,7 +80,8 @@ async fn a_new_epoch_that_cannot_be_begun_names_the_store_without_its_password_a
     let output = command.output().expect("the binary is there");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(
-        told.contains("store.url = postgres://***@127.0.0.1:1/bugle: ") && told.contains("repeat the command"),
+        told.contains("store.url = postgres://***@127.0.0.1:1/bugle: ")
+            && told.contains("repeat the command; repeating it is safe"),
         "{told}"
     );
     assert!(!told.contains("hidden"), "{told}");

@@ -15,11 +15,13 @@ use bugle::lifecycle::Lifecycle;
 use bugle::message::{Position, UserId};
 use bugle::proto::v1::EmitToUserRequest;
 use bugle::store::{Error, Status, Store, Which, Window};
+use sqlx::{Connection, SqliteConnection};
 use tonic::Code;
 
 use super::store::{Kind, append, kinds, message, open, open_with, position, reopen, room, texts, wait_for};
 use crate::harness::{
-    OpenTransaction, TestServer, eventually, execute, new_database, refused, set_read_only, to_user, waits_for_lock,
+    OpenTransaction, TestServer, count, deadline, eventually, execute, new_database, refused, set_read_only, to_user,
+    waits_for_lock,
 };
 use crate::stored::{emit_stored, readiness, store as stored};
 
@@ -70,29 +72,6 @@ async fn a_second_process_waits_until_the_first_has_stopped() {
         assert_eq!(position(&second, message(MAILBOX, "3")).await, 3);
         assert!(stands(&second, &seen).await);
         assert!(append(&first, message(MAILBOX, "4")).await.is_err());
-    }
-}
-
-#[tokio::test]
-async fn a_second_process_that_reaches_the_file_by_another_path_waits() {
-    for is_hard in [false, true] {
-        let [_, kind, _] = kinds();
-        let (first, path) = (open(&kind, &Clock::system()), path(&kind));
-        store_some(&first, 1).await;
-        let epoch = first.position(1).await.unwrap().epoch;
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("link.db");
-        let made = if is_hard { fs::hard_link(&path, &link) } else { std::os::unix::fs::symlink(&path, &link) };
-        made.expect("a link is made");
-        let second = open(&Kind::of(format!("sqlite:{}", link.display())), &Clock::system());
-        wait_for(&second, Status::HeldByAnother).await;
-        assert!(append(&second, message(MAILBOX, "2")).await.is_err());
-        assert!(deadline_passes(&second, Status::Serving).await, "it keeps waiting");
-        store_some(&first, 1).await;
-        assert_eq!(first.position(2).await.unwrap().epoch, epoch, "nobody else has begun a generation");
-        first.close();
-        wait_for(&second, Status::Serving).await;
-        store_some(&second, 1).await;
     }
 }
 
@@ -183,6 +162,42 @@ async fn a_new_epoch_that_operators_begin_forgets_all_positions() {
 }
 
 #[tokio::test]
+async fn a_new_epoch_that_is_refused_leaves_the_tables_of_the_process_that_uses_them() {
+    let kind = postgres();
+    let store = open(&kind, &Clock::system());
+    store_some(&store, 1).await;
+    // As an earlier version.
+    execute(&kind.url, "UPDATE store SET version = version - 1 WHERE id = 1");
+    let version = || count(&kind.url, "SELECT version FROM store WHERE id = 1");
+    let before = version();
+    assert!(!bugle::store::begin_new_epoch(&kind.config(), &Clock::system()).await.unwrap(), "it is used");
+    assert_eq!(version(), before);
+}
+
+#[tokio::test]
+async fn a_store_whose_row_was_deleted_serves_after_the_next_start() {
+    for kind in kinds().into_iter().skip(1) {
+        let (lifecycle, clock) = (Lifecycle::new(), Clock::system());
+        let store = open_with(&kind, &clock, 1_000, &lifecycle);
+        store_some(&store, 2).await;
+        let seen = store.position(2).await.unwrap();
+        store.close();
+        deadline("the store's tasks to end", lifecycle.ended()).await;
+        if kind.url.starts_with("sqlite:") {
+            let mut connection = SqliteConnection::connect(&kind.url).await.unwrap();
+            sqlx::query("DELETE FROM store").execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        } else {
+            execute(&kind.url, "DELETE FROM store");
+        }
+        let store = open(&kind, &clock);
+        wait_for(&store, Status::Serving).await;
+        assert_eq!(position(&store, message(MAILBOX, "3")).await, 3, "{}", kind.url);
+        assert!(!stands(&store, &seen).await, "its epoch is forgotten");
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_file_refuses_until_a_file_stands_in_its_place() {
     let [_, kind, _] = kinds();
     let path = path(&kind);
@@ -247,11 +262,11 @@ async fn marks_and_other_changes_are_written_though_no_emit_comes_and_at_the_end
             let marks = (0..40).map(|_| store.mark_read(&mailbox, &user, Which::UpTo(2)));
             let deletions = (0..40).map(|_| store.delete_to(&mailbox, 1));
             let written = join(join_all(marks), join_all(deletions));
-            let (marked, deleted) = crate::harness::deadline("all changes", written).await;
+            let (marked, deleted) = deadline("all changes", written).await;
             assert!(marked.iter().all(Result::is_ok) && deleted.iter().all(Result::is_ok), "{}", kind.url);
         }
         store.close();
-        crate::harness::deadline("the store's tasks to end", lifecycle.ended()).await;
+        deadline("the store's tasks to end", lifecycle.ended()).await;
     }
 }
 
@@ -313,7 +328,7 @@ async fn reads_share_the_connections_that_the_database_gives() {
         let store = open(&kind, &Clock::system());
         store_some(&store, 1).await;
         let reads = (0..100).map(|_| texts(&store, MAILBOX, 0));
-        let read = crate::harness::deadline("all reads", join_all(reads)).await;
+        let read = deadline("all reads", join_all(reads)).await;
         assert!(read.iter().all(|texts| texts.len() == 1));
     }
 }

@@ -1,6 +1,6 @@
 //! A server whose disk is full or read-only, whose tables are of a newer version, or that follows one that was killed.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use bugle::proto::v1::{EmitToUserRequest, ListMessagesRequest, Receipt};
 use sqlx::{Connection, SqliteConnection};
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::harness::{
-    Answer, Backend, Device, Launch, OwnMounts, ServerProcess, answer, ask, ask_with, deadline, execute, fill,
-    make_room, make_writable, new_database, not_run, refused, to_user, token,
+    Answer, Backend, Device, Launch, OwnMounts, ServerProcess, answer, ask, ask_with, deadline, eventually, execute,
+    fill, make_room, make_writable, new_database, not_run, refused, to_user, token,
 };
 use crate::stored::{emit_stored, store};
 
@@ -139,6 +139,35 @@ async fn tables_of_a_newer_version_are_refused_with_the_remedy() {
         let ended = server.stop().await;
         let log = logged + &ended.log;
         assert!(ended.is_good && log.contains(told), "{url}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_that_opens_the_file_by_another_name_waits() {
+    for is_hard in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, other) = (directory.path().join("bugle.db"), directory.path().join("links/other.db"));
+        let first = start(&file(&directory), None);
+        first.is_ready(true).await;
+        let mut stored = emit_stored(&first.backend().await, "42", "1").await;
+        fs::create_dir(directory.path().join("links")).expect("a directory");
+        let linked = if is_hard { fs::hard_link(&path, &other) } else { symlink(&path, &other) };
+        linked.expect("a link is made");
+        let second = start(&format!("sqlite:{}", other.display()), None);
+        let waits =
+            async || ask(second.admin, "GET", "/readyz", "").await.text().contains("another process holds the store");
+        eventually("the second process to wait", waits).await;
+        let begun = Instant::now();
+        while begun.elapsed() < SOME_RETRIES {
+            assert!(waits().await);
+            is_refused(&second.backend().await).await;
+            stored = emit_stored(&first.backend().await, "42", "2").await;
+        }
+        assert!(first.stop().await.is_good);
+        second.is_ready(true).await;
+        let next = emit_stored(&second.backend().await, "42", "3").await;
+        let as_number = |receipt| number(receipt).parse::<u64>().expect("a number");
+        assert_eq!(as_number(&next), as_number(&stored) + 1);
     }
 }
 

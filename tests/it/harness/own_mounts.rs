@@ -34,9 +34,9 @@ impl OwnMounts {
             if tried.status.success() {
                 return Ok(Self(words.into_iter().map(str::to_owned).collect()));
             }
-            told = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+            told = String::from_utf8_lossy(&tried.stderr).into_owned();
         }
-        Err(format!("needs root or user namespaces, to mount: {told}"))
+        Err(format!("needs root or user namespaces, to mount: {}", told.trim()))
     }
 
     /// What runs a program with these mounts, and becomes its process.
