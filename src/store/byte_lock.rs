@@ -134,8 +134,9 @@ mod tests {
 
     /// The locks that SQLite has on a file in this process.
     fn posix_locks(path: &Path) -> usize {
-        let (process, inode) = (std::process::id().to_string(), fs::metadata(path).unwrap().ino().to_string());
-        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let metadata = fs::metadata(path).expect("the file exists");
+        let (process, inode) = (std::process::id().to_string(), metadata.ino().to_string());
+        let locks = fs::read_to_string("/proc/locks").expect("Linux has it");
         let is_one = |line: &&str| {
             let words: Vec<_> = line.split_whitespace().collect();
             words[1] == "POSIX" && words[4] == process && words[5].rsplit(':').next() == Some(&inode)

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use crate::harness::not_run;
 use crate::scene::{Fault, KeptOutcome, Outcome, RATE, Size};
 
-/// Runs a fault, and says what came of it. `None`: this machine cannot, and may skip it.
+/// Runs a fault, and says what came of it. `None`: this machine cannot.
 async fn run(fault: Fault) -> Option<Outcome> {
     // Not by a macro, whose text the test harness keeps for itself.
     let say = |text: String| writeln!(std::io::stderr(), "{fault}: {text}").expect("stderr is open");

@@ -192,7 +192,7 @@ impl Scene {
                 execute(&url.replace(name(url), "postgres"), &sql);
             }
             Fault::PostgresTableLocked => {
-                self.held.push(Box::new(OpenTransaction::begin(url, "LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")))
+                self.held.push(Box::new(OpenTransaction::begin(url, "LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")));
             }
         }
     }
