@@ -1,11 +1,4 @@
-use std::{
-    borrow::Cow,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::{borrow::Cow, future::Future, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -20,6 +13,7 @@ use super::{
     epochs::Epochs,
     marks::Mark,
     readers::Readers,
+    remote_time::RemoteTime,
     shared_lease,
     source::{Kind, Source},
     status::Statuses,
@@ -45,8 +39,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     /// Called before a new generation begins in a process that had one before.
     pub(super) on_new_epoch: Mutex<Vec<Box<dyn Fn() + Send>>>,
-    /// How far the database's clock is ahead of this process's, in milliseconds.
-    pub(super) skew_ms: AtomicI64,
+    /// The clock of PostgreSQL.
+    time: RemoteTime,
     emits: mpsc::Sender<Append>,
     changes: mpsc::Sender<Change>,
     deadlines: Deadlines,
@@ -83,7 +77,7 @@ impl Database {
             epochs: Epochs::default(),
             clock,
             on_new_epoch: Mutex::default(),
-            skew_ms: AtomicI64::new(0),
+            time: RemoteTime::new(),
             emits,
             changes,
             deadlines: Deadlines::new(),
@@ -109,16 +103,15 @@ impl Database {
 
     /// The time of day by the database's clock, in milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
-        let skew = self.inner.skew_ms.load(Ordering::Relaxed);
-        self.inner.clock.now().as_millisecond().saturating_add(skew)
+        let (clock, is_remote) = (&self.inner.clock, self.inner.source.kind == Kind::Postgres);
+        let remote_ms = if is_remote { self.inner.time.now_ms() } else { None };
+        remote_ms.map_or_else(|| clock.now().as_millisecond(), |ms| ms.saturating_add(clock.ahead_ms()))
     }
 
     /// Takes note of the time of day by the database's clock. Returns that as tests move it.
     pub(super) fn note_time(&self, database_ms: i64) -> i64 {
-        let clock = &self.inner.clock;
-        let now_ms = database_ms + clock.ahead_ms();
-        self.inner.skew_ms.store(now_ms - clock.now().as_millisecond(), Ordering::Relaxed);
-        now_ms
+        self.inner.time.note(database_ms);
+        database_ms + self.inner.clock.ahead_ms()
     }
 
     /// The epoch of what is stored now.

@@ -29,6 +29,8 @@ pub use status::Status;
 
 mod byte_lock;
 
+mod remote_time;
+
 mod file_lock;
 
 mod source;

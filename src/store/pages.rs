@@ -54,7 +54,7 @@ impl Store {
         after: u64,
     ) -> Result<Arc<Page<E>>, Error> {
         let read = pages.get(room, after, async |waiter| {
-            // Closed never.
+            // The semaphore is never closed.
             let _turn = self.inner.page_turns.acquire().await;
             waiter.begin();
             let (listed, has_more) = self.list(room, Window { after, max: MAX_MESSAGES }, None).await?;

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use sqlx::{Row, any::AnyRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
     Error, Sharing, Store,
@@ -12,10 +12,19 @@ use crate::clock::Uptime;
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows of one statement, so that writers need not wait long.
 const ROWS: i64 = 200;
-/// Messages that are too old, and are looked for at one time.
-const OLDEST: i64 = 1_000;
 /// The condition on which a sweep is noted after it was done.
 const EACH_TIME: &str = "1 = 1";
+
+/// Messages that are deleted for the same reason.
+#[derive(Clone, Copy)]
+struct Doomed {
+    /// `expires_at` or `stored_at`.
+    column: &'static str,
+    /// Those with an earlier time there, in milliseconds.
+    before_ms: i64,
+    /// Devices that were not given them are told of the gap.
+    leave_gap: bool,
+}
 
 /// Deletes messages that have expired or are too many, every ten seconds.
 pub(super) async fn run(store: Store) {
@@ -38,8 +47,8 @@ pub(super) async fn run(store: Store) {
 }
 
 impl Store {
-    /// Takes away what has expired, is too old, or is too much for its mailbox. It is looked for by readers, for whom no writer waits, and
-    /// taken away little by little. This happens by itself now and then.
+    /// Deletes messages and idempotency keys that have expired, and messages that are too old or too many for their mailbox, in many short transactions.
+    /// The store does the same every ten seconds, but doubts a time of day that has jumped.
     pub async fn sweep(&self) -> Result<(), Error> {
         let _one_at_a_time = self.inner.sweeps.lock().await;
         let now_ms = self.now_ms();
@@ -48,7 +57,7 @@ impl Store {
         self.sweep_rest().await
     }
 
-    /// The same, but messages that have expired only because the time of day has jumped ahead, or may have, go slowly: the clock may be wrong.
+    /// The same, but messages that have expired only because the time of day has jumped ahead, or may have, are deleted slowly: the clock may be wrong.
     pub(super) async fn sweep_steadily(&self) -> Result<(), Error> {
         let mut clock = self.inner.sweeps.lock().await;
         if !clock.has_begun() {
@@ -63,6 +72,11 @@ impl Store {
         let swept = self.sweep_by(&clock, now_ms, &uptime, &mut left).await;
         clock.give_back(left);
         if swept? {
+            if left > 0
+                && let Some(change) = clock.catch_up()
+            {
+                self.log_change(change);
+            }
             self.note_sweep(EACH_TIME, now_ms, &uptime, clock.doubt()).await?;
             self.sweep_rest().await?;
         }
@@ -92,38 +106,41 @@ impl Store {
                 store.url = %url,
                 clock.jumped_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
-                "the time of day has jumped ahead: messages that have expired only by that are deleted slowly, for 24 hours. If it is wrong, set it right"
+                "the time of day has jumped ahead: Bugle deletes so many messages an hour of those that have expired only by the jump. If the clock is \
+                 wrong, set it right within 24 hours: later it deletes more"
             ),
             Change::Unknown(ms) => tracing::warn!(
                 store.url = %url,
                 store.swept_ago_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
                 "the store was swept the last time by another machine, or before this one was started: Bugle was stopped for so long, or the \
-                 time of day has jumped ahead. Messages that have expired since are deleted slowly, for 24 hours. If the time is wrong, set it right"
+                 time of day has jumped ahead. It deletes so many messages an hour of those that have expired since. If the clock is wrong, set it \
+                 right within 24 hours: later it deletes more"
             ),
             Change::SetBack => {
                 tracing::info!(store.url = %url, "the time of day was set back: retention follows it again");
             }
             Change::Accepted => tracing::info!(
                 store.url = %url,
-                "the time of day was not set back for 24 hours: it is taken as right, and retention follows it again"
+                "the time of day was not set back for 24 hours, and what has expired by it was deleted: it is taken as right"
             ),
         }
     }
 
-    /// Takes away idempotency keys, and beginnings of first resumes, that have expired. A jump makes no difference: they are not used any more.
+    /// Deletes idempotency keys, and beginnings of first resumes, that have expired. A jump makes no difference: they are not used any more.
     async fn sweep_short_lived(&self, now_ms: i64) -> Result<(), Error> {
-        self.delete_all_expired("emits", "caller, room, key", now_ms).await?;
+        while self.delete_expired("emits", "caller, room, key", now_ms).await? == ROWS {}
         if self.inner.watermarks.is_shared() {
-            self.delete_all_expired("first_resumes", "user_id", now_ms).await?;
+            while self.delete_expired("first_resumes", "user_id", now_ms).await? == ROWS {}
         }
         Ok(())
     }
 
-    /// Takes away messages that have expired by then, or are too old.
+    /// Deletes messages that have expired by then, or are too old.
     async fn sweep_messages(&self, now_ms: i64) -> Result<(), Error> {
-        self.delete_all_expired("messages", "room, position", now_ms).await?;
-        while self.trim_old(now_ms.saturating_sub(self.max_age_ms()), OLDEST).await? == OLDEST {}
+        for doomed in self.doomed(now_ms, false) {
+            while self.delete_doomed(doomed, ROWS).await? == ROWS {}
+        }
         Ok(())
     }
 
@@ -132,25 +149,24 @@ impl Store {
         self.forget_orphans().await
     }
 
-    /// Takes away messages that have expired by a time of day that is in doubt, or are too old by it, the oldest first, and counts them.
+    /// Deletes messages that have expired by a time of day that is in doubt, or are too old by it, the oldest first, and counts them.
     async fn sweep_doubtful(&self, now_ms: i64, left: &mut i64) -> Result<(), Error> {
-        while *left > 0 {
-            let rows = ROWS.min(*left);
-            let deleted = self.delete_expired("messages", "room, position", now_ms, rows).await?;
-            *left -= deleted;
-            if deleted < rows {
-                break;
-            }
-        }
-        while *left > 0 {
-            let rows = OLDEST.min(*left);
-            let deleted = self.trim_old(now_ms.saturating_sub(self.max_age_ms()), rows).await?;
-            *left -= deleted;
-            if deleted < rows {
-                break;
+        for doomed in self.doomed(now_ms, true) {
+            let (mut rows, mut deleted) = (0, 0);
+            while deleted == rows && *left > 0 {
+                rows = ROWS.min(*left);
+                deleted = self.delete_doomed(doomed, rows).await?;
+                *left -= deleted;
             }
         }
         Ok(())
+    }
+
+    /// `in_doubt`: a right clock would give devices the messages that have expired.
+    fn doomed(&self, now_ms: i64, in_doubt: bool) -> [Doomed; 2] {
+        let expired = Doomed { column: "expires_at", before_ms: now_ms.saturating_add(1), leave_gap: in_doubt };
+        let too_old = now_ms.saturating_sub(self.max_age_ms());
+        [expired, Doomed { column: "stored_at", before_ms: too_old, leave_gap: true }]
     }
 
     fn max_age_ms(&self) -> i64 {
@@ -193,13 +209,8 @@ impl Store {
         write.await
     }
 
-    async fn delete_all_expired(&self, table: &str, keys: &str, now_ms: i64) -> Result<(), Error> {
-        while self.delete_expired(table, keys, now_ms, ROWS).await? == ROWS {}
-        Ok(())
-    }
-
-    /// Deletes up to `rows` rows, in the order in which they have expired. Returns the number of rows that it deleted.
-    async fn delete_expired(&self, table: &str, keys: &str, now_ms: i64, rows: i64) -> Result<i64, Error> {
+    /// Deletes up to [`ROWS`] rows, in the order in which they have expired. Returns the number of rows that it deleted.
+    async fn delete_expired(&self, table: &str, keys: &str, now_ms: i64) -> Result<i64, Error> {
         // Asked twice: another node may have prolonged a row in between.
         let sql = format!(
             "DELETE FROM {table} WHERE ({keys}) IN \
@@ -207,29 +218,18 @@ impl Store {
         );
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                let deleted = statement(sql).bind(now_ms).bind(rows).execute(connection).await?;
+                let deleted = statement(sql).bind(now_ms).bind(ROWS).execute(connection).await?;
                 Ok(deleted.rows_affected().cast_signed())
             })
         });
         write.await
     }
 
-    /// Deletes up to `rows` messages that were stored before `before_ms`, the oldest first. Returns the number of these. Other messages below the new
-    /// floors of their mailboxes are deleted, too, and not counted.
-    async fn trim_old(&self, before_ms: i64, rows: i64) -> Result<i64, Error> {
-        // By the index of ages, however many messages there are.
-        let sql = format!("SELECT room, position FROM messages WHERE stored_at < $1 ORDER BY stored_at LIMIT {rows}");
-        let oldest = self.look(sql, before_ms).await?;
-        let mut floors = BTreeMap::<String, i64>::new();
-        for row in &oldest {
-            let (room, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-            let floor = floors.entry(room).or_default();
-            *floor = position.max(*floor);
-        }
-        for (room, floor) in floors {
-            self.trim(room, floor).await?;
-        }
-        Ok(i64::try_from(oldest.len()).unwrap_or(i64::MAX))
+    /// Deletes up to `rows` messages, the oldest first. Returns the number of messages that it deleted.
+    async fn delete_doomed(&self, doomed: Doomed, rows: i64) -> Result<i64, Error> {
+        let write =
+            self.inner.database.write(move |connection| Box::pin(async move { doomed.delete(connection, rows).await }));
+        write.await
     }
 
     /// Of each mailbox the last positions stay. What was deleted or has expired counts, so that nothing need be counted.
@@ -315,6 +315,37 @@ impl Store {
             .database
             .read(move |connection| Box::pin(async move { statement(sql).bind(bound).fetch_all(connection).await }));
         read.await
+    }
+}
+
+impl Doomed {
+    async fn delete(self, connection: &mut AnyConnection, rows: i64) -> sqlx::Result<i64> {
+        let Self { column, before_ms, leave_gap } = self;
+        // By an index, however many messages there are.
+        let sql = format!(
+            "DELETE FROM messages WHERE (room, position) IN \
+             (SELECT room, position FROM messages WHERE {column} < $1 ORDER BY {column} LIMIT $2) AND {column} < $1 \
+             RETURNING room, position"
+        );
+        let deleted = statement(sql).bind(before_ms).bind(rows).fetch_all(&mut *connection).await?;
+        // Messages below a floor may be younger, if the clock was set back: they stay.
+        let mut floors = BTreeMap::<String, i64>::new();
+        for row in deleted.iter().filter(|_| leave_gap) {
+            let floor = floors.entry(row.try_get(0)?).or_default();
+            *floor = row.try_get::<i64, _>(1)?.max(*floor);
+        }
+        let floors: Vec<_> = floors.into_iter().collect();
+        for part in parts(connection, floors.len()) {
+            let rows = floors[part].iter().map(|(room, floor)| [Value::from(&**room), Value::from(*floor)]);
+            let rows = Rows::new(connection, rows)?;
+            let sql = format!(
+                "WITH floors (room, floor) AS ({}) UPDATE mailboxes SET trimmed = floors.floor FROM floors \
+                 WHERE mailboxes.room = floors.room AND mailboxes.trimmed < floors.floor",
+                rows.sql()
+            );
+            rows.query(sql).execute(&mut *connection).await?;
+        }
+        Ok(i64::try_from(deleted.len()).unwrap_or(i64::MAX))
     }
 }
 

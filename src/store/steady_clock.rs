@@ -7,11 +7,14 @@ const HOUR_MS: i64 = 3_600_000;
 const TOLERANCE_MS: i64 = 60_000;
 /// If it is not known how much time has passed since the last sweep, the time of day may be ahead of that by so much.
 const AWAY_MS: i64 = HOUR_MS;
-/// A time of day that was not set back for so long after it jumped is taken as right.
-const DOUBTED_MS: i64 = 24 * HOUR_MS;
+/// So many hours after a jump more messages may be deleted each hour, and the doubt ends as soon as none are left.
+const DOUBTED_HOURS: i64 = 24;
+/// More than any store has: [`ROWS_BY_JUMP`] times two to this power.
+const MAX_DOUBLINGS: i64 = 40;
 
 /// Follows the time of day as long as that passes as the uptime of the machine does. When it has jumped ahead, or may have, this clock stays behind by as
-/// much: after a wrong clock was set right nothing is lost. What has expired by the time of day alone is deleted slowly.
+/// much: after a wrong clock was set right little is lost. What has expired by the time of day alone is deleted slowly: [`ROWS_BY_JUMP`] messages an hour,
+/// and twice as many in each hour after the first day, so that a store catches up however much expires.
 #[derive(Debug, Default)]
 pub(super) struct SteadyClock {
     last: Option<(i64, Option<Uptime>)>,
@@ -38,7 +41,7 @@ pub(super) enum Change {
     Unknown(i64),
     /// The time of day was set back.
     SetBack,
-    /// The time of day was not set back, and is taken as right.
+    /// The time of day was not set back for a day, and all that has expired by it was deleted: it is taken as right.
     Accepted,
 }
 
@@ -75,7 +78,13 @@ impl SteadyClock {
             self.doubt.behind_ms = if behind_ms > TOLERANCE_MS { behind_ms } else { 0 };
             return (!self.is_behind()).then_some(Change::SetBack);
         }
-        (self.doubt.since_jump_ms >= DOUBTED_MS).then(|| {
+        None
+    }
+
+    /// Takes note that nothing is left that has expired by the time of day.
+    pub(super) fn catch_up(&mut self) -> Option<Change> {
+        let is_accepted = self.is_behind() && self.doubt.hour() >= DOUBTED_HOURS;
+        is_accepted.then(|| {
             self.doubt.behind_ms = 0;
             Change::Accepted
         })
@@ -91,7 +100,8 @@ impl SteadyClock {
 
     /// Takes all messages that may still be deleted in this hour because of a jump. Those that are not deleted are to be given back.
     pub(super) fn take_allowance(&mut self) -> i64 {
-        let left = if self.is_behind() { ROWS_BY_JUMP - self.doubt.deleted } else { 0 };
+        let doublings = (self.doubt.hour() - DOUBTED_HOURS + 1).clamp(0, MAX_DOUBLINGS);
+        let left = if self.is_behind() { (ROWS_BY_JUMP << doublings) - self.doubt.deleted } else { 0 };
         self.doubt.deleted += left;
         left
     }
@@ -107,11 +117,16 @@ impl SteadyClock {
 
 impl Doubt {
     fn pass(&mut self, ms: i64) {
-        let hour = self.since_jump_ms / HOUR_MS;
+        let hour = self.hour();
         self.since_jump_ms = self.since_jump_ms.saturating_add(ms);
-        if self.since_jump_ms / HOUR_MS != hour {
+        if self.hour() != hour {
             self.deleted = 0;
         }
+    }
+
+    /// How many hours have passed since the jump.
+    fn hour(self) -> i64 {
+        self.since_jump_ms / HOUR_MS
     }
 
     /// The hour goes on: several jumps have one allowance.
@@ -139,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_jump_there_is_an_allowance_for_each_hour_until_the_time_is_taken_as_right() {
+    fn after_a_jump_there_is_an_allowance_for_each_hour_which_doubles_after_a_day() {
         let mut clock = begun();
         assert_eq!(clock.observe(11_000, &up(10_000)), None, "it passes as it should");
         assert_eq!(clock.take_allowance(), 0);
@@ -152,8 +167,22 @@ mod tests {
         // The hours are those of the uptime that the clock knows.
         assert_eq!(at(HOUR_MS - 10_001), (None, HOUR_MS - 10_001, 0));
         assert_eq!(at(HOUR_MS), (None, HOUR_MS, ROWS_BY_JUMP));
-        assert_eq!(at(DAY_MS - 10_001), (None, DAY_MS - 10_001, ROWS_BY_JUMP), "nothing else ends the doubt");
-        assert_eq!(at(DAY_MS), (Some(Change::Accepted), 2 * DAY_MS, 0));
+        assert_eq!(at(DAY_MS - 10_001), (None, DAY_MS - 10_001, ROWS_BY_JUMP));
+        assert_eq!(at(DAY_MS), (None, DAY_MS, 2 * ROWS_BY_JUMP));
+        assert_eq!(at(DAY_MS + 3 * HOUR_MS), (None, DAY_MS + 3 * HOUR_MS, 16 * ROWS_BY_JUMP));
+        let of_years = at(1_000 * DAY_MS);
+        assert!(of_years.2 > i64::from(u32::MAX), "{of_years:?}");
+    }
+
+    #[test]
+    fn the_time_is_taken_as_right_if_it_was_not_set_back_for_a_day_and_nothing_is_left() {
+        let mut clock = begun();
+        assert_eq!(clock.catch_up(), None, "there is no doubt");
+        clock.observe(1_000 + 2 * DAY_MS, &up(0));
+        clock.observe(1_000 + 3 * DAY_MS - 1, &up(DAY_MS - 1));
+        assert_eq!((clock.catch_up(), clock.doubt().behind_ms), (None, 2 * DAY_MS), "it may still be set back");
+        clock.observe(1_000 + 3 * DAY_MS, &up(DAY_MS));
+        assert_eq!((clock.catch_up(), clock.doubt().behind_ms), (Some(Change::Accepted), 0));
     }
 
     #[test]

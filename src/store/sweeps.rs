@@ -1,6 +1,6 @@
 //! Tests of retention over a database in memory, with a clock that is moved.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::Row;
 
@@ -34,6 +34,7 @@ impl Test {
         let store = Store::open(&config, Sharing::Single, clock.clone(), &Lifecycle::new()).expect("it opens");
         store.watch_status().wait_for(|status| *status == Status::Serving).await.expect("it is open");
         let test = Self { store, clock };
+        test.execute("INSERT INTO mailboxes (room, last) VALUES ('a', 1000000), ('b', 1000000)".into()).await;
         test.sweep().await;
         test
     }
@@ -86,6 +87,11 @@ impl Test {
 
     async fn messages(&self) -> i64 {
         self.number("SELECT COUNT(*) FROM messages").await
+    }
+
+    /// The floors of both mailboxes.
+    async fn trimmed(&self) -> i64 {
+        self.number("SELECT CAST(SUM(trimmed) AS BIGINT) FROM mailboxes").await
     }
 
     async fn keys(&self) -> i64 {
@@ -151,17 +157,43 @@ async fn what_expires_after_a_jump_by_a_time_of_day_in_doubt_goes_slowly_too() {
 }
 
 #[tokio::test]
-async fn a_time_of_day_that_is_not_set_back_for_a_day_is_taken_as_right() {
+async fn a_time_of_day_that_is_not_set_back_for_a_day_is_taken_as_right_once_all_that_has_expired_by_it_is_deleted() {
     let test = Test::begin().await;
-    test.insert(What::Messages, 300_000, DAY).await;
-    test.clock.advance(2 * DAY);
+    test.insert(What::Messages, 60_000, 2 * DAY).await;
+    test.clock.advance(3 * DAY);
     test.sweep().await;
-    test.clock.pass(23 * HOUR);
+    test.clock.pass(DAY);
     test.sweep().await;
-    assert!(test.is_behind_by(2 * DAY).await);
+    // Half of them have expired in any case, and 20,000 go in this hour.
+    assert!(is_left(test.messages().await, 10_000) && test.is_behind_by(3 * DAY).await);
     test.clock.pass(HOUR);
     test.sweep().await;
     assert_eq!((test.messages().await, test.behind().await), (0, Duration::ZERO));
+}
+
+#[tokio::test]
+async fn devices_are_told_of_the_gap_that_deletions_by_age_or_because_of_a_jump_leave() {
+    let test = Test::begin().await;
+    test.insert(What::Messages, 100, HOUR).await;
+    test.clock.pass(HOUR);
+    test.sweep().await;
+    assert_eq!((test.messages().await, test.trimmed().await), (0, 0), "they have expired as they should");
+    test.insert(What::Messages, 100, HOUR).await;
+    test.insert(What::Old, 100, HOUR).await;
+    test.clock.advance(DAY);
+    test.sweep().await;
+    assert_eq!((test.messages().await, test.trimmed().await), (0, 200));
+}
+
+#[tokio::test]
+async fn a_message_that_was_stored_by_a_clock_in_the_past_takes_no_others_with_it() {
+    let test = Test::begin().await;
+    test.insert(What::Messages, 500, DAY).await;
+    test.clock.set_back(60 * DAY);
+    test.execute(format!("UPDATE messages SET stored_at = {} WHERE position = 500", test.store.now_ms())).await;
+    test.clock.advance(60 * DAY);
+    test.sweep().await;
+    assert_eq!((test.messages().await, test.trimmed().await), (499, 500));
 }
 
 #[tokio::test]
@@ -244,7 +276,10 @@ async fn the_store_sweeps_itself_by_the_steady_clock() {
     tokio::time::pause();
     test.clock.advance(DAY);
     tokio::time::advance(INTERVAL).await;
-    while test.messages().await == 12_000 {}
+    let begun = Instant::now();
+    while test.messages().await == 12_000 {
+        assert!(begun.elapsed() < HOUR / 60, "nothing was deleted");
+    }
     // It has ended then.
     drop(test.store.inner.sweeps.lock().await);
     assert!(is_left(test.messages().await, 2_000));

@@ -1,5 +1,5 @@
 // @vitest-environment happy-dom
-import { act, cleanup, render, renderHook, screen, waitFor } from '@testing-library/react';
+import { act, cleanup, configure, render, renderHook, screen, waitFor } from '@testing-library/react';
 import { StrictMode, useEffect, useState } from 'react';
 import { renderToString } from 'react-dom/server';
 import { afterEach, expect, test } from 'vitest';
@@ -9,6 +9,8 @@ import { Arrivals } from './harness/deadline.js';
 import { Network } from './harness/network.js';
 import { Server } from './harness/server.js';
 
+// A loaded machine takes longer than the default of 1 s.
+configure({ asyncUtilTimeout: 10_000 });
 afterEach(cleanup);
 
 interface ShopEvents {
@@ -86,7 +88,8 @@ test('two components have two connections', async () => {
 test('a lost connection shows, with the reason, until it is back', async () => {
   const server = await Server.start();
   const network = await Network.before(server.port);
-  render(<Shop url={network.url} token={server.token('1')} {...QUICK} />);
+  // A cut in the middle of an upgrade would be noticed by the ping timeout only.
+  render(<Shop url={network.url} token={server.token('1')} socketOptions={{ transports: ['websocket'] }} {...QUICK} />);
   await screen.findByText('Connected');
   await act(() => network.cut());
   await screen.findByText('Away');
