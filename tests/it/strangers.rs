@@ -62,7 +62,8 @@ async fn heads_that_never_end_hold_little() {
     let wires = join_all(heads).await;
     assert_eq!(livez(&server).await, 200);
     let grown = server.memory().saturating_sub(before);
-    assert!(grown < 16, "24 MB of which 4 may be held: {grown} MiB");
+    // 4 MiB of them may be held, and the connections take 8. All of them would take 31.
+    assert!(grown < 22, "{grown} MiB");
     drop(wires);
 }
 
