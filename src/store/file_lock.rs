@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
+
 use super::{
     byte_lock::ByteLock,
     paths::{FileId, beside, resolve},
@@ -26,14 +28,17 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the database at a path, which is created, empty, if `is_made` and it does not exist. False: another process has locked it. The error
-    /// names the file. A `held` lock of another database is released first. If `held` lacks only the database itself, its `.lock` file stays locked:
+    /// Locks the database at a path, which is created, empty, if `is_made` and it does not exist; otherwise nothing is created beside a database
+    /// that does not exist. False: another process has locked it. The error names the file. A `held` lock of another database is released first. If `held` lacks only the database itself, its `.lock` file stays locked:
     /// another process could lock it in between.
     pub(super) fn take(held: &mut Option<Self>, path: &Path, is_made: bool) -> io::Result<bool> {
         let path = resolve(path).map_err(|error| naming(path, &error))?;
         if !held.as_ref().is_some_and(|lock| lock.path == path && lock.database.is_none()) {
             // The new lock may need the same `.lock` file.
             *held = None;
+            if !is_made {
+                fs::metadata(&path).map_err(|error| naming(&path, &error))?;
+            }
             let lock_path = beside(&path, ".lock");
             let lock_file = take_lock_file(&lock_path, &path).map_err(|error| naming(&lock_path, &error))?;
             *held = lock_file.map(|file| Self { path, _lock_file: file, database: None });
@@ -46,7 +51,6 @@ impl FileLock {
                 lock.database = database;
                 Ok(lock.database.is_some())
             }
-            // SQLite reports the cause.
             Err(error) if is_unwritable(&error) => Ok(true),
             Err(error) => Err(naming(&lock.path, &error)),
         }
@@ -65,11 +69,7 @@ impl FileLock {
 
 /// `None`: another process has locked it.
 fn take_lock_file(lock_path: &Path, database: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock_path)?;
-    // If root creates it for `bugle store new-epoch`, the server must be able to open it.
-    if let Ok(database) = fs::metadata(database) {
-        let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
-    }
+    let file = open_lock_file(lock_path, database)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -77,8 +77,33 @@ fn take_lock_file(lock_path: &Path, database: &Path) -> io::Result<Option<File>>
     }
 }
 
+/// Opens the `.lock` file, or creates it with the owner of the database: if root creates it for `bugle store new-epoch`, the server must be able to
+/// open it. A file that exists keeps its owner, and a symbolic link is not followed: the user of the server may have put another user's file there.
+fn open_lock_file(lock_path: &Path, database: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // A FIFO without a reader is refused, and not waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.write(true).mode(0o600).custom_flags(flags.bits().try_into().map_err(io::Error::other)?);
+    let file = match options.clone().create_new(true).open(lock_path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => options.open(lock_path),
+        Ok(file) => {
+            if let Ok(database) = fs::metadata(database) {
+                let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
+            }
+            Ok(file)
+        }
+        Err(error) => Err(error),
+    };
+    let opened = file.as_ref().ok().map_or_else(|| fs::symlink_metadata(lock_path), File::metadata);
+    if opened.is_ok_and(|opened| !opened.is_file()) {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file: remove it"));
+    }
+    file
+}
+
+/// SQLite reports the cause.
 fn is_unwritable(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound)
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 fn naming(path: &Path, error: &io::Error) -> io::Error {
@@ -87,7 +112,10 @@ fn naming(path: &Path, error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{
+        os::unix::fs::{chown, symlink},
+        process::Command,
+    };
 
     use super::*;
 
@@ -121,27 +149,73 @@ mod tests {
     fn the_lock_file_stays_locked_until_the_database_can_be_locked() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let mut lock = None;
-        assert!(FileLock::take(&mut lock, &at("file"), false).unwrap(), "as one that cannot be written");
-        assert!(!lock.as_ref().unwrap().covers(None));
-        // A second attempt to lock it would create it again.
-        fs::remove_file(at("file.lock")).unwrap();
         fs::write(at("file"), "").unwrap();
         fs::hard_link(at("file"), at("name")).unwrap();
-        let other = take(&at("name")).unwrap();
-        assert!(!FileLock::take(&mut lock, &at("file"), false).unwrap(), "by its other name");
+        let (other, mut lock) = (take(&at("name")).unwrap(), None);
+        assert!(!FileLock::take(&mut lock, &at("file"), false).unwrap(), "it is locked by its other name");
+        assert!(!lock.as_ref().unwrap().covers(Some(FileId::of(&fs::metadata(at("file")).unwrap()))));
+        // A second attempt to lock it would create it again.
+        fs::remove_file(at("file.lock")).unwrap();
+        assert!(!FileLock::take(&mut lock, &at("file"), false).unwrap());
         drop(other);
         assert!(FileLock::take(&mut lock, &at("file"), false).unwrap());
         assert!(lock.unwrap().covers(Some(FileId::of(&fs::metadata(at("file")).unwrap()))));
         assert!(!at("file.lock").exists());
     }
 
+    /// What is said of a file that cannot be locked.
+    fn told(path: &Path, is_made: bool, named: &Path) -> String {
+        let told = FileLock::take(&mut None, path, is_made).err().unwrap().to_string();
+        let start = format!("the file `{}` cannot be locked: ", named.display());
+        told.strip_prefix(&start).unwrap_or_else(|| panic!("{told}")).to_owned()
+    }
+
     #[test]
-    fn a_file_that_cannot_be_locked_is_named() {
+    fn nothing_is_created_beside_a_database_that_does_not_exist() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let told = told(&path, false, &path);
+        assert!(told.starts_with("No such file"), "{told}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_file_that_is_not_a_regular_file_is_refused_and_named() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        fs::create_dir(at("file.lock")).unwrap();
-        let told = FileLock::take(&mut None, &at("file"), true).err().unwrap().to_string();
-        assert!(told.starts_with(&format!("the file `{}` cannot be locked: ", at("file.lock").display())), "{told}");
+        fs::write(at("target"), "content").unwrap();
+        fs::create_dir(at("directory.lock")).unwrap();
+        symlink("target", at("link.lock")).unwrap();
+        symlink("none", at("link-to-nothing.lock")).unwrap();
+        assert!(Command::new("mkfifo").arg(at("fifo.lock")).status().unwrap().success());
+        for name in ["directory", "link", "link-to-nothing", "fifo"] {
+            let told = told(&at(name), true, &at(&format!("{name}.lock")));
+            assert_eq!(told, "it is not a regular file: remove it", "{name}");
+        }
+        let reader = OpenOptions::new().read(true).write(true).open(at("fifo.lock")).unwrap();
+        assert_eq!(told(&at("fifo"), true, &at("fifo.lock")), "it is not a regular file: remove it");
+        drop(reader);
+        assert_eq!(fs::read_to_string(at("target")).unwrap(), "content");
+        assert!(!at("none").exists());
+    }
+
+    /// Files of another user are made by root only.
+    #[test]
+    fn only_a_lock_file_that_is_created_is_given_to_the_owner_of_the_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let owner = |name: &str| fs::metadata(at(name)).map(|file| (file.uid(), file.gid())).unwrap();
+        for name in ["new", "there", "link", "target"] {
+            fs::write(at(name), "").unwrap();
+            if name != "target" && chown(at(name), Some(12_345), Some(12_346)).is_err() {
+                return;
+            }
+        }
+        fs::write(at("there.lock"), "").unwrap();
+        symlink("target", at("link.lock")).unwrap();
+        let before = owner("target");
+        assert!(take(&at("new")).is_some() && take(&at("there")).is_some());
+        assert!(FileLock::take(&mut None, &at("link"), true).is_err());
+        assert_eq!([owner("new.lock"), owner("there.lock"), owner("target")], [(12_345, 12_346), before, before]);
     }
 }
