@@ -109,10 +109,16 @@ fn set_lock(file: &File, is_locked: bool) -> io::Result<Outcome> {
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } == 0 {
         return Ok(Outcome::Done);
     }
-    let error = io::Error::last_os_error();
+    refused(io::Error::last_os_error())
+}
+
+/// Returns what an error of the system call says. Others may go away, such as `ENOLCK`: the table of locks is full, or the server of NFS locks does not
+/// answer.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+fn refused(error: io::Error) -> io::Result<Outcome> {
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EACCES) => Ok(Outcome::LockedByAnother),
-        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOLCK) => Ok(Outcome::Unsupported),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => Ok(Outcome::Unsupported),
         _ => Err(error),
     }
 }
@@ -142,6 +148,19 @@ mod tests {
             words[1] == "POSIX" && words[4] == process && words[5].rsplit(':').next() == Some(&inode)
         };
         locks.lines().filter(is_one).count()
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_lock_that_the_system_lacks_room_for_is_an_error_and_not_unsupported() {
+        let refused = |code| refused(io::Error::from_raw_os_error(code));
+        assert_eq!(refused(libc::ENOLCK).err().and_then(|error| error.raw_os_error()), Some(libc::ENOLCK));
+        for code in [libc::EINVAL, libc::ENOSYS, libc::EOPNOTSUPP] {
+            assert!(matches!(refused(code), Ok(Outcome::Unsupported)), "{code}");
+        }
+        for code in [libc::EAGAIN, libc::EACCES] {
+            assert!(matches!(refused(code), Ok(Outcome::LockedByAnother)), "{code}");
+        }
     }
 
     #[tokio::test]
