@@ -14,6 +14,9 @@ use crate::config::{Config, DevMode};
 use crate::message::{Fault, UserId};
 use crate::telemetry;
 
+/// Once the server has stopped, calls that block have this long to return. A disk that hangs does not keep the process from ending.
+const LAST_CALLS: Duration = Duration::from_millis(300);
+
 /// `bugle serve`.
 #[derive(Args)]
 pub struct Serve {
@@ -31,7 +34,9 @@ impl Serve {
         keep_files_private();
         let prepared = self.prepare()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
-        runtime.block_on(start(prepared))
+        let ended = runtime.block_on(start(prepared));
+        runtime.shutdown_timeout(LAST_CALLS);
+        ended
     }
 
     /// The configuration, without fault, and with what `--dev` adds to it.

@@ -62,6 +62,8 @@ mod batch;
 
 mod failure;
 
+mod files;
+
 mod probe;
 
 mod begun;

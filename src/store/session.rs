@@ -11,7 +11,7 @@ use super::{
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
-    file_lock::FileLock,
+    files::{Files, Known},
     lease::{self, Held, Renewed, Taken},
     paths::FileId,
     probe,
@@ -25,8 +25,7 @@ pub(super) struct Session {
     pub(super) database: Database,
     /// The name of this process in the lease.
     holder: String,
-    /// Of a SQLite file.
-    lock: Option<FileLock>,
+    files: Files,
     pub(super) connection: Option<AnyConnection>,
     /// The tables are up to date.
     is_migrated: bool,
@@ -55,9 +54,9 @@ impl Session {
             Sharing::Cluster => shared_lease::HOLDER.to_owned(),
         };
         Self {
+            files: Files::new(database.parts().source.clone()),
             database,
             holder,
-            lock: None,
             connection: None,
             is_migrated: false,
             held: None,
@@ -133,7 +132,7 @@ impl Session {
     /// transaction: a database that is far away is reached, however many steps it takes.
     pub(super) async fn reach(&mut self) -> Result<(), Failure> {
         let database = self.database.clone();
-        self.lock()?;
+        step(&database, self.lock()).await?;
         if self.connection.is_none() {
             step(&database, self.connect()).await?;
         }
@@ -154,15 +153,16 @@ impl Session {
 
     async fn connect(&mut self) -> Result<(), Failure> {
         let source = &self.database.parts().source;
-        let before = source.file();
+        let before = self.files.file().await?;
         let mut connection = source.connect(self.file.is_some()).await?;
-        if before.is_some() && before != source.file() {
+        let opened = self.files.file().await?;
+        if before.is_some() && before != opened {
             return Err(Failure::FileGone);
         }
         if self.file.is_some() && self.held.is_none() && !schema::has_tables(&mut connection).await? {
             return Err(Failure::FileGone);
         }
-        self.opened = source.file();
+        self.opened = opened;
         self.connection = Some(connection);
         self.is_migrated = false;
         self.is_doubtful = true;
@@ -170,24 +170,14 @@ impl Session {
     }
 
     /// Locks the SQLite file that stands at the path, so that no other process uses it.
-    pub(super) fn lock(&mut self) -> Result<(), Failure> {
-        let source = &self.database.parts().source;
-        if source.kind != Kind::Sqlite {
+    pub(super) async fn lock(&mut self) -> Result<(), Failure> {
+        if self.kind() != Kind::Sqlite {
             return Ok(());
         }
-        let file = source.file();
-        // Another file may be used once it stands in its place: it holds another generation.
-        let is_gone = if self.held.is_some() { file != self.file } else { self.file.is_some() && file.is_none() };
-        let is_replaced = self.held.is_none() && self.file.is_some() && file != self.file;
-        // A file that is being copied there is not opened before it is whole.
-        let content = source.content();
-        let is_changing = is_replaced && (self.content.replace(content) != Some(content) || content.is_empty());
-        if is_gone || is_changing {
-            return Err(Failure::FileGone);
-        }
-        let is_locked = self.lock.as_ref().is_some_and(|lock| lock.covers(file))
-            || source.lock(&mut self.lock, self.file.is_none()).map_err(Failure::Lock)?;
-        if is_locked { Ok(()) } else { Err(Failure::HeldByAnother) }
+        let known = Known { is_held: self.held.is_some(), file: self.file, content: self.content };
+        let (content, locked) = self.files.lock(known).await?;
+        self.content = content;
+        locked
     }
 
     /// Brings the tables up to date, and takes the lease.
@@ -240,11 +230,12 @@ impl Session {
         };
         let generations = lease::generations(&mut transaction).await?;
         transaction.commit().await?;
-        if self.opened != source.file() {
+        let (file, has_log) = self.files.file_and_log().await?;
+        if self.opened != file {
             return Err(Failure::FileGone);
         }
         self.file = self.opened;
-        self.has_log = self.has_log_file();
+        self.has_log = has_log;
         self.beat = Beat::default();
         let has_held = self.last_held.replace(held.generation).is_some();
         self.held = Some(held);
@@ -309,12 +300,12 @@ impl Session {
             }
         }
         let writes = transaction.commit().await?;
-        self.committed(writes)?;
+        self.committed(writes).await?;
         if bytes.is_some() && !is_shared {
             let mut transaction = self.begin().await?;
             probe::remove(&mut transaction.inner).await?;
             let writes = transaction.commit().await?;
-            self.committed(writes)?;
+            self.committed(writes).await?;
         }
         Ok(())
     }
@@ -346,19 +337,17 @@ impl Session {
     }
 
     /// What was committed is on disk, as long as the file is the one at the path.
-    pub(super) fn committed(&mut self, writes: i64) -> Result<(), Failure> {
-        let source = &self.database.parts().source;
-        if source.kind == Kind::Sqlite && (source.file() != self.file || (self.has_log && !self.has_log_file())) {
-            return Err(Failure::FileGone);
+    pub(super) async fn committed(&mut self, writes: i64) -> Result<(), Failure> {
+        if self.kind() == Kind::Sqlite {
+            let (file, has_log) = self.files.file_and_log().await?;
+            if file != self.file || (self.has_log && !has_log) {
+                return Err(Failure::FileGone);
+            }
         }
         if let Some(held) = &mut self.held {
             held.committed(writes);
         }
         Ok(())
-    }
-
-    fn has_log_file(&self) -> bool {
-        self.lock.as_ref().is_some_and(FileLock::has_log)
     }
 
     /// Gives the lease back, unless other nodes may hold it, too, and closes all connections.
@@ -373,7 +362,7 @@ impl Session {
             let _ = connection.close().await;
         }
         // Reads that have not ended yet keep SQLite's own locks, see `byte_lock.rs`.
-        self.lock = None;
+        let _ = self.files.unlock().await;
     }
 }
 

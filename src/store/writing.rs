@@ -52,7 +52,7 @@ impl Session {
             && !queues.has_changes()
             && self.kind() != Kind::Postgres
         {
-            self.lock()?;
+            self.lock().await?;
             return Ok(Vec::new());
         }
         let place = self.place()?;
@@ -74,7 +74,7 @@ impl Session {
             }
         }
         let writes = transaction.commit().await?;
-        self.committed(writes)?;
+        self.committed(writes).await?;
         Ok(appended)
     }
 

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::harness::{
-    Answer, Backend, Device, Launch, OwnMounts, ServerProcess, answer, ask, ask_with, deadline, eventually, execute,
-    fill, make_room, make_writable, new_database, not_run, refused, to_user, token,
+    Answer, Backend, Device, HangingFile, Launch, OwnMounts, ServerProcess, answer, ask, ask_with, deadline,
+    eventually, execute, fill, make_room, make_writable, new_database, not_run, refused, to_user, token,
 };
 use crate::stored::{emit_stored, store};
 
@@ -189,5 +189,30 @@ async fn the_lease_of_a_killed_process_ends_and_the_next_one_goes_on_where_it_wa
         assert_eq!(device.expect_event("e").await.json(), "2");
         assert_eq!(number(&emit_stored(&backend, "42", "3").await), "3");
         assert_eq!(device.expect_event("e").await.json(), "3");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_disk_hangs_stops_and_one_whose_disk_answers_again_serves() {
+    for answers in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("bugle.db");
+        fs::write(&path, "").expect("a file is written");
+        let hanging = match HangingFile::new(&path) {
+            Ok(hanging) => hanging,
+            Err(why) => return not_run(&"a disk that hangs", &why.to_string()),
+        };
+        let server = start(&file(&directory), None);
+        eventually("the file to be opened", async || hanging.is_hanging()).await;
+        server.is_ready(false).await;
+        if answers {
+            drop(hanging);
+            server.is_ready(true).await;
+            emit_stored(&server.backend().await, "42", "1").await;
+            assert!(server.stop().await.is_good);
+        } else {
+            let ended = server.stop().await;
+            assert!(ended.is_good && hanging.is_hanging(), "{ended:?}");
+        }
     }
 }

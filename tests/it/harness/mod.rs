@@ -57,6 +57,9 @@ pub use slow_proxy::SlowProxy;
 mod process;
 pub use process::{Ended, Launch, ServerProcess};
 
+mod hanging_file;
+pub use hanging_file::HangingFile;
+
 mod not_run;
 pub use not_run::not_run;
 
