@@ -1,4 +1,4 @@
-use std::{panic::Location, time::Duration};
+use std::{panic::Location, pin::pin, time::Duration};
 
 /// How long a test waits for what should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -8,7 +8,9 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub fn deadline<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
     let caller = Location::caller();
     async move {
-        let output = tokio::time::timeout(PATIENCE, future).await;
+        // It is dropped after the panic: a server in it tells what it has logged.
+        let mut future = pin!(future);
+        let output = tokio::time::timeout(PATIENCE, &mut future).await;
         output.unwrap_or_else(|_| panic!("{caller}: waited {PATIENCE:?} in vain for {what}"))
     }
 }

@@ -268,6 +268,10 @@ impl Device {
 
     async fn be_welcomed(&mut self) -> Result<(), ConnectError> {
         let event = self.event_or_end().await.map_err(|_| ConnectError::Closed)?;
+        if event.name == "bugle:disconnect" {
+            // The server is stopping, and has not welcomed it yet.
+            return Err(ConnectError::Closed);
+        }
         assert_eq!(event.name, "connected", "the first event is the welcome: {}", event.raw);
         self.arrived.welcome = Some(serde_json::from_str(event.json()).expect("a welcome tells who and where"));
         Ok(())
