@@ -12,7 +12,7 @@ pub enum Error {
     /// The database did not answer, or does not write. Whether something was kept is not known.
     #[error("the store cannot be reached")]
     Unavailable(#[source] Arc<sqlx::Error>),
-    /// The database did not answer the last time, and was not asked this time: nothing was kept.
+    /// The database was not asked, as it did not answer the last time or others' reads have taken the time: nothing was kept.
     #[error("the store is known to be out of reach")]
     Unreachable,
     /// The database answers, and says that its data is damaged, or that its disk fails. To ask again is of no use.
