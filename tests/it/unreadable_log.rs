@@ -1,19 +1,16 @@
 //! Stored messages that cannot be read, as the database's pages or its rows are damaged: devices are told, and all else goes on.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::{
-    harness::{Backend, Device, TestServer},
+    harness::{Backend, Device, TestServer, damage},
     logs::Log,
     stored::emit_stored,
 };
-
-/// A page of a SQLite file, in bytes.
-const PAGE: usize = 4096;
 
 async fn serve(directory: &Path) -> (TestServer, Backend) {
     let url = format!("sqlite:{}", directory.join("bugle.db").display());
@@ -30,24 +27,6 @@ async fn serve(directory: &Path) -> (TestServer, Backend) {
 /// A payload that no other message has on its page of the database.
 fn large(text: &str) -> String {
     format!("\"{text}-{}\"", "x".repeat(3_000))
-}
-
-/// Damages each page of a stopped server's database that has this text.
-async fn damage(directory: &Path, text: &str) {
-    let path = directory.join("bugle.db");
-    let mut database = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("it opens");
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.expect("all is in the file");
-    database.close().await.expect("it closes");
-    let mut bytes = fs::read(&path).expect("the database can be read");
-    let pages: Vec<_> = (1..bytes.len() / PAGE)
-        .filter(|page| bytes[page * PAGE..][..PAGE].windows(text.len()).any(|window| window == text.as_bytes()))
-        .collect();
-    assert!(!pages.is_empty(), "{text} is in no page");
-    for page in pages {
-        // The header of a page, which says of which kind it is.
-        bytes[page * PAGE..][..8].fill(0xff);
-    }
-    fs::write(&path, bytes).expect("the database can be written");
 }
 
 async fn resuming(server: &TestServer, user: &str, resume: Value) -> Device {
@@ -70,7 +49,7 @@ async fn damaged(directory: &Path) -> (TestServer, Backend, String) {
     drop(backend);
     server.stop();
     server.stopped().await.expect("it stops in order");
-    damage(directory, "\"bad2").await;
+    damage(&directory.join("bugle.db"), "\"bad2").await;
     let (server, backend) = serve(directory).await;
     (server, backend, position)
 }

@@ -48,6 +48,9 @@ pub use tls_redis::TlsRedis;
 mod sql;
 pub use sql::{OpenTransaction, connections, count, execute, no_connections, set_read_only, waits_for_lock};
 
+mod damage;
+pub use damage::damage;
+
 mod tls_postgres;
 pub use tls_postgres::TlsDatabase;
 

@@ -12,9 +12,13 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use super::{in_force::Before, load::CONFIG};
+use super::{
+    in_force::Before,
+    load::{CONFIG, USER},
+};
 use crate::harness::{
-    Launch, OpenTransaction, OwnMounts, Postgres, ServerProcess, SlowProxy, execute, fill, new_database, set_read_only,
+    Launch, OpenTransaction, OwnMounts, Postgres, ServerProcess, SlowProxy, TestRedis, damage, execute, fill,
+    new_database, set_read_only,
 };
 
 /// The delay of each direction to a PostgreSQL that is far away.
@@ -30,9 +34,11 @@ pub enum Fault {
     SqliteReadOnly,
     SqliteBusy,
     SqliteHeld,
+    SqliteDamaged,
     Postgres,
     PostgresFar,
     PostgresHangs,
+    PostgresHangsSinceStart,
     PostgresStopped,
     PostgresCuts,
     PostgresLimit,
@@ -40,6 +46,9 @@ pub enum Fault {
     PostgresDropped,
     PostgresTableLocked,
     PostgresHeld,
+    /// The database of a node.
+    SharedHangs,
+    SharedStopped,
 }
 
 /// A server, and what the fault needs.
@@ -52,13 +61,15 @@ pub struct Scene {
     pub(super) url: String,
     pub(super) proxy: Option<SlowProxy>,
     pub(super) postgres: Option<Postgres>,
+    /// Of a node.
+    pub(super) redis: Option<TestRedis>,
     pub(super) before: Before,
     /// What goes on, or is locked, as long as the scene.
     held: Vec<Box<dyn Any + Send>>,
 }
 
 impl Fault {
-    pub const EACH: [Self; 17] = [
+    pub const EACH: [Self; 21] = [
         Self::Sqlite,
         Self::SqliteDeleted,
         Self::SqliteRestored,
@@ -66,9 +77,11 @@ impl Fault {
         Self::SqliteReadOnly,
         Self::SqliteBusy,
         Self::SqliteHeld,
+        Self::SqliteDamaged,
         Self::Postgres,
         Self::PostgresFar,
         Self::PostgresHangs,
+        Self::PostgresHangsSinceStart,
         Self::PostgresStopped,
         Self::PostgresCuts,
         Self::PostgresLimit,
@@ -76,21 +89,39 @@ impl Fault {
         Self::PostgresDropped,
         Self::PostgresTableLocked,
         Self::PostgresHeld,
+        Self::SharedHangs,
+        Self::SharedStopped,
     ];
 
     /// Whether the server has never written to the store.
     pub fn strikes_before_start(self) -> bool {
-        matches!(self, Self::SqliteReadOnly | Self::SqliteHeld | Self::PostgresHeld)
+        matches!(self, Self::SqliteReadOnly | Self::SqliteHeld | Self::PostgresHeld | Self::PostgresHangsSinceStart)
     }
 
-    /// Whether the server notices it: it is not ready any more, or refuses what needs a table that is locked.
+    /// Whether the server notices it: it is not ready any more, refuses what needs a table that is locked, or logs that messages cannot be read.
     pub fn is_noticed(self) -> bool {
         !matches!(self, Self::Sqlite | Self::Postgres | Self::PostgresFar | Self::PostgresCuts)
     }
 
     fn is_sqlite(self) -> bool {
-        use Fault::{Sqlite, SqliteBusy, SqliteDeleted, SqliteFull, SqliteHeld, SqliteReadOnly, SqliteRestored};
-        matches!(self, Sqlite | SqliteDeleted | SqliteRestored | SqliteFull | SqliteReadOnly | SqliteBusy | SqliteHeld)
+        use Fault::{
+            Sqlite, SqliteBusy, SqliteDamaged, SqliteDeleted, SqliteFull, SqliteHeld, SqliteReadOnly, SqliteRestored,
+        };
+        matches!(
+            self,
+            Sqlite
+                | SqliteDeleted
+                | SqliteRestored
+                | SqliteFull
+                | SqliteReadOnly
+                | SqliteBusy
+                | SqliteHeld
+                | SqliteDamaged
+        )
+    }
+
+    fn is_shared(self) -> bool {
+        matches!(self, Self::SharedHangs | Self::SharedStopped)
     }
 
     /// Starts a server. The error is why this machine cannot.
@@ -101,17 +132,24 @@ impl Fault {
         let mut store = format!("sqlite:{}", file(&directory).display());
         if !self.is_sqlite() {
             url = new_database();
-            if self == Self::PostgresStopped {
+            if matches!(self, Self::PostgresStopped | Self::SharedStopped) {
                 let own = Postgres::start(&["-c", "ssl=off"], |_| ());
                 url = own.url(&own.new_database());
                 postgres = Some(own);
             }
             let delay = if self == Self::PostgresFar { FAR } else { Duration::ZERO };
             let own = SlowProxy::start(&url, delay).await;
+            if self == Self::PostgresHangsSinceStart {
+                own.hang();
+            }
             store = if self == Self::PostgresLimit { of_few(&url) } else { own.url().to_owned() };
             proxy = Some(own);
         }
-        let launch = Launch { config: CONFIG, variables: &[("BUGLE_STORE__URL", &store)], ..Launch::default() };
+        let redis = self.is_shared().then(|| TestRedis::start(false));
+        let engine = redis.as_ref().map(TestRedis::url);
+        let mut variables = vec![("BUGLE_STORE__URL", &*store)];
+        variables.extend(engine.as_deref().map(|url| ("BUGLE_CLUSTER__REDIS", url)));
+        let launch = Launch { config: CONFIG, variables: &variables, ..Launch::default() };
         let start = |launch: Launch| launch.start().unwrap_or_else(|logged| panic!("{self} does not start:\n{logged}"));
         let mut mounts = None;
         if self == Self::SqliteFull {
@@ -122,6 +160,12 @@ impl Fault {
             first.is_ready(true).await;
             assert!(first.stop().await.is_good);
             mounts = Some(OwnMounts::read_only(directory.path())?);
+        } else if self == Self::SqliteDamaged {
+            let first = start(launch);
+            first.is_ready(true).await;
+            store_some(&first).await;
+            assert!(first.stop().await.is_good);
+            damage(&file(&directory), DAMAGED).await;
         } else if matches!(self, Self::SqliteHeld | Self::PostgresHeld) {
             let holder = start(launch);
             holder.is_ready(true).await;
@@ -129,7 +173,18 @@ impl Fault {
         }
         let runner = mounts.as_ref().map(OwnMounts::runner).unwrap_or_default();
         let server = start(Launch { runner: &runner, ..launch });
-        Ok(Scene { server, fault: self, directory, url, proxy, postgres, before: Before::default(), held })
+        Ok(Scene { server, fault: self, directory, url, proxy, postgres, redis, before: Before::default(), held })
+    }
+}
+
+/// A text that only a message of [`Fault::SqliteDamaged`] has.
+const DAMAGED: &str = "\"second-";
+
+/// Stores messages for a user of the load, each on a page of the database of its own.
+async fn store_some(server: &ServerProcess) {
+    let (backend, rest) = (server.backend().await, "x".repeat(3_000));
+    for name in ["first", "second", "third"] {
+        backend.store_in(&format!("user:{USER}"), "e", &format!("\"{name}-{rest}\"")).await;
     }
 }
 
@@ -169,8 +224,10 @@ impl Scene {
             Fault::Sqlite
             | Fault::SqliteReadOnly
             | Fault::SqliteHeld
+            | Fault::SqliteDamaged
             | Fault::Postgres
             | Fault::PostgresFar
+            | Fault::PostgresHangsSinceStart
             | Fault::PostgresHeld => {}
             Fault::SqliteDeleted => {
                 for suffix in ["", "-wal", "-shm", ".lock"] {
@@ -180,8 +237,8 @@ impl Scene {
             Fault::SqliteRestored => restore_copy(&path),
             Fault::SqliteFull => fill(self.server.id(), self.directory.path()),
             Fault::SqliteBusy => self.held.push(Box::new(lock_file(&path).await)),
-            Fault::PostgresHangs => self.proxy.as_ref().expect("it has one").hang(),
-            Fault::PostgresStopped => self.postgres.as_ref().expect("it has one").stop(),
+            Fault::PostgresHangs | Fault::SharedHangs => self.proxy.as_ref().expect("it has one").hang(),
+            Fault::PostgresStopped | Fault::SharedStopped => self.postgres.as_ref().expect("it has one").stop(),
             Fault::PostgresCuts => self.held.push(Box::new(cut_all(url.clone()))),
             Fault::PostgresLimit => {
                 execute(url, &format!("ALTER ROLE {} CONNECTION LIMIT 0; {TERMINATE}", few(url)));
@@ -244,9 +301,11 @@ impl fmt::Display for Fault {
             Self::SqliteReadOnly => "SQLite: read-only since the start",
             Self::SqliteBusy => "SQLite: locked by a writer of another program",
             Self::SqliteHeld => "SQLite: held by another Bugle",
+            Self::SqliteDamaged => "SQLite: messages damaged",
             Self::Postgres => "PostgreSQL: no fault",
             Self::PostgresFar => "PostgreSQL: 20 ms away",
             Self::PostgresHangs => "PostgreSQL: hangs",
+            Self::PostgresHangsSinceStart => "PostgreSQL: hangs since the start",
             Self::PostgresStopped => "PostgreSQL: stopped",
             Self::PostgresCuts => "PostgreSQL: connections cut again and again",
             Self::PostgresLimit => "PostgreSQL: connection limit",
@@ -254,6 +313,8 @@ impl fmt::Display for Fault {
             Self::PostgresDropped => "PostgreSQL: database dropped",
             Self::PostgresTableLocked => "PostgreSQL: table locked",
             Self::PostgresHeld => "PostgreSQL: held by another Bugle",
+            Self::SharedHangs => "PostgreSQL of a node: hangs",
+            Self::SharedStopped => "PostgreSQL of a node: stopped",
         })
     }
 }

@@ -52,6 +52,7 @@ impl Scene {
                 let is_told = async || ask(self.server.admin, "GET", "/readyz", "").await.text().contains(HELD);
                 eventually("the server to wait for the other process", is_told).await;
             }
+            Fault::SqliteDamaged => assert!(is_damaged(file).await, "{fault}"),
             Fault::PostgresFar => {
                 assert!(self.proxy().take_round_trips() > 0, "{fault}: its link is not used");
                 let begun = Instant::now();
@@ -59,8 +60,13 @@ impl Scene {
                 // To connect and to ask takes three round trips at least.
                 assert!(begun.elapsed() >= FAR * 6, "{fault}: {:?}", begun.elapsed());
             }
-            Fault::PostgresHangs => deadline("something to be held back", self.proxy().holds()).await,
-            Fault::PostgresStopped => {
+            Fault::PostgresHangs | Fault::PostgresHangsSinceStart => self.is_held_back().await,
+            Fault::SharedHangs => {
+                assert!(self.is_node(), "{fault}");
+                self.is_held_back().await;
+            }
+            Fault::PostgresStopped | Fault::SharedStopped => {
+                assert_eq!(self.is_node(), fault == Fault::SharedStopped, "{fault}");
                 let port = self.postgres.as_ref().expect("it has one").port;
                 assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "{fault}");
             }
@@ -77,6 +83,15 @@ impl Scene {
             Fault::PostgresDropped => assert_eq!(self.count_outside("pg_database", "TRUE"), 0, "{fault}"),
             Fault::PostgresTableLocked => waits_for_lock(url).await,
         }
+    }
+
+    async fn is_held_back(&self) {
+        deadline("something to be held back", self.proxy().holds()).await;
+    }
+
+    /// Whether the server listens for what other nodes send.
+    fn is_node(&self) -> bool {
+        self.redis.as_ref().is_some_and(|redis| !redis.cli(&["PUBSUB", "CHANNELS"]).is_empty())
     }
 
     /// Waits until no connection is left that was there before the fault.
@@ -113,6 +128,14 @@ async fn is_locked(file: &Path) -> bool {
     let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::ZERO);
     let mut connection = SqliteConnection::connect_with(&options).await.expect("the file opens");
     sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.is_err()
+}
+
+/// Whether a message cannot be read.
+async fn is_damaged(file: &Path) -> bool {
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("the file opens");
+    let read = sqlx::query("SELECT payload FROM messages").fetch_all(&mut connection).await;
+    read.is_err_and(|error| error.to_string().contains("malformed"))
 }
 
 fn accepts(url: &str) -> bool {

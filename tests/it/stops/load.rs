@@ -17,14 +17,16 @@ use tokio::{
     net::TcpStream,
     sync::watch,
     task::JoinSet,
-    time::{Interval, interval},
+    time::{Interval, interval, timeout},
 };
 
 use crate::harness::{
-    Backend, ConnectError, Device, PlainDevice, PlainFrame, ServerProcess, deadline, http_request, to_user, token,
+    Backend, ConnectError, Device, PATIENCE, PlainDevice, PlainFrame, ServerProcess, http_request, to_user, token,
 };
 
 const USERS: usize = 4;
+/// The user who is sent stored emits and whose devices connect again and again.
+pub(super) const USER: usize = 0;
 const EMITTERS: usize = 4;
 const MARKERS: usize = 1;
 /// Devices that connect, again and again.
@@ -49,8 +51,18 @@ struct Shared {
     stops_at_errors: AtomicBool,
 }
 
+/// What becomes of the emits of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emits {
+    Stored,
+    Refused,
+    /// None is answered yet.
+    Waiting,
+}
+
 #[derive(Default)]
 struct Counts {
+    sent: usize,
     stored: usize,
     refused: usize,
     marked: usize,
@@ -82,19 +94,26 @@ impl Load {
             tasks.spawn(mark(shared.clone(), marker % USERS));
         }
         for comer in 0..COMERS {
-            tasks.spawn(come(shared.clone(), comer % USERS));
+            tasks.spawn(come(shared.clone(), USER + comer % USERS));
         }
         Self { shared, tasks }
     }
 
-    /// Waits until all of it has happened some times. `is_stored`: emits are stored rather than refused.
-    pub async fn is_under_way(&self, is_stored: bool) {
+    /// Waits until all of it has happened some times.
+    pub async fn is_under_way(&self, emits: Emits) {
         let mut counts = self.shared.counts.subscribe();
         let is_under_way = |counts: &Counts| {
-            let emits = if is_stored { counts.stored } else { counts.refused };
-            emits >= 20 && counts.marked >= 2 && counts.connected >= 2
+            let are_others = counts.marked >= 2 && counts.connected >= 2;
+            match emits {
+                Emits::Stored => counts.stored >= 20 && are_others,
+                Emits::Refused => counts.refused >= 20 && are_others,
+                // Marks wait, too.
+                Emits::Waiting => counts.sent >= EMITTERS && counts.connected >= 2,
+            }
         };
-        deadline("the load to be under way", counts.wait_for(is_under_way)).await.expect("it is shared");
+        // A store that is far away on a machine with much to do takes more than is usual.
+        let under_way = timeout(4 * PATIENCE, counts.wait_for(is_under_way)).await;
+        under_way.expect("the load gets under way").expect("it is shared");
     }
 
     /// From now on each task ends when something fails.
@@ -130,6 +149,7 @@ async fn emit(shared: Arc<Shared>, backend: Backend, user: usize) {
     let request = EmitToUserRequest { options, ..to_user(&user.to_string(), "e", "1") };
     let (mut ticks, mut is_stored) = (interval(PERIOD), true);
     while shared.goes_on(&mut ticks, is_stored).await {
+        shared.counts.send_modify(|counts| counts.sent += 1);
         is_stored = backend.notify().emit_to_user(request.clone()).await.is_ok();
         shared.counts.send_modify(|counts| *if is_stored { &mut counts.stored } else { &mut counts.refused } += 1);
     }

@@ -5,7 +5,7 @@ mod in_force;
 mod load;
 
 pub use faults::Fault;
-use load::Load;
+use load::{Emits, Load};
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use bugle::proto::v1::{EmitOptions, EmitToUserRequest};
 use tokio::time::{interval, timeout};
 use tonic::Code;
 
-use crate::harness::{Ended, PATIENCE, ServerProcess, to_user};
+use crate::harness::{Ended, PATIENCE, ServerProcess, eventually, to_user};
 
 /// When the server is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,24 @@ pub async fn stop_in(fault: Fault, moment: Moment) -> Result<Ended, String> {
         scene.server.is_ready(true).await;
     }
     let load = Load::start(&scene.server).await;
-    load.is_under_way(!fault.strikes_before_start()).await;
+    load.is_under_way(match fault {
+        Fault::PostgresHangsSinceStart => Emits::Waiting,
+        _ if fault.strikes_before_start() => Emits::Refused,
+        _ => Emits::Stored,
+    })
+    .await;
     scene.strike().await;
     scene.is_in_force().await;
-    if moment == Moment::Noticed && fault == Fault::PostgresTableLocked {
-        is_refused_while_ready(&scene.server).await;
-    } else if moment == Moment::Noticed {
-        scene.server.is_ready(false).await;
+    match fault {
+        _ if moment == Moment::AtOnce => {}
+        // It is never ready. Emits are refused once the first attempt to connect has failed.
+        Fault::PostgresHangsSinceStart => is_refused(&scene.server).await,
+        Fault::PostgresTableLocked => is_refused_while_ready(&scene.server).await,
+        Fault::SqliteDamaged => {
+            let is_logged = async || scene.server.log().contains("the stored messages of a room cannot be read");
+            eventually("the server to log that messages cannot be read", is_logged).await;
+        }
+        _ => scene.server.is_ready(false).await,
     }
     load.stop_at_errors();
     let ended = scene.server.stop().await;
@@ -45,10 +56,17 @@ pub async fn stop_in(fault: Fault, moment: Moment) -> Result<Ended, String> {
     Ok(ended)
 }
 
-/// Waits until a stored emit is refused at the store's deadline. Meanwhile the server is ready.
-async fn is_refused_while_ready(server: &ServerProcess) {
+/// Waits until a stored emit is refused, at the store's deadline at the latest.
+async fn is_refused(server: &ServerProcess) {
     let (backend, options) = (server.backend().await, EmitOptions { store: true, ..EmitOptions::default() });
     let request = EmitToUserRequest { options: Some(options), ..to_user("0", "e", "1") };
+    let emitted = timeout(8 * PATIENCE, async { backend.notify().emit_to_user(request).await }).await;
+    let emitted = emitted.expect("a stored emit has a deadline");
+    assert_eq!(emitted.expect_err("the store is out of reach").code(), Code::Unavailable);
+}
+
+/// The same while the server is ready.
+async fn is_refused_while_ready(server: &ServerProcess) {
     let (mut looks, mut ticks) = (0, interval(Duration::from_millis(50)));
     let looking = async {
         loop {
@@ -57,13 +75,9 @@ async fn is_refused_while_ready(server: &ServerProcess) {
             looks += 1;
         }
     };
-    let emitted = async {
-        tokio::select! {
-            emitted = async { backend.notify().emit_to_user(request).await } => emitted,
-            never = looking => never,
-        }
-    };
-    let emitted = timeout(8 * PATIENCE, emitted).await.expect("a stored emit has a deadline");
-    assert_eq!(emitted.expect_err("the table is locked").code(), Code::Unavailable);
+    tokio::select! {
+        () = is_refused(server) => {}
+        never = looking => never,
+    }
     assert!(looks >= 5, "{looks} looks");
 }
