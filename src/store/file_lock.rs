@@ -28,9 +28,9 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the database at a path, which is created, empty, if `is_made` and it does not exist; otherwise nothing is created beside a database
-    /// that does not exist. False: another process has locked it. The error names the file. A `held` lock of another database is released first. If `held` lacks only the database itself, its `.lock` file stays locked:
-    /// another process could lock it in between.
+    /// Locks the database at a path. If it does not exist, it is created, empty, if `is_made`; otherwise nothing is created beside it either. False:
+    /// another process has locked it. The error names the file. A `held` lock of another database is released first. If `held` lacks only the
+    /// database itself, its `.lock` file stays locked: another process could lock it in between.
     pub(super) fn take(held: &mut Option<Self>, path: &Path, is_made: bool) -> io::Result<bool> {
         let path = resolve(path).map_err(|error| naming(path, &error))?;
         if !held.as_ref().is_some_and(|lock| lock.path == path && lock.database.is_none()) {

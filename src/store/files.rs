@@ -1,5 +1,5 @@
 //! The system calls on the file of a SQLite database and on its locks. A disk that hangs, or the server of a network file system, does not answer them:
-//! they run on threads for calls that block, one at a time, and whoever waits for one may give up.
+//! they run on threads for calls that block, one at a time, and the writer, which waits for one, may give up.
 
 use std::sync::Arc;
 
