@@ -54,7 +54,8 @@ impl Store {
         after: u64,
     ) -> Result<Arc<Page<E>>, Error> {
         let waiter = pages.wait(room, after);
-        let read = waiter.get(async {
+        // Boxed: it is large, and moved on from here.
+        let read = waiter.get(Box::pin(async {
             let (listed, has_more) = {
                 // It is released before the lookup, which may wait in a queue, and needs no connection meanwhile. The semaphore is never closed.
                 let _turn = self.inner.page_turns.acquire().await;
@@ -64,7 +65,7 @@ impl Store {
             let mailbox = self.mailbox(room).await?.unwrap_or_default();
             let entries = listed.into_iter().map(|listed| listed.message.into()).collect();
             Ok(Arc::new(Page { entries, has_more, mailbox }))
-        });
+        }));
         // The deadline includes the wait for others' reads.
         let read = self.inner.database.within(Allowance::Other, read).await;
         // If the read has not begun by its deadline, nothing is known to be wrong with this room's messages.
