@@ -51,7 +51,7 @@ impl Delivery {
         let (mut pause, mut unknown_since) = (READ_AGAIN, None);
         let epoch = || store.epoch().unwrap_or_default();
         while let Some(next) = self.inner.fills.next(room, self.hub().log_head(room), &epoch()) {
-            if !self.hub().is_in_use(room) {
+            if !self.hub().is_in_use(room) || store.is_closed() {
                 // Who comes reads where the room stands.
                 return self.inner.fills.abandon(room);
             }

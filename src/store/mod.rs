@@ -201,7 +201,16 @@ impl Store {
 
     /// Waits until the store can be read, or is closed: then the next read says so.
     pub async fn reached(&self) {
-        let _ = self.watch_status().wait_for(|status| status.can_read()).await;
+        let mut status = self.watch_status();
+        tokio::select! {
+            _ = status.wait_for(|status| status.can_read()) => {}
+            () = self.inner.closed.cancelled() => {}
+        }
+    }
+
+    /// Whether it was closed: nothing more is read.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.is_cancelled()
     }
 
     /// Has `forget` called whenever the database turns out to have lost what was committed, before anything else is stored: what was known

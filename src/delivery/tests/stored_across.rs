@@ -148,3 +148,23 @@ async fn rooms_that_cannot_be_read_do_not_keep_nodes_from_being_told_of_others()
     timeout(Duration::from_secs(20), is_sent).await.expect("the other node is told");
     assert_eq!(*sent.lock(), ["2"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_what_did_not_come_in_frames_ends_with_the_store_though_that_is_out_of_reach() {
+    let (nodes, room) = (Nodes::start().await, RoomName::new("r").unwrap());
+    let (_admission, _sent) = nodes.connect(0, &room).await;
+    nodes.memory.away(0, true);
+    let mut status = nodes.stores[0].watch_status();
+    timeout(Duration::from_mins(1), status.wait_for(|status| !status.can_read()))
+        .await
+        .expect("it is noticed")
+        .unwrap();
+    let position = nodes.stores[1].position(1).await.unwrap();
+    let filled = nodes.deliveries[0].filled_up_to(&room, position);
+    let close = async {
+        sleep(Duration::from_secs(10)).await;
+        nodes.stores[0].close();
+    };
+    let (filled, ()) = tokio::join!(timeout(Duration::from_secs(11), filled), close);
+    filled.expect("nothing waits for a store that is closed");
+}
