@@ -31,29 +31,42 @@ pub async fn stop_in(fault: Fault, moment: Moment) -> Result<Ended, String> {
         scene.server.is_ready(true).await;
     }
     let load = Load::start(&scene.server).await;
-    load.is_under_way(match fault {
-        Fault::PostgresHangsSinceStart => Emits::Waiting,
-        _ if fault.strikes_before_start() => Emits::Refused,
-        _ => Emits::Stored,
-    })
-    .await;
+    load.is_under_way(emits_before(fault)).await;
     scene.strike().await;
     scene.is_in_force().await;
-    match fault {
-        _ if moment == Moment::AtOnce => {}
-        // It is never ready. Emits are refused once the first attempt to connect has failed.
-        Fault::PostgresHangsSinceStart => is_refused(&scene.server).await,
-        Fault::PostgresTableLocked => is_refused_while_ready(&scene.server).await,
-        Fault::SqliteDamaged => {
-            let is_logged = async || scene.server.log().contains("the stored messages of a room cannot be read");
-            eventually("the server to log that messages cannot be read", is_logged).await;
-        }
-        _ => scene.server.is_ready(false).await,
+    if moment == Moment::Noticed {
+        is_noticed(fault, &scene.server).await;
     }
     load.stop_at_errors();
     let ended = scene.server.stop().await;
     load.end().await;
     Ok(ended)
+}
+
+/// What becomes of stored emits before the fault strikes, or before the server is stopped if it struck before the start.
+fn emits_before(fault: Fault) -> Emits {
+    if fault == Fault::PostgresHangsSinceStart {
+        Emits::Waiting
+    } else if fault.strikes_before_start() {
+        Emits::Refused
+    } else {
+        Emits::Stored
+    }
+}
+
+/// Waits until the server has noticed the fault.
+async fn is_noticed(fault: Fault, server: &ServerProcess) {
+    if fault == Fault::PostgresHangsSinceStart {
+        // It is never ready. Emits are refused once the first attempt to connect has failed.
+        is_refused(server).await;
+    } else if fault == Fault::PostgresTableLocked {
+        is_refused_while_ready(server).await;
+    } else if fault == Fault::SqliteDamaged {
+        let is_logged = async || server.log().contains("the stored messages of a room cannot be read");
+        eventually("the server to log that messages cannot be read", is_logged).await;
+    } else {
+        server.is_ready(false).await;
+    }
 }
 
 /// Waits until a stored emit is refused, at the store's deadline at the latest.
