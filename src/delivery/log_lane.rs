@@ -151,6 +151,9 @@ impl Delivery {
             if !matches!(error, store::Error::Unreachable) {
                 note();
             }
+            if error.is_damage() {
+                self.inner.unreadable_logs.note_unwritten(room, error);
+            }
         })?;
         let late = self.look_up_late(room, store, &appended).await.inspect_err(|_| note())?;
         Ok((appended, late))

@@ -57,6 +57,9 @@ impl Delivery {
                     // They may be in the mailbox all the same.
                     self.inner.wakes.note_uncertain(room);
                 }
+                if error.is_damage() {
+                    self.inner.unreadable_logs.note_unwritten(room, &error);
+                }
                 for PendingAppend { answer, .. } in appends {
                     // The caller may be gone.
                     let _ = answer.send(AppendDone::Published(Err(EmitError::StoreUnavailable)));

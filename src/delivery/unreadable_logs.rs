@@ -39,6 +39,18 @@ impl UnreadableLogs {
         }
     }
 
+    /// Logs that nothing can be stored in a room's log, once.
+    pub(super) fn note_unwritten(&self, room: &RoomName, error: &store::Error) {
+        if self.is_to_be_logged(room) {
+            tracing::error!(
+                %error,
+                error.cause = error.cause(),
+                room.name = %room,
+                "nothing can be stored for a room, as what the store has of it is damaged: stored emits to it are refused (check the database)"
+            );
+        }
+    }
+
     fn is_to_be_logged(&self, room: &RoomName) -> bool {
         let (mut rooms, now) = (self.0.lock(), Instant::now());
         let is_recent = |logged: &Instant| now.duration_since(*logged) < LOGGED_AGAIN_AFTER;

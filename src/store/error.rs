@@ -69,15 +69,18 @@ pub(super) fn is_damaged(error: &sqlx::Error) -> bool {
 }
 
 /// Whether a database's code means damage. PostgreSQL's codes have five characters: class XX is "internal error", which `data_corrupted` and
-/// `index_corrupted` are of, and 58030 is `io_error`. SQLite's are numbers of at most four digits, whose low byte is the primary code.
+/// `index_corrupted` are of, class 23 is a violated constraint, and 58030 is `io_error`. SQLite's are numbers of at most four digits, whose low byte is
+/// the primary code. Rows that Bugle writes keep all constraints, unless others were changed or lost.
 fn is_damage(code: &str) -> bool {
     const SQLITE_IOERR: u32 = 10;
     const SQLITE_CORRUPT: u32 = 11;
+    const SQLITE_CONSTRAINT: u32 = 19;
     const SQLITE_NOTADB: u32 = 26;
     if code.len() == 5 {
-        return code.starts_with("XX") || code == "58030";
+        return code.starts_with("XX") || code.starts_with("23") || code == "58030";
     }
-    code.parse().is_ok_and(|code: u32| matches!(code & 0xff, SQLITE_IOERR | SQLITE_CORRUPT | SQLITE_NOTADB))
+    code.parse()
+        .is_ok_and(|code: u32| matches!(code & 0xff, SQLITE_IOERR | SQLITE_CORRUPT | SQLITE_CONSTRAINT | SQLITE_NOTADB))
 }
 
 #[cfg(test)]
@@ -86,15 +89,14 @@ mod tests {
 
     #[test]
     fn damage_is_told_from_a_database_that_is_busy_full_or_away() {
-        // SQLITE_CORRUPT, SQLITE_CORRUPT_INDEX, SQLITE_NOTADB, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_DATA;
-        // internal_error, data_corrupted, index_corrupted, io_error.
-        for code in ["11", "779", "26", "266", "522", "8202", "XX000", "XX001", "XX002", "58030"] {
+        // SQLITE_CORRUPT, SQLITE_CORRUPT_INDEX, SQLITE_NOTADB, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_DATA,
+        // SQLITE_CONSTRAINT_UNIQUE; internal_error, data_corrupted, index_corrupted, io_error, unique_violation.
+        for code in ["11", "779", "26", "266", "522", "8202", "2067", "XX000", "XX001", "XX002", "58030", "23505"] {
             assert!(is_damage(code), "{code}");
         }
-        // SQLITE_BUSY, SQLITE_READONLY, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_BUSY_SNAPSHOT, SQLITE_CONSTRAINT_UNIQUE;
+        // SQLITE_BUSY, SQLITE_READONLY, SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_BUSY_SNAPSHOT;
         // admin_shutdown, too_many_connections, query_canceled, disk_full, read_only_sql_transaction, undefined_file.
-        for code in ["5", "8", "13", "14", "517", "2067", "57P01", "53300", "57014", "53100", "25006", "58P01", "", "x"]
-        {
+        for code in ["5", "8", "13", "14", "517", "57P01", "53300", "57014", "53100", "25006", "58P01", "", "x"] {
             assert!(!is_damage(code), "{code}");
         }
     }

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::{AnyConnection, Row, any::AnyRow};
+use tokio::time::MissedTickBehavior;
 
 use super::{
     Error, Sharing, Store,
@@ -26,16 +27,18 @@ struct Doomed {
     leave_gap: bool,
 }
 
-/// Deletes messages that have expired or are too many, every ten seconds.
+/// Deletes messages that have expired or are too many, as soon as the store can be written, and every ten seconds from then on.
 pub(super) async fn run(store: Store) {
     let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = store.inner.closed.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        if !store.status().can_write() {
-            continue;
+            // From the first sweep on a jump of the time of day is noticed.
+            () = async {
+                tick.tick().await;
+                let _ = store.watch_status().wait_for(|status| status.can_write()).await;
+            } => {}
         }
         tokio::select! {
             () = store.inner.closed.cancelled() => return,
@@ -63,6 +66,13 @@ impl Store {
         if !clock.has_begun() {
             let (swept_at_ms, uptime, doubt) = self.last_sweep().await?;
             clock.begin(swept_at_ms, uptime, doubt);
+            if doubt.behind_ms > 0 {
+                tracing::warn!(
+                    store.url = %self.inner.database.parts().source,
+                    clock.jumped_s = doubt.behind_ms / 1_000,
+                    "the time of day was in doubt when the store was swept the last time: it had jumped ahead. If it is still wrong, set it right"
+                );
+            }
         }
         let (now_ms, uptime) = (self.now_ms(), self.inner.database.parts().clock.uptime());
         if let Some(change) = clock.observe(now_ms, &uptime) {
@@ -173,11 +183,15 @@ impl Store {
         i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// When the store was swept the last time, 0: never; the uptime of the machine that did it; and the doubt then.
+    /// When the store was swept the last time, by the last message if nobody has noted that, 0: never; the uptime of the machine that did it; and the
+    /// doubt then.
     async fn last_sweep(&self) -> Result<(i64, Option<Uptime>, Doubt), Error> {
         let sql = "SELECT swept_at, swept_boot, swept_uptime_ms, behind_ms, since_jump_ms, deleted_by_jump FROM store WHERE id = $1";
         let rows = self.look(sql, 1).await?;
-        let Some(row) = rows.first() else { return Ok((0, None, Doubt::default())) };
+        let Some(row) = rows.first().filter(|row| row.try_get::<i64, _>(0).is_ok_and(|swept_at| swept_at != 0)) else {
+            let last = self.look("SELECT stored_at FROM messages ORDER BY stored_at DESC LIMIT $1", 1).await?;
+            return Ok((last.first().map_or(Ok(0), |row| row.try_get(0))?, None, Doubt::default()));
+        };
         let (boot, ms): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
         let uptime = (!boot.is_empty()).then(|| Uptime { boot: boot.into(), ms });
         let doubt = Doubt { behind_ms: row.try_get(3)?, since_jump_ms: row.try_get(4)?, deleted: row.try_get(5)? };

@@ -28,12 +28,17 @@ struct Test {
 }
 
 impl Test {
-    async fn begin() -> Self {
+    async fn open() -> Self {
         let clock = Clock::movable();
         let config = Config { url: "sqlite::memory:".into(), max_age: MAX_AGE, max_messages: 1_000_000 };
         let store = Store::open(&config, Sharing::Single, clock.clone(), &Lifecycle::new()).expect("it opens");
         store.watch_status().wait_for(|status| *status == Status::Serving).await.expect("it is open");
-        let test = Self { store, clock };
+        Self { store, clock }
+    }
+
+    /// Opens the store, and sweeps it for the first time.
+    async fn begin() -> Self {
+        let test = Self::open().await;
         test.execute("INSERT INTO mailboxes (room, last) VALUES ('a', 1000000), ('b', 1000000)".into()).await;
         test.sweep().await;
         test
@@ -263,6 +268,26 @@ async fn what_an_earlier_version_has_left_behind_ends() {
     test.clock.pass(DAY);
     test.sweep().await;
     assert_eq!(test.behind().await, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_store_that_was_never_swept_begins_at_its_last_message() {
+    let test = Test::begin().await;
+    test.insert(What::Messages, 12_000, 12 * HOUR).await;
+    test.stop_for(DAY, "swept_at = 0, swept_boot = ''").await;
+    test.sweep().await;
+    assert!(is_left(test.messages().await, 2_000) && test.is_behind_by(DAY).await);
+}
+
+#[tokio::test]
+async fn a_store_sweeps_itself_as_soon_as_it_is_open() {
+    let store = Test::open().await.store;
+    let begun = Instant::now();
+    // As long as it takes, and not for the time between two sweeps.
+    while !store.inner.sweeps.lock().await.has_begun() {
+        assert!(begun.elapsed() < INTERVAL / 2, "it was not swept");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The time of tokio stands still but for one step, however long the database takes.

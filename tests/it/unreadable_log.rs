@@ -6,10 +6,14 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 
+use bugle::proto::v1::EmitToUserRequest;
+use tokio::sync::oneshot::error::TryRecvError;
+use tonic::Code;
+
 use crate::{
-    harness::{Backend, Device, TestServer, damage},
+    harness::{Backend, Device, TestServer, damage, refused, to_user},
     logs::Log,
-    stored::emit_stored,
+    stored::{emit_stored, readiness, store},
 };
 
 async fn serve(directory: &Path) -> (TestServer, Backend) {
@@ -172,4 +176,33 @@ async fn a_row_that_cannot_be_read_harms_no_room_that_is_looked_up_at_the_same_t
             assert_eq!(told, json!({ "recovered": false, "count": 0 }), "not even the position is known");
         }
     }
+}
+
+#[tokio::test]
+async fn a_mailbox_that_has_lost_its_last_position_harms_no_other_and_the_store_stays_ready() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = Log::start();
+    let (server, backend) = serve(directory.path()).await;
+    emit_stored(&backend, "bad", "1").await;
+    let url = format!("sqlite:{}", directory.path().join("bugle.db").display());
+    let mut database = SqliteConnection::connect(&url).await.expect("the database opens");
+    database.execute("DELETE FROM mailboxes WHERE room = 'user:bad'").await.expect("it is deleted");
+    let (is_over, mut over) = tokio::sync::oneshot::channel::<()>();
+    let good = async {
+        while over.try_recv().is_err_and(|error| error == TryRecvError::Empty) {
+            emit_stored(&backend, "good", "1").await;
+            assert_eq!(readiness(&server).await, 200);
+        }
+    };
+    let bad = async {
+        for _ in 0..3 {
+            let request = EmitToUserRequest { options: Some(store()), ..to_user("bad", "e", "2") };
+            refused(Code::Unavailable, backend.notify().emit_to_user(request)).await;
+        }
+        drop(is_over);
+    };
+    tokio::join!(good, bad);
+    let lines = log.text();
+    assert_eq!(lines.lines().filter(|line| line.contains("nothing can be stored for a room")).count(), 1, "{lines}");
+    assert!(!lines.contains("the store cannot be reached"), "{lines}");
 }
