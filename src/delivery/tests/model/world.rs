@@ -188,7 +188,7 @@ impl Inner {
                 self.epochs = epochs;
                 self.restart(unseen).await;
             }
-            Transition::Expire => self.clock.advance(Duration::from_secs(TTL + 1)),
+            Transition::Expire => self.clock.pass(Duration::from_secs(TTL + 1)),
             Transition::Tick(seconds) => {
                 // In steps that are shorter than the store's deadlines, as SQLite works in real time.
                 for begin in (0..seconds).step_by(STEP) {
