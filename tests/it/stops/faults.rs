@@ -241,7 +241,9 @@ impl Scene {
             Fault::PostgresStopped | Fault::SharedStopped => self.postgres.as_ref().expect("it has one").stop(),
             Fault::PostgresCuts => self.held.push(Box::new(cut_all(url.clone()))),
             Fault::PostgresLimit => {
-                execute(url, &format!("ALTER ROLE {} CONNECTION LIMIT 0; {TERMINATE}", few(url)));
+                // On its own, so that it is committed before the server connects again.
+                execute(url, &format!("ALTER ROLE {} CONNECTION LIMIT 0", few(url)));
+                execute(url, TERMINATE);
             }
             Fault::PostgresReadOnly => set_read_only(url, true),
             Fault::PostgresDropped => {
@@ -256,7 +258,7 @@ impl Scene {
 }
 
 /// Ends all connections to a database.
-const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
+pub(super) const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = CURRENT_DATABASE() \
                          AND pid <> pg_backend_pid()";
 
 /// Replaces a file by a copy of it that another database has written meanwhile.

@@ -11,8 +11,8 @@ use std::{
 
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::faults::{FAR, Fault, Scene, few, name};
-use crate::harness::{SlowProxy, ask, count, deadline, eventually, seen_by, waits_for_lock};
+use super::faults::{FAR, Fault, Scene, TERMINATE, few, name};
+use crate::harness::{SlowProxy, ask, count, deadline, eventually, execute, seen_by, waits_for_lock};
 
 /// What was there before a fault.
 #[derive(Default)]
@@ -73,7 +73,12 @@ impl Scene {
             Fault::PostgresCuts => self.are_cut().await,
             Fault::PostgresLimit => {
                 assert!(!accepts(&url.replace("postgres@", &format!("{}@", few(url)))), "{fault}");
-                self.are_cut().await;
+                // One may have been about to begin.
+                let are_none = async || {
+                    execute(url, TERMINATE);
+                    self.count_outside("pg_stat_activity", &format!("usename = '{}'", few(url))) == 0
+                };
+                eventually("the server's connections to be cut", are_none).await;
             }
             Fault::PostgresReadOnly => {
                 let is_read_only = "SELECT (CURRENT_SETTING('transaction_read_only') = 'on')::INT";
