@@ -31,7 +31,7 @@ use crate::grpc;
 use crate::lifecycle::{self, Lifecycle};
 use crate::memory;
 use crate::message::Fault;
-use crate::store::{self, Sharing, Store};
+use crate::store::{self, NewEpochError, Sharing, Store};
 use crate::telemetry;
 
 /// Why the server did not start, or stopped.
@@ -66,6 +66,9 @@ pub enum Error {
     /// The store is used, or there is none.
     #[error("store.url: {0}")]
     StoreNotFree(&'static str),
+    /// The store's file cannot be locked to begin a new epoch.
+    #[error("store.url: no new epoch was begun")]
+    StoreNotLocked(#[source] io::Error),
     /// The command to begin a new epoch failed. It may have begun one.
     #[error(
         "store.url = {url}: it is not known whether the new epoch was begun. Check that the database runs and can be reached from here, then \
@@ -229,8 +232,11 @@ pub async fn begin_new_epoch(config: &Config) -> Result<(), Error> {
     if !config.store.is_enabled() {
         return Err(Error::StoreNotFree("is empty, so there is no store"));
     }
-    let begun = store::begin_new_epoch(&config.store, &Clock::system()).await;
-    if begun.map_err(|source| Error::NewEpoch { url: config.store.masked_url(), source })? {
+    let begun = store::begin_new_epoch(&config.store, &Clock::system()).await.map_err(|error| match error {
+        NewEpochError::NotLocked(error) => Error::StoreNotLocked(error),
+        NewEpochError::Failed(source) => Error::NewEpoch { url: config.store.masked_url(), source },
+    });
+    if begun? {
         return Ok(());
     }
     Err(Error::StoreNotFree("a process uses the store: stop it first (if it was killed, its lease ends within 4 s)"))

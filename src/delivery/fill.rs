@@ -52,7 +52,7 @@ impl Delivery {
         let epoch = || store.epoch().unwrap_or_default();
         while let Some(next) = self.inner.fills.next(room, self.hub().log_head(room), &epoch()) {
             if !self.hub().is_in_use(room) || store.is_closed() {
-                // Who comes reads where the room stands.
+                // A device that comes later reads where the room stands.
                 return self.inner.fills.abandon(room);
             }
             let Err(error) = self.fill(room, store, &next).await else {

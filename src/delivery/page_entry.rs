@@ -64,6 +64,9 @@ mod tests {
         let config =
             Config { url: "sqlite::memory:".into(), max_age: std::time::Duration::from_hours(1), max_messages: 100 };
         let store = Store::open(&config, Sharing::Single, Clock::system(), &Lifecycle::new()).unwrap();
-        assert!(!Arc::ptr_eq(&first, &frame("a", Some(store.incarnation()))), "it would report to nobody");
+        assert!(
+            !Arc::ptr_eq(&first, &frame("a", Some(store.incarnation()))),
+            "its acknowledgement would be reported to no incarnation"
+        );
     }
 }

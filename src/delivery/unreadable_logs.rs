@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 use crate::message::RoomName;
 use crate::store::{self, Store};
 
-/// Rooms whose logs could not be read, and when that was logged: each is logged once, whatever the number of devices that catch up there.
+/// Rooms whose logs could not be read or written, and when that was logged: each is logged once, whatever the number of devices that catch up there and of
+/// emits to it.
 #[derive(Default)]
 pub(super) struct UnreadableLogs(Mutex<HashMap<RoomName, Instant>>);
 
@@ -29,25 +30,19 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 impl UnreadableLogs {
     /// Logs that a room's log cannot be read, once.
     pub(super) fn note(&self, room: &RoomName, error: &store::Error) {
-        if self.is_to_be_logged(room) {
-            tracing::error!(
-                %error,
-                error.cause = error.cause(),
-                room.name = %room,
-                "the stored messages of a room cannot be read: its devices are told that they have missed some (check the database)"
-            );
-        }
+        let what = "the stored messages of a room cannot be read: its devices are told that they have missed some (check the database)";
+        self.log(room, error, what);
     }
 
     /// Logs that nothing can be stored in a room's log, once.
     pub(super) fn note_unwritten(&self, room: &RoomName, error: &store::Error) {
+        let what = "nothing can be stored for a room, since its mailbox is damaged: stored emits to it are refused (check the database)";
+        self.log(room, error, what);
+    }
+
+    fn log(&self, room: &RoomName, error: &store::Error, what: &str) {
         if self.is_to_be_logged(room) {
-            tracing::error!(
-                %error,
-                error.cause = error.cause(),
-                room.name = %room,
-                "nothing can be stored for a room, as what the store has of it is damaged: stored emits to it are refused (check the database)"
-            );
+            tracing::error!(%error, error.cause = error.cause(), room.name = %room, "{what}");
         }
     }
 

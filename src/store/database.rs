@@ -39,8 +39,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     /// Called before a new generation begins in a process that had one before.
     pub(super) on_new_epoch: Mutex<Vec<Box<dyn Fn() + Send>>>,
-    /// The clock of PostgreSQL.
-    time: RemoteTime,
+    /// PostgreSQL has a clock of its own.
+    time: Option<RemoteTime>,
     emits: mpsc::Sender<Append>,
     changes: mpsc::Sender<Change>,
     deadlines: Deadlines,
@@ -72,12 +72,12 @@ impl Database {
         let (changes, change_queue) = mpsc::channel(QUEUE);
         let inner = Arc::new(Inner {
             readers: Readers::new(source.clone()),
+            time: (source.kind == Kind::Postgres).then(RemoteTime::new),
             source,
             statuses: Statuses::new(),
             epochs: Epochs::default(),
             clock,
             on_new_epoch: Mutex::default(),
-            time: RemoteTime::new(),
             emits,
             changes,
             deadlines: Deadlines::new(),
@@ -103,14 +103,16 @@ impl Database {
 
     /// The time of day by the database's clock, in milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
-        let (clock, is_remote) = (&self.inner.clock, self.inner.source.kind == Kind::Postgres);
-        let remote_ms = if is_remote { self.inner.time.now_ms() } else { None };
+        let clock = &self.inner.clock;
+        let remote_ms = self.inner.time.as_ref().and_then(RemoteTime::now_ms);
         remote_ms.map_or_else(|| clock.now().as_millisecond(), |ms| ms.saturating_add(clock.ahead_ms()))
     }
 
     /// Takes note of the time of day by the database's clock. Returns that as tests move it.
     pub(super) fn note_time(&self, database_ms: i64) -> i64 {
-        self.inner.time.note(database_ms);
+        if let Some(time) = &self.inner.time {
+            time.note(database_ms);
+        }
         database_ms + self.inner.clock.ahead_ms()
     }
 

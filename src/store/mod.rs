@@ -75,7 +75,7 @@ mod writing;
 mod writer;
 
 mod new_epoch;
-pub use new_epoch::begin_new_epoch;
+pub use new_epoch::{NewEpochError, begin_new_epoch};
 
 mod read;
 

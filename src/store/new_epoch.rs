@@ -15,21 +15,35 @@ use crate::clock::Clock;
 /// The name of the command in the lease.
 const HOLDER: &str = "new-epoch";
 
+/// Why no new epoch was begun, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum NewEpochError {
+    /// A SQLite file cannot be locked: nothing was changed. The error names the file.
+    #[error(transparent)]
+    NotLocked(io::Error),
+    /// The database failed. The new epoch may have been begun.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
 /// Forgets all epochs of a store that no process uses, so that every device that comes back is told that it may have missed something: for operators who
 /// restored a backup in a way that Bugle cannot notice. False: a process uses the store, and nothing was changed, unless that process took the lease
 /// after this call had found it free: then the tables may have been brought up to date. Each step ends with an error after the time that the server
 /// gives it, 8 s.
-pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, Error> {
+pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, NewEpochError> {
     let source = Source::new(config, Sharing::Single)?;
     // Held until the end.
     let mut lock = None;
-    if !source.lock(&mut lock, false).map_err(sqlx::Error::Io)? {
+    if !source.lock(&mut lock, false).map_err(NewEpochError::NotLocked)? {
         return Ok(false);
     }
-    let mut connection = step(source.connect(true)).await?;
-    let is_begun = begin(&mut connection, source.kind, clock).await?;
-    step(connection.close()).await?;
-    Ok(is_begun)
+    let begun = async {
+        let mut connection = step(source.connect(true)).await?;
+        let is_begun = begin(&mut connection, source.kind, clock).await?;
+        step(connection.close()).await?;
+        Ok(is_begun)
+    };
+    begun.await.map_err(|error: sqlx::Error| NewEpochError::Failed(error.into()))
 }
 
 /// False: a process holds the lease.
@@ -81,7 +95,7 @@ mod tests {
         let begun = Instant::now();
         let done =
             timeout(PATIENCE * 100, begin_new_epoch(&config, &Clock::system())).await.expect("it has a deadline");
-        let Err(Error::Unavailable(cause)) = done else { panic!("{done:?}") };
+        let Err(NewEpochError::Failed(Error::Unavailable(cause))) = done else { panic!("{done:?}") };
         assert!(cause.to_string().contains("it did not answer within 8 s"), "{cause}");
         assert_eq!(begun.elapsed(), PATIENCE);
     }

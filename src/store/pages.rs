@@ -195,7 +195,7 @@ mod tests {
         let mut alone = Box::pin(get(&pages, &room, 5, async |_| std::future::pending().await));
         assert!(poll_immediate(&mut alone).await.is_none());
         drop(alone);
-        assert!(pages.0.lock().is_empty(), "nothing is left of reads that nobody waits for");
+        assert!(pages.0.lock().is_empty(), "a read without a waiter is forgotten");
     }
 
     /// Each read of the model takes two of these.

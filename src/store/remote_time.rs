@@ -7,7 +7,7 @@ use std::{
 /// does: a jump of the time of day here makes no difference.
 pub(super) struct RemoteTime {
     begun: Instant,
-    /// The time there when `begun` was taken. [`UNKNOWN`]: nobody has looked.
+    /// The time there when `begun` was taken. [`UNKNOWN`] before the first look.
     begun_ms: AtomicI64,
 }
 
@@ -22,7 +22,7 @@ impl RemoteTime {
         self.begun_ms.store(ms.saturating_sub(self.elapsed_ms()), Ordering::Relaxed);
     }
 
-    /// `None`: nobody has looked.
+    /// `None` before the first look.
     pub(super) fn now_ms(&self) -> Option<i64> {
         let begun_ms = Some(self.begun_ms.load(Ordering::Relaxed)).filter(|ms| *ms != UNKNOWN)?;
         Some(begun_ms.saturating_add(self.elapsed_ms()))

@@ -116,16 +116,16 @@ impl Store {
                 store.url = %url,
                 clock.jumped_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
-                "the time of day has jumped ahead: Bugle deletes so many messages an hour of those that have expired only by the jump. If the clock is \
-                 wrong, set it right within 24 hours: later it deletes more"
+                "the time of day has jumped ahead: Bugle deletes messages that have expired only by the jump slowly, at most rows.per_hour an hour. If \
+                 the clock is wrong, set it right within 24 hours: later Bugle deletes more an hour"
             ),
             Change::Unknown(ms) => tracing::warn!(
                 store.url = %url,
                 store.swept_ago_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
                 "the store was swept the last time by another machine, or before this one was started: Bugle was stopped for so long, or the \
-                 time of day has jumped ahead. It deletes so many messages an hour of those that have expired since. If the clock is wrong, set it \
-                 right within 24 hours: later it deletes more"
+                 time of day has jumped ahead. Bugle deletes messages that have expired since then slowly, at most rows.per_hour an hour. If the clock is \
+                 wrong, set it right within 24 hours: later Bugle deletes more an hour"
             ),
             Change::SetBack => {
                 tracing::info!(store.url = %url, "the time of day was set back: retention follows it again");
@@ -183,19 +183,21 @@ impl Store {
         i64::try_from(self.inner.config.max_age.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// When the store was swept the last time, by the last message if nobody has noted that, 0: never; the uptime of the machine that did it; and the
-    /// doubt then.
+    /// The time of the last sweep, the uptime of the machine that swept then, and the doubt then. Before the first sweep: the time of the last message,
+    /// or 0 if there is none.
     async fn last_sweep(&self) -> Result<(i64, Option<Uptime>, Doubt), Error> {
         let sql = "SELECT swept_at, swept_boot, swept_uptime_ms, behind_ms, since_jump_ms, deleted_by_jump FROM store WHERE id = $1";
-        let rows = self.look(sql, 1).await?;
-        let Some(row) = rows.first().filter(|row| row.try_get::<i64, _>(0).is_ok_and(|swept_at| swept_at != 0)) else {
-            let last = self.look("SELECT stored_at FROM messages ORDER BY stored_at DESC LIMIT $1", 1).await?;
-            return Ok((last.first().map_or(Ok(0), |row| row.try_get(0))?, None, Doubt::default()));
-        };
-        let (boot, ms): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
-        let uptime = (!boot.is_empty()).then(|| Uptime { boot: boot.into(), ms });
-        let doubt = Doubt { behind_ms: row.try_get(3)?, since_jump_ms: row.try_get(4)?, deleted: row.try_get(5)? };
-        Ok((row.try_get(0)?, uptime, doubt))
+        if let Some(row) = self.look(sql, 1).await?.first() {
+            let swept_at: i64 = row.try_get(0)?;
+            if swept_at != 0 {
+                let (boot, ms): (String, i64) = (row.try_get(1)?, row.try_get(2)?);
+                let uptime = (!boot.is_empty()).then(|| Uptime { boot: boot.into(), ms });
+                let (behind_ms, since_jump_ms) = (row.try_get(3)?, row.try_get(4)?);
+                return Ok((swept_at, uptime, Doubt { behind_ms, since_jump_ms, deleted: row.try_get(5)? }));
+            }
+        }
+        let last = self.look("SELECT stored_at FROM messages ORDER BY stored_at DESC LIMIT $1", 1).await?;
+        Ok((last.first().map_or(Ok(0), |row| row.try_get(0))?, None, Doubt::default()))
     }
 
     /// Whether it is for this process to sweep now. Of nodes that share the store the first one does each time, so that not each looks for the same. If
@@ -225,14 +227,10 @@ impl Store {
 
     /// Deletes up to [`ROWS`] rows, in the order in which they have expired. Returns the number of rows that it deleted.
     async fn delete_expired(&self, table: &str, keys: &str, now_ms: i64) -> Result<i64, Error> {
-        // Asked twice: another node may have prolonged a row in between.
-        let sql = format!(
-            "DELETE FROM {table} WHERE ({keys}) IN \
-             (SELECT {keys} FROM {table} WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) AND expires_at <= $1"
-        );
+        let sql = delete_first(table, keys, "expires_at");
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                let deleted = statement(sql).bind(now_ms).bind(ROWS).execute(connection).await?;
+                let deleted = statement(sql).bind(now_ms.saturating_add(1)).bind(ROWS).execute(connection).await?;
                 Ok(deleted.rows_affected().cast_signed())
             })
         });
@@ -332,15 +330,19 @@ impl Store {
     }
 }
 
+/// A statement that deletes the first `$2` rows whose time in a column is before `$1`, by the index of that column.
+fn delete_first(table: &str, keys: &str, column: &str) -> String {
+    // Asked twice: another node may have prolonged a row in between.
+    format!(
+        "DELETE FROM {table} WHERE ({keys}) IN \
+         (SELECT {keys} FROM {table} WHERE {column} < $1 ORDER BY {column} LIMIT $2) AND {column} < $1"
+    )
+}
+
 impl Doomed {
     async fn delete(self, connection: &mut AnyConnection, rows: i64) -> sqlx::Result<i64> {
         let Self { column, before_ms, leave_gap } = self;
-        // By an index, however many messages there are.
-        let sql = format!(
-            "DELETE FROM messages WHERE (room, position) IN \
-             (SELECT room, position FROM messages WHERE {column} < $1 ORDER BY {column} LIMIT $2) AND {column} < $1 \
-             RETURNING room, position"
-        );
+        let sql = delete_first("messages", "room, position", column) + " RETURNING room, position";
         let deleted = statement(sql).bind(before_ms).bind(rows).fetch_all(&mut *connection).await?;
         // Messages below a floor may be younger, if the clock was set back: they stay.
         let mut floors = BTreeMap::<String, i64>::new();

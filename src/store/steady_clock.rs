@@ -7,9 +7,9 @@ const HOUR_MS: i64 = 3_600_000;
 const TOLERANCE_MS: i64 = 60_000;
 /// If it is not known how much time has passed since the last sweep, the time of day may be ahead of that by so much.
 const AWAY_MS: i64 = HOUR_MS;
-/// So many hours after a jump more messages may be deleted each hour, and the doubt ends as soon as none are left.
+/// After this number of hours in doubt more messages may be deleted each hour, and the doubt ends as soon as none are left.
 const DOUBTED_HOURS: i64 = 24;
-/// More than any store has: [`ROWS_BY_JUMP`] times two to this power.
+/// [`ROWS_BY_JUMP`] times two to this power is more than any store has.
 const MAX_DOUBLINGS: i64 = 40;
 
 /// Follows the time of day as long as that passes as the uptime of the machine does. When it has jumped ahead, or may have, this clock stays behind by as

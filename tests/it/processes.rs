@@ -67,25 +67,42 @@ async fn a_log_directory_that_cannot_be_is_told_at_the_start() {
     assert_eq!(output.status.code(), Some(64));
 }
 
+/// What `bugle store new-epoch` says of a store on which it fails.
+fn refused_new_epoch(directory: &Path, url: &str) -> String {
+    let config = format!(
+        "[store]\nurl = \"{url}\"\n[[auth.jwt.keys]]\nalgorithm = \"HS256\"\n\
+         secret = \"a-secret-of-thirty-two-bytes-or-more\"\n[[grpc.api_keys]]\nname = \"test\"\nkey = \"a-key-of-thirty-two-bytes-or-more-here\"\n\
+         scopes = [\"emit\"]\n"
+    );
+    fs::write(directory.join("bugle.toml"), config).expect("a file is written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
+    command.args(["store", "new-epoch", "--config", "bugle.toml"]).env_clear().current_dir(directory);
+    let output = command.output().expect("the binary is there");
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 #[tokio::test]
 async fn a_new_epoch_that_cannot_be_begun_names_the_store_without_its_password_and_what_to_do() {
     let directory = tempfile::tempdir().expect("a directory");
     // Nothing listens there.
-    let config = "[store]\nurl = \"postgres://bugle:hidden@127.0.0.1:1/bugle\"\n[[auth.jwt.keys]]\nalgorithm = \"HS256\"\n\
-                  secret = \"a-secret-of-thirty-two-bytes-or-more\"\n[[grpc.api_keys]]\nname = \"test\"\nkey = \"a-key-of-thirty-two-bytes-or-more-here\"\n\
-                  scopes = [\"emit\"]\n";
-    fs::write(directory.path().join("bugle.toml"), config).expect("a file is written");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bugle"));
-    command.args(["store", "new-epoch", "--config", "bugle.toml"]).env_clear().current_dir(directory.path());
-    let output = command.output().expect("the binary is there");
-    let told = String::from_utf8_lossy(&output.stderr);
+    let told = refused_new_epoch(directory.path(), "postgres://bugle:hidden@127.0.0.1:1/bugle");
     assert!(
         told.contains("store.url = postgres://***@127.0.0.1:1/bugle: ")
             && told.contains("repeat the command; repeating it is safe"),
         "{told}"
     );
     assert!(!told.contains("hidden"), "{told}");
-    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_new_epoch_of_a_file_that_cannot_be_locked_is_not_begun_and_the_file_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("bugle.db"), "").expect("a file is written");
+    fs::create_dir(directory.path().join("bugle.db.lock")).expect("a directory");
+    let told = refused_new_epoch(directory.path(), "sqlite:bugle.db");
+    assert!(told.contains("no new epoch was begun") && told.contains("bugle.db.lock` cannot be locked"), "{told}");
+    assert!(!told.contains("not known"), "{told}");
 }
 
 #[tokio::test]
