@@ -47,6 +47,11 @@ async fn settled(backend: &Backend, user: &str, device: &mut Device) {
     emit.await.expect("the call ends").expect("the emit is accepted");
 }
 
+/// A node that is asked for the user's devices first writes what they have proven, within half of this time.
+fn patient(config: &mut bugle::config::Config) {
+    config.cluster.deadline = Duration::from_secs(10);
+}
+
 async fn expect_all(device: &mut Device, payloads: impl IntoIterator<Item = u32>) {
     for payload in payloads {
         assert_eq!(device.expect_event("e").await.json(), payload.to_string());
@@ -55,7 +60,7 @@ async fn expect_all(device: &mut Device, payloads: impl IntoIterator<Item = u32>
 
 #[tokio::test]
 async fn what_was_stored_for_nobody_comes_once_and_in_order_to_the_first_device_of_each_kind() {
-    let server = TestServer::start().await;
+    let server = TestServer::start_with(patient).await;
     let backend = server.backend().await;
     for (index, (transport, protocol)) in EVERY_WAY.into_iter().enumerate() {
         let user = index.to_string();
@@ -232,7 +237,11 @@ async fn what_one_device_could_not_be_given_comes_to_the_next_that_can() {
             auth_timeout: Duration::from_secs(5),
         });
     };
-    let server = TestServer::start_with(endpoint).await;
+    let server = TestServer::start_with(|config| {
+        endpoint(config);
+        patient(config);
+    });
+    let server = server.await;
     let backend = server.backend().await;
     let emit_both = async |n: u32| {
         emit_stored(&backend, "42", &n.to_string()).await;

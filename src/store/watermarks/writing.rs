@@ -70,10 +70,16 @@ pub(in crate::store) async fn run(store: Store) {
 }
 
 impl Store {
-    /// Writes what devices have proven up to now. This happens by itself each second, and four times a second if several nodes share the
-    /// database. The transactions are small: messages are not to wait for all of it. Cancel safe: what was not written is written later.
+    /// Writes what devices have proven up to now, and waits for what another call is writing. This happens by itself each second, and four times a
+    /// second if several nodes share the database. The transactions are small: messages are not to wait for all of it. Cancel safe: what was not
+    /// written is written later.
     pub async fn write_watermarks(&self) -> Result<(), Error> {
         let watermarks = &self.inner.watermarks;
+        let others = async {
+            drop(watermarks.writing.lock().await);
+            Ok(())
+        };
+        self.inner.database.within(Allowance::Other, others).await?;
         let mut left = watermarks.users.lock().count_dirty();
         while left > 0 {
             let writing = async {
@@ -189,8 +195,8 @@ mod tests {
     use crate::lifecycle::Lifecycle;
     use crate::store::{Config, Sharing};
 
-    #[tokio::test]
-    async fn watermarks_whose_write_is_cancelled_are_written_by_the_next_one() {
+    /// A store, and a user whose devices have proven message 7.
+    async fn proven() -> (Store, UserId) {
         let config = Config { url: "sqlite::memory:".into(), max_age: Duration::from_hours(1), max_messages: 100 };
         let store = Store::open(&config, Sharing::Single, Clock::system(), &Lifecycle::new()).unwrap();
         let user = UserId::new("42").unwrap();
@@ -198,6 +204,23 @@ mod tests {
         let reports = store.watermark_reports(&user, store.incarnation());
         reports.note_in_flight(7, false);
         reports.note_proven(7);
+        (store, user)
+    }
+
+    #[tokio::test]
+    async fn watermarks_that_another_call_is_writing_are_waited_for() {
+        let (store, user) = proven().await;
+        let mut first = Box::pin(store.write_watermarks());
+        let mut second = Box::pin(store.write_watermarks());
+        assert!(futures_util::poll!(&mut first).is_pending(), "it waits for the writer");
+        assert!(futures_util::poll!(&mut second).is_pending(), "it waits for the first one");
+        let (first, second) = tokio::join!(first, second);
+        assert!(first.is_ok() && second.is_ok() && !store.has_unwritten_watermark(&user));
+    }
+
+    #[tokio::test]
+    async fn watermarks_whose_write_is_cancelled_are_written_by_the_next_one() {
+        let (store, user) = proven().await;
         let mut writing = Box::pin(store.write_watermarks());
         assert!(futures_util::poll!(&mut writing).is_pending(), "it waits for the writer");
         drop(writing);
