@@ -131,7 +131,7 @@ fn take(got: &mut Got, event: &crate::harness::Event) {
 
 /// Takes what comes until the connection ends.
 async fn receive((mut device, got): (Device, &mut Got)) {
-    while let Some(event) = device.try_next(4 * PATIENCE).await {
+    while let Some(event) = device.try_next(2 * PATIENCE).await {
         take(got, &event);
     }
 }
@@ -154,7 +154,7 @@ async fn emit_until_killed(grpc: SocketAddr, begin: u64, emits: &mut Emits, coun
         }
     });
     let mut results = backend.notify().emit_stream(requests).await.expect("a stream is accepted").into_inner();
-    while let Ok(Ok(Some(result))) = timeout(4 * PATIENCE, results.message()).await {
+    while let Ok(Ok(Some(result))) = timeout(2 * PATIENCE, results.message()).await {
         let number: u64 = result.correlation_id.parse().expect("a number");
         let result = result.result.and_then(|result| result.result);
         let Some(emit_result::Result::Receipt(receipt)) = result else { panic!("{number} is refused: {result:?}") };

@@ -82,7 +82,7 @@ async fn promote() -> Promoted {
 }
 
 async fn is_back(server: &TestServer) {
-    eventually_within(4 * PATIENCE, "the store to be back", async || readiness(server).await == 200).await;
+    eventually_within(2 * PATIENCE, "the store to be back", async || readiness(server).await == 200).await;
 }
 
 /// Devices that come back are told whether what they have seen is there, though another message has its number by now, and get what is stored then.

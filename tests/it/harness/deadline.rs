@@ -1,7 +1,7 @@
 use std::{panic::Location, pin::pin, time::Duration};
 
-/// How long a test waits for what should come at once.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a test waits for what should come at once, though the disk or the processor may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for a future, no longer than [`PATIENCE`]; then panics with `what` was awaited and where.
 #[track_caller]

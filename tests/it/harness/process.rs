@@ -185,7 +185,7 @@ impl ServerProcess {
     #[track_caller]
     pub fn is_ready(&self, is_ready: bool) -> impl Future<Output = ()> {
         let what = if is_ready { "the server to be ready" } else { "the server not to be ready" };
-        eventually_within(8 * PATIENCE, what, async move || self.readiness().await == if is_ready { 200 } else { 503 })
+        eventually_within(4 * PATIENCE, what, async move || self.readiness().await == if is_ready { 200 } else { 503 })
     }
 
     /// What `/readyz` answers.
@@ -253,7 +253,7 @@ impl ServerProcess {
 
     /// Waits until it ends by itself; whether it ended well.
     pub async fn ended(&mut self) -> bool {
-        tokio::time::timeout(4 * PATIENCE, self.end()).await.expect("the process ends")
+        tokio::time::timeout(2 * PATIENCE, self.end()).await.expect("the process ends")
     }
 
     async fn end(&mut self) -> bool {

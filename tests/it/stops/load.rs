@@ -112,7 +112,7 @@ impl Load {
             }
         };
         // A store that is far away on a machine with much to do takes more than is usual.
-        let under_way = timeout(4 * PATIENCE, counts.wait_for(is_under_way)).await;
+        let under_way = timeout(2 * PATIENCE, counts.wait_for(is_under_way)).await;
         under_way.expect("the load gets under way").expect("it is shared");
     }
 

@@ -73,7 +73,7 @@ async fn is_noticed(fault: Fault, server: &ServerProcess) {
 async fn is_refused(server: &ServerProcess) {
     let (backend, options) = (server.backend().await, EmitOptions { store: true, ..EmitOptions::default() });
     let request = EmitToUserRequest { options: Some(options), ..to_user("0", "e", "1") };
-    let emitted = timeout(8 * PATIENCE, async { backend.notify().emit_to_user(request).await }).await;
+    let emitted = timeout(4 * PATIENCE, async { backend.notify().emit_to_user(request).await }).await;
     let emitted = emitted.expect("a stored emit has a deadline");
     assert_eq!(emitted.expect_err("the store is out of reach").code(), Code::Unavailable);
 }

@@ -1,14 +1,20 @@
 //! What must hold when all has settled.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::{
-    device::{Known, Online, Resumed, Sent, room},
+    device::{Device, Known, Online, Resumed, Sent, room},
     oracle::{Model, OWN, PLAIN},
     server::user,
     world::Inner,
 };
 use crate::message::Position;
+
+/// How long a message may be on its way, in real time.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 impl Inner {
     pub(super) async fn check(&self, model: &Model) {
@@ -16,17 +22,28 @@ impl Inner {
             let unread = self.server().store.count_unread(&room(number), &user()).await.unwrap();
             assert_eq!(unread, model.unread(number), "unread in {}", room(number));
         }
-        for (index, device) in self.devices.iter().enumerate() {
-            let Some(online) = &device.online else { continue };
+        self.check_given(model).await;
+        for online in self.devices.iter().filter_map(|device| device.online.as_ref()) {
             assert!(!online.admission.is_gone());
-            device.check_order();
             check_exceptions(model, online);
-            if index == PLAIN {
-                check_plain(model, online);
-            } else {
-                check_resuming(model, &device.view());
-            }
         }
+        self.devices.iter().for_each(Device::check_order);
+    }
+
+    /// Each device has been given all that it is to be given, as soon as the threads that read the store have done their work.
+    async fn check_given(&self, model: &Model) {
+        let begun = Instant::now();
+        while let Some(missed) = self.missed(model) {
+            assert!(begun.elapsed() < MAX_WAIT, "{missed}");
+            self.server().settle().await;
+        }
+    }
+
+    fn missed(&self, model: &Model) -> Option<String> {
+        self.devices.iter().enumerate().find_map(|(index, device)| {
+            let online = device.online.as_ref()?;
+            if index == PLAIN { missed_by_plain(model, online) } else { missed_by_resuming(model, &device.view()) }
+        })
     }
 
     /// Checks what a device was told that has resumed, and notes what that means.
@@ -80,22 +97,24 @@ fn check_exceptions(model: &Model, online: &Online) {
 }
 
 /// A device that resumes has received all that is there, or was told that it has not.
-fn check_resuming(model: &Model, known: &Known) {
-    for number in 0..2 {
-        let published = model.current(number).take_while(|(position, _)| *position <= model.log(number).published);
-        for (position, message) in published {
-            let is_known = known.received.contains(&message.seq) || known.excused.contains(&message.seq);
-            assert!(is_known, "a device has missed {position} of {}", room(number));
-        }
-    }
+fn missed_by_resuming(model: &Model, known: &Known) -> Option<String> {
+    let is_known = |seq| known.received.contains(seq) || known.excused.contains(seq);
+    (0..2).find_map(|number| {
+        let last = model.log(number).published;
+        let mut published = model.current(number).take_while(|(position, _)| *position <= last);
+        let (position, _) = published.find(|(_, message)| !is_known(&message.seq))?;
+        Some(format!("a device has missed {position} of {}", room(number)))
+    })
 }
 
 /// A plain WebSocket has received what no device had proven, and what came since.
-fn check_plain(model: &Model, online: &Online) {
+fn missed_by_plain(model: &Model, online: &Online) -> Option<String> {
     let sent = online.connection.sent();
-    for (position, message) in model.current(OWN).filter(|(_, message)| !message.is_unheard) {
-        let is_received = sent.iter().any(|sent| matches!(sent, Sent::Message { seq, .. } if *seq == message.seq));
-        let is_owed = online.owed.contains(&message.seq) && position <= model.log(OWN).published;
-        assert!(is_received || !is_owed, "the plain WebSocket was not given {position}");
-    }
+    let is_received = |expected| sent.iter().any(|sent| matches!(sent, Sent::Message { seq, .. } if *seq == expected));
+    let last = model.log(OWN).published;
+    let mut owed = model
+        .current(OWN)
+        .filter(|(position, message)| !message.is_unheard && online.owed.contains(&message.seq) && *position <= last);
+    let (position, _) = owed.find(|(_, message)| !is_received(message.seq))?;
+    Some(format!("the plain WebSocket was not given {position}"))
 }
