@@ -111,7 +111,11 @@ impl Users {
         let mut chunk = Chunk { incarnation: self.incarnation, users: Vec::new() };
         let mut rows = 0;
         while rows < max && *left > 0 {
-            let Some(id) = self.dirty.pop_front() else { break };
+            let Some(id) = self.dirty.pop_front() else {
+                // Another call has taken them.
+                *left = 0;
+                break;
+            };
             *left -= 1;
             let max_rows = max - rows;
             // Each user counts, so that the mutex is not held for many of whom nothing is left to write.
@@ -314,6 +318,16 @@ mod tests {
         assert_eq!((chunk.positions(), chunk.ids()), (vec![(user(1), 2)], vec![user(1)]));
         users.ended(&chunk, true);
         assert!(users.by_id.is_empty() && users.dirty.is_empty());
+    }
+
+    #[test]
+    fn none_are_left_to_a_call_whose_users_another_one_has_taken() {
+        let mut users = Users::default();
+        prove(&mut users, Incarnation(0), &user(1), 1);
+        let (mut left, mut also_left) = (users.count_dirty(), users.count_dirty());
+        assert_eq!(users.take_dirty(10, &mut left).ids(), [user(1)]);
+        assert!(users.take_dirty(10, &mut also_left).is_empty());
+        assert_eq!((left, also_left), (0, 0), "neither goes on");
     }
 
     #[tokio::test(start_paused = true)]

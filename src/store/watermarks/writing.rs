@@ -75,16 +75,16 @@ impl Store {
     /// written is written later.
     pub async fn write_watermarks(&self) -> Result<(), Error> {
         let watermarks = &self.inner.watermarks;
-        let others = async {
-            drop(watermarks.writing.lock().await);
-            Ok(())
-        };
-        self.inner.database.within(Allowance::Other, others).await?;
-        let mut left = watermarks.users.lock().count_dirty();
-        while left > 0 {
+        // How many users are left, of those that had something to write when no other call was writing.
+        let mut left = None;
+        while left != Some(0) {
             let writing = async {
                 let _writing = watermarks.writing.lock().await;
-                let chunk = TakenChunk::new(watermarks, watermarks.users.lock().take_dirty(MAX_ROWS, &mut left));
+                let chunk = {
+                    let mut users = watermarks.users.lock();
+                    let left = left.get_or_insert_with(|| users.count_dirty());
+                    TakenChunk::new(watermarks, users.take_dirty(MAX_ROWS, left))
+                };
                 self.write_chunk(chunk.chunk.clone()).await?;
                 chunk.written();
                 Ok(())
