@@ -16,7 +16,9 @@ impl Commands {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Broken(_) | store::Error::Damaged(_) => Self::Unavailable(error.to_string()),
+            store::Error::Broken(_) | store::Error::Damaged(_) | store::Error::Violated(_) => {
+                Self::Unavailable(error.to_string())
+            }
             store::Error::Url
             | store::Error::NotShared
             | store::Error::Unavailable(_)

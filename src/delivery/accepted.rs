@@ -8,6 +8,7 @@ use super::{acks::PendingAcks, envelope::enveloped};
 use crate::cluster::{BusError, Kept};
 use crate::message::{Emit, MessageId, Payload, Receipt, RoomName};
 use crate::state::{Claim, KeyReused, RetainedFull};
+use crate::store;
 
 /// Why an emit was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum EmitError {
     /// The store cannot be reached, or does not write.
     #[error("the store cannot be reached")]
     StoreUnavailable,
+    /// Nothing can be stored in the audience's mailbox.
+    #[error("the mailbox is damaged")]
+    MailboxDamaged,
     /// Too much waits for the store already.
     #[error("too much waits for the store")]
     StoreBusy,
@@ -39,6 +43,12 @@ pub enum EmitError {
         /// When some of them are closed.
         retry_after: Duration,
     },
+}
+
+impl From<&store::Error> for EmitError {
+    fn from(error: &store::Error) -> Self {
+        if matches!(error, store::Error::Violated(_)) { Self::MailboxDamaged } else { Self::StoreUnavailable }
+    }
 }
 
 impl From<KeyReused> for EmitError {

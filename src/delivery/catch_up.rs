@@ -157,7 +157,7 @@ impl Delivery {
                     rooms.insert(room.to_string(), fresh);
                 }
                 Err(error) if error.is_damage() => {
-                    self.inner.unreadable_logs.note(&room, &error);
+                    self.inner.faulty_logs.note(&room, &error);
                     rooms.insert(room.to_string(), Resumed::unreadable());
                 }
                 Err(_) => unreadable.push(room),

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 #[cfg(test)]
 use super::broken::{Rule, is_broken};
-use super::{Delivery, fills::Next, late::Late, resumed::Resumed, unreadable_logs::FailedReads};
+use super::{Delivery, faulty_logs::FailedReads, fills::Next, late::Late, resumed::Resumed};
 use crate::hub::RoomGuard;
 use crate::message::{Position, RoomName, UserId};
 use crate::store::{self, Mailbox, Store, Window};
@@ -24,7 +24,13 @@ impl Delivery {
     pub(super) fn fill_up_to(&self, room: &RoomName, position: Position) {
         let is_published = self.hub().log_head(room).is_some_and(|head| head >= position.number)
             && self.store().is_some_and(|store| store.epoch().as_ref() == Some(&position.epoch));
-        if self.hub().is_in_use(room) && !is_published && self.inner.fills.want(room, position) {
+        if self.hub().is_in_use(room) && !is_published {
+            self.want_filled(room, position);
+        }
+    }
+
+    fn want_filled(&self, room: &RoomName, position: Position) {
+        if self.inner.fills.want(room, position) {
             self.spawn_fill(room);
         }
     }
@@ -104,7 +110,8 @@ impl Delivery {
             }
             self.inner.fills.discard(room, &target.epoch);
             if stands {
-                self.inner.fills.want(room, Position { number: target.number, ..begin });
+                // This task goes on with it.
+                let _ = self.inner.fills.want(room, Position { number: target.number, ..begin });
             }
             return Ok(());
         }
@@ -178,7 +185,7 @@ impl Delivery {
                 guard.raise_log_head(target.number);
             }
         }
-        if head.is_none() {
+        if head.is_none() || !self.is_current(target) {
             self.inner.fills.discard(room, &target.epoch);
         }
     }
@@ -211,14 +218,14 @@ impl Delivery {
         let Some(stood_at) = stood_at else {
             let Some(first) = first_waiting.filter(|_| self.hub().connections_in(room) > 0) else { return Ok(last) };
             // What came before the subscription, in frames that overtook the one that waits, is among the rest.
-            self.inner.fills.want(room, end);
+            self.want_filled(room, end);
             return Ok(last.min(first.saturating_sub(1)));
         };
         let stands = stood_at.number <= last && store.stands(room, &stood_at).await?;
         #[cfg(test)]
         let stands = stands || is_broken(Rule::StoodMustStand);
         let head = if stands { stood_at.number } else { self.head_of_rest(room, store, &stood_at, &end).await? };
-        self.inner.fills.want(room, end);
+        self.want_filled(room, end);
         Ok(head)
     }
 

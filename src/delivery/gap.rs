@@ -2,9 +2,9 @@
 //! never be told.
 
 use super::{
+    faulty_logs::FailedReads,
     replay::{Replay, Stopped},
     resumed::Resumed,
-    unreadable_logs::FailedReads,
 };
 use crate::message::CloseCode;
 

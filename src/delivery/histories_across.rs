@@ -9,12 +9,12 @@ use tokio::{
 
 use super::{
     Delivery,
+    faulty_logs::FailedReads,
     history_fill::PAGE,
     history_heads::HeadRead,
     page_entry::PageEntry,
     replay::{Replay, Replayability, Stopped},
     resumed::ReplayFrom,
-    unreadable_logs::FailedReads,
 };
 use crate::cluster::{BusError, Kept};
 use crate::message::{Position, RoomName};

@@ -78,7 +78,7 @@ impl Delivery {
         unread: RangeInclusive<u64>,
         error: &store::Error,
     ) -> Result<(), store::Error> {
-        self.inner.unreadable_logs.note(room, error);
+        self.inner.faulty_logs.note(room, error);
         let (after, until) = unread.into_inner();
         if let Some(user) = room.user().filter(|_| self.is_users_mailbox(room)).and_then(|user| UserId::new(user).ok())
         {
@@ -97,7 +97,7 @@ impl Delivery {
         };
         match store.messages_by_id(room, &ids).await {
             Err(error) if error.is_damage() => {
-                self.inner.unreadable_logs.note(room, &error);
+                self.inner.faulty_logs.note(room, &error);
                 Ok(Vec::new())
             }
             messages => with_positions(store, messages?).await,

@@ -113,12 +113,9 @@ impl Delivery {
         if let Some(nodes) = self.others() {
             return self.append_all_across(nodes, room, store, appends).await;
         }
-        let Ok((appended, late)) = self.append_and_look_up_late(room, store, &appends).await else {
-            for PendingAppend { answer, .. } in appends {
-                // The caller may be gone.
-                let _ = answer.send(AppendDone::Published(Err(EmitError::StoreUnavailable)));
-            }
-            return;
+        let (appended, late) = match self.append_and_look_up_late(room, store, &appends).await {
+            Ok(done) => done,
+            Err(error) => return refuse(appends, &error),
         };
         // Read after the answer: the store begins another one before it answers an append to a database that has lost messages.
         let incarnation = store.incarnation();
@@ -148,11 +145,11 @@ impl Delivery {
         let note = || self.inner.lanes.note_uncertain(room, appends.iter().map(|append| append.accepted.message_id));
         let appended = store.append(appends.iter().map(PendingAppend::message).collect()).await;
         let appended = appended.inspect_err(|error| {
-            if !matches!(error, store::Error::Unreachable) {
+            if !error.has_kept_nothing() {
                 note();
             }
             if error.is_damage() {
-                self.inner.unreadable_logs.note_unwritten(room, error);
+                self.inner.faulty_logs.note_unwritten(room, error);
             }
         })?;
         let late = self.look_up_late(room, store, &appended).await.inspect_err(|_| note())?;
@@ -232,6 +229,14 @@ impl Delivery {
             self.settle_head(room, &Position::new(epoch, head)).await;
         }
         Ok(head)
+    }
+}
+
+/// Answers emits that were not stored.
+pub(super) fn refuse(appends: Vec<PendingAppend>, error: &store::Error) {
+    for PendingAppend { answer, .. } in appends {
+        // The caller may be gone.
+        let _ = answer.send(AppendDone::Published(Err(error.into())));
     }
 }
 

@@ -30,6 +30,7 @@ mod frame_lanes;
 
 mod fills;
 
+mod faulty_logs;
 mod fill;
 
 mod stored_frames;
@@ -112,8 +113,6 @@ mod resumed;
 mod catch_up;
 
 mod missed;
-
-mod unreadable_logs;
 
 mod log_reads;
 

@@ -10,6 +10,7 @@ use super::{
     collapse_windows::Collapse,
     collapsing::Collapsing,
     config::{CollapseConfig, HistoryConfig, RetainConfig, RoomConfig, history_rules},
+    faulty_logs::FaultyLogs,
     fills::Fills,
     frame_lanes::FrameLanes,
     grants::Grants,
@@ -19,7 +20,6 @@ use super::{
     page_entry::PageEntry,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
-    unreadable_logs::UnreadableLogs,
     untold_counts::UntoldCounts,
     wakes::Wakes,
 };
@@ -95,7 +95,7 @@ pub(super) struct Inner {
     pub(super) history_heads: HistoryHeads,
     pub(super) store: Option<Store>,
     pub(super) lanes: LogLanes,
-    pub(super) unreadable_logs: UnreadableLogs,
+    pub(super) faulty_logs: FaultyLogs,
     pub(super) untold_counts: UntoldCounts,
     pub(super) ready_deadlines: ReadyDeadlines,
     /// Emits so far.
@@ -160,7 +160,7 @@ impl Delivery {
             history_heads: HistoryHeads::default(),
             store,
             lanes: LogLanes::default(),
-            unreadable_logs: UnreadableLogs::default(),
+            faulty_logs: FaultyLogs::default(),
             untold_counts: UntoldCounts::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),

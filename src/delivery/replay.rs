@@ -6,10 +6,10 @@ use tokio::{task::yield_now, time::timeout};
 use super::broken::{Rule, is_broken};
 use super::{
     Delivery,
+    faulty_logs::FailedReads,
     log_lane::published_head,
     page_entry::{FrameKey, PageEntry},
     resumed::{ReplayFrom, Resumed},
-    unreadable_logs::FailedReads,
 };
 use crate::hub::{EntryMeta, Frame, Member, Replayed, RoomGuard};
 use crate::message::{LogEntry, Position, RoomName};
@@ -120,7 +120,7 @@ impl<'a> Replay<'a> {
             };
             hub.log_unreadable(self.member, self.room);
             if failed.is_final(&error) {
-                self.delivery.inner.unreadable_logs.note(self.room, &error);
+                self.delivery.inner.faulty_logs.note(self.room, &error);
                 return self.give_up(true).await.map(Caught::Gap);
             }
             self.delivery.wait_for_log(self.room, &mut failed).await?;

@@ -2,10 +2,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Delivery,
+    faulty_logs::FailedReads,
     log_lane::published_head,
     resumed::{Resumed, Standing},
     retained::RetainedRead,
-    unreadable_logs::FailedReads,
 };
 use crate::cluster::BusError;
 use crate::hub::{Member, Reason, RoomGuard};
@@ -70,7 +70,7 @@ impl Delivery {
             let mut failed = FailedReads::default();
             while let Err(error) = self.log_position(room).await {
                 if failed.is_final(&error) || self.wait_for_log(room, &mut failed).await.is_none() {
-                    self.inner.unreadable_logs.note(room, &error);
+                    self.inner.faulty_logs.note(room, &error);
                     if member.is_in(room) {
                         self.hub().send(member, Self::resumed_frame(room, Resumed::unreadable()));
                     }

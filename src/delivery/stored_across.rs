@@ -9,13 +9,14 @@ use super::{
     ask::within,
     laned::StoredFrame,
     late::repeated,
+    log_lane::refuse,
     log_lanes::{AppendDone, PendingAppend},
     node::Shared,
     stored_frames::Executed,
 };
 use crate::cluster::{Cluster, PublishError};
 use crate::message::{Position, Receipt, RoomName};
-use crate::store::{self, Appended, Store};
+use crate::store::{Appended, Store};
 use crate::telemetry;
 
 impl Delivery {
@@ -53,18 +54,14 @@ impl Delivery {
         let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
-                if !matches!(error, store::Error::Unreachable) {
+                if !error.has_kept_nothing() {
                     // They may be in the mailbox all the same.
                     self.inner.wakes.note_uncertain(room);
                 }
                 if error.is_damage() {
-                    self.inner.unreadable_logs.note_unwritten(room, &error);
+                    self.inner.faulty_logs.note_unwritten(room, &error);
                 }
-                for PendingAppend { answer, .. } in appends {
-                    // The caller may be gone.
-                    let _ = answer.send(AppendDone::Published(Err(EmitError::StoreUnavailable)));
-                }
-                return;
+                return refuse(appends, &error);
             }
         };
         let is_one = appends.len() == 1;

@@ -51,7 +51,7 @@ impl Delivery {
         match position {
             Ok(position) => self.send_wake(room, position, known).await,
             // The other nodes cannot read it either.
-            Err(error) if error.is_damage() => self.inner.unreadable_logs.note(&room, &error),
+            Err(error) if error.is_damage() => self.inner.faulty_logs.note(&room, &error),
             Err(_) => self.inner.wakes.note(&room, known),
         }
     }

@@ -5,6 +5,7 @@ use super::{
     changes::Changes,
     writer::{Answer, Append, Queues},
 };
+use crate::message::RoomName;
 
 /// Maximum number of messages in a transaction. A larger one would use the disk better, but its first emit would wait for its last. A transaction takes
 /// the same number of round trips for any number of messages.
@@ -66,18 +67,34 @@ impl Batch {
         self.answers.len() <= 1
     }
 
-    /// The same appends, one by one. Changes are answered that they are not made, as they may have run.
-    pub(super) fn split(mut self) -> Vec<Self> {
+    /// The same appends in two halves, the second one first. Changes are answered that they are not made, as they may have run.
+    pub(super) fn halve(mut self) -> [Self; 2] {
         for changes in self.changes.drain(..).map(|(changes, _)| changes).chain(self.repetitions.drain(..)) {
             changes.answer(&Err(Error::Unreachable));
         }
+        let mut first = self.into_appends();
+        let second = first.split_off(first.len() / 2);
+        [Self::of(second), Self::of(first)]
+    }
+
+    /// Takes the appends to these rooms out of a batch that was not written yet.
+    pub(super) fn take_out(&mut self, is_out: impl Fn(&RoomName) -> bool) -> Vec<Append> {
+        let appends = std::mem::take(self).into_appends();
+        let (out, others) = appends.into_iter().partition(|append| append.messages.iter().any(|new| is_out(&new.room)));
+        *self = Self::of(others);
+        out
+    }
+
+    pub(super) fn of(appends: impl IntoIterator<Item = Append>) -> Self {
+        let mut batch = Self::default();
+        appends.into_iter().for_each(|append| batch.append(append));
+        batch
+    }
+
+    fn into_appends(self) -> Vec<Append> {
         let mut messages = self.messages.into_iter();
-        let single = |(answer, count)| {
-            let mut single = Self::default();
-            single.append(Append { messages: messages.by_ref().take(count).collect(), answer });
-            single
-        };
-        self.answers.into_iter().map(single).collect()
+        let append = |(answer, count)| Append { messages: messages.by_ref().take(count).collect(), answer };
+        self.answers.into_iter().map(append).collect()
     }
 
     /// Answers all: the transaction was committed, or failed.

@@ -4,6 +4,7 @@ use sqlx::{Any, AnyConnection, Executor, Transaction};
 
 use super::{
     database::{is_conflict, is_cut_idle, is_unwritable},
+    error::is_violated,
     failure::Failure,
 };
 
@@ -24,7 +25,8 @@ pub(super) enum Inner<'a> {
 }
 
 impl Begun<'_> {
-    /// Ends a transaction that has failed, and says why. If it met one of another node, it is rolled back now: it is begun again only after a pause.
+    /// Ends a transaction that has failed, and says why. If it met one of another node, it is rolled back now: it is begun again only after a pause. So
+    /// is one that would have violated a constraint: its connection serves the next one.
     pub(super) async fn fail(self, error: sqlx::Error) -> Failure {
         self.inner.fail(error).await
     }
@@ -56,7 +58,7 @@ impl<'a> Inner<'a> {
 
     pub(super) async fn fail(self, error: sqlx::Error) -> Failure {
         // A connection on which that fails is of no use.
-        if is_conflict(&error) && self.rollback().await.is_err() {
+        if (is_conflict(&error) || is_violated(&error)) && self.rollback().await.is_err() {
             return Failure::Uncommitted(error);
         }
         Failure::before_commit(error)

@@ -3,7 +3,7 @@ use std::io;
 use super::{
     Error,
     database::{is_cancelled, is_conflict, is_cut},
-    error::is_damaged,
+    error::{is_damaged, is_violated},
 };
 
 /// Why nothing was written.
@@ -32,6 +32,11 @@ impl Failure {
     /// Whether what was written met damaged data: other data may be whole.
     pub(super) fn is_damage(&self) -> bool {
         matches!(self, Self::Sql(error) if is_damaged(error))
+    }
+
+    /// Whether a statement would have violated a constraint. The connection is whole.
+    pub(super) fn is_violation(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_violated(error))
     }
 
     /// Whether the transaction met one of another node, and can be done again.

@@ -69,6 +69,7 @@ mod probe;
 mod begun;
 
 mod session;
+mod set_aside;
 
 mod writing;
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Appended, Error, NewMessage, Status, batch::Batch, changes::Changes, database::Database, deadlines::Allowance,
-    delete::Deletion, failure::Failure, marks::Mark, session::Session,
+    delete::Deletion, failure::Failure, marks::Mark, session::Session, set_aside::SetAside,
 };
 use crate::telemetry;
 
@@ -194,6 +194,7 @@ pub(super) struct Writer {
     database: Database,
     queues: Queues,
     session: Session,
+    set_aside: SetAside,
     closed: CancellationToken,
 }
 
@@ -206,7 +207,7 @@ impl Drop for Writer {
 impl Writer {
     pub(super) fn new(database: Database, queues: Queues, closed: CancellationToken) -> Self {
         let session = Session::new(database.clone());
-        Self { database, queues, session, closed }
+        Self { database, queues, session, set_aside: SetAside::default(), closed }
     }
 
     pub(super) async fn run(mut self) {
@@ -243,14 +244,19 @@ impl Writer {
     /// Writes what waits.
     async fn serve(&mut self) {
         let closed = self.closed.clone();
-        let batch = tokio::select! {
+        let mut batch = tokio::select! {
             biased;
             batch = self.queues.next() => batch,
             () = sleep(HEARTBEAT) => Batch::default(),
             () = closed.cancelled() => return,
         };
         let (has_emits, begun) = (!batch.messages.is_empty(), Instant::now());
+        let aside =
+            if self.set_aside.is_empty() { Vec::new() } else { batch.take_out(|room| self.set_aside.has(room)) };
         self.serve_batch(batch).await;
+        for append in aside {
+            self.serve_aside(append).await;
+        }
         if has_emits && self.session.is_shared() {
             self.serve_changes(begun.elapsed().min(CHANGES_TIME)).await;
         }
@@ -270,17 +276,41 @@ impl Writer {
         }
     }
 
-    async fn serve_batch(&mut self, mut batch: Batch) {
-        let written = self.write(&mut batch).await;
-        if !written.as_ref().is_err_and(Failure::is_damage) || batch.is_single() {
-            batch.answer(written.map_err(Failure::into_error));
-            return;
+    async fn serve_batch(&mut self, batch: Batch) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            let written = self.write(&mut part).await;
+            let is_damage = written.as_ref().is_err_and(Failure::is_damage);
+            if is_damage && !part.is_single() {
+                // What is damaged fails alone.
+                parts.extend(part.halve());
+                continue;
+            }
+            let is_violation = written.as_ref().is_err_and(Failure::is_violation);
+            let written = written.map_err(Failure::into_error);
+            if let Err(error) = &written
+                && is_violation
+            {
+                for new in &part.messages {
+                    self.set_aside.insert(new.room.clone(), error.clone());
+                }
+            }
+            part.answer(written);
         }
-        // What is damaged fails alone.
-        for mut single in batch.split() {
-            let written = self.write(&mut single).await;
-            single.answer(written.map_err(Failure::into_error));
+    }
+
+    /// Appends to a mailbox that has refused it before, unless that is a short time ago.
+    async fn serve_aside(&mut self, append: Append) {
+        let mut rooms = append.messages.iter().map(|new| new.room.clone()).collect::<Vec<_>>();
+        rooms.dedup();
+        let part = Batch::of([append]);
+        if let Some(error) = rooms.iter().find_map(|room| self.set_aside.refusal(room)) {
+            return part.answer(Err(error));
         }
+        for room in &rooms {
+            self.set_aside.remove(room);
+        }
+        self.serve_batch(part).await;
     }
 
     async fn write(&mut self, batch: &mut Batch) -> Result<Vec<Appended>, Failure> {
@@ -310,8 +340,8 @@ impl Writer {
         match &written {
             Ok(appended) if !appended.is_empty() => telemetry::stored(appended.len(), begun.elapsed()),
             Ok(_) => {}
-            // The database serves: only what has met other nodes' transactions fails.
-            Err(failure) if failure.is_conflict() => {}
+            // The database serves: what has met other nodes' transactions fails alone, or what violates a constraint.
+            Err(failure) if failure.is_conflict() || failure.is_violation() => {}
             Err(failure) => {
                 self.session.failed(failure, batch.bytes());
                 // After a connection has ended, or a statement was cancelled, reaching the database again shows whether it serves.

@@ -58,8 +58,10 @@ impl Session {
         let place = self.place()?;
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        let appended = append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await;
-        let appended = appended.map_err(Failure::before_commit)?;
+        let appended = match append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await {
+            Ok(appended) => appended,
+            Err(error) => return Err(transaction.fail(error).await),
+        };
         let begun = Instant::now();
         while let Some(mut changes) = batch.next_changes(queues) {
             let made = changes.make(&mut transaction.inner, now_ms).await;
@@ -67,7 +69,7 @@ impl Session {
             // What failed alone is answered with the batch.
             batch.changed(changes, done);
             if let Some(error) = failed {
-                return Err(Failure::before_commit(error));
+                return Err(transaction.fail(error).await);
             }
             if !batch.has_repetitions() && (queues.has_emits() || begun.elapsed() >= CHANGES) {
                 break;

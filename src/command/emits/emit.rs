@@ -256,6 +256,11 @@ pub(super) fn refusal(error: EmitError) -> Error {
              options.idempotency_key to have it once"
                 .into(),
         ),
+        EmitError::MailboxDamaged => Error::Unavailable(
+            "the mailbox of this audience is damaged, so that nothing can be stored there: this emit was neither kept nor sent. Send it \
+             without options.store to reach who is connected; the log tells the operator what to repair"
+                .into(),
+        ),
         EmitError::StoreBusy => Error::ResourceExhausted {
             message: "too much waits for the store, which writes more slowly than emits come: send stored emits more slowly"
                 .into(),
