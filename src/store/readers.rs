@@ -88,7 +88,7 @@ impl Readers {
         pool.idle.drain(..).map(|(connection, _)| connection).collect()
     }
 
-    /// A connection. [`Error::Unavailable`] says that none could be opened, and that there is none.
+    /// A connection. [`Error::Unavailable`] says that none could be opened; if the database gives no more, that there is none.
     pub(super) async fn acquire(&self) -> Result<Reader<'_>, Error> {
         loop {
             let permit = match self.idle.try_acquire() {
@@ -96,7 +96,8 @@ impl Readers {
                 Err(TryAcquireError::Closed) => return Err(Error::Closed),
                 Err(TryAcquireError::NoPermits) if self.may_open() => match self.open().await {
                     Ok(reader) => return Ok(reader),
-                    Err(error) if self.pool.lock().open == 0 => return Err(error.into()),
+                    Err(error) if !is_limit(&error) || self.pool.lock().open == 0 => return Err(error.into()),
+                    // Others have connections, and no further one is opened for a while.
                     Err(_) => continue,
                 },
                 Err(TryAcquireError::NoPermits) => self.idle.acquire().await.map_err(|_| Error::Closed)?,
@@ -164,5 +165,36 @@ impl Drop for Reader<'_> {
         }
         // Also without a connection: a read that waits may open one now.
         self.readers.idle.add_permits(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::store::{Config, Sharing};
+
+    /// Of a database that is not there.
+    fn readers() -> Readers {
+        let url = "postgres:///bugle?host=/nowhere".into();
+        let config = Config { url, max_age: Duration::from_hours(1), max_messages: 100 };
+        Readers::new(Arc::new(Source::new(&config, Sharing::Single).unwrap()))
+    }
+
+    #[test]
+    fn a_read_that_cannot_connect_while_another_one_has_a_connection_is_told_so_at_once() {
+        let (answer, answered) = mpsc::channel();
+        // Without a pause no other task of its thread would run.
+        thread::spawn(move || {
+            let readers = readers();
+            readers.pool.lock().open = 1;
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let refused = runtime.block_on(readers.acquire()).is_err();
+            answer.send((refused, readers.pool.lock().open)).expect("the test waits");
+        });
+        assert_eq!(answered.recv_timeout(Duration::from_mins(1)), Ok((true, 1)));
     }
 }
