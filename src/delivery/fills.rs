@@ -68,6 +68,7 @@ pub(super) enum Next {
 
 impl Fills {
     /// Notes that a room's mailbox has messages up to a position. True if no task reads it yet.
+    #[must_use]
     pub(super) fn want(&self, room: &RoomName, target: Position) -> bool {
         self.change(room, |fill| fill.add(target))
     }
@@ -83,6 +84,7 @@ impl Fills {
     }
 
     /// Notes that it is not known where a room stands. True if no task reads it yet.
+    #[must_use]
     pub(super) fn want_head(&self, room: &RoomName) -> bool {
         self.change(room, |_| {})
     }
@@ -107,6 +109,7 @@ impl Fills {
     }
 
     /// Notes that a frame waits no longer: it is to be read with all before it. True if no task reads it yet.
+    #[must_use]
     pub(super) fn give_up_waiting(&self, room: &RoomName, position: &Position) -> bool {
         self.change(room, |fill| {
             fill.is_overdue = true;
@@ -115,6 +118,7 @@ impl Fills {
     }
 
     /// Notes up to where a room was published when the store began a new epoch. True if no task reads it yet.
+    #[must_use]
     pub(super) fn note_stood(&self, room: &RoomName, position: Position) -> bool {
         self.change(room, |fill| {
             fill.stood_at.get_or_insert(position);
@@ -274,8 +278,8 @@ mod tests {
     fn what_was_stored_in_an_epoch_that_is_lost_is_not_waited_for() {
         let fills = Fills::default();
         let lost = Position::new("b".into(), 9);
-        fills.want(&room(), lost.clone());
-        fills.want(&room(), at(3));
+        assert!(fills.want(&room(), lost.clone()));
+        assert!(!fills.want(&room(), at(3)));
         assert_eq!(fills.next(&room(), Some(2), "a"), Some(Next::Up(lost.clone())));
         fills.discard(&room(), "b");
         assert_eq!(fills.next(&room(), Some(2), "a"), Some(Next::Up(at(3))));

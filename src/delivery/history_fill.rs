@@ -135,7 +135,8 @@ impl Delivery {
                 tracing::debug!(room.name = %room, "a history has begun anew");
                 if self.skip_and_tell(room, head, Kept { number: 0, ..stands }).await {
                     fills.forget_filled_in(room);
-                    fills.want(room, stands.position());
+                    // The task that reads the history goes on with it.
+                    let _ = fills.want(room, stands.position());
                     if target.sequence != stands.sequence {
                         fills.discard(room, &target.position().epoch);
                     }

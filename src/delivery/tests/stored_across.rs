@@ -13,7 +13,7 @@ use crate::delivery::{Admission, Delivery, Deps, IdempotencyKey, accepted::Accep
 use crate::hub::fake::{Behaviour, FakeConnection};
 use crate::hub::{Frame, QueueError, WriteMode};
 use crate::lifecycle::Lifecycle;
-use crate::message::{Audience, Emit, EventName, MessageId, Payload, RoomName, UserId};
+use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, RoomName, UserId};
 use crate::store::{NewMessage, Store, model::Memory};
 
 struct Device(Arc<Mutex<Vec<String>>>);
@@ -167,4 +167,52 @@ async fn a_read_of_what_did_not_come_in_frames_ends_with_the_store_though_that_i
     };
     let (filled, ()) = tokio::join!(timeout(Duration::from_secs(11), filled), close);
     filled.expect("nothing waits for a store that is closed");
+}
+
+/// Waits until no task fills a room.
+async fn is_filled(delivery: &Delivery, room: &RoomName) {
+    let ended = async {
+        while !delivery.inner.fills.want_head(room) {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), ended).await.expect("the task ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_whose_task_ended_while_it_was_read_where_the_room_stands_is_filled_by_another_task() {
+    let nodes = Nodes::start().await;
+    let (delivery, room) = (&nodes.deliveries[0], RoomName::new("r").unwrap());
+    nodes.store_silently(&room, "1").await;
+    assert!(delivery.inner.fills.note_stood(&room, Position::new("of before".into(), 1)));
+    nodes.memory.delay(0, Duration::from_millis(200));
+    let mut reading = Box::pin(delivery.head_across(&room, &nodes.stores[0], 1));
+    assert!(futures_util::poll!(&mut reading).is_pending());
+    // The last device has left the room.
+    delivery.inner.fills.abandon(&room);
+    reading.await.unwrap();
+    is_filled(delivery, &room).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_room_is_not_read_again_and_again_because_of_a_position_of_an_epoch_that_is_over() {
+    let nodes = Nodes::start().await;
+    let (delivery, room) = (&nodes.deliveries[0], RoomName::new("r").unwrap());
+    nodes.store_silently(&room, "1").await;
+    let over = Position { number: 2, ..nodes.stores[0].position(1).await.unwrap() };
+    nodes.memory.restart();
+    let begun = async {
+        while nodes.stores[0].epoch().as_ref() == Some(&over.epoch) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), begun).await.expect("a new epoch begins");
+    let (_admission, _sent) = nodes.connect(0, &room).await;
+    super::read_head(delivery, &room).await;
+    is_filled(delivery, &room).await;
+    delivery.inner.fills.abandon(&room);
+    nodes.memory.damage(&room);
+    nodes.memory.delay(0, Duration::from_millis(10));
+    delivery.fill_up_to(&room, over);
+    is_filled(delivery, &room).await;
 }
