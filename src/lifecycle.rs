@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    panic::{AssertUnwindSafe, resume_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
@@ -86,8 +87,8 @@ impl Lifecycle {
         });
     }
 
-    /// Runs work to completion even if who awaits it gives up. A hard stop drops the work, and then this never ends: who awaits it goes the
-    /// same way.
+    /// Runs work to completion even if who awaits it gives up. If the work panics, so does who awaits it. A hard stop drops the work, and then this
+    /// never ends: who awaits it goes the same way.
     pub fn detach<T, F>(&self, work: F) -> impl Future<Output = T> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -96,11 +97,11 @@ impl Lifecycle {
         let (answer, answered) = oneshot::channel();
         self.spawn(async move {
             // Who asked may be gone.
-            let _ = answer.send(work.await);
+            let _ = answer.send(AssertUnwindSafe(work).catch_unwind().await);
         });
         async move {
             match answered.await {
-                Ok(done) => done,
+                Ok(done) => done.unwrap_or_else(|panic| resume_unwind(panic)),
                 Err(_) => std::future::pending().await,
             }
         }
@@ -272,8 +273,6 @@ impl Drop for VitalGuard {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
 
     #[tokio::test]
@@ -299,6 +298,12 @@ mod tests {
         let lifecycle = Lifecycle::new();
         runs_to_completion(|work| Box::pin(lifecycle.detach(work))).await;
         runs_to_completion(|work| Box::pin(lifecycle.complete(work))).await;
+    }
+
+    #[tokio::test]
+    async fn who_awaits_detached_work_that_panics_does_not_wait_for_ever() {
+        let detached = Lifecycle::new().detach(async { panic!("as tests do") });
+        assert!(AssertUnwindSafe(detached).catch_unwind().await.is_err_and(|panic| panic.is::<&str>()));
     }
 
     async fn runs_to_completion(begin: impl FnOnce(BoxFuture<'static, ()>) -> BoxFuture<'static, ()>) {

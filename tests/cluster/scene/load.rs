@@ -78,10 +78,15 @@ impl Call {
 /// Emits under way. They are begun by the clock and not by the answers to others: a fault does not slow them down.
 pub struct Load {
     pacer: JoinSet<Vec<Call>>,
-    /// How many answers came from each node.
-    answers: watch::Receiver<Vec<usize>>,
+    answers: watch::Sender<Answers>,
     targets: Arc<Vec<Target>>,
     stop: CancellationToken,
+}
+
+/// How many calls each node has answered that began after some time.
+struct Answers {
+    since: Instant,
+    counts: Vec<usize>,
 }
 
 /// A node that is called.
@@ -101,10 +106,10 @@ impl Load {
             free: Arc::new(Semaphore::new(in_flight)),
         });
         let targets = Arc::new(targets.collect::<Vec<_>>());
-        let (answered, answers) = watch::channel(vec![0; targets.len()]);
+        let answers = watch::Sender::new(Answers { since: Instant::now(), counts: vec![0; targets.len()] });
         let stop = CancellationToken::new();
         let mut pacer = JoinSet::new();
-        pacer.spawn(pace(targets.clone(), users, answered, stop.clone()));
+        pacer.spawn(pace(targets.clone(), users, answers.clone(), stop.clone()));
         Self { pacer, answers, targets, stop }
     }
 
@@ -119,14 +124,15 @@ impl Load {
         self.targets[node].is_called.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until so many more calls are answered by these nodes, each of which has its share: nobody is blocked.
-    pub async fn answered(&mut self, more: usize, nodes: &[usize]) {
-        let wanted: Vec<_> = {
-            let answers = self.answers.borrow();
-            nodes.iter().map(|node| (*node, answers[*node] + more / nodes.len())).collect()
-        };
-        let are_answered = |answers: &Vec<usize>| wanted.iter().all(|(node, wanted)| answers[*node] >= *wanted);
-        let enough = timeout(LONG, self.answers.wait_for(are_answered)).await;
+    /// Waits until so many calls are answered by these nodes that begin now, each of which has its share: nobody is blocked.
+    pub async fn answered(&self, more: usize, nodes: &[usize]) {
+        let mut answers = self.answers.subscribe();
+        self.answers.send_modify(|answers| {
+            answers.since = Instant::now();
+            answers.counts.fill(0);
+        });
+        let are_answered = |answers: &Answers| nodes.iter().all(|node| answers.counts[*node] >= more / nodes.len());
+        let enough = timeout(LONG, answers.wait_for(are_answered)).await;
         assert!(enough.is_ok(), "nodes {nodes:?} did not answer {more} calls within {LONG:?}");
     }
 
@@ -141,7 +147,7 @@ impl Load {
 async fn pace(
     targets: Arc<Vec<Target>>,
     users: Vec<String>,
-    answered: watch::Sender<Vec<usize>>,
+    answers: watch::Sender<Answers>,
     stop: CancellationToken,
 ) -> Vec<Call> {
     let period = Duration::from_secs(1) / RATE;
@@ -166,18 +172,22 @@ async fn pace(
             number += 1;
         }
         while let Some(call) = calls.try_join_next() {
-            note(call, &answered, &mut done);
+            note(call, &answers, &mut done);
         }
     }
     while let Some(call) = calls.join_next().await {
-        note(call, &answered, &mut done);
+        note(call, &answers, &mut done);
     }
     done
 }
 
-fn note(call: Result<Call, tokio::task::JoinError>, answered: &watch::Sender<Vec<usize>>, done: &mut Vec<Call>) {
+fn note(call: Result<Call, tokio::task::JoinError>, answers: &watch::Sender<Answers>, done: &mut Vec<Call>) {
     let call = call.expect("a call does not panic");
-    answered.send_modify(|answers| answers[call.node] += 1);
+    answers.send_if_modified(|answers| {
+        let counts = call.begun >= answers.since;
+        answers.counts[call.node] += usize::from(counts);
+        counts
+    });
     done.push(call);
 }
 
