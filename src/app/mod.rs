@@ -70,16 +70,15 @@ pub enum Error {
     #[error("store.url: no new epoch was begun")]
     StoreNotLocked(#[source] io::Error),
     /// The command to begin a new epoch failed. It may have begun one.
-    #[error(
-        "store.url = {url}: it is not known whether the new epoch was begun. Check that the database runs and can be reached from here, then \
-         repeat the command; repeating it is safe"
-    )]
+    #[error("store.url = {url}: {advice}")]
     NewEpoch {
         /// Without a password.
         url: String,
+        /// Whether it was begun, and what to do.
+        advice: &'static str,
         /// Why not.
         #[source]
-        source: store::Error,
+        source: NewEpochError,
     },
     /// Signals cannot be watched.
     #[error("cannot watch signals")]
@@ -232,9 +231,19 @@ pub async fn begin_new_epoch(config: &Config) -> Result<(), Error> {
     if !config.store.is_enabled() {
         return Err(Error::StoreNotFree("is empty, so there is no store"));
     }
-    let begun = store::begin_new_epoch(&config.store, &Clock::system()).await.map_err(|error| match error {
-        NewEpochError::NotLocked(error) => Error::StoreNotLocked(error),
-        NewEpochError::Failed(source) => Error::NewEpoch { url: config.store.masked_url(), source },
+    let begun = store::begin_new_epoch(&config.store, &Clock::system()).await.map_err(|source| {
+        let advice = match source {
+            NewEpochError::NotLocked(error) => return Error::StoreNotLocked(error),
+            NewEpochError::NewerSchema => "no new epoch was begun",
+            NewEpochError::NotBegun(_) => {
+                "no new epoch was begun. Check that the database runs and can be reached from here, then repeat the command"
+            }
+            NewEpochError::Uncertain(_) => {
+                "it is not known whether the new epoch was begun. Check that the database runs and can be reached from here, then repeat \
+                 the command; repeating it is safe"
+            }
+        };
+        Error::NewEpoch { url: config.store.masked_url(), advice, source }
     });
     if begun? {
         return Ok(());

@@ -1,10 +1,11 @@
 use std::{future::Future, io, time::Duration};
 
-use sqlx::{AnyConnection, Connection};
+use sqlx::{Any, AnyConnection, Connection, Transaction};
 use tokio::time::timeout;
 
 use super::{
-    Config, Error, Sharing,
+    Config, Error, Sharing, Status,
+    database::is_newer_schema,
     deadlines::PATIENCE,
     lease::{self, Taken},
     schema,
@@ -15,15 +16,27 @@ use crate::clock::Clock;
 /// The name of the command in the lease.
 const HOLDER: &str = "new-epoch";
 
-/// Why no new epoch was begun, as far as is known.
+/// Why no new epoch was begun.
 #[derive(Debug, thiserror::Error)]
 pub enum NewEpochError {
     /// A SQLite file cannot be locked: nothing was changed. The error names the file.
     #[error(transparent)]
     NotLocked(io::Error),
-    /// The database failed. The new epoch may have been begun.
+    /// A newer version of Bugle has changed the tables.
+    #[error("{}", Status::NewerSchema)]
+    NewerSchema,
+    /// The database failed before the new epoch was begun.
     #[error(transparent)]
-    Failed(#[from] Error),
+    NotBegun(#[from] Error),
+    /// The database failed when the new epoch was being committed: it may have been begun.
+    #[error(transparent)]
+    Uncertain(Error),
+}
+
+impl From<sqlx::Error> for NewEpochError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_newer_schema(&error) { Self::NewerSchema } else { Self::NotBegun(error.into()) }
+    }
 }
 
 /// Forgets all epochs of a store that no process uses, so that every device that comes back is told that it may have missed something: for operators who
@@ -37,17 +50,15 @@ pub async fn begin_new_epoch(config: &Config, clock: &Clock) -> Result<bool, New
     if !source.lock(&mut lock, false).map_err(NewEpochError::NotLocked)? {
         return Ok(false);
     }
-    let begun = async {
-        let mut connection = step(source.connect(true)).await?;
-        let is_begun = begin(&mut connection, source.kind, clock).await?;
-        step(connection.close()).await?;
-        Ok(is_begun)
-    };
-    begun.await.map_err(|error: sqlx::Error| NewEpochError::Failed(error.into()))
+    let mut connection = step(source.connect(true)).await?;
+    let is_begun = begin(&mut connection, source.kind, clock).await?;
+    // It is committed.
+    let _ = step(connection.close()).await;
+    Ok(is_begun)
 }
 
 /// False: a process holds the lease.
-async fn begin(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> sqlx::Result<bool> {
+async fn begin(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> Result<bool, NewEpochError> {
     let tables = step(schema::look(connection)).await?;
     // The holder may be of another version, whose tables are not changed.
     if tables.have_lease() && step(lease::free_generation(connection, kind, HOLDER)).await?.is_none() {
@@ -57,20 +68,27 @@ async fn begin(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> sql
         step(schema::migrate(connection)).await?;
         step(schema::add(connection)).await?;
     }
-    step(forget(connection, kind, clock)).await
+    let Some(transaction) = step(forget(connection, kind, clock)).await? else {
+        return Ok(false);
+    };
+    step(transaction.commit()).await.map_err(|error| NewEpochError::Uncertain(error.into()))?;
+    Ok(true)
 }
 
-/// False: a process holds the lease.
-async fn forget(connection: &mut AnyConnection, kind: Kind, clock: &Clock) -> sqlx::Result<bool> {
+/// What is to be committed. `None`: a process holds the lease.
+async fn forget<'a>(
+    connection: &'a mut AnyConnection,
+    kind: Kind,
+    clock: &Clock,
+) -> sqlx::Result<Option<Transaction<'a, Any>>> {
     let mut transaction = connection.begin_with(lease::begin_to_take(kind)).await?;
     let clock_ms = clock.now().as_millisecond();
     let Taken::Held(held) = lease::take(&mut transaction, kind, HOLDER, clock_ms).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     lease::forget_generations(&mut transaction).await?;
     lease::give_back(&mut transaction, &held).await?;
-    transaction.commit().await?;
-    Ok(true)
+    Ok(Some(transaction))
 }
 
 async fn step<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
@@ -95,7 +113,7 @@ mod tests {
         let begun = Instant::now();
         let done =
             timeout(PATIENCE * 100, begin_new_epoch(&config, &Clock::system())).await.expect("it has a deadline");
-        let Err(NewEpochError::Failed(Error::Unavailable(cause))) = done else { panic!("{done:?}") };
+        let Err(NewEpochError::NotBegun(Error::Unavailable(cause))) = done else { panic!("{done:?}") };
         assert!(cause.to_string().contains("it did not answer within 8 s"), "{cause}");
         assert_eq!(begun.elapsed(), PATIENCE);
     }

@@ -70,7 +70,7 @@ impl Store {
                 tracing::warn!(
                     store.url = %self.inner.database.parts().source,
                     clock.jumped_s = doubt.behind_ms / 1_000,
-                    "the time of day was in doubt when the store was swept the last time: it had jumped ahead. If it is still wrong, set it right"
+                    "the time of day was in doubt when the store was swept the last time: it may have jumped ahead. If it is still wrong, set it right"
                 );
             }
         }
@@ -123,8 +123,8 @@ impl Store {
                 store.url = %url,
                 store.swept_ago_s = ms / 1_000,
                 rows.per_hour = ROWS_BY_JUMP,
-                "the store was swept the last time by another machine, or before this one was started: Bugle was stopped for so long, or the \
-                 time of day has jumped ahead. Bugle deletes messages that have expired since then slowly, at most rows.per_hour an hour. If the clock is \
+                "the store was swept the last time by another machine, or before this one was started, or never since its last message: Bugle \
+                 was stopped for so long, or the time of day has jumped ahead. Bugle deletes messages that have expired since then slowly, at most rows.per_hour an hour. If the clock is \
                  wrong, set it right within 24 hours: later Bugle deletes more an hour"
             ),
             Change::SetBack => {

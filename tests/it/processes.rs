@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use sqlx::{Connection, Executor, SqliteConnection};
+
 use crate::harness::{ServerProcess, deadline};
 
 /// `bugle serve --dev` on free ports, ready to be asked to stop.
@@ -89,10 +91,30 @@ async fn a_new_epoch_that_cannot_be_begun_names_the_store_without_its_password_a
     let told = refused_new_epoch(directory.path(), "postgres://bugle:hidden@127.0.0.1:1/bugle");
     assert!(
         told.contains("store.url = postgres://***@127.0.0.1:1/bugle: ")
-            && told.contains("repeat the command; repeating it is safe"),
+            && told.contains("no new epoch was begun")
+            && told.contains("then repeat the command"),
         "{told}"
     );
     assert!(!told.contains("hidden"), "{told}");
+}
+
+#[tokio::test]
+async fn a_new_epoch_of_tables_of_a_newer_version_is_refused_with_the_remedy() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("bugle.db"), "").expect("a file is written");
+    let url = format!("sqlite:{}", directory.path().join("bugle.db").display());
+    let mut database = SqliteConnection::connect(&url).await.expect("the file opens");
+    let tables = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMP NOT NULL \
+                  DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, execution_time BIGINT NOT NULL); \
+                  INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'later', TRUE, x'00', 1)";
+    database.execute(tables).await.expect("they are made");
+    database.close().await.expect("it is closed");
+    let told = refused_new_epoch(directory.path(), "sqlite:bugle.db");
+    assert!(
+        told.contains("no new epoch was begun") && told.contains("of a newer version of Bugle: run that version"),
+        "{told}"
+    );
+    assert!(!told.contains("repeat"), "{told}");
 }
 
 #[tokio::test]

@@ -47,7 +47,8 @@ async fn settled(backend: &Backend, user: &str, device: &mut Device) {
     emit.await.expect("the call ends").expect("the emit is accepted");
 }
 
-/// A node that is asked for the user's devices first writes what they have proven, within half of this time.
+/// A node that is asked for the user's devices first writes what they have proven, within half of this time. By default that is less than a write to a
+/// busy disk takes.
 fn patient(config: &mut bugle::config::Config) {
     config.cluster.deadline = Duration::from_secs(10);
 }

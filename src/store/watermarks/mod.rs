@@ -89,6 +89,7 @@ pub(super) use first_resumes::run as run_first_resumes;
 mod model;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use self::{first_resumes::FirstResumes, users::Users};
 
@@ -102,6 +103,8 @@ pub(super) struct Watermarks {
     writing: tokio::sync::Mutex<()>,
     /// Used if several nodes share the database.
     first_resumes: FirstResumes,
+    /// When it was logged that something cannot be written of a user.
+    logged: Mutex<Option<Instant>>,
 }
 
 impl Watermarks {

@@ -198,6 +198,16 @@ impl Chunk {
         self.users.is_empty()
     }
 
+    /// The one user of whom there is something.
+    pub(super) fn only_user(&self) -> Option<&UserId> {
+        if let [(user, _)] = &*self.users { Some(user) } else { None }
+    }
+
+    pub(super) fn halve(&self) -> [Self; 2] {
+        let (first, second) = self.users.split_at(self.users.len() / 2);
+        [first, second].map(|users| Self { incarnation: self.incarnation, users: users.to_vec() })
+    }
+
     pub(super) fn skipped(&self) -> Vec<(UserId, u64)> {
         self.rows(|unwritten| &unwritten.skipped)
     }

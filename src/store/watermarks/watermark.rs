@@ -39,7 +39,7 @@ struct FirstResume {
 }
 
 /// What the database does not hold of one user.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unwritten {
     pub(super) skipped: Vec<u64>,
     /// All skipped messages up to it are in `skipped`, or in the database.

@@ -1,7 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::AnyConnection;
-use tokio::{task::yield_now, time::MissedTickBehavior};
+use tokio::{
+    task::yield_now,
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::{
     super::{
@@ -18,6 +21,8 @@ use crate::message::UserId;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The same if several nodes share the database: another node gives again what was proven here since.
 const SHARED_INTERVAL: Duration = Duration::from_millis(250);
+/// That something cannot be written of a user is logged again after this time.
+const LOGGED_AGAIN_AFTER: Duration = Duration::from_hours(1);
 /// Rows of one transaction, and users that are looked at with the mutex held.
 pub(super) const MAX_ROWS: usize = 512;
 
@@ -75,7 +80,7 @@ impl Store {
     /// written is written later.
     pub async fn write_watermarks(&self) -> Result<(), Error> {
         let watermarks = &self.inner.watermarks;
-        // How many users are left, of those that had something to write when no other call was writing.
+        // Users with something to write when this call's turn came first, and not taken yet.
         let mut left = None;
         while left != Some(0) {
             let writing = async {
@@ -85,7 +90,7 @@ impl Store {
                     let left = left.get_or_insert_with(|| users.count_dirty());
                     TakenChunk::new(watermarks, users.take_dirty(MAX_ROWS, left))
                 };
-                self.write_chunk(chunk.chunk.clone()).await?;
+                self.write_parts(chunk.chunk.clone()).await?;
                 chunk.written();
                 Ok(())
             };
@@ -97,6 +102,42 @@ impl Store {
     /// Whether something is to be written of a user.
     pub fn has_unwritten_watermark(&self, user: &UserId) -> bool {
         self.inner.watermarks.users.lock().get(user).is_some_and(super::watermark::Watermark::is_unwritten)
+    }
+
+    /// Writes a chunk; if that meets damaged data, in parts. A user whose row cannot be written is left out if others can be written: what the user's
+    /// devices have proven is given again after a restart.
+    async fn write_parts(&self, chunk: Arc<Chunk>) -> Result<(), Error> {
+        let (mut parts, mut is_written, mut damaged) = (vec![chunk], false, None);
+        while let Some(part) = parts.pop() {
+            match self.write_chunk(part.clone()).await {
+                Ok(()) => is_written = true,
+                Err(error) if !error.is_damage() => return Err(error),
+                Err(error) => match part.only_user() {
+                    Some(user) => damaged = Some((user.clone(), error)),
+                    None => parts.extend(part.halve().map(Arc::new)),
+                },
+            }
+        }
+        match damaged {
+            Some((_, error)) if !is_written => return Err(error),
+            Some((user, error)) => self.log_unwritten(&user, &error),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// At most once an hour.
+    fn log_unwritten(&self, user: &UserId, error: &Error) {
+        let mut logged = self.inner.watermarks.logged.lock();
+        if logged.is_none_or(|at| at.elapsed() >= LOGGED_AGAIN_AFTER) {
+            *logged = Some(Instant::now());
+            tracing::error!(
+                %error,
+                error.cause = error.cause(),
+                user.id = %user,
+                "what the devices of a user have proven cannot be written, and comes again after a restart (check the database)"
+            );
+        }
     }
 
     async fn write_chunk(&self, chunk: Arc<Chunk>) -> Result<(), Error> {
@@ -216,6 +257,28 @@ mod tests {
         assert!(futures_util::poll!(&mut second).is_pending(), "it waits for the first one");
         let (first, second) = tokio::join!(first, second);
         assert!(first.is_ok() && second.is_ok() && !store.has_unwritten_watermark(&user));
+    }
+
+    #[tokio::test]
+    async fn a_user_whose_row_cannot_be_written_keeps_no_other_from_being_written() {
+        let (store, _) = proven().await;
+        let users = [1, 2, 3, 4].map(|number| UserId::new(&number.to_string()).unwrap());
+        let refuse = "CREATE TRIGGER t BEFORE INSERT ON delivered_marks WHEN NEW.user_id = '3' BEGIN SELECT RAISE(ABORT, 'x'); END";
+        let made = store.inner.database.write(move |connection| {
+            Box::pin(async move { sqlx::query(refuse).execute(connection).await.map(|_| ()) })
+        });
+        made.await.unwrap();
+        for user in &users {
+            let reports = store.watermark_reports(user, store.incarnation());
+            reports.note_in_flight(7, false);
+            reports.note_proven(7);
+        }
+        store.write_watermarks().await.unwrap();
+        let mut written = Vec::new();
+        for user in &users {
+            written.push(store.written_watermark(user).await.unwrap().watermark);
+        }
+        assert_eq!(written, [7, 7, 0, 7]);
     }
 
     #[tokio::test]

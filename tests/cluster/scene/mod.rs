@@ -153,7 +153,7 @@ impl Scene {
         let devices = Devices::connect(&nodes).await;
         nodes.complete_again(&ALL, "begin", devices.count(&ALL)).await;
         let mut kept = Kept::start(&nodes, size.kept_rate, size.kept_in_flight).await;
-        let mut load = Load::start(&nodes, Devices::users(), size.in_flight);
+        let load = Load::start(&nodes, Devices::users(), size.in_flight);
         let began = Instant::now();
         tokio::join!(load.answered(size.emits, &ALL), kept.accepted(size.kept_emits));
         let now = Instant::now();
