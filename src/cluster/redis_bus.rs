@@ -267,13 +267,13 @@ impl Cluster {
         &self.0.shards[index]
     }
 
-    /// Waits until what is published to these rooms comes to this node. If an engine is away, this waits until it cannot count this node as a
-    /// ready one any more: then the rooms are subscribed later, and this node is not ready until then. The rooms stay subscribed as long as the returned value is kept, and later on
+    /// Waits until what is published to these rooms comes to this node. If an engine is away or refuses commands, this waits until it cannot count
+    /// this node as a ready one any more: then the rooms are subscribed later, and this node is not ready until then. The rooms stay subscribed as long as the returned value is kept, and later on
     /// while a connection is in them.
     pub async fn subscribe(&self, rooms: Vec<RoomName>) -> Subscribed {
         let (mut subscribed, confirmations) = self.want_each(rooms);
         for confirmed in confirmations {
-            // An error: the engine is away.
+            // An error: they cannot be subscribed now.
             subscribed.is_confirmed &= confirmed.await.is_ok();
         }
         subscribed

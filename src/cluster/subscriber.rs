@@ -82,9 +82,7 @@ impl Shard {
         let (mut began, mut swept) = (Instant::now(), Instant::now());
         while !self.is_leaving.load(Ordering::Acquire) {
             let Ok(mut subscription) = self.open_subscription(&messages, &waiting).await else {
-                if self.is_fenced_by_now() {
-                    self.rooms.refuse_requests();
-                }
+                self.refuse_late_requests().await;
                 if swept.elapsed() >= SWEEP_INTERVAL {
                     swept = Instant::now();
                     self.forget_empty_rooms();
@@ -92,9 +90,11 @@ impl Shard {
                 sleep(backoff()).await;
                 continue;
             };
-            self.rooms.accept_requests();
             let before = replication_id.clone();
             let lost = if let Err(lost) = self.subscribe_all(&mut subscription).await {
+                drop(subscription);
+                self.lose(lost);
+                self.refuse_late_requests().await;
                 // An engine that refuses will refuse again.
                 sleep(backoff()).await;
                 lost
@@ -110,9 +110,9 @@ impl Shard {
                 self.recovered(before.is_none() || before == replication_id);
                 let lost = self.serve(&mut subscription).await;
                 began = Instant::now();
+                self.lose(lost);
                 lost
             };
-            self.lose(lost);
             if matches!(lost, Lost::Behind) {
                 // Else the next frames would be too many again.
                 while waiting.load(Ordering::Relaxed) > self.config.waiting / 2 {
@@ -134,6 +134,16 @@ impl Shard {
                 cluster.redis = self.engine.masked(),
                 "the subscriptions at the engine are lost: receipts are partial until they are there again"
             );
+        }
+    }
+
+    /// Lets joins go on without their rooms if peers no longer count this node. If they do, and the rooms could not be subscribed for as long as a
+    /// lease can last, the engine first closes the connections that may count as those of a ready node: receipts are partial then.
+    async fn refuse_late_requests(&self) {
+        let is_late = |since: Instant| since.elapsed() > self.config.fenced_after();
+        let is_late = (*self.ready_changed.lock()).is_none_or(is_late);
+        if self.is_fenced_by_now() || is_late && self.kill_all().await.is_ok() {
+            self.rooms.refuse_requests();
         }
     }
 
@@ -181,6 +191,15 @@ impl Shard {
         }
     }
 
+    /// Has the engine close those, and the last one that this node has opened.
+    async fn kill_all(&self) -> Result<(), BusError> {
+        let last = self.client.lock().clone();
+        if let Some(last) = last {
+            self.kill(&last).await?;
+        }
+        self.kill_lost().await
+    }
+
     /// Has the engine close a connection, and returns when it has none such. An engine that forbids it is not asked.
     pub(super) async fn kill(&self, client: &Client) -> Result<(), BusError> {
         let connected = self.engine.connected()?;
@@ -205,6 +224,8 @@ impl Shard {
         if is_broken(Rule::ReadyIsLast) {
             self.subscribe(subscription, vec![self.ready_channel(&self.config.node_name())]).await?;
         }
+        // A room that is wanted after the last look at the cold ones is subscribed later than `ready`: its join must wait.
+        self.rooms.accept_requests();
         loop {
             // More come meanwhile.
             let rooms = self.rooms.cold();

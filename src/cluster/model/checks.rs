@@ -20,7 +20,7 @@ const CLOCK_ERROR: Duration = Duration::from_millis(600);
 const TICK: Duration = Duration::from_millis(3);
 /// How long a join waits after the node last renewed its lease: until its rooms are subscribed, or others do not wait for the node any more, or
 /// that has been tried once more.
-const MAX_JOIN: Duration = Duration::from_millis(12_500);
+pub(super) const MAX_JOIN: Duration = Duration::from_millis(12_500);
 
 /// A connection of a device to a process, from its admission to its end.
 pub(super) struct Stay {

@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) histories: Histories,
     /// Who has a name, and until when.
     names: HashMap<Vec<u8>, (Vec<u8>, i64)>,
+    /// The command that it refuses.
+    pub(super) refuses: Option<&'static str>,
     /// So many of the next pushes to a node are lost on the way.
     pub(super) drops: [u32; NODES],
     pub(super) contacts: [Contact; NODES],
@@ -83,6 +85,7 @@ impl Memory {
             generation: None,
             histories: Histories::default(),
             names: HashMap::new(),
+            refuses: None,
             drops: [0; NODES],
             contacts: Default::default(),
         };
@@ -213,6 +216,7 @@ impl State {
         let words: Vec<_> = command.iter().map(|word| String::from_utf8_lossy(word)).collect();
         let words: Vec<&str> = words.iter().map(|word| &**word).collect();
         match &words[..] {
+            [command, ..] if self.refuses == Some(command) => b"-MISCONF the model says so\r\n".to_vec(),
             ["HELLO", ..] => b"%1\r\n$5\r\nproto\r\n:3\r\n".to_vec(),
             ["CLIENT", "SETINFO", ..] => b"+OK\r\n".to_vec(),
             ["CLIENT", "ID"] => integer(id),

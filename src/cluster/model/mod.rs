@@ -11,6 +11,7 @@
 
 mod checks;
 mod histories;
+mod joins;
 mod leases;
 mod link;
 mod memory;

@@ -47,6 +47,8 @@ pub(super) enum Transition {
     FreezeEngine,
     ThawEngine,
     ForgetFunctions,
+    /// The engine refuses a command from now on, or none.
+    Refuse(Option<&'static str>),
     Pause(usize),
     Resume(usize),
     Kill(usize),
@@ -96,6 +98,8 @@ impl ReferenceStateMachine for Model {
             (1, Just(T::FreezeEngine).boxed()),
             (4, Just(T::ThawEngine).boxed()),
             (1, Just(T::ForgetFunctions).boxed()),
+            (1, prop_oneof![Just("FCALL"), Just("SUBSCRIBE")].prop_map(|command| T::Refuse(Some(command))).boxed()),
+            (2, Just(T::Refuse(None)).boxed()),
             (2, (0..NODES).prop_map(T::Pause).boxed()),
             (5, (0..NODES).prop_map(T::Resume).boxed()),
             (1, (0..NODES).prop_map(T::Kill).boxed()),

@@ -128,6 +128,7 @@ impl Inner {
             T::FreezeEngine => self.memory.freeze(true),
             T::ThawEngine => self.memory.freeze(false),
             T::ForgetFunctions => self.memory.state.lock().forget_functions(),
+            T::Refuse(command) => self.memory.state.lock().refuses = command,
             T::Pause(node) => self.nodes[node].iter().for_each(Process::pause),
             T::Resume(node) => self.nodes[node].iter().for_each(Process::resume),
             T::Kill(node) => self.kill(node),
@@ -225,6 +226,7 @@ impl Inner {
     async fn heal(&mut self) {
         self.memory.state.lock().start();
         self.memory.freeze(false);
+        self.memory.state.lock().refuses = None;
         self.memory.state.lock().drops = [0; NODES];
         self.change(|faults| *faults = Faults::default());
         for node in 0..NODES {
