@@ -268,8 +268,8 @@ impl Cluster {
     }
 
     /// Waits until what is published to these rooms comes to this node. If an engine is away or refuses commands, this waits until it cannot count
-    /// this node as a ready one any more: then the rooms are subscribed later, and this node is not ready until then. The rooms stay subscribed as long as the returned value is kept, and later on
-    /// while a connection is in them.
+    /// this node as a ready one any more: then the rooms are subscribed later, and this node is not ready until then. After this node has left,
+    /// this does not wait. The rooms stay subscribed as long as the returned value is kept, and later on while a connection is in them.
     pub async fn subscribe(&self, rooms: Vec<RoomName>) -> Subscribed {
         let (mut subscribed, confirmations) = self.want_each(rooms);
         for confirmed in confirmations {
@@ -312,5 +312,6 @@ impl Cluster {
     pub async fn leave(&self) {
         join_all(self.0.shards.iter().map(|shard| shard.leave())).await;
         self.0.done.cancel();
+        self.0.shards.iter().for_each(|shard| shard.rooms.close_requests());
     }
 }

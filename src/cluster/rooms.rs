@@ -19,9 +19,19 @@ use crate::message::RoomName;
 #[derive(Default)]
 pub(super) struct Rooms {
     entries: Mutex<IndexMap<RoomName, Entry>>,
-    /// What joins wait for; none: no receipt counts this node as ready, and they do not wait.
-    requests: Mutex<Option<Vec<Request>>>,
+    requests: Mutex<Requests>,
     pub(super) requested: Notify,
+}
+
+#[derive(Default)]
+enum Requests {
+    /// No receipt counts this node as ready: joins do not wait.
+    #[default]
+    Refused,
+    /// What joins wait for.
+    Accepted(Vec<Request>),
+    /// This node has left: joins never wait again.
+    Closed,
 }
 
 #[derive(Default)]
@@ -49,6 +59,19 @@ pub(super) struct Pin {
 /// Rooms that one step of a sweep looks at.
 const SWEEP_STEP: usize = 1_000;
 
+impl Requests {
+    /// Accepts requests, and returns those that wait. `None`: this node has left.
+    fn accept(&mut self) -> Option<&mut Vec<Request>> {
+        if matches!(self, Self::Refused) {
+            *self = Self::Accepted(Vec::new());
+        }
+        match self {
+            Self::Accepted(requests) => Some(requests),
+            Self::Refused | Self::Closed => None,
+        }
+    }
+}
+
 impl Rooms {
     /// Wants rooms, and returns a pin to each. The receiver tells when they are hot, or that this takes until another connection is there.
     pub(super) fn want(shard: &Arc<Shard>, names: Vec<RoomName>) -> (Pin, Option<oneshot::Receiver<()>>) {
@@ -67,7 +90,7 @@ impl Rooms {
         }
         let done = (!cold.is_empty()).then(|| {
             let (done, confirmed) = oneshot::channel();
-            if let Some(requests) = &mut *rooms.requests.lock() {
+            if let Requests::Accepted(requests) = &mut *rooms.requests.lock() {
                 requests.push(Request { rooms: cold, done });
             }
             rooms.requested.notify_one();
@@ -78,22 +101,35 @@ impl Rooms {
 
     /// Lets joins wait for their rooms.
     pub(super) fn accept_requests(&self) {
-        self.requests.lock().get_or_insert_default();
+        self.requests.lock().accept();
     }
 
     /// Lets joins go on without their rooms, those that wait and later ones.
     pub(super) fn refuse_requests(&self) {
-        self.requests.lock().take();
+        let mut requests = self.requests.lock();
+        if !matches!(*requests, Requests::Closed) {
+            *requests = Requests::Refused;
+        }
+    }
+
+    /// The same for good.
+    pub(super) fn close_requests(&self) {
+        *self.requests.lock() = Requests::Closed;
     }
 
     /// What joins wait for.
     pub(super) fn take_requests(&self) -> Vec<Request> {
-        self.requests.lock().as_mut().map(std::mem::take).unwrap_or_default()
+        match &mut *self.requests.lock() {
+            Requests::Accepted(requests) => std::mem::take(requests),
+            Requests::Refused | Requests::Closed => Vec::new(),
+        }
     }
 
     /// Lets joins wait on whose rooms could not be subscribed.
     pub(super) fn put_back(&self, taken: Vec<Request>) {
-        self.requests.lock().get_or_insert_default().extend(taken);
+        if let Some(requests) = self.requests.lock().accept() {
+            requests.extend(taken);
+        }
         self.requested.notify_one();
     }
 

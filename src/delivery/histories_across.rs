@@ -175,8 +175,15 @@ impl Delivery {
                 }
             }
             if let Some(room) = rooms.first() {
-                sleep(RETRY).await;
-                cluster.engines().of(room).reached().await;
+                let can_read = async {
+                    sleep(RETRY).await;
+                    cluster.engines().of(room).reached().await;
+                };
+                tokio::select! {
+                    () = can_read => {}
+                    // A node that leaves does not connect again.
+                    () = self.inner.lifecycle.stopping() => {}
+                }
                 let known: HashSet<_> = heads.known().into_iter().collect();
                 rooms.retain(|room| known.contains(room));
             }

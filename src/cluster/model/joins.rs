@@ -1,6 +1,6 @@
-//! Joins while the engine refuses commands.
+//! Joins while the engine refuses commands, and when their node leaves.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -49,4 +49,19 @@ async fn joins_do_not_wait_for_ever_while_the_engine_refuses_writes_only() {
 #[tokio::test(start_paused = true)]
 async fn joins_do_not_wait_for_ever_while_the_engine_refuses_subscriptions_only() {
     joins_go_on_though_the_engine_refuses("SUBSCRIBE").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn joins_end_when_their_node_leaves_while_the_engine_is_away() {
+    let (memory, process) = start().await;
+    memory.state.lock().crash(true);
+    // The node hears of it.
+    sleep(DEADLINE).await;
+    let mut waiting = pin!(process.cluster.subscribe(rooms("waits")));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    process.cluster.leave().await;
+    let later = process.cluster.subscribe(rooms("comes.later"));
+    let ended = timeout(DEADLINE, async { tokio::join!(waiting, later) }).await;
+    let (waited, later) = ended.expect("a join does not wait for a node that has left");
+    assert!(!waited.is_confirmed() && !later.is_confirmed());
 }

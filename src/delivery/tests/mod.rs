@@ -3,6 +3,7 @@
 mod frames;
 mod gaps;
 mod given_up;
+mod histories_across;
 mod kept;
 mod kept_frames;
 mod model;
