@@ -5,22 +5,21 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::harness::{
-    Launch, ServerProcess, TestRedis, TestServer, answer, connections, deadline, eventually, new_database, raw_http,
-    to_user,
+    Device, Launch, ServerProcess, TestRedis, TestServer, answer, connections, deadline, eventually, new_database,
+    raw_http, to_user,
 };
 
-#[tokio::test]
-async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_longer_than_a_connect_may() {
-    let redis = TestRedis::start(false);
-    let server = TestServer::start_with(|config| {
+async fn server_with_short_leases(redis: &TestRedis, connect_timeout: Duration) -> TestServer {
+    TestServer::start_with(|config| {
         config.cluster.redis = vec![redis.url().into()];
         (config.cluster.lease, config.cluster.heartbeat) = (Duration::from_secs(1), Duration::from_millis(200));
-        config.socketio.connect_timeout = Duration::from_millis(200);
+        config.socketio.connect_timeout = connect_timeout;
     })
-    .await;
-    redis.kill_9();
-    let mut device = server.connect("42").await;
-    redis.restart();
+    .await
+}
+
+/// Waits until an emit to the device's user comes to it.
+async fn is_whole_again(server: &TestServer, device: &mut Device) {
     let backend = server.backend().await;
     let sent = async {
         loop {
@@ -32,6 +31,27 @@ async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_long
     };
     Box::pin(deadline("the engine to be back", Box::pin(sent))).await;
     device.expect_event("again").await;
+}
+
+#[tokio::test]
+async fn a_device_that_comes_as_the_engine_goes_is_let_in_though_that_takes_longer_than_a_connect_may() {
+    let redis = TestRedis::start(false);
+    let server = server_with_short_leases(&redis, Duration::from_millis(200)).await;
+    redis.kill_9();
+    let mut device = server.connect("42").await;
+    redis.restart();
+    is_whole_again(&server, &mut device).await;
+}
+
+#[tokio::test]
+async fn a_device_is_let_in_though_the_engine_refuses_leases_and_has_closed_the_subscriptions() {
+    let redis = TestRedis::start(false);
+    let server = server_with_short_leases(&redis, Duration::from_secs(10)).await;
+    redis.cli(&["ACL", "SETUSER", "default", "-fcall"]);
+    redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let mut device = server.connect("42").await;
+    redis.cli(&["ACL", "SETUSER", "default", "+fcall"]);
+    is_whole_again(&server, &mut device).await;
 }
 
 #[tokio::test]
