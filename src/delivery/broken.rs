@@ -1,4 +1,4 @@
-//! Rules that a test breaks on purpose, to see that the model test of kept rooms finds each.
+//! Rules that a test breaks on purpose, to see that the model test of kept rooms, or a test of its own, finds each.
 
 use std::cell::Cell;
 

@@ -3,25 +3,51 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    runtime::Builder,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{deps, example};
 use crate::cluster::Bus;
 use crate::cluster::model::Link;
 use crate::config::Config;
-use crate::delivery::{Admission, Delivery, Deps, IdempotencyKey, accepted::Accepted};
+use crate::delivery::{
+    Admission, Delivery, Deps, IdempotencyKey,
+    accepted::Accepted,
+    broken::{Rule, breaking},
+};
 use crate::hub::fake::{Behaviour, FakeConnection};
-use crate::hub::{Frame, QueueError, WriteMode};
+use crate::hub::{Frame, QueueError, Unproven, WriteMode};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Audience, Emit, EventName, MessageId, Payload, Position, RoomName, UserId};
 use crate::store::{NewMessage, Store, model::Memory};
 
-struct Device(Arc<Mutex<Vec<String>>>);
+/// What a device was sent, and what it is to prove of it.
+#[derive(Default)]
+struct Sent {
+    payloads: Mutex<Vec<String>>,
+    in_flight: Mutex<Vec<Arc<dyn Unproven>>>,
+}
+
+impl Sent {
+    fn prove(&self) {
+        for message in std::mem::take(&mut *self.in_flight.lock()) {
+            message.proven();
+        }
+    }
+}
+
+struct Device(Arc<Sent>);
 
 impl Behaviour for Device {
     fn enqueue(&self, frame: &Frame, _mode: WriteMode) -> Result<(), QueueError> {
         let Payload::Json(payload) = &frame.payload else { panic!("{frame:?}") };
-        self.0.lock().push(payload.get().to_owned());
+        self.0.payloads.lock().push(payload.get().to_owned());
+        if let Some(unproven) = &frame.unproven {
+            unproven.sent();
+            self.0.in_flight.lock().push(unproven.clone());
+        }
         Ok(())
     }
 }
@@ -67,13 +93,18 @@ impl Nodes {
         self.stores[0].append(vec![message]).await.unwrap();
     }
 
-    async fn connect(&self, node: usize, room: &RoomName) -> (Arc<Admission>, Arc<Mutex<Vec<String>>>) {
-        let sent = Arc::<Mutex<Vec<String>>>::default();
-        let (user, device) = (UserId::new("42").unwrap(), Arc::new(FakeConnection::new(Device(sent.clone()))));
-        let admitted = self.deliveries[node].admit(user, std::slice::from_ref(room), device, None).await;
-        let admission = admitted.unwrap();
+    async fn connect(&self, node: usize, room: &RoomName) -> (Arc<Admission>, Arc<Sent>) {
+        let (admission, sent) = self.let_in(node, room).await;
         assert!(admission.go_live(None));
         (admission, sent)
+    }
+
+    /// A device of user 42, which is not live yet.
+    async fn let_in(&self, node: usize, room: &RoomName) -> (Arc<Admission>, Arc<Sent>) {
+        let sent = Arc::<Sent>::default();
+        let (user, device) = (UserId::new("42").unwrap(), Arc::new(FakeConnection::new(Device(sent.clone()))));
+        let admitted = self.deliveries[node].admit(user, std::slice::from_ref(room), device, None).await;
+        (admitted.unwrap(), sent)
     }
 }
 
@@ -96,7 +127,7 @@ async fn a_payload_that_the_engine_does_not_retain_is_not_retained_in_a_nodes_me
     let (published, ()) = tokio::join!(publishing, cutting);
     let (receipt, _) = published.unwrap();
     assert!(receipt.stored && receipt.partial && receipt.matched == 1, "{receipt:?}");
-    assert_eq!(sent.lock().len(), 1);
+    assert_eq!(sent.payloads.lock().len(), 1);
     assert!(delivery.inner.retained.of_room(&room, now).is_empty());
 }
 
@@ -141,12 +172,12 @@ async fn rooms_that_cannot_be_read_do_not_keep_nodes_from_being_told_of_others()
     sleep(Duration::from_secs(3)).await;
     nodes.store_silently(&room, "2").await;
     let is_sent = async {
-        while sent.lock().is_empty() {
+        while sent.payloads.lock().is_empty() {
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(Duration::from_secs(20), is_sent).await.expect("the other node is told");
-    assert_eq!(*sent.lock(), ["2"]);
+    assert_eq!(*sent.payloads.lock(), ["2"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,4 +246,35 @@ async fn a_damaged_room_is_not_read_again_and_again_because_of_a_position_of_an_
     nodes.memory.delay(0, Duration::from_millis(10));
     delivery.fill_up_to(&room, over);
     is_filled(delivery, &room).await;
+}
+
+/// What a device is given that is live only after another one, at the other node, has proven what both were to be given.
+fn given_after_another_has_proven() -> Vec<String> {
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let nodes = Nodes::start().await;
+        let user = UserId::new("42").unwrap();
+        let own = RoomName::of_user(&user);
+        let emit = async |json: &str| {
+            let emit = Emit { audience: Audience::user(&user), store: true, envelope: false, ..example(json) };
+            nodes.deliveries[1].publish(&Arc::from("test"), emit, None, Instant::now()).done().await.unwrap();
+        };
+        emit("1").await;
+        let (_first, first) = nodes.connect(1, &own).await;
+        let (admission, sent) = nodes.let_in(0, &own).await;
+        emit("2").await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(*first.payloads.lock(), ["1", "2"]);
+        first.prove();
+        sleep(Duration::from_secs(1)).await;
+        assert!(admission.go_live(None));
+        sleep(Duration::from_secs(1)).await;
+        sent.payloads.lock().clone()
+    })
+}
+
+#[test]
+fn a_message_that_came_since_a_device_was_let_in_is_given_to_it_though_another_one_has_proven_it() {
+    assert_eq!(given_after_another_has_proven(), ["2"]);
+    assert!(breaking(Rule::SinceJoinIsGiven, given_after_another_has_proven).is_empty());
 }
