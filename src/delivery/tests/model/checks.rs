@@ -78,6 +78,8 @@ impl Inner {
             let proven = (number == OWN && seen.is_some() && *is_recovered).then(|| known.received.clone());
             let all_to = log.numbered().take_while(|(number, _)| *number <= position.number);
             let all_to: Vec<_> = all_to.map(|(_, message)| message.seq).collect();
+            let there: HashSet<_> = model.current(number).map(|(_, message)| message.seq).collect();
+            online.passed.extend(all_to.iter().filter(|seq| !there.contains(seq)));
             online.told.insert(name.to_string(), all_to.last().copied().unwrap_or_default());
             match (seen, is_recovered) {
                 (Some(_), true) => {}

@@ -113,6 +113,7 @@ pub(super) struct Seen {
 /// What a device knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
+    /// Also what was there no more when the device came to its position: it is not given that if a restore brings it back.
     pub(super) received: HashSet<u64>,
     /// By room.
     pub(super) seen: BTreeMap<String, Seen>,
@@ -127,6 +128,8 @@ pub(super) struct Online {
     pub(super) arrived: usize,
     /// What `bugle:resumed` excuses, and by room the message at the told position.
     pub(super) excuses: HashSet<u64>,
+    /// What was there no more, up to the positions that it tells.
+    pub(super) passed: HashSet<u64>,
     pub(super) told: BTreeMap<String, u64>,
     /// Of a plain WebSocket: what it is to be given.
     pub(super) owed: HashSet<u64>,
@@ -153,6 +156,7 @@ impl Known {
                         self.seen.insert(room.clone(), Seen { position: position.clone(), seq });
                     }
                     self.excused.extend(&online.excuses);
+                    self.received.extend(&online.passed);
                 }
             }
         }

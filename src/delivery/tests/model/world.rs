@@ -112,6 +112,7 @@ impl Inner {
             connection,
             arrived: 0,
             excuses: HashSet::new(),
+            passed: HashSet::new(),
             told: std::collections::BTreeMap::new(),
             owed: HashSet::new(),
         };
