@@ -176,6 +176,10 @@ impl Users {
     fn not_written(&mut self, chunk: &Chunk) {
         for (id, _) in &chunk.users {
             self.settle(id);
+            // Of whom there is more: others come first, as it may fail again.
+            if self.dirty.front() == Some(id) {
+                self.dirty.rotate_left(1);
+            }
         }
     }
 
@@ -328,6 +332,20 @@ mod tests {
         assert_eq!((chunk.positions(), chunk.ids()), (vec![(user(1), 2)], vec![user(1)]));
         users.ended(&chunk, true);
         assert!(users.by_id.is_empty() && users.dirty.is_empty());
+    }
+
+    #[test]
+    fn a_user_with_more_than_a_chunk_that_could_not_be_written_keeps_no_other_from_being_written() {
+        let mut users = Users::default();
+        for number in 1..=20 {
+            users.change(Incarnation(0), &user(1), |watermark| watermark.skip(number));
+        }
+        prove(&mut users, Incarnation(0), &user(2), 1);
+        let mut left = users.count_dirty();
+        let chunk = users.take_dirty(10, &mut left);
+        assert_eq!(chunk.ids(), [user(1)]);
+        users.ended(&chunk, false);
+        assert!(users.take_dirty(10, &mut left).positions().contains(&(user(2), 1)));
     }
 
     #[test]

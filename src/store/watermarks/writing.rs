@@ -39,6 +39,11 @@ impl<'a> TakenChunk<'a> {
         Self { watermarks, chunk: Arc::new(chunk), is_written: false }
     }
 
+    /// The same in two parts. Until its part is written each user is dirty.
+    fn halve(self) -> [Self; 2] {
+        self.chunk.halve().map(|half| Self::new(self.watermarks, half))
+    }
+
     /// The database holds the chunk.
     pub(super) fn written(mut self) {
         self.is_written = true;
@@ -90,9 +95,7 @@ impl Store {
                     let left = left.get_or_insert_with(|| users.count_dirty());
                     TakenChunk::new(watermarks, users.take_dirty(MAX_ROWS, left))
                 };
-                self.write_parts(chunk.chunk.clone()).await?;
-                chunk.written();
-                Ok(())
+                self.write_parts(chunk).await
             };
             self.inner.database.within(Allowance::Other, writing).await?;
         }
@@ -104,26 +107,24 @@ impl Store {
         self.inner.watermarks.users.lock().get(user).is_some_and(super::watermark::Watermark::is_unwritten)
     }
 
-    /// Writes a chunk; if that meets damaged data, in parts. A user whose row cannot be written is left out if others can be written: what the user's
-    /// devices have proven is given again after a restart.
-    async fn write_parts(&self, chunk: Arc<Chunk>) -> Result<(), Error> {
-        let (mut parts, mut is_written, mut damaged) = (vec![chunk], false, None);
+    /// Writes a chunk; if that meets damaged data, in parts. Users whose rows cannot be written stay dirty: a later write that lacked what is skipped
+    /// would lose it.
+    async fn write_parts(&self, chunk: TakenChunk<'_>) -> Result<(), Error> {
+        let (mut parts, mut done) = (vec![chunk], Ok(()));
         while let Some(part) = parts.pop() {
-            match self.write_chunk(part.clone()).await {
-                Ok(()) => is_written = true,
+            match self.write_chunk(part.chunk.clone()).await {
+                Ok(()) => part.written(),
                 Err(error) if !error.is_damage() => return Err(error),
-                Err(error) => match part.only_user() {
-                    Some(user) => damaged = Some((user.clone(), error)),
-                    None => parts.extend(part.halve().map(Arc::new)),
+                Err(error) => match part.chunk.only_user() {
+                    Some(user) => {
+                        self.log_unwritten(user, &error);
+                        done = Err(error);
+                    }
+                    None => parts.extend(part.halve()),
                 },
             }
         }
-        match damaged {
-            Some((_, error)) if !is_written => return Err(error),
-            Some((user, error)) => self.log_unwritten(&user, &error),
-            None => {}
-        }
-        Ok(())
+        done
     }
 
     /// At most once an hour.
@@ -135,7 +136,8 @@ impl Store {
                 %error,
                 error.cause = error.cause(),
                 user.id = %user,
-                "what the devices of a user have proven cannot be written, and comes again after a restart (check the database)"
+                "what the devices of a user have proven cannot be written, and comes again to the user's next device after a restart (check the \
+                 database)"
             );
         }
     }
@@ -273,12 +275,22 @@ mod tests {
             reports.note_in_flight(7, false);
             reports.note_proven(7);
         }
+        assert!(store.write_watermarks().await.is_err(), "not all are written");
+        let written = async || {
+            let mut written = Vec::new();
+            for user in &users {
+                written.push(store.written_watermark(user).await.unwrap().watermark);
+            }
+            written
+        };
+        assert_eq!(written().await, [7, 7, 0, 7]);
+        assert!(store.has_unwritten_watermark(&users[2]) && !store.has_unwritten_watermark(&users[3]));
+        let mended = store.inner.database.write(|connection| {
+            Box::pin(async move { sqlx::query("DROP TRIGGER t").execute(connection).await.map(|_| ()) })
+        });
+        mended.await.unwrap();
         store.write_watermarks().await.unwrap();
-        let mut written = Vec::new();
-        for user in &users {
-            written.push(store.written_watermark(user).await.unwrap().watermark);
-        }
-        assert_eq!(written, [7, 7, 0, 7]);
+        assert_eq!(written().await, [7, 7, 7, 7]);
     }
 
     #[tokio::test]
