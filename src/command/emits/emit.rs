@@ -258,7 +258,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
         ),
         EmitError::MailboxDamaged => Error::Unavailable(
             "the mailbox of this audience is damaged, so that nothing can be stored there: this emit was neither kept nor sent. Send it \
-             without options.store to reach who is connected; the log tells the operator what to repair"
+             without options.store to reach connected devices; the log tells the operator what to repair"
                 .into(),
         ),
         EmitError::StoreBusy => Error::ResourceExhausted {

@@ -124,7 +124,7 @@ impl Load {
         self.targets[node].is_called.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until so many calls are answered by these nodes that begin now, each of which has its share: nobody is blocked.
+    /// Waits until these nodes have answered this number of calls that begin now, each of them its share: no node is blocked.
     pub async fn answered(&self, more: usize, nodes: &[usize]) {
         let mut answers = self.answers.subscribe();
         self.answers.send_modify(|answers| {

@@ -17,7 +17,7 @@ use crate::message::Position;
 
 /// How long a message may be on its way, in real time.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// After so many looks a second passes: a read that the database has refused is repeated then.
+/// The number of looks after which a second passes: a read that the database has refused is repeated then.
 const LOOKS: u32 = 100;
 
 impl Inner {
