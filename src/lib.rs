@@ -123,6 +123,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod memory;
 pub mod message;
+pub mod messages;
 pub mod proto;
 pub mod socketio;
 pub mod state;

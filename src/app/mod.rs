@@ -4,6 +4,7 @@ mod listeners;
 
 mod footprint;
 
+mod domain;
 mod routes;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use transport::{
 };
 
 use self::{
+    domain::commands,
     footprint::Footprint,
     listeners::Bound,
     routes::{device_routes, operator_routes},
@@ -24,7 +26,7 @@ use self::{
 use crate::auth::{ApiKeys, Tokens};
 use crate::clock::Clock;
 use crate::cluster::{Bus, Cluster};
-use crate::command::{self, Commands, Rules};
+use crate::command::Rules;
 use crate::config::Config;
 use crate::delivery::{self, Delivery};
 use crate::grpc;
@@ -133,6 +135,7 @@ impl App {
     /// Wires the server. `any_loopback_origin`: pages of this machine may connect, whatever the configuration lists.
     pub fn new(config: Config, clock: Clock, any_loopback_origin: bool) -> Result<Self, Error> {
         let rules = Rules::new(&config.client_events, &config.auth.rooms);
+        let rules = rules.map(|rules| rules.with_messages(&config.messages));
         let claims = rules.as_ref().map(Rules::claims).unwrap_or_default();
         let tokens = Tokens::new(&config.auth, claims, clock.clone());
         let (tokens, api_keys, rules) = match (tokens, ApiKeys::new(&config.grpc.api_keys), rules) {
@@ -166,7 +169,9 @@ impl App {
             Bound::bind(&config, &proxies).await?;
         let store = Some(&config.store).filter(|store| store.is_enabled());
         let sharing = if config.cluster.is_enabled() { Sharing::Cluster } else { Sharing::Single };
-        let store = store.map(|store| Store::open(store, sharing, clock.clone(), &lifecycle)).transpose()?;
+        let direct = config.messages.retention();
+        let store =
+            store.map(|store| Store::open_for(store, sharing, direct, clock.clone(), &lifecycle)).transpose()?;
         let queued = QueuedBytes::new(config.clients.queue_bytes_total);
         let bus = Cluster::new(&config.cluster).map_or(Bus::Solo, Bus::Redis);
         let delivery = Delivery::new(delivery::Deps {
@@ -182,7 +187,7 @@ impl App {
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
         });
-        let commands = commands(&config, delivery.clone(), store.clone(), (tokens, rules), lifecycle.clone());
+        let commands = commands(&config, delivery.clone(), store.clone(), (tokens, rules), lifecycle.clone())?;
         let listening = Listening {
             addresses,
             delivery,
@@ -249,17 +254,6 @@ pub async fn begin_new_epoch(config: &Config) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::StoreNotFree("a process uses the store: stop it first (if it was killed, its lease ends within 4 s)"))
-}
-
-fn commands(
-    config: &Config,
-    delivery: Delivery,
-    store: Option<Store>,
-    (tokens, rules): (Arc<Tokens>, Rules),
-    lifecycle: Lifecycle,
-) -> Commands {
-    let (limits, envelopes) = (&config.limits, &*config.envelopes);
-    Commands::new(command::Deps { delivery, store, tokens, rules, limits, envelopes, lifecycle })
 }
 
 /// Counts what has not arrived whole, and answers that have not left whole.

@@ -64,7 +64,8 @@ pub(super) fn device_routes(
     let compression = transport::compression(config.clients.compress_from);
     let greeting = format!("Bugle, for devices: Socket.IO at {}\n", config.socketio.path);
     let connections = Connections::new(config.limits);
-    let rest = http::device_routes(&config.rest, commands.clone(), &pages, serving.answers.clone());
+    let messages = Some(&*config.messages.path).filter(|_| config.messages.enabled);
+    let rest = http::device_routes(&config.rest, messages, commands.clone(), &pages, serving.answers.clone());
     let expiry = Expiry::new(&config.auth, clock.clone());
     let (clock_jumps, looking) = clock.watch_jumps();
     let done = serving.done.clone();

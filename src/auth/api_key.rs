@@ -8,7 +8,7 @@ use super::{
     ApiKeyConfig, MissingScope, Right,
     scope::{Scope, needed},
 };
-use crate::message::{Audience, Fault};
+use crate::message::{Audience, Fault, UserId};
 
 /// The shortest key that is accepted, in bytes.
 const MIN_KEY: usize = 32;
@@ -110,6 +110,14 @@ impl Caller {
             return Ok(());
         }
         Err(self.lacks(&format!("the scope `{}`", right.as_str())))
+    }
+
+    /// Whether the backend may act for this user in direct messages.
+    pub fn may_act_for(&self, user: &UserId) -> Result<(), MissingScope> {
+        if self.scopes.iter().any(|scope| scope.covers_user(user)) {
+            return Ok(());
+        }
+        Err(self.lacks("the scope `messages`, or one `messages:PATTERN` whose pattern matches the user"))
     }
 
     fn lacks(&self, scope: &str) -> MissingScope {

@@ -1,4 +1,4 @@
-use crate::message::{Audience, AudienceKind, Invalid, RoomPattern};
+use crate::message::{Audience, AudienceKind, Invalid, RoomPattern, UserId};
 
 /// What a backend may do besides emitting: each is a scope of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Scope {
     EmitToRooms(RoomPattern),
     /// `emit:broadcast`: to everyone.
     EmitToEveryone,
+    /// `messages`, `messages:PATTERN`: to act for the users that match in direct messages.
+    Messages(RoomPattern),
     /// Anything else than emitting.
     Right(Right),
 }
@@ -67,13 +69,17 @@ impl Scope {
         if let Some(pattern) = text.strip_prefix("emit:room:") {
             return emit_rooms(pattern).map(Self::EmitToRooms);
         }
+        if let Some(pattern) = text.strip_prefix("messages:") {
+            return RoomPattern::new(pattern).map(Self::Messages);
+        }
         match text {
+            "messages" => RoomPattern::new("*").map(Self::Messages),
             "emit" => Ok(Self::Emit),
             "emit:user" => Ok(Self::EmitToUsers),
             "emit:broadcast" => Ok(Self::EmitToEveryone),
             _ => Right::ALL.into_iter().find(|right| right.as_str() == text).map(Self::Right).ok_or_else(|| {
                 let rights = Right::ALL.map(Right::as_str).join(", ");
-                Invalid::new(format!("is none of emit, emit:user, emit:room:PATTERN, emit:broadcast, {rights}"))
+                Invalid::new(format!("is none of emit, emit:user, emit:room:PATTERN, emit:broadcast, messages, messages:PATTERN, {rights}"))
             }),
         }
     }
@@ -85,8 +91,16 @@ impl Scope {
             | (Self::EmitToUsers, AudienceKind::User)
             | (Self::EmitToEveryone, AudienceKind::Everyone) => true,
             (Self::EmitToRooms(pattern), AudienceKind::Room) => pattern.matches(audience.room().as_str()),
-            (Self::EmitToUsers | Self::EmitToRooms(_) | Self::EmitToEveryone | Self::Right(_), _) => false,
+            (
+                Self::EmitToUsers | Self::EmitToRooms(_) | Self::EmitToEveryone | Self::Messages(_) | Self::Right(_),
+                _,
+            ) => false,
         }
+    }
+
+    /// Whether it lets a backend act for this user in direct messages.
+    pub fn covers_user(&self, user: &UserId) -> bool {
+        matches!(self, Self::Messages(pattern) if pattern.matches(user.as_str()))
     }
 }
 
@@ -106,7 +120,7 @@ mod tests {
     #[test]
     fn scopes_that_mean_nothing_are_refused_with_what_would_be_right() {
         let refusal = |text: &str| Scope::parse(text).unwrap_err().to_string();
-        let all = "is none of emit, emit:user, emit:room:PATTERN, emit:broadcast, presence, rooms, disconnect, mailbox";
+        let all = "is none of emit, emit:user, emit:room:PATTERN, emit:broadcast, messages, messages:PATTERN, presence, rooms, disconnect, mailbox";
         for text in ["", "Emit", "emit:", "emit:room", "emit:users", "admin", " emit"] {
             assert_eq!(refusal(text), all, "{text}");
         }

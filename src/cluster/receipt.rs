@@ -56,6 +56,7 @@ pub fn decode_receipt(bytes: &[u8]) -> Option<Receipt> {
         nodes: receipt.nodes,
         partial: receipt.partial,
         acks,
+        direct: None,
     })
 }
 

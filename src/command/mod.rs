@@ -14,6 +14,9 @@ mod presence;
 mod mailbox;
 pub use mailbox::{DeleteMessages, ListMessages, ListedMessage, MarkRead, MessagePage};
 
+mod messages;
+pub use messages::{MessageDevice, MessageEvent, NewMessage};
+
 mod devices;
 pub use devices::{DeviceRefused, DisconnectUser, RefreshRefused};
 
@@ -22,6 +25,8 @@ pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConf
 
 // What edges get and give through commands.
 pub use crate::delivery::{Admission, Resume};
+pub use crate::messages::{FieldNames, SendMessage, Sent};
+pub use crate::store::{Before, Conversation, DirectPage, Of};
 
 use std::sync::Arc;
 
@@ -30,6 +35,7 @@ use crate::delivery::Delivery;
 use crate::lifecycle::Lifecycle;
 use crate::limits::{self, ClientEvents, Meters};
 use crate::message::{EventPattern, UserId};
+use crate::messages::Messages;
 use crate::store::Store;
 
 /// Runs commands. Cheap to clone; all clones are one.
@@ -37,6 +43,7 @@ use crate::store::Store;
 pub struct Commands {
     delivery: Delivery,
     store: Option<Store>,
+    messages: Option<Messages>,
     tokens: Arc<Tokens>,
     rules: Arc<Rules>,
     max_payload: usize,
@@ -56,6 +63,8 @@ pub struct Deps<'a> {
     pub delivery: Delivery,
     /// The mailboxes, if there are any.
     pub store: Option<Store>,
+    /// Direct messages, if there are any.
+    pub messages: Option<Messages>,
     /// Tells who devices are.
     pub tokens: Arc<Tokens>,
     /// What devices' events do.
@@ -71,10 +80,11 @@ pub struct Deps<'a> {
 impl Commands {
     /// Wires the commands.
     pub fn new(deps: Deps<'_>) -> Self {
-        let Deps { delivery, store, tokens, rules, limits, envelopes, lifecycle } = deps;
+        let Deps { delivery, store, messages, tokens, rules, limits, envelopes, lifecycle } = deps;
         Self {
             delivery,
             store,
+            messages,
             tokens,
             rules: Arc::new(rules),
             max_payload: limits.max_payload,

@@ -31,6 +31,7 @@ use crate::http;
 use crate::lifecycle;
 use crate::limits;
 use crate::message::Fault;
+use crate::messages;
 use crate::socketio;
 use crate::store;
 use crate::telemetry;
@@ -70,6 +71,8 @@ pub struct Config {
     pub retain: delivery::RetainConfig,
     /// How emits that follow each other quickly are thinned out.
     pub collapse: delivery::CollapseConfig,
+    /// What users write to each other.
+    pub messages: messages::Config,
     /// What devices may ask for over HTTP.
     pub rest: http::RestConfig,
     /// Which events are wrapped.

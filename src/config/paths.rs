@@ -12,11 +12,25 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
         faults.push(Fault::new("rest.path", format!("{rest:?} holds socketio.path: each needs its own")));
     }
     faults.extend(problem(socketio).map(|problem| Fault::new("socketio.path", format!("{socketio:?} {problem}"))));
+    let messages = Some(&config.messages.path).filter(|_| config.messages.enabled);
+    if let Some(path) = messages {
+        let own = ["retained", "notifications"].map(|name| format!("{rest}/{name}"));
+        let is_taken = [socketio, &own[0], &own[1]].iter().any(|taken| is_at_or_below(path, taken))
+            || is_at_or_below(socketio, path)
+            || is_at_or_below(rest, path);
+        let overlap = || is_taken.then_some("overlaps socketio.path, rest.path or a path of REST: it needs its own");
+        faults.extend(
+            problem(path).or_else(overlap).map(|problem| Fault::new("messages.path", format!("{path:?} {problem}"))),
+        );
+    }
     for (index, endpoint) in config.websocket.iter().enumerate() {
         let path = &endpoint.path;
         let overlap = || {
             if path == socketio || path.strip_suffix('/') == Some(socketio) {
                 return Some(String::from("is taken by socketio.path"));
+            }
+            if let Some(messages) = messages.filter(|messages| is_at_or_below(path, messages)) {
+                return Some(format!("is at or below {messages}, which is for direct messages (messages.path)"));
             }
             if is_at_or_below(path, rest) {
                 return Some(format!("is at or below {rest}, which is for REST (rest.path)"));
@@ -83,12 +97,12 @@ mod tests {
     #[test]
     fn other_overlaps_are_refused() {
         assert_eq!(
-            faults_of("/ws", &["/ws", "/ws/", "/api", "/api/x", "/a", "/a", "a"]),
+            faults_of("/ws", &["/ws", "/ws/", "/bugle", "/bugle/x", "/a", "/a", "a"]),
             [
                 r#"websocket[0].path: "/ws" is taken by socketio.path"#,
                 r#"websocket[1].path: "/ws/" is taken by socketio.path"#,
-                r#"websocket[2].path: "/api" is at or below /api, which is for REST (rest.path)"#,
-                r#"websocket[3].path: "/api/x" is at or below /api, which is for REST (rest.path)"#,
+                r#"websocket[2].path: "/bugle" is at or below /bugle, which is for REST (rest.path)"#,
+                r#"websocket[3].path: "/bugle/x" is at or below /bugle, which is for REST (rest.path)"#,
                 r#"websocket[5].path: "/a" is taken by websocket[4].path"#,
                 r#"websocket[6].path: "a" must begin with a slash"#,
             ]

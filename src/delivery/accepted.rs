@@ -28,6 +28,9 @@ pub enum EmitError {
     /// Nothing can be stored in the audience's mailbox.
     #[error("the mailbox is damaged")]
     MailboxDamaged,
+    /// The direct message may not be sent.
+    #[error("the direct message may not be sent")]
+    DirectRefused(store::DirectRefusal),
     /// Too much waits for the store already.
     #[error("too much waits for the store")]
     StoreBusy,
@@ -48,6 +51,12 @@ pub enum EmitError {
 impl From<&store::Error> for EmitError {
     fn from(error: &store::Error) -> Self {
         if matches!(error, store::Error::Violated(_)) { Self::MailboxDamaged } else { Self::StoreUnavailable }
+    }
+}
+
+impl From<store::DirectRefusal> for EmitError {
+    fn from(refusal: store::DirectRefusal) -> Self {
+        Self::DirectRefused(refusal)
     }
 }
 

@@ -99,6 +99,11 @@ impl Admission {
         self.delivery.hub().close(&self.member, reason);
     }
 
+    /// Waits until the connection has ended.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.member.gone()
+    }
+
     /// Takes note that the transport ended by itself.
     pub fn ended(&self, how: &'static str) {
         self.delivery.hub().ended(&self.member, how);

@@ -181,8 +181,8 @@ pub(super) fn repeated(position: Position, id: MessageId) -> Receipt {
 /// The last position before the first new message; without a new one, the last of those that were known.
 fn last_before_new(appended: &[Appended]) -> u64 {
     let first_new = appended.iter().find_map(|appended| match appended {
-        Appended::New { position } => Some(position.number),
-        Appended::Known { .. } | Appended::KeyReused => None,
+        Appended::New { position, .. } => Some(position.number),
+        Appended::Known { .. } | Appended::KeyReused | Appended::Refused(_) => None,
     });
     match first_new {
         Some(first) => first - 1,
@@ -193,7 +193,7 @@ fn last_before_new(appended: &[Appended]) -> u64 {
 fn known_number(appended: &Appended) -> Option<u64> {
     match appended {
         Appended::Known { position, .. } => Some(position.number),
-        Appended::New { .. } | Appended::KeyReused => None,
+        Appended::New { .. } | Appended::KeyReused | Appended::Refused(_) => None,
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::sync::oneshot;
 use super::{
     Delivery, IdempotencyKey,
     accepted::{Accepted, EmitError, Place, Published, Publishing, settled},
+    direct,
+    direct_append::DirectAppend,
     execute::InLog,
     late::{Late, repeated},
     log_lanes::{AppendDone, Batch, HeadAnswer, Job, PendingAppend},
@@ -47,10 +49,19 @@ impl Delivery {
 
     /// The same, without a claim in memory.
     pub(super) fn append_keyed(&self, accepted: Accepted, key: Option<&IdempotencyKey>) -> Publishing {
+        self.append_with(accepted, key.map(IdempotencyKey::stored), None)
+    }
+
+    /// The same, perhaps of a direct message.
+    pub(super) fn append_with(
+        &self,
+        accepted: Accepted,
+        idempotency: Option<store::IdempotencyKey>,
+        direct: Option<Box<DirectAppend>>,
+    ) -> Publishing {
         let (answer, answered) = oneshot::channel();
         let room = accepted.room().clone();
-        let idempotency = key.map(IdempotencyKey::stored);
-        let append = Box::new(PendingAppend { accepted, idempotency, answer });
+        let append = Box::new(PendingAppend { accepted, idempotency, direct, answer });
         if let Err(refused) = self.enter_lane(&room, Job::Append(append)) {
             return Publishing::Done(Err(refused));
         }
@@ -82,7 +93,7 @@ impl Delivery {
         answered.await.ok()
     }
 
-    fn enter_lane(&self, room: &RoomName, job: Job) -> Result<(), EmitError> {
+    pub(super) fn enter_lane(&self, room: &RoomName, job: Job) -> Result<(), EmitError> {
         if self.inner.lanes.push(room, job)? {
             let (delivery, room) = (self.clone(), room.clone());
             self.inner.lifecycle.spawn(async move { delivery.run_lane(&room).await });
@@ -106,14 +117,14 @@ impl Delivery {
     }
 
     /// Writes emits at one time, and publishes them in the order of their positions.
-    async fn append_all(&self, room: &RoomName, appends: Vec<PendingAppend>) {
+    async fn append_all(&self, room: &RoomName, mut appends: Vec<PendingAppend>) {
         let Some(store) = self.store() else {
             return;
         };
         if let Some(nodes) = self.others() {
             return self.append_all_across(nodes, room, store, appends).await;
         }
-        let (appended, late) = match self.append_and_look_up_late(room, store, &appends).await {
+        let (appended, copies, late) = match self.append_and_look_up_late(room, store, &mut appends).await {
             Ok(done) => done,
             Err(error) => return refuse(appends, &error),
         };
@@ -130,6 +141,7 @@ impl Delivery {
             // The caller may be gone.
             let _ = answer.send(AppendDone::Published(published));
         }
+        self.publish_copies(copies, incarnation);
         self.inner.lanes.forget_uncertain(room);
     }
 
@@ -140,20 +152,25 @@ impl Delivery {
         &self,
         room: &RoomName,
         store: &Store,
-        appends: &[PendingAppend],
-    ) -> Result<(Vec<Appended>, Vec<Late>), store::Error> {
-        let note = || self.inner.lanes.note_uncertain(room, appends.iter().map(|append| append.accepted.message_id));
-        let appended = store.append(appends.iter().map(PendingAppend::message).collect()).await;
+        appends: &mut [PendingAppend],
+    ) -> Result<(Vec<Appended>, Vec<(Accepted, Appended)>, Vec<Late>), store::Error> {
+        let ids: Vec<_> = appends.iter().map(|append| append.accepted.message_id).collect();
+        let note = || self.inner.lanes.note_uncertain(room, ids.iter().copied());
+        let appended = store.append(direct::messages(appends)).await;
         let appended = appended.inspect_err(|error| {
             if !error.has_kept_nothing() {
                 note();
+                for (append, direct) in appends.iter().filter_map(|append| Some((append, append.direct.as_ref()?))) {
+                    self.inner.lanes.note_uncertain(direct.room(), [append.accepted.message_id].into_iter());
+                }
             }
             if error.is_damage() {
                 self.inner.faulty_logs.note_unwritten(room, error);
             }
         })?;
+        let (appended, copies) = direct::split(appends, appended);
         let late = self.look_up_late(room, store, &appended).await.inspect_err(|_| note())?;
-        Ok((appended, late))
+        Ok((appended, copies, late))
     }
 
     async fn publish_appended(
@@ -164,15 +181,16 @@ impl Delivery {
         incarnation: Incarnation,
     ) -> Published {
         match appended {
-            Appended::New { position } => {
+            Appended::New { position, direct } => {
                 let guard = self.hub().lock_room_for_emit(room).await;
                 let published = self.publish_locked(&guard, accepted, Some(InLog::new(&position, incarnation))).await;
                 guard.raise_log_head(position.number);
                 let (receipt, acks) = published?;
-                Ok((Receipt { stored: true, position: Some(position), ..receipt }, acks))
+                Ok((Receipt { stored: true, position: Some(position), direct, ..receipt }, acks))
             }
             Appended::Known { position, id } => Ok((repeated(position, id), None)),
             Appended::KeyReused => Err(EmitError::KeyReused),
+            Appended::Refused(refusal) => Err(refusal.into()),
         }
     }
 

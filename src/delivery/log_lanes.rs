@@ -8,7 +8,10 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::accepted::{Accepted, EmitError, Published};
+use super::{
+    accepted::{Accepted, EmitError, Published},
+    direct_append::DirectAppend,
+};
 use crate::message::{MessageId, RoomName};
 use crate::store::{self, NewMessage};
 
@@ -52,6 +55,7 @@ pub(super) enum Batch {
 pub(super) struct PendingAppend {
     pub(super) accepted: Accepted,
     pub(super) idempotency: Option<store::IdempotencyKey>,
+    pub(super) direct: Option<Box<DirectAppend>>,
     pub(super) answer: oneshot::Sender<AppendDone>,
 }
 
@@ -208,7 +212,8 @@ impl Job {
 impl PendingAppend {
     /// What it takes up while it waits.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.accepted.emit.bytes()
+        let direct = self.direct.as_ref().map_or(0, |direct| direct.bytes());
+        size_of::<Self>() + self.accepted.emit.bytes() + direct
     }
 
     pub(super) fn message(&self) -> NewMessage {
@@ -221,6 +226,7 @@ impl PendingAppend {
             except_users: emit.except.users.clone(),
             ttl: emit.ttl,
             idempotency: self.idempotency.clone(),
+            direct: None,
         }
     }
 }
@@ -256,7 +262,7 @@ mod tests {
             once: false,
             kept: None,
         };
-        Job::Append(Box::new(PendingAppend { accepted, idempotency: None, answer: oneshot::channel().0 }))
+        Job::Append(Box::new(PendingAppend { accepted, idempotency: None, direct: None, answer: oneshot::channel().0 }))
     }
 
     fn large(room: &RoomName) -> Job {

@@ -28,6 +28,11 @@ mod laned;
 
 mod frame_lanes;
 
+mod direct_append;
+
+mod direct;
+pub use direct::DirectEmit;
+
 mod fills;
 
 mod faulty_logs;

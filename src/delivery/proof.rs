@@ -62,7 +62,12 @@ impl UnprovenFanOut {
     /// The message was fanned out. A connection that catches up counts as sent, since it comes to the message.
     pub(super) fn done(mut self, counts: &Counts) {
         self.is_done = true;
-        self.note(counts.enqueued < self.connections);
+        self.note(counts.enqueued + counts.excepted < self.connections);
+        if counts.excepted > 0 {
+            // The caller says that those devices have it.
+            let OwnMessage { reports, number, .. } = &*self.message;
+            reports.note_settled(number.saturating_sub(1), *number);
+        }
     }
 
     fn note(&self, is_partial: bool) {

@@ -1,5 +1,7 @@
 //! Stored emits across nodes. The node that was called appends the message, and then publishes a frame with its position.
 
+use std::sync::Arc;
+
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -7,6 +9,7 @@ use super::{
     accepted::{Accepted, EmitError, Place, Published, Publishing},
     across::{Outgoing, Sent},
     ask::within,
+    direct,
     laned::StoredFrame,
     late::repeated,
     log_lane::refuse,
@@ -15,7 +18,7 @@ use super::{
     stored_frames::Executed,
 };
 use crate::cluster::{Cluster, PublishError};
-use crate::message::{Position, Receipt, RoomName};
+use crate::message::{DirectMessage, Position, Receipt, RoomName};
 use crate::store::{Appended, Store};
 use crate::telemetry;
 
@@ -48,15 +51,18 @@ impl Delivery {
         nodes: (&Cluster, &Shared),
         room: &RoomName,
         store: &Store,
-        appends: Vec<PendingAppend>,
+        mut appends: Vec<PendingAppend>,
     ) {
-        let appended = store.append(appends.iter().map(PendingAppend::message).collect()).await;
+        let appended = store.append(direct::messages(&appends)).await;
         let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
                 if !error.has_kept_nothing() {
                     // They may be in the mailbox all the same.
                     self.inner.wakes.note_uncertain(room);
+                    for direct in appends.iter().filter_map(|append| append.direct.as_ref()) {
+                        self.inner.wakes.note_uncertain(direct.room());
+                    }
                 }
                 if error.is_damage() {
                     self.inner.faulty_logs.note_unwritten(room, &error);
@@ -64,12 +70,13 @@ impl Delivery {
                 return refuse(appends, &error);
             }
         };
+        let (appended, copies) = direct::split(&mut appends, appended);
         let is_one = appends.len() == 1;
         for (PendingAppend { mut accepted, answer, .. }, appended) in appends.into_iter().zip(appended) {
             let done = match appended {
-                Appended::New { position } => {
+                Appended::New { position, direct } => {
                     accepted.emit.alone &= is_one;
-                    self.send_stored(nodes, accepted, position).await
+                    with_direct(self.send_stored(nodes, accepted, position).await, direct)
                 }
                 Appended::Known { position, id } => {
                     // The first one's frame may have been lost with the node that stored it.
@@ -78,13 +85,20 @@ impl Delivery {
                     AppendDone::Published(Ok((repeated(position, id), None)))
                 }
                 Appended::KeyReused => AppendDone::Published(Err(EmitError::KeyReused)),
+                Appended::Refused(refusal) => AppendDone::Published(Err(refusal.into())),
             };
             // The caller may be gone.
             let _ = answer.send(done);
         }
+        self.send_copies(nodes, copies).await;
     }
 
-    async fn send_stored(&self, nodes: (&Cluster, &Shared), accepted: Accepted, position: Position) -> AppendDone {
+    pub(super) async fn send_stored(
+        &self,
+        nodes: (&Cluster, &Shared),
+        accepted: Accepted,
+        position: Position,
+    ) -> AppendDone {
         let mut outgoing = accepted.into_outgoing();
         outgoing.stored = Some(position.clone());
         if let Ok(sent) = Self::send(nodes, &outgoing, Instant::now() + nodes.0.deadline()) {
@@ -135,5 +149,14 @@ impl Delivery {
             Executed::Late => (Receipt { nodes: 0, ..Receipt::new(message_id) }, None),
         };
         Ok((Receipt { stored: true, position: Some(position), partial: true, ..receipt }, acks))
+    }
+}
+
+/// Has the receipt say which direct message it was.
+fn with_direct(done: AppendDone, direct: Option<Arc<DirectMessage>>) -> AppendDone {
+    let with = move |(receipt, acks): (Receipt, _)| (Receipt { direct, ..receipt }, acks);
+    match done {
+        AppendDone::Published(published) => AppendDone::Published(published.map(with)),
+        AppendDone::Sent(finishing) => AppendDone::Sent(Box::pin(async move { finishing.await.map(with) })),
     }
 }

@@ -48,6 +48,21 @@ impl Delivery {
         self.inner.lifecycle.detach(marking).await
     }
 
+    /// Tells a user's devices in a room how many messages are unread, after that has changed by something else than `mark_read`. Runs to
+    /// completion even if the caller disconnects.
+    pub async fn tell_count(&self, room: &RoomName, user: &UserId) -> Result<(), Error> {
+        let store = self.store().ok_or(Error::Closed)?.clone();
+        let (delivery, room, user) = (self.clone(), room.clone(), user.clone());
+        let telling = async move {
+            if delivery.is_alone() {
+                return delivery.send_unread(store, room, user).await.map(drop);
+            }
+            delivery.tell_unread(&room, vec![user]).await;
+            Ok(())
+        };
+        self.inner.lifecycle.detach(telling).await
+    }
+
     /// Counts in the room's lane, as stored messages are published: what is counted has been sent before, and of several counts the last one
     /// that a device hears is right.
     async fn send_unread(&self, store: Store, room: RoomName, user: UserId) -> Result<u64, Error> {

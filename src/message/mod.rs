@@ -27,6 +27,9 @@ pub use emit::{Audience, AudienceKind, Emit, Exceptions, bytes_of_users};
 mod ack;
 pub use ack::{Ack, AckMode, AckOutcome, AckRequest, Acks};
 
+mod direct_message;
+pub use direct_message::{DirectMessage, Topic};
+
 mod receipt;
 pub use receipt::Receipt;
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Acks, MessageId, Position};
+use super::{Acks, DirectMessage, MessageId, Position};
 
 /// What became of an emit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Receipt {
     pub partial: bool,
     /// What became of it at each connection, if it asked for acknowledgements.
     pub acks: Option<Arc<Acks>>,
+    /// The direct message that it carries, as it was stored.
+    pub direct: Option<Arc<DirectMessage>>,
 }
 
 impl Receipt {
@@ -45,6 +47,7 @@ impl Receipt {
             nodes: 1,
             partial: false,
             acks: None,
+            direct: None,
         }
     }
 }

@@ -1,9 +1,9 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use engineioxide::session::Session;
 use scopeguard::guard_on_unwind;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{json, value::RawValue};
+use serde_json::{Map, json, value::RawValue};
 use socketioxide::{
     adapter::LocalAdapter,
     extract::AckSender,
@@ -82,6 +82,9 @@ fn note_refusal(admission: &Admission, code: &'static str, event: Option<&str>) 
     telemetry::audit::client_event_refused(admission.user(), &admission.id(), event, code);
 }
 
+/// Why an event came to nothing: the code, what is wrong, and when to try again.
+type Refused = (&'static str, String, Option<Duration>);
+
 /// What an event is handled with.
 struct Handling {
     device: Arc<Device>,
@@ -124,12 +127,15 @@ impl Handling {
             return;
         }
         let answer = match event.name.as_str() {
-            "bugle:refresh" => self.refresh(event.argument.as_deref()).await,
+            "bugle:refresh" => self.refresh(event.argument.as_deref()).await.map(|()| Map::new()),
             name => self.obey(name, event.argument.as_deref()).await,
         };
         let reply = match answer {
-            Ok(()) => json!({ "ok": true }),
-            Err((code, message)) => {
+            Ok(mut reply) => {
+                reply.insert("ok".to_owned(), true.into());
+                json!(reply)
+            }
+            Err((code, message, retry_after)) => {
                 note_refusal(
                     &self.admission,
                     code,
@@ -142,7 +148,11 @@ impl Handling {
                     refusal.reason = code,
                     "refused a client event"
                 );
-                json!({ "error": { "code": code, "message": message } })
+                let mut error = json!({ "code": code, "message": message });
+                if let Some(retry_after) = retry_after {
+                    error["retryAfterMs"] = json!(retry_after.as_millis().max(1));
+                }
+                json!({ "error": error })
             }
         };
         if let Some(ack) = event.ack {
@@ -150,25 +160,25 @@ impl Handling {
         }
     }
 
-    async fn obey(&self, name: &str, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
+    async fn obey(&self, name: &str, argument: Option<&RawValue>) -> Result<Map<String, serde_json::Value>, Refused> {
         let Some(identity) = self.identity() else {
-            return Ok(());
+            return Ok(Map::new());
         };
         let commands = &self.device.edge.deps.commands;
         let done = commands.client_event(&self.admission, &identity, name, argument).await;
-        done.map_err(|refused| (refused.code(), refused.to_string()))
+        done.map_err(|refused| (refused.code(), refused.to_string(), refused.retry_after()))
     }
 
-    async fn refresh(&self, argument: Option<&RawValue>) -> Result<(), (&'static str, String)> {
+    async fn refresh(&self, argument: Option<&RawValue>) -> Result<(), Refused> {
         // A list would do for a struct as well.
         let argument = argument.filter(|raw| raw.get().starts_with('{'));
         let Some(Refresh { token }) = argument.and_then(|raw| serde_json::from_str(raw.get()).ok()) else {
-            return Err(("invalid_argument", "the event takes one argument: { token: \"…\" }".to_owned()));
+            return Err(("invalid_argument", "the event takes one argument: { token: \"…\" }".to_owned(), None));
         };
         match self.replace_token(token.expose_secret()).await {
             Ok(()) => Ok(()),
-            Err(refused @ RefreshRefused::Token(_)) => Err(("invalid_token", refused.to_string())),
-            Err(refused @ RefreshRefused::OtherUser) => Err(("wrong_user", refused.to_string())),
+            Err(refused @ RefreshRefused::Token(_)) => Err(("invalid_token", refused.to_string(), None)),
+            Err(refused @ RefreshRefused::OtherUser) => Err(("wrong_user", refused.to_string(), None)),
         }
     }
 

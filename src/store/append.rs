@@ -6,11 +6,11 @@ use std::{
 use sqlx::{AnyConnection, Row};
 
 use super::{
-    Error, IdempotencyKey, NewMessage, Store,
+    DirectRefusal, Error, IdempotencyKey, NewMessage, Store, direct,
     rows::{Rows, parts},
     unread::quoted,
 };
-use crate::message::{MessageId, Payload, Position, RoomName};
+use crate::message::{DirectMessage, MessageId, Payload, Position, RoomName};
 
 /// For how long a repetition is known, in milliseconds: five minutes.
 const ONCE_KEPT_MS: i64 = 5 * 60 * 1000;
@@ -22,6 +22,8 @@ pub enum Appended {
     New {
         /// Its place.
         position: Position,
+        /// The direct message whose entry it is.
+        direct: Option<Arc<DirectMessage>>,
     },
     /// It had been kept before, under the same idempotency key.
     Known {
@@ -32,6 +34,8 @@ pub enum Appended {
     },
     /// The idempotency key was used for something else.
     KeyReused,
+    /// The entry of a direct message that may not be sent.
+    Refused(DirectRefusal),
 }
 
 impl Store {
@@ -54,13 +58,14 @@ struct Earlier {
 pub(super) async fn append_all(
     connection: &mut AnyConnection,
     (epoch, generation): (&Arc<str>, i64),
-    now_ms: i64,
+    (now_ms, max_direct): (i64, i64),
     messages: &[NewMessage],
 ) -> sqlx::Result<Vec<Appended>> {
+    let refused = direct::refused(connection, now_ms, messages).await?;
     let (mut news, mut counts) = (Vec::new(), BTreeMap::<&RoomName, i64>::new());
     // Of two in one batch the second is a repetition of the first.
     let mut first_of = HashMap::<Scope, usize>::new();
-    for (index, message) in messages.iter().enumerate() {
+    for (index, message) in messages.iter().enumerate().filter(|(index, _)| !refused.contains_key(index)) {
         let scope = message.idempotency.as_ref().map(|key| scope(key, &message.room));
         if scope.is_none_or(|scope| !first_of.contains_key(&scope) && first_of.insert(scope, index).is_none()) {
             *counts.entry(&message.room).or_default() += 1;
@@ -90,7 +95,9 @@ pub(super) async fn append_all(
         positions.insert(index, *next);
         *next += 1;
     }
-    insert_messages(connection, (generation, now_ms), messages, &news, &positions).await?;
+    let directs = direct::write(connection, (now_ms, max_direct), messages, &news).await?;
+    let payloads = payloads(messages, &news, &directs);
+    insert_messages(connection, (generation, now_ms), messages, &payloads, &positions).await?;
     insert_emits(connection, now_ms, messages, &news, &positions).await?;
     for (scope, index) in first_of {
         let message = &messages[index];
@@ -102,7 +109,11 @@ pub(super) async fn append_all(
     let answer = |(index, message): (usize, &NewMessage)| {
         let place = |position: i64| Position::new(epoch.clone(), position.cast_unsigned());
         if let Some(&position) = positions.get(&index) {
-            return Appended::New { position: place(position) };
+            let direct = message.direct.as_ref().and_then(|_| directs.get(&message.id).cloned());
+            return Appended::New { position: place(position), direct };
+        }
+        if let Some(refusal) = refused.get(&index) {
+            return Appended::Refused(*refusal);
         }
         let key = message.idempotency.as_ref();
         match key.and_then(|key| Some((key, known.get(&scope(key, &message.room))?))) {
@@ -180,18 +191,34 @@ async fn advance(
     Ok(next_in)
 }
 
+/// What is stored of each new message.
+fn payloads(
+    messages: &[NewMessage],
+    news: &[usize],
+    directs: &HashMap<MessageId, Arc<DirectMessage>>,
+) -> Vec<(usize, Payload)> {
+    let payload = |index: &usize| {
+        let message = &messages[*index];
+        let direct = message.direct.as_ref().zip(directs.get(&message.id));
+        (*index, direct.map_or_else(|| message.payload.clone(), |(new, stored)| new.render.0(stored)))
+    };
+    news.iter().map(payload).collect()
+}
+
 async fn insert_messages(
     connection: &mut AnyConnection,
     (generation, now_ms): (i64, i64),
     messages: &[NewMessage],
-    news: &[usize],
+    payloads: &[(usize, Payload)],
     positions: &HashMap<usize, i64>,
 ) -> sqlx::Result<()> {
-    for part in parts(connection, news.len()) {
-        let row = |index: &usize| {
+    for part in parts(connection, payloads.len()) {
+        let rows = payloads[part].iter().map(|(index, payload)| {
             let message = &messages[*index];
-            let (kind, payload): (_, &[u8]) = match &message.payload {
+            let is_own = message.direct.as_ref().is_some_and(|new| message.room == RoomName::of_user(&new.sender));
+            let (kind, payload): (_, &[u8]) = match payload {
                 Payload::None => ("none", &[]),
+                Payload::Json(raw) if is_own => ("own", raw.get().as_bytes()),
                 Payload::Json(raw) => ("json", raw.get().as_bytes()),
                 Payload::Binary(bytes) => ("binary", bytes),
             };
@@ -209,8 +236,8 @@ async fn insert_messages(
                 now_ms.saturating_add(ttl).into(),
                 generation.into(),
             ]
-        };
-        let rows = Rows::new(connection, news[part].iter().map(row))?;
+        });
+        let rows = Rows::new(connection, rows)?;
         let sql = format!(
             "INSERT INTO messages (room, position, message_id, event, kind, payload, except_users, stored_at, expires_at, generation) {}",
             rows.sql()

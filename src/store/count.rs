@@ -92,7 +92,7 @@ async fn look_at(
         let places: Vec<_> = (5..count + 5).map(|place| format!("${place}")).collect();
         let of_users = format!("room = $1 AND user_id IN ({})", places.join(", "));
         let sql = format!(
-            "SELECT CAST(0 AS BIGINT), position, except_users FROM messages WHERE room = $1 AND expires_at > $2 AND position <= $3 \
+            "SELECT CAST(0 AS BIGINT), position, except_users FROM messages WHERE room = $1 AND expires_at > $2 AND position <= $3 AND kind <> 'own' \
              AND position > (SELECT CASE WHEN COUNT(*) < $4 THEN 0 ELSE MIN(position) END FROM read_marks WHERE {of_users}) \
              UNION ALL SELECT CAST(1 AS BIGINT), position, user_id FROM read_marks WHERE {of_users} \
              UNION ALL SELECT CAST(2 AS BIGINT), position, user_id FROM read_messages WHERE {of_users}"

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Appended, Config, Error, NewMessage, Sharing, Status,
+    Appended, Config, DirectRetention, Error, NewMessage, Sharing, Status,
     deadlines::{Allowance, Deadlines},
     delete::{self, Deletion, Step},
     epochs::Epochs,
@@ -33,6 +33,8 @@ pub(super) struct Database {
 
 pub(super) struct Inner {
     pub(super) source: Arc<Source>,
+    /// None: there are no direct messages.
+    pub(super) direct: Option<DirectRetention>,
     pub(super) readers: Readers,
     pub(super) statuses: Statuses,
     pub(super) epochs: Epochs,
@@ -50,8 +52,14 @@ pub(super) struct Inner {
 
 impl Database {
     /// Starts the writer. The database is reached as soon as it can be.
-    pub(super) fn start(config: &Config, sharing: Sharing, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
-        let (database, emit_queue, change_queue) = Self::new(Source::new(config, sharing)?, clock);
+    pub(super) fn start(
+        config: &Config,
+        sharing: Sharing,
+        direct: Option<DirectRetention>,
+        clock: Clock,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, Error> {
+        let (database, emit_queue, change_queue) = Self::new(Source::new(config, sharing)?, direct, clock);
         let closed = database.inner.closed.clone();
         let max_deleted = delete::max_rows(database.inner.source.kind != Kind::Postgres);
         let queues = Queues::new(emit_queue, change_queue, max_deleted);
@@ -66,7 +74,11 @@ impl Database {
     }
 
     /// Without a writer, which takes what waits in these queues.
-    fn new(source: Source, clock: Clock) -> (Self, mpsc::Receiver<Append>, mpsc::Receiver<Change>) {
+    fn new(
+        source: Source,
+        direct: Option<DirectRetention>,
+        clock: Clock,
+    ) -> (Self, mpsc::Receiver<Append>, mpsc::Receiver<Change>) {
         let source = Arc::new(source);
         let (emits, emit_queue) = mpsc::channel(QUEUE);
         let (changes, change_queue) = mpsc::channel(QUEUE);
@@ -74,6 +86,7 @@ impl Database {
             readers: Readers::new(source.clone()),
             time: (source.kind == Kind::Postgres).then(RemoteTime::new),
             source,
+            direct,
             statuses: Statuses::new(),
             epochs: Epochs::default(),
             clock,
@@ -89,7 +102,7 @@ impl Database {
     /// A database that a test has its own writer for.
     #[cfg(test)]
     pub(super) fn over_model(config: &Config, clock: Clock) -> (Self, mpsc::Receiver<Append>) {
-        let (database, emit_queue, _) = Self::new(Source::new(config, Sharing::Single).unwrap(), clock);
+        let (database, emit_queue, _) = Self::new(Source::new(config, Sharing::Single).unwrap(), None, clock);
         (database, emit_queue)
     }
 

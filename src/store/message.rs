@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use super::NewDirect;
 use crate::message::{EventName, MessageId, Payload, RoomName, UserId, bytes_of_users};
 
 /// A message that is to be kept.
@@ -19,6 +20,8 @@ pub struct NewMessage {
     pub ttl: Option<Duration>,
     /// Makes its repetition harmless.
     pub idempotency: Option<IdempotencyKey>,
+    /// The direct message whose entry it is: it makes the payload, too.
+    pub direct: Option<Arc<NewDirect>>,
 }
 
 /// An idempotency key, and what was asked for under it.
@@ -44,6 +47,11 @@ pub struct Mailbox {
 impl NewMessage {
     /// What it adds to a transaction, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.room.as_str().len() + self.event.as_str().len() + self.payload.len() + bytes_of_users(&self.except_users)
+        let direct = self.direct.as_ref().map_or(0, |direct| direct.bytes());
+        self.room.as_str().len()
+            + self.event.as_str().len()
+            + self.payload.len()
+            + bytes_of_users(&self.except_users)
+            + direct
     }
 }

@@ -98,6 +98,11 @@ mod count;
 
 mod delete;
 
+mod direct;
+pub use direct::{
+    Before, Conversation, DirectPage, DirectRefusal, DirectRetention, NewDirect, Of, ReadOutcome, Render, Rule,
+};
+
 mod watermarks;
 pub use watermarks::{Incarnation, Undelivered, WatermarkReports};
 
@@ -151,8 +156,19 @@ impl Store {
     /// Opens the store. A database that cannot be reached now is tried again until it can: meanwhile all is refused as unavailable.
     /// `sharing`: whether other nodes write to it, too.
     pub fn open(config: &Config, sharing: Sharing, clock: Clock, lifecycle: &Lifecycle) -> Result<Self, Error> {
+        Self::open_for(config, sharing, None, clock, lifecycle)
+    }
+
+    /// The same, with or without tables for direct messages.
+    pub fn open_for(
+        config: &Config,
+        sharing: Sharing,
+        direct: Option<DirectRetention>,
+        clock: Clock,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, Error> {
         let (closed, is_shared) = (CancellationToken::new(), sharing == Sharing::Cluster);
-        let database = Database::start(config, sharing, clock, lifecycle)?;
+        let database = Database::start(config, sharing, direct, clock, lifecycle)?;
         let lookups = Lookups::start(database.clone(), lifecycle, closed.clone());
         // More would wait for a connection, and could not be joined any more.
         let page_turns = Semaphore::new(database.parts().readers.max());

@@ -57,6 +57,7 @@ impl Store {
         let now_ms = self.now_ms();
         self.sweep_short_lived(now_ms).await?;
         self.sweep_messages(now_ms).await?;
+        self.sweep_direct(now_ms).await?;
         self.sweep_rest().await
     }
 
@@ -105,6 +106,7 @@ impl Store {
         }
         self.sweep_short_lived(now_ms).await?;
         self.sweep_messages(clock.steady(now_ms)).await?;
+        self.sweep_direct(clock.steady(now_ms)).await?;
         self.sweep_doubtful(now_ms, left).await?;
         Ok(true)
     }

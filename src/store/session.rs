@@ -8,6 +8,7 @@ use super::{
     begun::{Begun, Inner},
     database::{Database, is_cancelled, is_newer_schema, is_unwritable},
     deadlines::Allowance,
+    direct,
     epochs::Generation,
     error::is_damaged,
     failure::Failure,
@@ -78,6 +79,11 @@ impl Session {
 
     pub(super) fn kind(&self) -> Kind {
         self.database.parts().source.kind
+    }
+
+    /// How many direct messages of a conversation are kept.
+    pub(super) fn max_direct(&self) -> i64 {
+        self.database.parts().direct.map_or(i64::MAX, |retention| i64::from(retention.max_messages))
     }
 
     /// Where what is stored now belongs: its epoch, and its generation.
@@ -186,6 +192,9 @@ impl Session {
         if !found.is_none_or(Tables::are_current) {
             step(database, async { Ok(schema::migrate(self.connection()?).await?) }).await?;
             step(database, async { Ok(schema::add(self.connection()?).await?) }).await?;
+        }
+        if self.database.parts().direct.is_some() {
+            step(database, async { Ok(direct::ensure(self.connection()?).await?) }).await?;
         }
         self.is_migrated = true;
         step(database, self.take()).await

@@ -115,6 +115,7 @@ fn message() -> super::NewMessage {
         except_users: Vec::new(),
         ttl: None,
         idempotency: None,
+        direct: None,
     }
 }
 

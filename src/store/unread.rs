@@ -3,16 +3,17 @@ use sqlx::Row;
 use super::{Error, Store, rows::statement};
 use crate::message::{MessageId, RoomName, UserId};
 
+// Messages of the kind `own` are what the owner of the mailbox has sent: JSON that counts as read.
 // In these `$1` is the room, `$5` the user, and `$6` the user as it stands in a list of exceptions.
 
 /// Whether a message is for this user. Nearly none has exceptions.
 pub(super) const IS_FOR_USER: &str = "(except_users = '[]' OR REPLACE(except_users, $6, '') = except_users)";
 /// Whether this user has read a message.
 pub(super) const IS_READ: &str = "(position <= COALESCE((SELECT position FROM read_marks WHERE room = $1 AND user_id = $5), 0) \
-     OR position IN (SELECT position FROM read_messages WHERE room = $1 AND user_id = $5))";
+     OR position IN (SELECT position FROM read_messages WHERE room = $1 AND user_id = $5) OR kind = 'own')";
 /// Whether a message is for this user and not read, so that the index is of use.
 pub(super) const IS_UNREAD: &str = "position > COALESCE((SELECT position FROM read_marks WHERE room = $1 AND user_id = $5), 0) \
-     AND position NOT IN (SELECT position FROM read_messages WHERE room = $1 AND user_id = $5) \
+     AND position NOT IN (SELECT position FROM read_messages WHERE room = $1 AND user_id = $5) AND kind <> 'own' \
      AND (except_users = '[]' OR REPLACE(except_users, $6, '') = except_users)";
 
 /// A user as a list of exceptions has it: a JSON text in which nothing but its ends is a quotation mark, so that no user is found in the

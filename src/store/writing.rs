@@ -56,9 +56,17 @@ impl Session {
             return Ok(Vec::new());
         }
         let place = self.place()?;
+        let max_direct = self.max_direct();
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        let appended = match append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await {
+        let appended = match append_all(
+            &mut transaction.inner,
+            (&place.0, place.1),
+            (now_ms, max_direct),
+            &batch.messages,
+        )
+        .await
+        {
             Ok(appended) => appended,
             Err(error) => return Err(transaction.fail(error).await),
         };
@@ -107,8 +115,8 @@ impl Session {
             }
         };
         let last = messages.iter().zip(&appended).rev().find_map(|(message, appended)| match appended {
-            Appended::New { position } => Some((message.room.clone(), position.number)),
-            Appended::Known { .. } | Appended::KeyReused => None,
+            Appended::New { position, .. } => Some((message.room.clone(), position.number)),
+            Appended::Known { .. } | Appended::KeyReused | Appended::Refused(_) => None,
         });
         if let Some((room, position)) = last {
             self.beat.committed(room, position);
@@ -118,9 +126,10 @@ impl Session {
 
     async fn append_once(&mut self, messages: &[NewMessage]) -> Result<Vec<Appended>, Failure> {
         let place = self.place()?;
+        let max_direct = self.max_direct();
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        match append_all(&mut transaction.inner, (&place.0, place.1), now_ms, messages).await {
+        match append_all(&mut transaction.inner, (&place.0, place.1), (now_ms, max_direct), messages).await {
             Ok(appended) => {
                 transaction.commit().await?;
                 Ok(appended)

@@ -269,7 +269,8 @@ async fn refused_joins_rates_websockets_and_requests_have_one_line_each() {
     let mut player = websocket::device(&server).open().await.expect("nobody knows whose it is yet");
     player.send_text(auth_message("s3cret")).await;
     player.receive().await;
-    let request = "GET /api/retained HTTP/1.1\r\nhost: x\r\nauthorization: Bearer s3cret\r\nconnection: close\r\n\r\n";
+    let request =
+        "GET /bugle/retained HTTP/1.1\r\nhost: x\r\nauthorization: Bearer s3cret\r\nconnection: close\r\n\r\n";
     raw_http(server.clients(), request).await;
 
     let device =

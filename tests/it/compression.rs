@@ -149,7 +149,7 @@ async fn a_large_answer_of_rest_is_compressed_and_a_small_one_is_not() {
         caller.headers.push((header::ACCEPT_ENCODING, HeaderValue::from_static(accepts)));
         caller.headers.push((header::AUTHORIZATION, bearer));
         let mut http = HttpClient::new(caller, CancellationToken::new());
-        let target = format!("/api/retained/{event}");
+        let target = format!("/bugle/retained/{event}");
         let request = http.request(Method::GET, &target, Bytes::new());
         let response = deadline("an answer", request).await.expect("an answer");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");

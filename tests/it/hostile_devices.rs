@@ -151,7 +151,7 @@ async fn answers_that_nobody_reads_have_a_bound_together() {
     let bearer = format!("Bearer {}", token("42"));
     let bearer = [("authorization", bearer.as_str())];
     let gzip = [bearer[0], ("accept-encoding", "gzip")];
-    let requests = [&bearer[..], &gzip].map(|headers| http_request("GET", "/api/retained", headers, b"").repeat(12));
+    let requests = [&bearer[..], &gzip].map(|headers| http_request("GET", "/bugle/retained", headers, b"").repeat(12));
     let before = server.memory();
     // More than the kernel takes.
     let asking = (0..DEVICES).map(async |number| {
@@ -165,7 +165,7 @@ async fn answers_that_nobody_reads_have_a_bound_together() {
     let grown = server.memory().saturating_sub(before);
     assert!(grown < MOST_MIB, "{grown} MiB");
     // Who comes now is not the oldest.
-    let read = ask_with(server.clients, "GET", "/api/retained", &bearer, "").await;
+    let read = ask_with(server.clients, "GET", "/bugle/retained", &bearer, "").await;
     assert!(read.text().contains(&value));
     drop(wires);
 }

@@ -79,7 +79,7 @@ async fn a_device_lists_its_own_mailbox_in_pages() {
     request.payload = None;
     let last = answer(backend.notify().emit_to_room(request)).await.unwrap().receipt.unwrap();
     let own = token("42");
-    let page = get(&server, "/api/notifications?page_size=2", &own).await;
+    let page = get(&server, "/bugle/notifications?page_size=2", &own).await;
     assert_eq!((page.status, page.header("cache-control")), (200, Some("no-store")));
     let [one, two] = page.body["notifications"].as_array().unwrap().as_slice() else { panic!("{}", page.body) };
     let stored_at = one["storedAt"].as_str().expect("a time is text");
@@ -91,11 +91,11 @@ async fn a_device_lists_its_own_mailbox_in_pages() {
     assert_eq!(*one, expected);
     assert_eq!((&two["payload"], &two["binary"]), (&json!("AP8="), &json!(true)));
     let next = page.body["nextPageToken"].as_str().expect("there is more");
-    let rest = get(&server, &format!("/api/notifications?page_token={next}"), &own).await.body;
+    let rest = get(&server, &format!("/bugle/notifications?page_token={next}"), &own).await.body;
     assert_eq!(rest["notifications"][0]["position"], last.position);
     assert_eq!(rest["notifications"][0]["payload"], Value::Null);
     assert_eq!(rest.as_object().unwrap().len(), 1, "no more pages: {rest}");
-    let since = get(&server, &format!("/api/notifications?since={next}&unread=true"), &own).await.body;
+    let since = get(&server, &format!("/bugle/notifications?since={next}&unread=true"), &own).await.body;
     assert_eq!(since, rest);
 }
 
@@ -110,30 +110,30 @@ async fn reading_is_counted_and_told_to_the_users_devices_and_to_nobody_else() {
     let (officer, chief) = (admin("officer"), admin("chief"));
     let mut device = server.device("officer").token(officer.clone()).connect().await.unwrap();
     let mut other = server.device("chief").token(chief.clone()).connect().await.unwrap();
-    let count = "/api/notifications/unread-count?room=role:admin";
+    let count = "/bugle/notifications/unread-count?room=role:admin";
     assert_eq!(get(&server, count, &officer).await.body, unread(ADMINS, 4));
 
-    let one = format!("/api/notifications/{}/read?room=role:admin", receipts[2].message_id);
+    let one = format!("/bugle/notifications/{}/read?room=role:admin", receipts[2].message_id);
     for _ in 0..2 {
         let answer = put(&server, &one, &officer).await;
         assert_eq!((answer.status, answer.body), (200, unread(ADMINS, 3)));
     }
     expect_unread(&mut device, ADMINS, 3).await;
-    let up_to = format!("/api/notifications/read?room=role:admin&position={}", receipts[1].position);
+    let up_to = format!("/bugle/notifications/read?room=role:admin&position={}", receipts[1].position);
     assert_eq!(put(&server, &up_to, &officer).await.body, unread(ADMINS, 1));
     expect_unread(&mut device, ADMINS, 1).await;
-    let listed = get(&server, "/api/notifications?room=role:admin", &officer).await.body;
+    let listed = get(&server, "/bugle/notifications?room=role:admin", &officer).await.body;
     let states: Vec<_> = listed["notifications"].as_array().unwrap().iter().map(|one| one["read"].clone()).collect();
     assert_eq!(states, [true, true, true, false]);
-    assert_eq!(put(&server, "/api/notifications/read?room=role:admin", &officer).await.body, unread(ADMINS, 0));
+    assert_eq!(put(&server, "/bugle/notifications/read?room=role:admin", &officer).await.body, unread(ADMINS, 0));
     expect_unread(&mut device, ADMINS, 0).await;
     is_silent(&backend, &mut device, "officer").await;
     is_silent(&backend, &mut other, "chief").await;
     assert_eq!(get(&server, count, &chief).await.body, unread(ADMINS, 4));
 
     backend.store_in("user:chief", "note", "1").await;
-    assert_eq!(get(&server, "/api/notifications/unread-count", &chief).await.body, unread("user:chief", 1));
-    assert_eq!(put(&server, "/api/notifications/read", &chief).await.body, unread("user:chief", 0));
+    assert_eq!(get(&server, "/bugle/notifications/unread-count", &chief).await.body, unread("user:chief", 1));
+    assert_eq!(put(&server, "/bugle/notifications/read", &chief).await.body, unread("user:chief", 0));
 }
 
 #[tokio::test]
@@ -145,22 +145,22 @@ async fn what_expired_is_gone() {
     request.options = Some(EmitOptions { store: true, ttl, ..EmitOptions::default() });
     let id = answer(backend.notify().emit_to_room(request)).await.unwrap().receipt.unwrap().message_id;
     let own = token_with(&json!({ "sub": "42", "exp": server.clock.now().as_second() + 3 * 3600 }));
-    assert_eq!(get(&server, "/api/notifications/unread-count", &own).await.body, unread("user:42", 1));
+    assert_eq!(get(&server, "/bugle/notifications/unread-count", &own).await.body, unread("user:42", 1));
     server.clock.advance(2 * HOUR);
-    assert_eq!(get(&server, "/api/notifications/unread-count", &own).await.body, unread("user:42", 0));
-    assert_eq!(get(&server, "/api/notifications", &own).await.body, json!({ "notifications": [] }));
-    assert_eq!(put(&server, &format!("/api/notifications/{id}/read"), &own).await.code(), (404, "not_found"));
+    assert_eq!(get(&server, "/bugle/notifications/unread-count", &own).await.body, unread("user:42", 0));
+    assert_eq!(get(&server, "/bugle/notifications", &own).await.body, json!({ "notifications": [] }));
+    assert_eq!(put(&server, &format!("/bugle/notifications/{id}/read"), &own).await.code(), (404, "not_found"));
     server.clock.advance(2 * HOUR);
-    assert_eq!(get(&server, "/api/notifications", &own).await.code(), (401, "unauthenticated"));
+    assert_eq!(get(&server, "/bugle/notifications", &own).await.code(), (401, "unauthenticated"));
 }
 
 /// All there is to ask, each with a room.
 fn every_request(id: &str, room: &str) -> [(&'static str, String); 4] {
     [
-        ("GET", format!("/api/notifications?room={room}")),
-        ("GET", format!("/api/notifications/unread-count?room={room}")),
-        ("PUT", format!("/api/notifications/{id}/read?room={room}")),
-        ("PUT", format!("/api/notifications/read?room={room}")),
+        ("GET", format!("/bugle/notifications?room={room}")),
+        ("GET", format!("/bugle/notifications/unread-count?room={room}")),
+        ("PUT", format!("/bugle/notifications/{id}/read?room={room}")),
+        ("PUT", format!("/bugle/notifications/read?room={room}")),
     ]
 }
 
@@ -184,11 +184,11 @@ async fn who_is_nobody_or_asks_for_rooms_of_others_is_refused() {
             assert_eq!(ask(&server, method, &path, &bearer(&token("42"))).await.code(), (403, "not_your_room"));
         }
     }
-    assert_eq!(get(&server, "/api/notifications/unread-count", &token("42")).await.body, unread("user:42", 1));
-    let foreign = put(&server, &format!("/api/notifications/{id}/read"), &token("43")).await;
+    assert_eq!(get(&server, "/bugle/notifications/unread-count", &token("42")).await.body, unread("user:42", 1));
+    let foreign = put(&server, &format!("/bugle/notifications/{id}/read"), &token("43")).await;
     assert_eq!(foreign.code(), (404, "not_found"), "it is not in this mailbox");
     backend.join_room("elsewhere", "42").await;
-    let joined = get(&server, "/api/notifications/unread-count?room=elsewhere", &token("42")).await;
+    let joined = get(&server, "/bugle/notifications/unread-count?room=elsewhere", &token("42")).await;
     assert_eq!(joined.body, unread("elsewhere", 0), "a backend has put the user there");
 }
 
@@ -210,7 +210,7 @@ async fn what_is_malformed_is_named() {
     ];
     let own = format!("authorization: Bearer {}\r\n", token("42"));
     for (method, path, named) in cases {
-        let refused = ask(&server, method, &format!("/api/notifications{path}"), &own).await;
+        let refused = ask(&server, method, &format!("/bugle/notifications{path}"), &own).await;
         assert_eq!(refused.code(), (400, "invalid_argument"), "{path}");
         let message = refused.body["error"]["message"].as_str().unwrap_or_default();
         assert!(message.contains(named), "{path}: {message}");
@@ -237,7 +237,7 @@ async fn pages_of_listed_origins_may_read_and_mark_and_others_may_not() {
     let origin = "https://app.example.com";
     let server = TestServer::start_with(|config| config.clients.cors_origins = vec![origin.to_owned()]).await;
     let asked = "access-control-request-method: PUT\r\naccess-control-request-headers: authorization\r\n";
-    let path = "/api/notifications/read";
+    let path = "/bugle/notifications/read";
     let preflight = ask(&server, "OPTIONS", path, &format!("origin: {origin}\r\n{asked}")).await;
     assert_eq!(preflight.header("access-control-allow-origin"), Some(origin));
     let methods = preflight.header("access-control-allow-methods").unwrap_or_default();

@@ -107,18 +107,18 @@ async fn a_device_reads_its_own_values_over_rest_and_no_others() {
     let backend = server.backend().await;
     retain_for_user(&backend, "42", "balance", Some(r#"{"b":1.10,"a":"€"}"#)).await.unwrap();
     let (own, other) = (token("42"), token("43"));
-    assert_eq!(get(&server, "/api/retained/balance", Some(&own)).await, (200, r#"{"b":1.10,"a":"€"}"#.to_owned()));
-    assert_eq!(get(&server, "/api/retained/none", Some(&own)).await.0, 404);
-    assert_eq!(get(&server, "/api/retained/balance", Some(&other)).await.0, 404);
-    assert_eq!(get(&server, "/api/retained/balance?room=user:42", Some(&other)).await.0, 403);
-    assert_eq!(get(&server, "/api/retained/balance?room=user:42", Some(&own)).await.0, 200);
-    let (status, body) = get(&server, "/api/retained/balance", None).await;
+    assert_eq!(get(&server, "/bugle/retained/balance", Some(&own)).await, (200, r#"{"b":1.10,"a":"€"}"#.to_owned()));
+    assert_eq!(get(&server, "/bugle/retained/none", Some(&own)).await.0, 404);
+    assert_eq!(get(&server, "/bugle/retained/balance", Some(&other)).await.0, 404);
+    assert_eq!(get(&server, "/bugle/retained/balance?room=user:42", Some(&other)).await.0, 403);
+    assert_eq!(get(&server, "/bugle/retained/balance?room=user:42", Some(&own)).await.0, 200);
+    let (status, body) = get(&server, "/bugle/retained/balance", None).await;
     assert_eq!(status, 401);
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["error"]["message"], "Authentication token required");
-    assert_eq!(get(&server, "/api/retained", Some("bad")).await.0, 401);
+    assert_eq!(get(&server, "/bugle/retained", Some("bad")).await.0, 401);
 
-    let (_, all) = get(&server, "/api/retained", Some(&own)).await;
+    let (_, all) = get(&server, "/bugle/retained", Some(&own)).await;
     let all: Value = serde_json::from_str(&all).unwrap();
     assert_eq!(all["retained"][0]["room"], "user:42");
     assert_eq!(all["retained"][0]["payload"]["a"], "€");

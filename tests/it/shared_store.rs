@@ -54,7 +54,7 @@ pub(crate) fn keyed(room_name: &str, key: &str) -> NewMessage {
 pub(crate) async fn append_in_the_end(store: &Store, message: &NewMessage) -> Position {
     loop {
         match append(store, message.clone()).await {
-            Ok(Appended::New { position }) => return position,
+            Ok(Appended::New { position, .. }) => return position,
             Ok(other) => panic!("{other:?}"),
             Err(_) => wait_for(store, Status::Serving).await,
         }
@@ -77,8 +77,8 @@ async fn positions_are_dense_while_three_nodes_append_and_each_node_keeps_its_or
                     .map(|name| if n % 4 == 0 { keyed(name, &format!("{writer}-{n}")) } else { message(name, "1") });
                 let appended = deadline("the appends", store.append(batch.into())).await.expect("they are kept");
                 let number = |appended: &Appended| match appended {
-                    Appended::New { position } => position.number,
-                    other @ (Appended::Known { .. } | Appended::KeyReused) => panic!("{other:?}"),
+                    Appended::New { position, .. } => position.number,
+                    other @ (Appended::Known { .. } | Appended::KeyReused | Appended::Refused(_)) => panic!("{other:?}"),
                 };
                 own.push((number(&appended[0]), number(&appended[1]), number(&appended[2]), writer % 2));
             }
@@ -110,8 +110,8 @@ async fn one_key_at_two_nodes_at_once_is_stored_once() {
         let (first, second) = (keyed(&name, &key), keyed(&name, &key));
         let both = join(append(&nodes[n % 2].store, first.clone()), append(&nodes[(n + 1) % 2].store, second.clone()));
         let (known, at, id) = match deadline("the appends", both).await {
-            (Ok(Appended::New { position }), Ok(known)) => (known, position, first.id),
-            (Ok(known), Ok(Appended::New { position })) => (known, position, second.id),
+            (Ok(Appended::New { position, .. }), Ok(known)) => (known, position, first.id),
+            (Ok(known), Ok(Appended::New { position, .. })) => (known, position, second.id),
             other => panic!("{other:?}"),
         };
         assert_eq!(known, Appended::Known { position: at, id });
@@ -165,9 +165,9 @@ async fn a_batch_with_repetitions_of_another_nodes_emits_leaves_no_hole() {
     position(&one.store, keyed("b", "k2")).await;
     let batch = vec![message("a", "2"), keyed("a", "k1"), keyed("b", "k2"), keyed("a", "k3"), message("c", "1")];
     let numbers = other.store.append(batch).await.unwrap().into_iter().map(|appended| match appended {
-        Appended::New { position } => (position.number, true),
+        Appended::New { position, .. } => (position.number, true),
         Appended::Known { position, .. } => (position.number, false),
-        Appended::KeyReused => panic!("nothing else was asked for"),
+        Appended::KeyReused | Appended::Refused(_) => panic!("nothing else was asked for"),
     });
     assert_eq!(numbers.collect::<Vec<_>>(), [(2, true), (1, false), (1, false), (3, true), (1, true)]);
     assert_eq!(position(&one.store, message("a", "4")).await, 4);
@@ -310,7 +310,7 @@ async fn what_a_node_that_stands_still_has_locked_is_free_soon_and_its_own_emit_
         assert_eq!(position(&other.store, message("a", "1")).await, first);
         proxy.go_on();
         let held = deadline("the answer", held).await.expect("it does not panic");
-        assert!(matches!(&held, Ok(Appended::New { position }) if position.number == first + 1), "{held:?}");
+        assert!(matches!(&held, Ok(Appended::New { position, .. }) if position.number == first + 1), "{held:?}");
     }
     assert_eq!((standing.epoch(), other.epoch()), (epoch.clone(), epoch));
     let there = texts(&other.store, "a", 0).await;

@@ -83,6 +83,7 @@ pub(crate) fn message(room_name: &str, json: &str) -> NewMessage {
         except_users: vec![UserId::new("7").expect("a name")],
         ttl: None,
         idempotency: None,
+        direct: None,
     }
 }
 
@@ -92,8 +93,8 @@ pub(crate) async fn append(store: &Store, message: NewMessage) -> Result<Appende
 
 pub(crate) async fn position(store: &Store, message: NewMessage) -> u64 {
     match deadline("the append", append(store, message)).await.expect("it is kept") {
-        Appended::New { position } => position.number,
-        known @ (Appended::Known { .. } | Appended::KeyReused) => panic!("{known:?}"),
+        Appended::New { position, .. } => position.number,
+        known @ (Appended::Known { .. } | Appended::KeyReused | Appended::Refused(_)) => panic!("{known:?}"),
     }
 }
 
@@ -185,7 +186,7 @@ async fn a_repetition_is_known_for_five_minutes_in_one_batch_and_after_a_restart
         let keep = |asked: u8| NewMessage { idempotency: once(asked), ..message("user:42", "1") };
         let first = keep(1);
         let both = futures_util::future::join(append(&store, first.clone()), append(&store, keep(1))).await;
-        let (Appended::New { position: at }, known) = (both.0.unwrap(), both.1.unwrap()) else { panic!() };
+        let (Appended::New { position: at, .. }, known) = (both.0.unwrap(), both.1.unwrap()) else { panic!() };
         assert_eq!(known, Appended::Known { position: at.clone(), id: first.id }, "{}", kind.url);
         let store = if kind.url.contains("memory") { store } else { reopen(store, &kind, &clock).await };
         let at = Position { epoch: store.position(0).await.unwrap().epoch, ..at };

@@ -44,7 +44,7 @@ async fn listed(backend: &Backend) -> usize {
 
 async fn notifications(server: &ServerProcess) -> Answer {
     let authorization = format!("Bearer {}", token("42"));
-    ask_with(server.clients, "GET", "/api/notifications", &[("authorization", &authorization)], "").await
+    ask_with(server.clients, "GET", "/bugle/notifications", &[("authorization", &authorization)], "").await
 }
 
 fn number(receipt: &Receipt) -> &str {

@@ -123,7 +123,7 @@ class BalanceWebSocketService {
 class Player extends BalanceWebSocketService {
   async fallbackToRestAPI() {
     super.fallbackToRestAPI();
-    const url = `${this.baseUrl.replace(/^ws/, 'http')}/api/retained/balance`;
+    const url = `${this.baseUrl.replace(/^ws/, 'http')}/bugle/retained/balance`;
     const poll = async () => {
       const answer = await fetch(url, { headers: { authorization: `Bearer ${this.token}` } }).catch(() => undefined);
       print({ fetched: answer?.status });

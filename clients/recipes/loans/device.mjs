@@ -47,7 +47,7 @@ function useUnreadNotifications(show) {
   let asked = Promise.resolve();
   async function ask(path, method) {
     const headers = { authorization: `Bearer ${token}` };
-    const response = await fetch(`${serverUrl}/api/notifications/${path}?room=role:admin`, { method, headers });
+    const response = await fetch(`${serverUrl}/bugle/notifications/${path}?room=role:admin`, { method, headers });
     return response.ok ? show(await response.json()) : print({ refused: response.status });
   }
   const queue = (path, method) => {

@@ -132,7 +132,7 @@ export class Client<Events extends object = AnyEvents> {
   }
 
   #retainedOverRest(tokens: Tokens): RetainedOverRest | undefined {
-    const { url, restAfter = 10_000, restInterval = 30_000, restPath = '/api' } = this.options;
+    const { url, restAfter = 10_000, restInterval = 30_000, restPath = '/bugle' } = this.options;
     if (restAfter === false) return undefined;
     return new RetainedOverRest(
       new URL(`${restPath}/retained`, url.replace(/^ws/, 'http')),

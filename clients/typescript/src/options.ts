@@ -74,7 +74,7 @@ export interface Options {
   /** How often they are asked for from then on, in milliseconds; by chance down to half of it. Default 30,000. */
   restInterval?: number;
 
-  /** The server's `rest.path`. Default `/api`. */
+  /** The server's `rest.path`. Default `/bugle`. */
   restPath?: string;
 
   /** For socket.io-client, such as `{ transports: ['websocket'] }`. */

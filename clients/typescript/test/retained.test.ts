@@ -46,7 +46,7 @@ test('a request over REST that Bugle refuses is reported, and made again', async
   let asked = 0;
   const token = () => ((asked += 1) < 3 ? 'no token' : server.token('1'));
   const { messages, errors } = new Device({ url: server.url, token, ...NOWHERE, restInterval: 5, retryDelay: 60_000, retryDelayMax: 60_000 });
-  expect(await errors.next()).toMatchObject({ code: 'retained', message: '/api/retained answered 401' });
+  expect(await errors.next()).toMatchObject({ code: 'retained', message: '/bugle/retained answered 401' });
   expect(await messages.next()).toMatchObject({ payload: 1 });
 });
 
@@ -77,7 +77,7 @@ class SlowRest {
 
   private constructor(target: string) {
     this.#server = createServer((request, response) => {
-      if (request.url === '/api/retained') {
+      if (request.url === '/bugle/retained') {
         this.asked.push();
         response.on('close', this.givenUp.push);
       } else if (this.letSocketsThrough) {

@@ -146,7 +146,7 @@ fn every_fault_is_told_at_once_with_its_key() {
         neither,
     ];
     let expected = [
-        "grpc.api_keys[0].scopes[1]: is none of emit, emit:user, emit:room:PATTERN, emit:broadcast, presence, rooms, disconnect, mailbox",
+        "grpc.api_keys[0].scopes[1]: is none of emit, emit:user, emit:room:PATTERN, emit:broadcast, messages, messages:PATTERN, presence, rooms, disconnect, mailbox",
         "grpc.api_keys[0].scopes[2]: matches no room: emitting to a user's room needs emit:user",
         "grpc.api_keys[1].name: is that of an earlier entry",
         "grpc.api_keys[1].key: is the key of an earlier entry: give each backend its own",

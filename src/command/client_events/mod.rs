@@ -7,19 +7,20 @@ mod argument;
 mod rule;
 mod text;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use self::{
     argument::Argument,
     rule::{Action, Message, Reader, Recipient, Rooms, Rule},
     text::Values,
 };
-use super::{Admission, Commands};
+use super::{Admission, Commands, Error, messages::MessageEvent};
 use crate::auth::{Identity, Place, Template};
 use crate::delivery::Granted;
 use crate::message::{Audience, Emit, Exceptions, Fault, Payload, RoomName, UserId};
+use crate::messages;
 
 /// The most rooms that one event is about: several come of a claim or a role that is a list.
 const MAX_ROOMS: usize = 64;
@@ -39,6 +40,9 @@ pub enum EventRefused {
     /// The device may not do this.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// What it asks for is wrong, not there, or cannot be had now: as a backend would be told.
+    #[error("{0}")]
+    Command(#[from] Error),
     /// The connection has joined as many rooms by events as it may.
     #[error("the connection has joined {0} rooms, which is the most (limits.rooms_per_connection): leave some first")]
     TooManyRooms(usize),
@@ -52,6 +56,24 @@ impl EventRefused {
             Self::Argument(_) => "invalid_argument",
             Self::Forbidden(_) => "forbidden",
             Self::TooManyRooms(_) => "too_many_rooms",
+            Self::Command(error) => match error {
+                Error::InvalidArgument(_) => "invalid_argument",
+                Error::PermissionDenied(_) | Error::Unauthenticated(_) => "forbidden",
+                Error::NotFound(_) => "not_found",
+                Error::FailedPrecondition(_) => "conflict",
+                Error::ResourceExhausted { .. } => "rate",
+                Error::Unavailable(_) | Error::DeadlineExceeded => "unavailable",
+            },
+        }
+    }
+}
+
+impl EventRefused {
+    /// When to try again, if it passes.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Command(Error::ResourceExhausted { retry_after, .. }) => Some(*retry_after),
+            Self::Unknown | Self::Argument(_) | Self::Forbidden(_) | Self::Command(_) | Self::TooManyRooms(_) => None,
         }
     }
 }
@@ -77,6 +99,25 @@ impl Rules {
         if faults.is_empty() { Ok(Self(rules)) } else { Err(faults) }
     }
 
+    /// The same, with the events of direct messages, if there are any.
+    #[must_use]
+    pub fn with_messages(mut self, config: &messages::Config) -> Self {
+        if config.enabled {
+            let claims: Vec<_> = Some(config.claim.clone()).filter(|claim| !claim.is_empty()).into_iter().collect();
+            for (name, event) in MessageEvent::all(&config.events) {
+                let rule = Rule {
+                    roles: Vec::new(),
+                    action: Some(Action::Message(event)),
+                    reply: None,
+                    wanted: Vec::new(),
+                    claims: claims.clone(),
+                };
+                self.0.insert(name.to_owned(), rule);
+            }
+        }
+        self
+    }
+
     /// The claims that the rules name.
     pub fn claims(&self) -> Vec<String> {
         self.0.values().flat_map(|rule| rule.claims.iter().cloned()).collect()
@@ -84,17 +125,20 @@ impl Rules {
 }
 
 impl Commands {
-    /// Does what a device asked for by an event. Only the first argument counts.
+    /// Does what a device asked for by an event. Only the first argument counts. Returns what its acknowledgement says besides `ok: true`.
     pub async fn client_event(
         &self,
         admission: &Admission,
         identity: &Identity,
         event: &str,
         argument: Option<&RawValue>,
-    ) -> Result<(), EventRefused> {
+    ) -> Result<Map<String, Value>, EventRefused> {
         let rule = self.rules.0.get(event).ok_or(EventRefused::Unknown)?;
         if !rule.is_for(identity) {
             return Err(EventRefused::Forbidden("the token has none of the roles that the rule wants"));
+        }
+        if let Some(Action::Message(event)) = rule.action {
+            return self.message_event(admission, identity, event, argument).await;
         }
         // Read only where something is taken from it: it is a stranger's.
         let argument = Argument::parse(argument.filter(|_| !rule.wanted.is_empty()))?;
@@ -108,12 +152,12 @@ impl Commands {
                 }
             }
             Some(Action::Relay(recipient, message)) => self.relay(admission, &values, recipient, message).await?,
-            None => {}
+            Some(Action::Message(_)) | None => {}
         }
         if let Some(reply) = &rule.reply {
             admission.send(reply.event.clone(), reply.payload(&values));
         }
-        Ok(())
+        Ok(Map::new())
     }
 
     async fn join_by_event(
@@ -233,7 +277,7 @@ impl Commands {
                 rooms.template.could_make(room, |placeholder| identity.values_of(placeholder), MAX_ROOMS)
                     && (rooms.allowed == AllowedRooms::Any || identity.may_join(room) || granted.has(room))
             }
-            Some(Action::Leave(_) | Action::Relay(..)) | None => false,
+            Some(Action::Leave(_) | Action::Relay(..) | Action::Message(_)) | None => false,
         })
     }
 }

@@ -1,3 +1,4 @@
+use super::super::messages::MessageEvent;
 use super::{
     AllowedRooms, ClientEventConfig, RelayConfig, ReplyConfig,
     argument::Wanted,
@@ -20,6 +21,8 @@ pub(super) enum Action {
     Join(Rooms),
     Leave(Template),
     Relay(Recipient, Message),
+    /// What `[messages]` does.
+    Message(MessageEvent),
 }
 
 pub(super) enum Recipient {
@@ -161,7 +164,7 @@ impl Rule {
                 }
                 sent.extend(message.payload.iter().flat_map(PayloadTemplate::placeholders));
             }
-            None => {}
+            Some(Action::Message(_)) | None => {}
         }
         sent.extend(reply.iter().flat_map(|reply| &reply.payload).flat_map(PayloadTemplate::placeholders));
         let all = named.into_iter().map(|placeholder| (placeholder, true));

@@ -115,6 +115,7 @@ async fn a_right_that_is_taken_back_during_a_join_is_no_reason_to_stay() {
     let commands = Commands::new(Deps {
         delivery: delivery.clone(),
         store: None,
+        messages: None,
         tokens: Arc::new(Tokens::new(&config.auth, Vec::new(), Clock::system()).unwrap()),
         rules: Rules::new(&rules, &[]).unwrap(),
         limits: &config.limits,

@@ -238,7 +238,7 @@ pub(super) fn idempotency_key(caller: &Caller, request: &EmitRequest) -> Option<
     request.idempotency_key.clone().map(|key| IdempotencyKey::new(caller.name.clone(), key, &request.emit))
 }
 
-pub(super) fn refusal(error: EmitError) -> Error {
+pub(in crate::command) fn refusal(error: EmitError) -> Error {
     match error {
         EmitError::KeyReused => key_reused(),
         EmitError::RetainedFull => Error::ResourceExhausted {
@@ -261,6 +261,7 @@ pub(super) fn refusal(error: EmitError) -> Error {
              without options.store to reach connected devices; the log tells the operator what to repair"
                 .into(),
         ),
+        EmitError::DirectRefused(_) => Error::PermissionDenied(error.to_string()),
         EmitError::StoreBusy => Error::ResourceExhausted {
             message: "too much waits for the store, which writes more slowly than emits come: send stored emits more slowly"
                 .into(),

@@ -2,7 +2,7 @@
 
 mod emit;
 pub use emit::EmitRequest;
-pub(super) use emit::audit_refusal;
+pub(super) use emit::{audit_refusal, refusal};
 
 mod envelopes;
 pub use envelopes::EnvelopeConfig;

@@ -29,6 +29,7 @@ pub(super) fn faults(config: &Config, dev: bool) -> Vec<Fault> {
     found.limits(config);
     found.cluster(config);
     found.kept(config);
+    found.messages(config);
     found.drain(config);
     found.log(config);
     found.0
@@ -237,6 +238,24 @@ impl Found {
         self.number("retain.max_room_bytes", config.retain.max_room_bytes, 1_024, 64 * MIB);
         self.number("collapse.max_keys", config.collapse.max_keys, 1, usize::MAX);
         self.duration("collapse.window", config.collapse.window, SHORTEST_WINDOW, LONGEST_WINDOW);
+    }
+
+    fn messages(&mut self, config: &Config) {
+        const DAY: Duration = Duration::from_hours(24);
+        let messages = &config.messages;
+        self.rate("messages.rate", messages.rate);
+        self.rate("messages.conversation_rate", messages.conversation_rate);
+        self.duration("messages.max_age", messages.max_age, Duration::from_secs(1), 3_650 * DAY);
+        self.number("messages.max_messages", messages.max_messages, 1, 10_000_000);
+        self.0.extend(messages.faults(config.store.is_enabled()));
+        let own = messages.events.of_devices();
+        let rules = config.client_events.iter().enumerate().filter(|_| messages.enabled);
+        for (index, _) in rules.filter(|(_, rule)| own.contains(&rule.event.as_str())) {
+            self.add(
+                format!("client_events[{index}].event"),
+                "is one of messages.events: direct messages have their own rule",
+            );
+        }
     }
 
     fn drain(&mut self, config: &Config) {

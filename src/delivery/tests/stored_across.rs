@@ -89,6 +89,7 @@ impl Nodes {
             except_users: Vec::new(),
             ttl: None,
             idempotency: None,
+            direct: None,
         };
         self.stores[0].append(vec![message]).await.unwrap();
     }

@@ -104,6 +104,7 @@ impl From<Receipt> for ReceiptBody {
             nodes,
             partial,
             acks: _,
+            direct: _,
         } = receipt;
         let (message_id, position) = (message_id.to_string(), position.map(|position| position.to_string()));
         Self { message_id, matched, enqueued, dropped, stored, position, duplicate, deferred, nodes, partial }

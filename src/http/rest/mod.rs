@@ -4,6 +4,8 @@ mod retained;
 
 mod notifications;
 
+mod messages;
+
 use std::sync::Arc;
 
 use axum::{
@@ -31,8 +33,16 @@ pub struct RestConfig {
 
 /// What devices may ask for, each with `Authorization: Bearer` and its token.
 /// `unfinished` counts the answers.
-pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages, unfinished: Unfinished) -> Router {
+/// `messages`: where direct messages are asked for, if there are any.
+pub fn device_routes(
+    config: &RestConfig,
+    messages: Option<&str>,
+    commands: Commands,
+    pages: &Pages,
+    unfinished: Unfinished,
+) -> Router {
     let path = &config.path;
+    let messages = messages.map(|path| messages::routes(path, commands.clone())).unwrap_or_default();
     Router::new()
         .route(&format!("{path}/retained"), get(retained::all))
         .route(&format!("{path}/retained/{{event}}"), get(retained::one))
@@ -41,8 +51,9 @@ pub fn device_routes(config: &RestConfig, commands: Commands, pages: &Pages, unf
         .route(&format!("{path}/notifications/read"), put(notifications::read_all))
         .route(&format!("{path}/notifications/{{id}}/read"), put(notifications::read_one))
         .with_state(commands)
+        .merge(messages)
         .layer(from_fn_with_state((pages.clone(), unfinished), guard))
-        .layer(pages.cors().allow_methods([Method::GET, Method::PUT]))
+        .layer(pages.cors().allow_methods([Method::GET, Method::PUT, Method::POST, Method::DELETE]))
 }
 
 /// Refuses pages of other origins, and logs every refusal. Makes no answer while too much of ended ones is in memory.
@@ -90,7 +101,7 @@ fn fresh(kind: &'static str, body: Vec<u8>) -> Response {
 }
 
 /// What tries again after a refusal that may pass waits so many seconds.
-const RETRY_AFTER: u32 = 1;
+const RETRY_AFTER: u64 = 1;
 
 fn refuse(refused: &DeviceRefused) -> Response {
     let message = refused.to_string();
@@ -117,9 +128,15 @@ fn refuse(refused: &DeviceRefused) -> Response {
     };
     let mut response = error(status, code, &message);
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after(refused)));
     }
     response
+}
+
+/// After how many seconds a refused request may be repeated.
+fn retry_after(refused: &DeviceRefused) -> u64 {
+    let DeviceRefused::Error(Error::ResourceExhausted { retry_after, .. }) = refused else { return RETRY_AFTER };
+    retry_after.as_millis().div_ceil(1_000).try_into().unwrap_or(RETRY_AFTER).max(RETRY_AFTER)
 }
 
 /// A request whose address does not say what it should.

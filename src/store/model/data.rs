@@ -104,7 +104,7 @@ impl Data {
         if let Some((scope, key)) = scope.zip(key) {
             self.keys.insert(scope, (key.clone(), number, message.id));
         }
-        Appended::New { position: position(number) }
+        Appended::New { position: position(number), direct: None }
     }
 
     pub(in crate::store) fn last(&self, room: &RoomName) -> u64 {

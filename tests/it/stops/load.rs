@@ -159,7 +159,7 @@ async fn emit(shared: Arc<Shared>, backend: Backend, user: usize) {
 async fn mark(shared: Arc<Shared>, user: usize) {
     let authorization = format!("Bearer {}", token(&user.to_string()));
     let headers = [("authorization", &*authorization), ("connection", "close")];
-    let request = http_request("PUT", "/api/notifications/read", &headers, b"");
+    let request = http_request("PUT", "/bugle/notifications/read", &headers, b"");
     let (mut ticks, mut is_marked) = (interval(PERIOD), true);
     while shared.goes_on(&mut ticks, is_marked).await {
         is_marked = put(shared.server, &request).await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));

@@ -108,6 +108,7 @@ impl World {
         let commands = Commands::new(Deps {
             delivery: delivery.clone(),
             store: Some(store.clone()),
+            messages: None,
             tokens: Arc::new(Tokens::new(&config.auth, Vec::new(), Clock::system()).unwrap()),
             rules: Rules::new(&[], &[]).unwrap(),
             limits: &config.limits,
@@ -320,6 +321,7 @@ async fn a_stored_message_that_nobody_published_comes_before_the_next_one() {
         except_users: Vec::new(),
         ttl: None,
         idempotency: None,
+        direct: None,
     };
     world.store.append(vec![message]).await.unwrap();
     world.commands.emit(&world.caller, stored("3")).await.unwrap();

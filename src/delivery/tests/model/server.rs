@@ -125,9 +125,10 @@ impl Server {
             except_users: excepted(new),
             ttl: ttl(new),
             idempotency: None,
+            direct: None,
         };
         let appended = self.store.append(vec![message]).await.unwrap().remove(0);
-        let Appended::New { position } = appended else { panic!("{appended:?}") };
+        let Appended::New { position, .. } = appended else { panic!("{appended:?}") };
         (id, position.number)
     }
 }

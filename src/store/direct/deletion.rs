@@ -1,0 +1,172 @@
+use sqlx::{AnyConnection, Row, any::AnyRow};
+
+use super::{
+    super::{
+        Error, Store,
+        rows::{Rows, parts, statement},
+    },
+    read::{by_id, message, user_id},
+};
+use crate::message::{DirectMessage, MessageId, RoomName, UserId};
+
+/// Messages that are deleted in one transaction.
+const ROWS: i64 = 200;
+
+impl Store {
+    /// Deletes a direct message, for both sides, and its entries in their mailboxes. Returns it. Nothing: it is not there.
+    pub async fn delete_direct(&self, id: MessageId) -> Result<Option<DirectMessage>, Error> {
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                let Some(row) = by_id(connection, id).await? else { return Ok(None) };
+                Ok((forget(connection, &[id.to_string()]).await? > 0).then_some(row))
+            })
+        });
+        write.await?.as_ref().map(message).transpose()
+    }
+
+    /// Deletes all conversations of a user, a few hundred messages in a transaction, and what rules there are of the user. Returns how many messages
+    /// there were. If it fails, a part of them may be deleted.
+    pub async fn erase_conversations(&self, user: &UserId) -> Result<u64, Error> {
+        let mut deleted = 0;
+        while let Some(count) = self.erase_some(user).await? {
+            deleted += count;
+        }
+        let name = user.to_string();
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                // Each by itself: one index has both users' rows.
+                let sql = "SELECT peer_id FROM conversation_rules WHERE user_id = $1";
+                let peers = sqlx::query(sql).bind(name.clone()).fetch_all(&mut *connection).await?;
+                let mut sides = Vec::with_capacity(2 * peers.len());
+                for peer in &peers {
+                    let peer: String = peer.try_get(0)?;
+                    sides.extend([(name.clone(), peer.clone()), (peer, name.clone())]);
+                }
+                sides.sort_unstable();
+                for (user, peer) in sides {
+                    let sql = "DELETE FROM conversation_rules WHERE user_id = $1 AND peer_id = $2";
+                    sqlx::query(sql).bind(user).bind(peer).execute(&mut *connection).await?;
+                }
+                Ok(())
+            })
+        });
+        write.await?;
+        Ok(deleted)
+    }
+
+    /// Deletes messages of one conversation. `None`: there is none.
+    async fn erase_some(&self, user: &UserId) -> Result<Option<u64>, Error> {
+        let user = user.to_string();
+        let write = self.inner.database.write(move |connection| {
+            Box::pin(async move {
+                let sql = "SELECT peer_id FROM conversations WHERE user_id = $1 LIMIT 1";
+                let Some(row) = sqlx::query(sql).bind(user.clone()).fetch_optional(&mut *connection).await? else {
+                    return Ok(None);
+                };
+                let peer: String = row.try_get(0)?;
+                let ids = oldest(connection, (&user, &peer), ROWS).await?;
+                if ids.is_empty() {
+                    remove_conversation(connection, (&user, &peer)).await?;
+                }
+                forget(connection, &ids).await.map(Some)
+            })
+        });
+        write.await
+    }
+}
+
+/// The ids of the first messages of a conversation.
+pub(super) async fn oldest(
+    connection: &mut AnyConnection,
+    (user, peer): (&str, &str),
+    count: i64,
+) -> sqlx::Result<Vec<String>> {
+    let range = |sides: &str| {
+        format!(
+            "SELECT * FROM (SELECT id, created_at FROM direct_messages WHERE {sides} ORDER BY created_at LIMIT $3) AS one_way"
+        )
+    };
+    let sql = format!(
+        "SELECT id FROM ({} UNION ALL {}) AS both_ways ORDER BY created_at LIMIT $3",
+        range("sender_id = $1 AND receiver_id = $2"),
+        range("sender_id = $2 AND receiver_id = $1")
+    );
+    let query = statement(sql).bind(user.to_owned()).bind(peer.to_owned()).bind(count);
+    query.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Deletes messages, and their entries in mailboxes, and has the conversations say what is left. Returns how many there were.
+pub(super) async fn forget(connection: &mut AnyConnection, ids: &[String]) -> sqlx::Result<u64> {
+    let mut gone = Vec::new();
+    for part in parts(connection, ids.len()) {
+        let rows = Rows::new(connection, ids[part].iter().map(|id| [id.as_str().into()]))?;
+        let sql = format!(
+            "DELETE FROM direct_messages WHERE id IN ({}) RETURNING id, sender_id, receiver_id, is_read",
+            rows.sql()
+        );
+        gone.extend(rows.query(sql).fetch_all(&mut *connection).await?);
+    }
+    note_gone(connection, &gone).await?;
+    Ok(gone.len() as u64)
+}
+
+/// Does what is left to be done after messages were deleted, of which these rows are `id, sender_id, receiver_id, is_read`.
+pub(super) async fn note_gone(connection: &mut AnyConnection, gone: &[AnyRow]) -> sqlx::Result<()> {
+    let mut sides = std::collections::BTreeMap::<(String, String), (i64, i64)>::new();
+    let mut entries = Vec::with_capacity(2 * gone.len());
+    for row in gone {
+        let (id, sender, receiver): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let unread = 1 - row.try_get::<i64, _>(3)?;
+        for (user, peer, unread) in [(&sender, &receiver, 0), (&receiver, &sender, unread)] {
+            let side = sides.entry((user.clone(), peer.clone())).or_default();
+            (side.0, side.1) = (side.0 + 1, side.1 + unread);
+            if let Ok(user) = user_id(user) {
+                entries.push((RoomName::of_user(&user), id.clone()));
+            }
+        }
+    }
+    for ((user, peer), (total, unread)) in &sides {
+        let sql = "UPDATE conversations SET total = total - $3, unread = unread - $4 WHERE user_id = $1 AND peer_id = $2 \
+                   RETURNING last_id";
+        let query = sqlx::query(sql).bind(user.clone()).bind(peer.clone()).bind(*total).bind(*unread);
+        let Some(row) = query.fetch_optional(&mut *connection).await? else { continue };
+        let last: String = row.try_get(0)?;
+        if gone.iter().any(|row| row.try_get::<String, _>(0).is_ok_and(|id| id == last)) {
+            set_last(connection, (user, peer)).await?;
+        }
+    }
+    for part in parts(connection, entries.len()) {
+        let rows =
+            Rows::new(connection, entries[part].iter().map(|(room, id)| [room.as_str().into(), id.as_str().into()]))?;
+        let sql = format!("DELETE FROM messages WHERE (room, message_id) IN ({})", rows.sql());
+        rows.query(sql).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Has one side of a conversation show the message that is the last one now. Without one the conversation ends.
+async fn set_last(connection: &mut AnyConnection, (user, peer): (&str, &str)) -> sqlx::Result<()> {
+    let range = |sides: &str| {
+        format!(
+            "SELECT * FROM (SELECT id, created_at FROM direct_messages WHERE {sides} ORDER BY created_at DESC LIMIT 1) AS one_way"
+        )
+    };
+    let sql = format!(
+        "SELECT id, created_at FROM ({} UNION ALL {}) AS both_ways ORDER BY created_at DESC LIMIT 1",
+        range("sender_id = $1 AND receiver_id = $2"),
+        range("sender_id = $2 AND receiver_id = $1")
+    );
+    let query = statement(sql).bind(user.to_owned()).bind(peer.to_owned());
+    let Some(row) = query.fetch_optional(&mut *connection).await? else {
+        return remove_conversation(connection, (user, peer)).await;
+    };
+    let sql = "UPDATE conversations SET last_id = $3, last_at = $4 WHERE user_id = $1 AND peer_id = $2";
+    let query = sqlx::query(sql).bind(user.to_owned()).bind(peer.to_owned());
+    let query = query.bind(row.try_get::<String, _>(0)?).bind(row.try_get::<i64, _>(1)?);
+    query.execute(connection).await.map(drop)
+}
+
+async fn remove_conversation(connection: &mut AnyConnection, (user, peer): (&str, &str)) -> sqlx::Result<()> {
+    let sql = "DELETE FROM conversations WHERE user_id = $1 AND peer_id = $2";
+    sqlx::query(sql).bind(user.to_owned()).bind(peer.to_owned()).execute(connection).await.map(drop)
+}
