@@ -73,6 +73,9 @@ mod stored;
 #[path = "../it/resume.rs"]
 mod resume;
 
+#[path = "../it/messages.rs"]
+mod messages;
+
 #[path = "../it/mailbox.rs"]
 mod mailbox;
 

@@ -114,6 +114,11 @@ mod crash;
 
 mod bench;
 
+mod direct_model;
+mod direct_plans;
+mod direct_store;
+
 mod mailbox;
 mod mailbox_refusals;
+mod messages;
 mod notifications;

@@ -78,7 +78,9 @@ async fn positions_are_dense_while_three_nodes_append_and_each_node_keeps_its_or
                 let appended = deadline("the appends", store.append(batch.into())).await.expect("they are kept");
                 let number = |appended: &Appended| match appended {
                     Appended::New { position, .. } => position.number,
-                    other @ (Appended::Known { .. } | Appended::KeyReused | Appended::Refused(_)) => panic!("{other:?}"),
+                    other @ (Appended::Known { .. } | Appended::KeyReused | Appended::Refused(_)) => {
+                        panic!("{other:?}")
+                    }
                 };
                 own.push((number(&appended[0]), number(&appended[1]), number(&appended[2]), writer % 2));
             }

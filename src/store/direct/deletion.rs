@@ -24,7 +24,7 @@ impl Store {
         write.await?.as_ref().map(message).transpose()
     }
 
-    /// Deletes all conversations of a user, a few hundred messages in a transaction, and what rules there are of the user. Returns how many messages
+    /// Deletes all conversations of a user, a few hundred messages in a transaction, and the rules of and about the user. Returns how many messages
     /// there were. If it fails, a part of them may be deleted.
     pub async fn erase_conversations(&self, user: &UserId) -> Result<u64, Error> {
         let mut deleted = 0;
@@ -34,18 +34,9 @@ impl Store {
         let name = user.to_string();
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                // Each by itself: one index has both users' rows.
-                let sql = "SELECT peer_id FROM conversation_rules WHERE user_id = $1";
-                let peers = sqlx::query(sql).bind(name.clone()).fetch_all(&mut *connection).await?;
-                let mut sides = Vec::with_capacity(2 * peers.len());
-                for peer in &peers {
-                    let peer: String = peer.try_get(0)?;
-                    sides.extend([(name.clone(), peer.clone()), (peer, name.clone())]);
-                }
-                sides.sort_unstable();
-                for (user, peer) in sides {
-                    let sql = "DELETE FROM conversation_rules WHERE user_id = $1 AND peer_id = $2";
-                    sqlx::query(sql).bind(user).bind(peer).execute(&mut *connection).await?;
+                for side in ["user_id", "peer_id"] {
+                    let sql = format!("DELETE FROM conversation_rules WHERE {side} = $1");
+                    statement(sql).bind(name.clone()).execute(&mut *connection).await?;
                 }
                 Ok(())
             })
@@ -75,23 +66,23 @@ impl Store {
     }
 }
 
+/// The messages at one end of a conversation of `$1` and `$2`, `$3` at most.
+pub(super) fn ends_sql(order: &str) -> String {
+    let ranges = ["sender_id = $1 AND receiver_id = $2", "sender_id = $2 AND receiver_id = $1"].map(|sides| {
+        format!(
+            "SELECT * FROM (SELECT id, created_at FROM direct_messages WHERE {sides} ORDER BY {order} LIMIT $3) AS one_way"
+        )
+    });
+    format!("SELECT id, created_at FROM ({}) AS both_ways ORDER BY {order} LIMIT $3", ranges.join(" UNION ALL "))
+}
+
 /// The ids of the first messages of a conversation.
 pub(super) async fn oldest(
     connection: &mut AnyConnection,
     (user, peer): (&str, &str),
     count: i64,
 ) -> sqlx::Result<Vec<String>> {
-    let range = |sides: &str| {
-        format!(
-            "SELECT * FROM (SELECT id, created_at FROM direct_messages WHERE {sides} ORDER BY created_at LIMIT $3) AS one_way"
-        )
-    };
-    let sql = format!(
-        "SELECT id FROM ({} UNION ALL {}) AS both_ways ORDER BY created_at LIMIT $3",
-        range("sender_id = $1 AND receiver_id = $2"),
-        range("sender_id = $2 AND receiver_id = $1")
-    );
-    let query = statement(sql).bind(user.to_owned()).bind(peer.to_owned()).bind(count);
+    let query = statement(ends_sql("created_at")).bind(user.to_owned()).bind(peer.to_owned()).bind(count);
     query.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
@@ -146,17 +137,7 @@ pub(super) async fn note_gone(connection: &mut AnyConnection, gone: &[AnyRow]) -
 
 /// Has one side of a conversation show the message that is the last one now. Without one the conversation ends.
 async fn set_last(connection: &mut AnyConnection, (user, peer): (&str, &str)) -> sqlx::Result<()> {
-    let range = |sides: &str| {
-        format!(
-            "SELECT * FROM (SELECT id, created_at FROM direct_messages WHERE {sides} ORDER BY created_at DESC LIMIT 1) AS one_way"
-        )
-    };
-    let sql = format!(
-        "SELECT id, created_at FROM ({} UNION ALL {}) AS both_ways ORDER BY created_at DESC LIMIT 1",
-        range("sender_id = $1 AND receiver_id = $2"),
-        range("sender_id = $2 AND receiver_id = $1")
-    );
-    let query = statement(sql).bind(user.to_owned()).bind(peer.to_owned());
+    let query = statement(ends_sql("created_at DESC")).bind(user.to_owned()).bind(peer.to_owned()).bind(1_i64);
     let Some(row) = query.fetch_optional(&mut *connection).await? else {
         return remove_conversation(connection, (user, peer)).await;
     };

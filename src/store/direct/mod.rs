@@ -27,3 +27,6 @@ mod deletion;
 
 mod retention;
 pub use retention::DirectRetention;
+
+#[cfg(test)]
+mod plans;

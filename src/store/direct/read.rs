@@ -121,7 +121,7 @@ impl Store {
     }
 }
 
-const UNREAD: &str = "SELECT CAST(COALESCE(SUM(unread), 0) AS BIGINT) FROM conversations WHERE user_id = $1";
+pub(super) const UNREAD: &str = "SELECT CAST(COALESCE(SUM(unread), 0) AS BIGINT) FROM conversations WHERE user_id = $1";
 
 impl Of {
     fn key(&self) -> &str {
@@ -133,7 +133,7 @@ impl Of {
 }
 
 /// Two ranges of an index, what the user `$1` has sent and what they have received, each in its order: no more is read than the page takes.
-fn list_sql(of: &Of) -> String {
+pub(super) fn list_sql(of: &Of) -> String {
     let conditions = match of {
         Of::Peer(_) => ["sender_id = $1 AND receiver_id = $2", "sender_id = $2 AND receiver_id = $1"],
         Of::Transaction(_) => ["sender_id = $1 AND transaction_id = $2", "receiver_id = $1 AND transaction_id = $2"],
@@ -151,7 +151,7 @@ fn list_sql(of: &Of) -> String {
     )
 }
 
-fn conversations_sql() -> String {
+pub(super) fn conversations_sql() -> String {
     let columns = COLUMNS.replace(", ", ", direct_messages.");
     format!(
         "SELECT direct_messages.{columns}, conversations.peer_id, conversations.unread FROM conversations \

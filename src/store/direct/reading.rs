@@ -9,6 +9,10 @@ use crate::message::{MessageId, RoomName, UserId};
 /// Messages that are marked as read in one transaction.
 const ROWS: i64 = 500;
 
+pub(super) const READ_CONVERSATION: &str = "UPDATE direct_messages SET is_read = 1, updated_at = $1 WHERE is_read = 0 AND id IN \
+     (SELECT id FROM direct_messages WHERE receiver_id = $2 AND sender_id = $3 AND is_read = 0 \
+     ORDER BY created_at LIMIT $4) RETURNING sender_id, id";
+
 /// What a user has read now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOutcome {
@@ -53,10 +57,11 @@ impl Store {
         let (user, peer, now_ms) = (user.clone(), peer.clone(), self.now_ms());
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                let sql = "UPDATE direct_messages SET is_read = 1, updated_at = $1 WHERE is_read = 0 AND id IN \
-                           (SELECT id FROM direct_messages WHERE receiver_id = $2 AND sender_id = $3 AND is_read = 0 \
-                           ORDER BY created_at LIMIT $4) RETURNING sender_id, id";
-                let query = sqlx::query(sql).bind(now_ms).bind(user.to_string()).bind(peer.to_string()).bind(ROWS);
+                let query = sqlx::query(READ_CONVERSATION)
+                    .bind(now_ms)
+                    .bind(user.to_string())
+                    .bind(peer.to_string())
+                    .bind(ROWS);
                 let read = query.fetch_all(&mut *connection).await?;
                 let read = read.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
                 let read = read.collect::<sqlx::Result<Vec<(String, String)>>>()?;

@@ -10,6 +10,10 @@ use super::{
 /// Messages that are deleted in one transaction.
 const ROWS: i64 = 200;
 
+pub(super) const DELETE_OLD: &str = "DELETE FROM direct_messages WHERE id IN \
+     (SELECT id FROM direct_messages WHERE created_at < $1 ORDER BY created_at LIMIT $2) \
+     RETURNING id, sender_id, receiver_id, is_read";
+
 /// How long direct messages are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectRetention {
@@ -40,10 +44,7 @@ impl Store {
     async fn delete_old(&self, before_ms: i64) -> Result<i64, Error> {
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                let sql = "DELETE FROM direct_messages WHERE id IN \
-                           (SELECT id FROM direct_messages WHERE created_at < $1 ORDER BY created_at LIMIT $2) \
-                           RETURNING id, sender_id, receiver_id, is_read";
-                let gone = sqlx::query(sql).bind(before_ms).bind(ROWS).fetch_all(&mut *connection).await?;
+                let gone = sqlx::query(DELETE_OLD).bind(before_ms).bind(ROWS).fetch_all(&mut *connection).await?;
                 note_gone(connection, &gone).await?;
                 Ok(i64::try_from(gone.len()).unwrap_or(i64::MAX))
             })

@@ -3,7 +3,7 @@ use sqlx::{AnyConnection, Connection, Row};
 use super::super::rows::is_sqlite;
 
 /// The tables. Times are milliseconds since 1970.
-const TABLES: [&str; 12] = [
+pub(super) const TABLES: [&str; 13] = [
     "CREATE TABLE IF NOT EXISTS direct_messages (id TEXT NOT NULL PRIMARY KEY, sender_id TEXT NOT NULL, receiver_id TEXT NOT NULL, \
      content TEXT NOT NULL, transaction_id TEXT, listing_id TEXT, is_read BIGINT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL)",
     // A conversation is two ranges of this index, one for each direction.
@@ -26,6 +26,7 @@ const TABLES: [&str; 12] = [
     "CREATE TABLE IF NOT EXISTS conversation_rules (user_id TEXT NOT NULL, peer_id TEXT NOT NULL, blocked BIGINT NOT NULL DEFAULT 0, \
      granted_until BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (user_id, peer_id))",
     "CREATE INDEX IF NOT EXISTS conversation_rules_by_end ON conversation_rules (granted_until) WHERE granted_until > 0",
+    "CREATE INDEX IF NOT EXISTS conversation_rules_by_peer ON conversation_rules (peer_id)",
 ];
 
 /// Makes the tables, unless they are there.
