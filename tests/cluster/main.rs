@@ -76,6 +76,12 @@ mod resume;
 #[path = "../it/messages.rs"]
 mod messages;
 
+#[path = "../it/message_flapping.rs"]
+mod message_flapping;
+
+#[path = "../it/message_rights.rs"]
+mod message_rights;
+
 #[path = "../it/mailbox.rs"]
 mod mailbox;
 

@@ -120,5 +120,7 @@ mod direct_store;
 
 mod mailbox;
 mod mailbox_refusals;
+mod message_flapping;
+mod message_rights;
 mod messages;
 mod notifications;

@@ -86,7 +86,7 @@ async fn sent(device: &MessageDevice<'_>, fields: &Reply) -> Result<Reply, Event
     let names = &device.messages().config().fields;
     let new = NewMessage {
         receiver: text(fields, &names.receiver_id)?.ok_or_else(|| missing(&names.receiver_id))?,
-        content: text(fields, &names.text)?.ok_or_else(|| missing(&names.text))?,
+        content: content(fields, &names.text)?,
         transaction: text(fields, &names.transaction_id)?,
         listing: text(fields, &names.listing_id)?,
         client_message_id: text(fields, &names.client_message_id)?,
@@ -130,6 +130,15 @@ fn object(argument: Value) -> Result<Reply, EventRefused> {
         return Ok(fields);
     }
     Err(EventRefused::Argument("the event takes one argument, an object".into()))
+}
+
+/// What a message says: a text.
+fn content(fields: &Reply, name: &str) -> Result<String, EventRefused> {
+    match fields.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        None | Some(Value::Null) => Err(missing(name)),
+        Some(_) => Err(EventRefused::Argument(format!("{name} is no text"))),
+    }
 }
 
 /// A text, or an integer as one. None: there is no such field, or it is null or empty.
