@@ -24,7 +24,7 @@ mod client_events;
 pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConfig, ReplyConfig, Rules};
 
 // What edges get and give through commands.
-pub use crate::delivery::{Admission, Resume};
+pub use crate::delivery::{Admission, DirectAnswer, Resume};
 pub use crate::messages::{FieldNames, SendMessage, Sent};
 pub use crate::store::{Before, Conversation, DirectPage, Of};
 

@@ -3,9 +3,9 @@
 //! The work is done in the lane of the receiver's room. The copy is published in the lane of the sender's, after what that has published: where
 //! another emit comes first, it publishes the copy as a late message.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Delivery,
@@ -14,10 +14,14 @@ use super::{
     execute::InLog,
     log_lanes::{AppendDone, Job, PendingAppend},
     node::Shared,
+    sendings::SendingConnection,
 };
 use crate::cluster::Cluster;
 use crate::message::{Audience, ConnectionId, Emit, EventName, Exceptions, MessageId, Payload, UserId};
 use crate::store::{self, Appended, Incarnation, NewDirect, NewMessage};
+
+/// A connection is answered where its message stands among the others of its user's room if that is published within this time after it was stored.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 
 /// A direct message that is to be sent.
 pub struct DirectEmit {
@@ -25,8 +29,8 @@ pub struct DirectEmit {
     pub event: EventName,
     /// The message.
     pub new: NewDirect,
-    /// The connection that has sent it, which is answered instead.
-    pub except: Option<ConnectionId>,
+    /// The connection that has sent it.
+    pub connection: Option<SendingConnection>,
     /// Makes its repetition harmless. Its scope is the conversation.
     pub key: Option<store::IdempotencyKey>,
 }
@@ -34,7 +38,7 @@ pub struct DirectEmit {
 impl Delivery {
     /// Stores a direct message, and publishes it to the devices of both users. Runs to completion even if the caller disconnects.
     pub async fn publish_direct(&self, direct: DirectEmit) -> Published {
-        let DirectEmit { event, new, except, key } = direct;
+        let DirectEmit { event, new, connection, key } = direct;
         let (now, new) = (self.inner.clock.now(), Arc::new(new));
         let message_id = MessageId::at(now);
         let accepted = |user: &UserId, connections: Vec<ConnectionId>| Accepted {
@@ -48,10 +52,23 @@ impl Delivery {
             kept: None,
             once: false,
         };
-        let copy = accepted(&new.sender, except.into_iter().collect());
+        let copy = accepted(&new.sender, connection.iter().map(|connection| connection.id).collect());
         let accepted = accepted(&new.receiver, Vec::new());
+        let room = copy.room().clone();
+        let answered = connection.map(|connection| self.inner.sendings.begin(message_id, room, connection));
         let publishing = self.append_with(accepted, key, Some(Box::new(DirectAppend { new, copy })));
-        self.inner.lifecycle.detach(publishing.done()).await
+        let delivery = self.clone();
+        let publishing = async move {
+            let published = publishing.done().await;
+            if let (Some(answered), true) = (answered, published.as_ref().is_ok_and(|(receipt, _)| !receipt.duplicate))
+            {
+                // An error is all that it can be.
+                let _ = timeout(ANSWERED_WITHIN, answered).await;
+            }
+            delivery.inner.sendings.forget(message_id);
+            published
+        };
+        self.inner.lifecycle.detach(publishing).await
     }
 
     /// Publishes the copies of direct messages on a node that is alone.

@@ -122,6 +122,9 @@ impl Delivery {
                 }
             }
         }
+        if stored.is_some() && !accepted.emit.except.connections.is_empty() {
+            self.inner.sendings.publish(accepted.message_id, guard.room(), &payload);
+        }
         let in_history = match accepted.kept {
             Some(kept) => {
                 self.advance_history(guard, kept);

@@ -155,12 +155,15 @@ impl Delivery {
     ) -> Counts {
         let began = Instant::now();
         let unproven = self.begin_unproven(guard, (position.number, incarnation), true);
+        // The copy of a direct message is published by whoever comes first in its sender's room.
+        let sending = self.inner.sendings.publish(message.id, guard.room(), &message.payload);
         let frame = Frame {
             entry: Some(EntryMeta::new(message.id, guard.room(), &position)),
             unproven: unproven.as_ref().map(UnprovenFanOut::message),
             ..Frame::new(message.event, message.payload)
         };
-        let except = Exceptions { users: message.except_users, ..Exceptions::default() };
+        let connections = sending.into_iter().collect();
+        let except = Exceptions { users: message.except_users, connections, ..Exceptions::default() };
         let mut fan_out = guard.fan_out(frame, except, false);
         fan_out.run().await;
         let (counts, _) = fan_out.finish();

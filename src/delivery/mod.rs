@@ -30,6 +30,9 @@ mod frame_lanes;
 
 mod direct_append;
 
+mod sendings;
+pub use sendings::{DirectAnswer, SendingConnection};
+
 mod direct;
 pub use direct::DirectEmit;
 

@@ -20,6 +20,7 @@ use super::{
     page_entry::PageEntry,
     ready_deadlines::ReadyDeadlines,
     retained_changes::RetainedChanges,
+    sendings::Sendings,
     untold_counts::UntoldCounts,
     wakes::Wakes,
 };
@@ -97,6 +98,7 @@ pub(super) struct Inner {
     pub(super) lanes: LogLanes,
     pub(super) faulty_logs: FaultyLogs,
     pub(super) untold_counts: UntoldCounts,
+    pub(super) sendings: Sendings,
     pub(super) ready_deadlines: ReadyDeadlines,
     /// Emits so far.
     pub(super) accepted: AtomicU64,
@@ -162,6 +164,7 @@ impl Delivery {
             lanes: LogLanes::default(),
             faulty_logs: FaultyLogs::default(),
             untold_counts: UntoldCounts::default(),
+            sendings: Sendings::default(),
             ready_deadlines: ReadyDeadlines::default(),
             accepted: AtomicU64::new(0),
             idempotency: Idempotency::new(limits.idempotency_keys),

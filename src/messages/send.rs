@@ -3,7 +3,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{Error, MAX_CONTENT, Messages, wire::payload};
-use crate::delivery::DirectEmit;
+use crate::delivery::{DirectAnswer, DirectEmit, SendingConnection};
 use crate::message::{ConnectionId, DirectMessage, Topic, UserId};
 use crate::store::{IdempotencyKey, NewDirect, Render};
 
@@ -36,8 +36,9 @@ pub struct Sent {
 }
 
 impl Messages {
-    /// Stores a message, and sends it to the receiver's devices and to the sender's others.
-    pub async fn send(&self, send: SendMessage) -> Result<Sent, Error> {
+    /// Stores a message, and sends it to the receiver's devices and to the sender's others. `answer` answers the connection that has sent it, in the
+    /// order of the events that it gets. It is dropped if that cannot be done in time: then the caller answers.
+    pub async fn send(&self, send: SendMessage, answer: Option<DirectAnswer>) -> Result<Sent, Error> {
         check(&send)?;
         let inner = &self.inner;
         inner.sends.take(&send.sender).map_err(Error::too_fast("messages.rate"))?;
@@ -48,7 +49,8 @@ impl Messages {
         let names = inner.config.fields.clone();
         let render = Render(Arc::new(move |message: &DirectMessage| payload(&names.body(message))));
         let new = NewDirect { sender, receiver, content, topic, needs_grant, render };
-        let direct = DirectEmit { event: inner.events.received.clone(), new, except: connection, key };
+        let connection = connection.map(|id| SendingConnection { id, answer });
+        let direct = DirectEmit { event: inner.events.received.clone(), new, connection, key };
         let (receipt, _) = inner.delivery.publish_direct(direct).await?;
         if let Some(message) = receipt.direct {
             return Ok(Sent { message, is_repeated: false });

@@ -75,7 +75,7 @@ impl SocketConnection {
 
 impl Device {
     /// Answers an event of the device, unless too much waits for it already: then the next emit finds it slow.
-    pub(super) fn acknowledge(&self, session: &Session, ack: AckSender, answer: &serde_json::Value) {
+    pub(super) fn acknowledge(&self, session: &Session, ack: AckSender, answer: &impl Serialize) {
         if session.backlog() <= self.edge.bounds().queue_bytes {
             // An error says that the device is gone.
             let _ = ack.send(&[answer]);

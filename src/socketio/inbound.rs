@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use engineioxide::session::Session;
+use parking_lot::Mutex;
 use scopeguard::guard_on_unwind;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, json, value::RawValue};
@@ -13,9 +14,9 @@ use socketioxide::{
 
 use super::{device::Device, event::ClientEvent, inbox::Pushed};
 use crate::auth::Identity;
-use crate::command::{Admission, EventRefused, RefreshRefused};
+use crate::command::{Admission, DirectAnswer, EventRefused, RefreshRefused};
 use crate::limits::{ConnectionEvents, Excess};
-use crate::message::{CloseCode, ConnectionId};
+use crate::message::{CloseCode, ConnectionId, Payload};
 use crate::telemetry;
 
 /// How many bytes the events of one device that wait to be handled may have, in largest messages.
@@ -25,6 +26,13 @@ const MAX_WAITING_MESSAGES: usize = 2;
 #[derive(serde::Deserialize)]
 struct Refresh {
     token: SecretString,
+}
+
+/// What acknowledges a direct message.
+#[derive(serde::Serialize)]
+struct SentReply<'a> {
+    ok: bool,
+    message: &'a RawValue,
 }
 
 /// Takes every event of a device.
@@ -126,9 +134,10 @@ impl Handling {
         if self.admission.is_gone() {
             return;
         }
+        let ack = Arc::new(Mutex::new(event.ack));
         let answer = match event.name.as_str() {
             "bugle:refresh" => self.refresh(event.argument.as_deref()).await.map(|()| Map::new()),
-            name => self.obey(name, event.argument.as_deref()).await,
+            name => self.obey(name, event.argument.as_deref(), self.answer_with(&ack)).await,
         };
         let reply = match answer {
             Ok(mut reply) => {
@@ -155,17 +164,33 @@ impl Handling {
                 json!({ "error": error })
             }
         };
-        if let Some(ack) = event.ack {
+        if let Some(ack) = ack.lock().take() {
             self.device.acknowledge(&self.session, ack, &reply);
         }
     }
 
-    async fn obey(&self, name: &str, argument: Option<&RawValue>) -> Result<Map<String, serde_json::Value>, Refused> {
+    /// Acknowledges a direct message in the order of the device's events. `None`: the device did not ask for that.
+    fn answer_with(&self, ack: &Arc<Mutex<Option<AckSender>>>) -> Option<DirectAnswer> {
+        ack.lock().as_ref()?;
+        let (ack, device, session) = (ack.clone(), self.device.clone(), self.session.clone());
+        Some(Box::new(move |message| {
+            if let (Some(ack), Payload::Json(message)) = (ack.lock().take(), message) {
+                device.acknowledge(&session, ack, &SentReply { ok: true, message });
+            }
+        }))
+    }
+
+    async fn obey(
+        &self,
+        name: &str,
+        argument: Option<&RawValue>,
+        answer: Option<DirectAnswer>,
+    ) -> Result<Map<String, serde_json::Value>, Refused> {
         let Some(identity) = self.identity() else {
             return Ok(Map::new());
         };
         let commands = &self.device.edge.deps.commands;
-        let done = commands.client_event(&self.admission, &identity, name, argument).await;
+        let done = commands.client_event(&self.admission, &identity, name, argument, answer).await;
         done.map_err(|refused| (refused.code(), refused.to_string(), refused.retry_after()))
     }
 

@@ -315,3 +315,26 @@ async fn without_messages_there_is_no_route_and_no_event() {
     let ack = acknowledged(&mut device, "message:send", json!({ "receiverId": "bob", "message": "x" })).await;
     assert_eq!(ack["error"]["code"], "unknown_event", "{ack}");
 }
+
+#[tokio::test]
+async fn a_connection_gets_no_event_of_its_own_message_though_the_peer_sends_at_the_same_time() {
+    const COUNT: usize = 20;
+    let server = server().await;
+    let mut devices = [server.connect("alice").await, server.connect("bob").await];
+    for n in 0..COUNT {
+        for (device, peer) in devices.iter().zip(["bob", "alice"]) {
+            device.emit("message:send", &[json!({ "receiverId": peer, "message": n.to_string() })]);
+        }
+    }
+    for (device, own) in devices.iter_mut().zip(["alice", "bob"]) {
+        let mut received = Vec::new();
+        // Those who sent it were not to get it: the next one is behind all.
+        while received.len() < COUNT {
+            received.push(device.expect_event(RECEIVED).await.value());
+        }
+        posted(&server, "carol", own, "last").await;
+        received.push(device.expect_event(RECEIVED).await.value());
+        assert!(received.iter().all(|message| message["senderId"] != own), "{own}: {received:?}");
+        assert_eq!(received.last().map(|message| &message["content"]), Some(&json!("last")));
+    }
+}

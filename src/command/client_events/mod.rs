@@ -18,7 +18,7 @@ use self::{
 };
 use super::{Admission, Commands, Error, messages::MessageEvent};
 use crate::auth::{Identity, Place, Template};
-use crate::delivery::Granted;
+use crate::delivery::{DirectAnswer, Granted};
 use crate::message::{Audience, Emit, Exceptions, Fault, Payload, RoomName, UserId};
 use crate::messages;
 
@@ -125,20 +125,22 @@ impl Rules {
 }
 
 impl Commands {
-    /// Does what a device asked for by an event. Only the first argument counts. Returns what its acknowledgement says besides `ok: true`.
+    /// Does what a device asked for by an event. Only the first argument counts. Returns what its acknowledgement says besides
+    /// `ok: true`. `answer` acknowledges a direct message in the order of the device's events, if that can be done.
     pub async fn client_event(
         &self,
         admission: &Admission,
         identity: &Identity,
         event: &str,
         argument: Option<&RawValue>,
+        answer: Option<DirectAnswer>,
     ) -> Result<Map<String, Value>, EventRefused> {
         let rule = self.rules.0.get(event).ok_or(EventRefused::Unknown)?;
         if !rule.is_for(identity) {
             return Err(EventRefused::Forbidden("the token has none of the roles that the rule wants"));
         }
         if let Some(Action::Message(event)) = rule.action {
-            return self.message_event(admission, identity, event, argument).await;
+            return self.message_event(admission, identity, event, argument, answer).await;
         }
         // Read only where something is taken from it: it is a stranger's.
         let argument = Argument::parse(argument.filter(|_| !rule.wanted.is_empty()))?;

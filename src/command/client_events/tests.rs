@@ -130,7 +130,7 @@ async fn a_right_that_is_taken_back_during_a_join_is_no_reason_to_stay() {
     assert_eq!(delivery.join_user(&caller, &identity.user, &room, ttl).await, Ok(OfNodes::of_one(1)));
     delivery.allow_user(&caller, &identity.user, &room, ttl).await.unwrap();
     let argument = serde_json::value::to_raw_value("7").unwrap();
-    let mut joining = pin!(commands.client_event(&admission, &identity, "subscribe", Some(&argument)));
+    let mut joining = pin!(commands.client_event(&admission, &identity, "subscribe", Some(&argument), None));
     let forbidding = async {
         assert!(futures_util::poll!(joining.as_mut()).is_pending(), "the room is locked");
         delivery.forbid_user(&identity.user, &room).await.unwrap();

@@ -15,7 +15,7 @@ impl Commands {
 
     /// Sends a message as any user. It needs no grant; a block holds.
     pub async fn send_message(&self, caller: &Caller, send: SendMessage) -> Result<Sent, Error> {
-        Ok(self.messages_of(caller, &[&send.sender])?.send(send).await?)
+        Ok(self.messages_of(caller, &[&send.sender])?.send(send, None).await?)
     }
 
     /// The conversations of a user.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::super::{Commands, DeviceRefused, Error, Violation};
 use crate::auth::{Identity, text_of};
+use crate::delivery::DirectAnswer;
 use crate::message::{ConnectionId, DirectMessage, MessageId, RoomPattern, Topic, UserId};
 use crate::messages::{self, Messages, Policy, SendMessage, Sent};
 use crate::store::{Before, Conversation, DirectPage, Of};
@@ -46,8 +47,8 @@ impl MessageDevice<'_> {
         &self.identity.user
     }
 
-    /// Sends a message.
-    pub async fn send(&self, new: NewMessage) -> Result<Sent, Error> {
+    /// Sends a message. `answer`: see [`Messages::send`].
+    pub async fn send(&self, new: NewMessage, answer: Option<DirectAnswer>) -> Result<Sent, Error> {
         let names = &self.messages.config().fields;
         let receiver = user(&names.receiver_id, &new.receiver)?;
         let name = |field: &str, text: Option<String>| {
@@ -75,7 +76,7 @@ impl MessageDevice<'_> {
             connection: self.connection,
             needs_grant,
         };
-        Ok(self.messages.send(send).await?)
+        Ok(self.messages.send(send, answer).await?)
     }
 
     /// Whether only a backend can allow a conversation with this user.

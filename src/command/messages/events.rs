@@ -5,6 +5,7 @@ use super::{
     device::{MessageDevice, NewMessage, user},
 };
 use crate::auth::{Identity, text_of};
+use crate::delivery::DirectAnswer;
 use crate::message::MessageId;
 use crate::messages::EventNames;
 
@@ -54,6 +55,7 @@ impl Commands {
         identity: &Identity,
         event: MessageEvent,
         argument: Option<&RawValue>,
+        answer: Option<DirectAnswer>,
     ) -> Result<Reply, EventRefused> {
         let device = self.message_device(identity, Some(admission.id()))?;
         let argument = argument.map(|raw| serde_json::from_str::<Value>(raw.get())).transpose();
@@ -70,7 +72,7 @@ impl Commands {
                 }
                 Ok(Reply::new())
             }
-            MessageEvent::Send => sent(&device, &object(argument)?).await,
+            MessageEvent::Send => sent(&device, &object(argument)?, answer).await,
             MessageEvent::Read => read(&device, &object(argument)?).await,
             MessageEvent::Delete => {
                 let id = text(&object(argument)?, "messageId")?.ok_or_else(|| missing("messageId"))?;
@@ -82,7 +84,7 @@ impl Commands {
     }
 }
 
-async fn sent(device: &MessageDevice<'_>, fields: &Reply) -> Result<Reply, EventRefused> {
+async fn sent(device: &MessageDevice<'_>, fields: &Reply, answer: Option<DirectAnswer>) -> Result<Reply, EventRefused> {
     let names = &device.messages().config().fields;
     let new = NewMessage {
         receiver: text(fields, &names.receiver_id)?.ok_or_else(|| missing(&names.receiver_id))?,
@@ -91,7 +93,7 @@ async fn sent(device: &MessageDevice<'_>, fields: &Reply) -> Result<Reply, Event
         listing: text(fields, &names.listing_id)?,
         client_message_id: text(fields, &names.client_message_id)?,
     };
-    let sent = device.send(new).await?;
+    let sent = device.send(new, answer).await?;
     Ok(Reply::from_iter([("message".to_owned(), json!(device.messages().body(&sent.message)))]))
 }
 

@@ -82,7 +82,7 @@ async fn send(State(commands): State<Commands>, headers: HeaderMap, body: Body) 
     };
     let sending = async {
         let device = commands.message_device(&identity, None)?;
-        let sent = device.send(new_message(&fields, &device.messages().config().fields)?).await?;
+        let sent = device.send(new_message(&fields, &device.messages().config().fields)?, None).await?;
         let status = if sent.is_repeated { StatusCode::OK } else { StatusCode::CREATED };
         Ok((status, answer(&device.messages().body(&sent.message))).into_response())
     };
