@@ -37,8 +37,8 @@ impl Sendings {
         room: RoomName,
         connection: SendingConnection,
     ) -> oneshot::Receiver<Infallible> {
-        let (_published, published) = oneshot::channel();
-        self.0.lock().insert(id, Sending { room, connection, _published });
+        let (sender, published) = oneshot::channel();
+        self.0.lock().insert(id, Sending { room, connection, _published: sender });
         published
     }
 

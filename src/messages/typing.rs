@@ -1,9 +1,15 @@
 //! Who types to whom. A device says that its user begins, and that they have ended; what it does not say any more ends by itself.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Error, Messages, TYPING,
@@ -15,32 +21,50 @@ use crate::message::{ConnectionId, UserId};
 /// Users to whom one connection types at one time.
 const MAX_PEERS: usize = 16;
 
-/// By connection and peer: until when.
+/// By connection and peer.
 #[derive(Default)]
-pub(super) struct Typists(Mutex<HashMap<ConnectionId, HashMap<UserId, Instant>>>);
+pub(super) struct Typists(Mutex<HashMap<ConnectionId, HashMap<UserId, Typing>>>);
+
+/// A connection types to a peer.
+struct Typing {
+    /// Unless the device says so again before.
+    until: Instant,
+    /// The task that watches over it ends when this is dropped.
+    _watched: oneshot::Sender<Infallible>,
+}
+
+/// What became of a sign that a connection types.
+enum Begun {
+    /// It did not before. The receiver fails when it has ended.
+    New(oneshot::Receiver<Infallible>),
+    Known,
+    /// It types to too many.
+    TooMany,
+}
 
 impl Typists {
-    /// Notes that a connection types to a peer. True if it did not before. `None`: it types to too many.
-    fn begin(&self, connection: ConnectionId, peer: &UserId) -> Option<bool> {
+    /// Notes that a connection types to a peer.
+    fn begin(&self, connection: ConnectionId, peer: &UserId) -> Begun {
         let mut typists = self.0.lock();
         let peers = typists.entry(connection).or_default();
         let (count, until) = (peers.len(), Instant::now() + TYPING);
         match peers.entry(peer.clone()) {
             Entry::Occupied(mut entry) => {
-                entry.insert(until);
-                Some(false)
+                entry.get_mut().until = until;
+                Begun::Known
             }
-            Entry::Vacant(_) if count >= MAX_PEERS => None,
+            Entry::Vacant(_) if count >= MAX_PEERS => Begun::TooMany,
             Entry::Vacant(entry) => {
-                entry.insert(until);
-                Some(true)
+                let (sender, ended) = oneshot::channel();
+                entry.insert(Typing { until, _watched: sender });
+                Begun::New(ended)
             }
         }
     }
 
     /// Until when a connection types to a peer.
     fn until(&self, connection: ConnectionId, peer: &UserId) -> Option<Instant> {
-        self.0.lock().get(&connection)?.get(peer).copied()
+        Some(self.0.lock().get(&connection)?.get(peer)?.until)
     }
 
     /// Notes that it types no more. True if it did before.
@@ -67,12 +91,16 @@ impl Messages {
             return Err(refusal.into());
         }
         match self.inner.typists.begin(connection, peer) {
-            None => return Err(Error::Denied("the connection types to 16 users, which is the most")),
-            Some(false) => {}
-            Some(true) => {
+            Begun::TooMany => return Err(Error::Denied("the connection types to 16 users, which is the most")),
+            Begun::Known => {}
+            Begun::New(ended) => {
                 let (messages, peer, user) = (self.clone(), peer.clone(), user.clone());
                 let gone = admission.gone();
-                self.inner.lifecycle.spawn(async move { messages.watch_typing(connection, &user, &peer, gone).await });
+                let watching = async move {
+                    let ended = async { drop(ended.await) };
+                    messages.watch_typing((connection, &user, &peer), gone, ended).await;
+                };
+                self.inner.lifecycle.spawn(watching);
             }
         }
         self.tell(peer, &self.inner.events.typing_start, payload(&TypingBody::of(user)), None).await;
@@ -86,10 +114,9 @@ impl Messages {
 
     async fn watch_typing(
         &self,
-        connection: ConnectionId,
-        user: &UserId,
-        peer: &UserId,
+        (connection, user, peer): (ConnectionId, &UserId, &UserId),
         gone: impl Future<Output = ()>,
+        ended: impl Future<Output = ()>,
     ) {
         let silence = async {
             while let Some(until) = self.inner.typists.until(connection, peer).filter(|until| *until > Instant::now()) {
@@ -97,6 +124,7 @@ impl Messages {
             }
         };
         tokio::select! {
+            () = ended => return,
             () = gone => {}
             () = silence => {}
         }
@@ -107,5 +135,37 @@ impl Messages {
         if self.inner.typists.end(connection, peer) {
             self.tell(peer, &self.inner.events.typing_stop, payload(&TypingBody::of(user)), None).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: usize) -> UserId {
+        UserId::new(&id.to_string()).unwrap()
+    }
+
+    #[test]
+    fn who_watches_ends_with_what_it_watches() {
+        let (typists, connection) = (Typists::default(), ConnectionId::random());
+        let mut watchers = Vec::new();
+        for _ in 0..3 {
+            let Begun::New(watcher) = typists.begin(connection, &user(1)) else { panic!("it did not type before") };
+            assert!(matches!(typists.begin(connection, &user(1)), Begun::Known));
+            assert!(typists.end(connection, &user(1)) && !typists.end(connection, &user(1)));
+            watchers.push(watcher);
+        }
+        assert!(watchers.iter_mut().all(|watcher| watcher.try_recv() == Err(oneshot::error::TryRecvError::Closed)));
+        assert!(typists.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_connection_types_to_sixteen_users_at_most() {
+        let (typists, connection) = (Typists::default(), ConnectionId::random());
+        let begun: Vec<_> = (0..20).map(|id| typists.begin(connection, &user(id))).collect();
+        assert_eq!(begun.iter().filter(|begun| matches!(begun, Begun::New(_))).count(), MAX_PEERS);
+        assert!(matches!(typists.begin(connection, &user(0)), Begun::Known));
+        assert!(typists.end(connection, &user(0)) && matches!(typists.begin(connection, &user(19)), Begun::New(_)));
     }
 }

@@ -48,19 +48,19 @@ async fn follow(store: &Store, steps: Vec<Step>) {
             }
             Step::ReadOne(n) if n < known.len() => {
                 let message = &mut known[n];
-                let read = store.read_direct(&all[message.to], &[message.id]).await.unwrap();
+                let read = store.read_direct(&all[message.to], &[message.id]).await.expect("it answers");
                 assert_eq!(read.len(), usize::from(!message.is_read));
                 message.is_read = true;
             }
             Step::ReadAll(reader, peer) => {
-                let read = store.read_conversation(&all[reader], &all[peer]).await.unwrap();
+                let read = store.read_conversation(&all[reader], &all[peer]).await.expect("it answers");
                 let of_them = |message: &&mut Known| message.to == reader && message.from == peer && !message.is_read;
                 let count = known.iter_mut().filter(of_them).map(|message| message.is_read = true).count();
                 assert_eq!(read.map_or(0, |read| read.ids.len()), count);
             }
             Step::Delete(n) if n < known.len() => {
                 let message = known.remove(n);
-                assert!(store.delete_direct(message.id).await.unwrap().is_some());
+                assert!(store.delete_direct(message.id).await.expect("it answers").is_some());
             }
             Step::ReadOne(_) | Step::Delete(_) => {}
         }
@@ -78,7 +78,7 @@ async fn follow(store: &Store, steps: Vec<Step>) {
                 })
                 .collect();
             peers.sort_unstable_by_key(|(place, ..)| std::cmp::Reverse(*place));
-            let listed = store.conversations(id, 10, Before::Now).await.unwrap().unwrap();
+            let listed = store.conversations(id, 10, Before::Now).await.expect("it answers").expect("no place is asked for");
             let mut listed: Vec<_> = listed.iter().map(|one| (one.last.id, one.unread)).collect();
             let mut expected: Vec<_> = peers.into_iter().map(|(_, id, unread)| (id, unread)).collect();
             // Conversations whose last messages are of one millisecond have no order of their own.

@@ -75,7 +75,8 @@ async fn texts(store: &Store, one: &str, other: &str) -> Vec<String> {
 }
 
 pub(crate) async fn mailbox(store: &Store, id: &str) -> Vec<String> {
-    let (listed, _) = store.list(&RoomName::of_user(&user(id)), Window { after: 0, max: 10_000 }, None).await.unwrap();
+    let (listed, _) =
+        store.list(&RoomName::of_user(&user(id)), Window { after: 0, max: 10_000 }, None).await.expect("it can be read");
     let text = |payload: &Payload| match payload {
         Payload::Json(raw) => serde_json::from_str::<String>(raw.get()).expect("a text"),
         Payload::None | Payload::Binary(_) => panic!("{payload:?}"),

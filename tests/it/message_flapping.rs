@@ -113,9 +113,9 @@ fn id(message: &Value) -> String {
 struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    fn roll(&mut self, sides: u64) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+        usize::try_from((self.0 >> 33) % sides).expect("a small number")
     }
 }
 
@@ -151,13 +151,13 @@ async fn all_devices_have_the_same_conversation_in_the_same_order() {
     let (mut dice, mut unread) = (Dice(7), [0_u64; 2]);
     for n in 0..MESSAGES {
         if dice.roll(10) < 3 {
-            phones[dice.roll(4) as usize].flap().await;
+            phones[dice.roll(4)].flap().await;
         }
-        let phone = &mut phones[dice.roll(4) as usize];
+        let phone = &mut phones[dice.roll(4)];
         phone.send(&n.to_string(), dice.roll(10) == 0).await;
         unread[1 - phone.user] += 1;
         if dice.roll(20) == 0 {
-            let reader = &mut phones[dice.roll(4) as usize];
+            let reader = &mut phones[dice.roll(4)];
             let (user, peer) = (reader.user, USERS[1 - reader.user]);
             let ack =
                 reader.connect().await.emit_with_ack("message:read", &[json!({ "userId": peer })]).await.remove(0);
