@@ -14,6 +14,8 @@ use crate::message::{DirectMessage, MessageId, Payload, Position, RoomName};
 
 /// For how long a repetition is known, in milliseconds: five minutes.
 const ONCE_KEPT_MS: i64 = 5 * 60 * 1000;
+/// The same of a direct message: a device may have been away meanwhile.
+const DIRECT_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,6 +261,7 @@ async fn insert_emits(
         let row = |index: &usize| {
             let message = &messages[*index];
             let key = message.idempotency.as_ref()?;
+            let kept_ms = if message.direct.is_some() { DIRECT_KEPT_MS } else { ONCE_KEPT_MS };
             Some([
                 (&*key.caller).into(),
                 message.room.as_str().into(),
@@ -266,7 +269,7 @@ async fn insert_emits(
                 key.request_hash.as_slice().into(),
                 message.id.to_string().into(),
                 positions.get(index).copied().unwrap_or_default().into(),
-                now_ms.saturating_add(ONCE_KEPT_MS).into(),
+                now_ms.saturating_add(kept_ms).into(),
             ])
         };
         let rows = Rows::new(connection, keyed[part].iter().filter_map(row))?;

@@ -78,7 +78,8 @@ async fn follow(store: &Store, steps: Vec<Step>) {
                 })
                 .collect();
             peers.sort_unstable_by_key(|(place, ..)| std::cmp::Reverse(*place));
-            let listed = store.conversations(id, 10, Before::Now).await.expect("it answers").expect("no place is asked for");
+            let listed =
+                store.conversations(id, 10, Before::Now).await.expect("it answers").expect("no place is asked for");
             let mut listed: Vec<_> = listed.iter().map(|one| (one.last.id, one.unread)).collect();
             let mut expected: Vec<_> = peers.into_iter().map(|(_, id, unread)| (id, unread)).collect();
             // Conversations whose last messages are of one millisecond have no order of their own.
