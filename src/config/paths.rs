@@ -108,4 +108,19 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn direct_messages_have_a_path_of_their_own() {
+        let is_refused = |path: &str| {
+            let text = format!("[messages]\nenabled = true\npath = '{path}'\n");
+            let config = read_text(&text, []).unwrap().complete().unwrap();
+            faults(&config).iter().any(|fault| fault.key == "messages.path")
+        };
+        for path in ["/bugle/messages", "/api/messages", "/chat"] {
+            assert!(!is_refused(path), "{path}");
+        }
+        for path in ["/", "chat", "/bugle", "/bugle/retained/x", "/bugle/notifications", "/socket.io", "/socket.io/x"] {
+            assert!(is_refused(path), "{path}");
+        }
+    }
 }

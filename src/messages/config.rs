@@ -195,3 +195,47 @@ fn twice(fields: &[(&'static str, &str)], faults: &mut Vec<Fault>) {
 pub(super) fn room_of(template: &str, id: &str) -> Option<RoomName> {
     RoomName::new(&template.replace("{id}", id)).ok().filter(|room| !room.is_reserved())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config as Whole;
+
+    fn faults(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Whole::defaults().unwrap().messages;
+        config.enabled = true;
+        change(&mut config);
+        config.faults(true).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn names_that_are_taken_or_not_good_are_told_with_their_keys() {
+        assert_eq!(faults(|_| ()), [""; 0]);
+        let found = faults(|config| {
+            config.events.read = "message:send".into();
+            config.events.deleted = "disconnect".into();
+            config.fields.listing_id = "transactionId".into();
+            config.fields.text = String::new();
+            config.transaction_room = "transaction".into();
+            config.listing_room = "user:{id}".into();
+        });
+        let keys: Vec<_> = found.iter().map(|fault| fault.split(": ").next().unwrap()).collect();
+        let expected = [
+            "messages.events.read",
+            "messages.events.deleted",
+            "messages.fields.listing_id",
+            "messages.fields.text",
+            "messages.fields.listing_id",
+            "messages.transaction_room",
+            "messages.listing_room",
+        ];
+        assert_eq!(keys, expected, "{found:?}");
+    }
+
+    #[test]
+    fn messages_need_a_store() {
+        let config = Config { enabled: true, ..Whole::defaults().unwrap().messages };
+        assert_eq!(config.faults(false).len(), 1);
+        assert!(Config { enabled: false, ..config }.faults(false).is_empty());
+    }
+}

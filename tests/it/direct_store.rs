@@ -11,8 +11,8 @@ use bugle::store::{
 };
 use futures_util::future::join_all;
 
-use crate::harness::{deadline, new_database};
-use crate::store::{Kind, kinds};
+use crate::harness::{count, deadline, new_database, no_connections};
+use crate::store::{Kind, kinds, message, position};
 
 const DAY: Duration = Duration::from_hours(24);
 pub(crate) const ALL: DirectPage = DirectPage { limit: 1_000, offset: 0, before: Before::Now };
@@ -117,6 +117,22 @@ async fn messages_of_a_batch_have_later_times_each_and_are_in_both_mailboxes() {
             conversations.iter().map(|one| (one.peer.as_str(), &*one.last.content, one.unread)).collect();
         assert_eq!(peers, [("b", "40", 11), ("c", "39", 0)]);
     }
+}
+
+#[tokio::test]
+async fn a_store_without_direct_messages_has_no_table_of_them_until_they_are_enabled() {
+    const TABLES: &str = "SELECT COUNT(*) FROM information_schema.tables \
+        WHERE table_name IN ('direct_messages', 'conversations', 'conversation_rules')";
+    let url = new_database();
+    let kind = Kind::of(url.clone());
+    let before = crate::store::open(&kind, &Clock::system());
+    position(&before, message("user:42", "1")).await;
+    assert_eq!(count(&url, TABLES), 0);
+    before.close();
+    no_connections(&url).await;
+    let store = open(&kind, &Clock::system(), Sharing::Single, 1_000);
+    send(&store, "a", "b", "1").await;
+    assert_eq!(count(&url, TABLES), 3);
 }
 
 #[tokio::test]
