@@ -60,8 +60,8 @@ test('a process counts with its children', async () => {
   }
 });
 
-test('processor time is read whatever the process is called', () => {
-  assert.equal(ticksOf('7 (a ) b) S 1 7 7 0 -1 4194560 300 0 0 0 150 25 0 0 20 0 3 0 100 1000 200'), 175);
+test('processor time is that of a process and of its children that have ended, whatever it is called', () => {
+  assert.equal(ticksOf('7 (a ) b) S 1 7 7 0 -1 4194560 300 0 0 0 150 25 7 3 20 0 3 0 100 1000 200'), 185);
 });
 
 test('the payload for nchan has the bytes of the one that bugle bench sends by default', () => {
