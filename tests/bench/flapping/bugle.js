@@ -1,10 +1,9 @@
-import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 
 import { Configuration } from '../../clients/harness/configuration.js';
 import { Server } from '../../clients/harness/server.js';
 import { ROOM } from './loads.js';
+import { newDatabase } from './postgres.js';
 
 /** Bugle with a store and a room with history. */
 export class Bugle {
@@ -28,7 +27,7 @@ export class Bugle {
     const file = join(dirname(this.#configuration.path), 'bugle.db');
     this.#configuration.write({
       'auth.rooms': [ROOM],
-      'store.url': store === 'postgres' ? newDatabase() : `sqlite:${file}`,
+      'store.url': store === 'postgres' ? newDatabase('flapping') : `sqlite:${file}`,
       rooms: [{ match: 'listing:*', history: { size: 100, age: '2m' } }],
     });
     this.#server = await Server.run(this.#configuration);
@@ -44,12 +43,4 @@ export class Bugle {
     await this.#server.kill();
     this.#configuration.remove();
   }
-}
-
-/** The URL of a new database of the PostgreSQL that `run` starts. */
-function newDatabase() {
-  const { POSTGRES_URL } = process.env;
-  const name = `flapping_${randomBytes(8).toString('hex')}`;
-  execFileSync('psql', [`${POSTGRES_URL}/postgres`, '-qc', `CREATE DATABASE ${name}`]);
-  return `${POSTGRES_URL}/${name}`;
 }

@@ -30,5 +30,5 @@ function ofLoad({ delivered, duplicates, duplicatesAfterDedupe, disorder, delays
 export function distribution(samples) {
   const sorted = Float64Array.from(samples).sort();
   const at = (share) => sorted[Math.max(Math.ceil(share * sorted.length) - 1, 0)] ?? null;
-  return { p50: at(0.5), p99: at(0.99), max: at(1) };
+  return { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1) };
 }

@@ -48,6 +48,6 @@ for (const [fault, [figures, expected]] of Object.entries(FAULTS)) {
 
 test('percentiles are those of the nearest rank', () => {
   const samples = Array.from({ length: 200 }, (_, index) => 200 - index);
-  assert.deepEqual(distribution(samples), { p50: 100, p99: 198, max: 200 });
-  assert.deepEqual(distribution([]), { p50: null, p99: null, max: null });
+  assert.deepEqual(distribution(samples), { p50: 100, p95: 190, p99: 198, max: 200 });
+  assert.deepEqual(distribution([]), { p50: null, p95: null, p99: null, max: null });
 });
