@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 type Error = Box<dyn std::error::Error>;
 
-const PROTOS: [&str; 4] = ["mailbox", "notify", "presence", "rooms"];
+const PROTOS: [&str; 5] = ["mailbox", "messages", "notify", "presence", "rooms"];
 /// What nodes send each other and share, which reflection does not show.
 const BUS: [&str; 2] = ["frame", "receipt"];
 

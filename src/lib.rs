@@ -54,7 +54,8 @@
 //! | [`state`] | what nodes share, and one node keeps in memory: idempotency keys, histories, retained values, rooms by `JoinRoom` and `AllowRoom` | `message`, `cluster` |
 //! | [`cluster`] | the bus between nodes; one node calls itself | `message`, `proto` |
 //! | [`delivery`] | from an emit to a receipt; what is stored, retained and collapsed; proofs and acknowledgements; joins and catching up; the bound of all queues; presence | `message`, `limits`, `hub`, `store`, `state`, `cluster`, `transport` |
-//! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery`, `store` |
+//! | [`messages`] | direct messages between users: the rules, the events, the lists; off by default | `message`, `limits`, `delivery`, `store` |
+//! | [`command`] | everything that Bugle can be asked to do, by backends and by devices' events | `message`, `limits`, `auth`, `delivery`, `messages`, `store` |
 //! | [`grpc`] | edge: backends | `message`, `limits`, `auth`, `command`, `proto`, `transport` |
 //! | [`socketio`] | edge: devices | `message`, `limits`, `auth`, `hub`, `command`, `transport`, `engineioxide` |
 //! | [`websocket`] | edge: devices over plain WebSocket | `message`, `limits`, `auth`, `hub`, `command`, `transport` |

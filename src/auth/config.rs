@@ -78,7 +78,8 @@ pub struct ApiKeyConfig {
     pub key: Option<SecretString>,
     /// Or its SHA-256, in hexadecimal.
     pub key_sha256: Option<String>,
-    /// What the backend may do: `emit`, `emit:user`, `emit:room:PATTERN`, `emit:broadcast`, `presence`, `rooms`, `disconnect`, `mailbox`.
+    /// What the backend may do: `emit`, `emit:user`, `emit:room:PATTERN`, `emit:broadcast`, `presence`, `rooms`, `disconnect`, `mailbox`, `messages`,
+    /// `messages:PATTERN`.
     pub scopes: Vec<String>,
 }
 

@@ -15,7 +15,7 @@ mod mailbox;
 pub use mailbox::{DeleteMessages, ListMessages, ListedMessage, MarkRead, MessagePage};
 
 mod messages;
-pub use messages::{MessageDevice, MessageEvent, NewMessage};
+pub use messages::{Erased, MAX_READ_IDS, MessageDevice, MessageEvent, NewMessage, parse_before};
 
 mod devices;
 pub use devices::{DeviceRefused, DisconnectUser, RefreshRefused};
@@ -25,7 +25,7 @@ pub use client_events::{AllowedRooms, ClientEventConfig, EventRefused, RelayConf
 
 // What edges get and give through commands.
 pub use crate::delivery::{Admission, DirectAnswer, Resume};
-pub use crate::messages::{FieldNames, SendMessage, Sent};
+pub use crate::messages::{FieldNames, MAX_PAGE as MAX_DIRECT_PAGE, SendMessage, Sent};
 pub use crate::store::{Before, Conversation, DirectPage, Of};
 
 use std::sync::Arc;

@@ -36,7 +36,7 @@ impl Config {
                 name: String::from("dev"),
                 key: Some(key.clone()),
                 key_sha256: None,
-                scopes: ["emit", "presence", "rooms", "disconnect", "mailbox"].map(String::from).to_vec(),
+                scopes: ["emit", "presence", "rooms", "disconnect", "mailbox", "messages"].map(String::from).to_vec(),
             });
         }
         DevMode { any_loopback_origin: true, api_key, token: None }
@@ -64,7 +64,10 @@ mod tests {
             let api_key = dev.api_key.unwrap();
             assert_eq!(config.grpc.api_keys[0].key.as_ref().unwrap().expose_secret(), api_key.expose_secret());
             assert_eq!(config.grpc.api_keys[0].name, "dev");
-            assert_eq!(config.grpc.api_keys[0].scopes, ["emit", "presence", "rooms", "disconnect", "mailbox"]);
+            assert_eq!(
+                config.grpc.api_keys[0].scopes,
+                ["emit", "presence", "rooms", "disconnect", "mailbox", "messages"]
+            );
             [secret.expose_secret().to_owned(), api_key.expose_secret().to_owned()]
         };
         let [first, second] = [made(), made()];

@@ -3,7 +3,7 @@ use std::{collections::HashSet, fmt::Write as _, str::FromStr, time::Duration};
 use tokio::time::Instant;
 
 use super::payload::Raw;
-use crate::command::{EmitRequest, Error, Violation};
+use crate::command::{EmitRequest, Error, JoinRoom, Violation};
 use crate::message::{
     AckMode, AckRequest, Audience, ConnectionId, Emit, EventName, Exceptions, Invalid, LARGEST_PAGE, Payload, RoomName,
     UserId,
@@ -122,6 +122,11 @@ pub(super) fn duration(given: &prost_types::Duration) -> Result<Duration, Invali
         (Ok(seconds), Some(nanos)) => Ok(Duration::new(seconds, nanos)),
         (Ok(_) | Err(_), _) => Err(Invalid::new("is negative or out of range")),
     }
+}
+
+/// For how long a right is given.
+pub(super) fn right_ttl(fields: &mut Fields, ttl: Option<&prost_types::Duration>) -> Option<Duration> {
+    fields.take("ttl", ttl.map_or(Ok(JoinRoom::DEFAULT_TTL), duration))
 }
 
 /// What all emits have.

@@ -2,19 +2,19 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use futures_util::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
+use tonic::{codec::CompressionEncoding, server::NamedService, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use transport::GrpcStream;
 
-use super::{guard, incoming::Incoming, mailbox, notify, presence, rooms, services::Services};
+use super::{guard, incoming::Incoming, mailbox, messages, notify, presence, rooms, services::Services};
 use crate::auth::{ApiKeyConfig, ApiKeys};
 use crate::command::Commands;
 use crate::lifecycle::Lifecycle;
 use crate::proto::{
     DESCRIPTORS,
     v1::{
-        mailbox_server::MailboxServer, notify_server::NotifyServer, presence_server::PresenceServer,
-        rooms_server::RoomsServer,
+        mailbox_server::MailboxServer, messages_server::MessagesServer, notify_server::NotifyServer,
+        presence_server::PresenceServer, rooms_server::RoomsServer,
     },
 };
 
@@ -68,10 +68,34 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What our services are called. Without direct messages there is no service for them.
+fn names(has_messages: bool) -> Vec<&'static str> {
+    let mut names = vec![
+        NotifyServer::<notify::Service>::NAME,
+        PresenceServer::<presence::Service>::NAME,
+        RoomsServer::<rooms::Service>::NAME,
+        MailboxServer::<mailbox::Service>::NAME,
+    ];
+    names.extend(has_messages.then_some(MessagesServer::<messages::Service>::NAME));
+    names
+}
+
+/// Lists these services, health and the reflection of one version.
+fn reflection(names: &[&'static str], version: &str) -> tonic_reflection::server::Builder<'static> {
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("grpc.health.v1.Health")
+        .with_service_name(format!("grpc.reflection.{version}.ServerReflection"));
+    names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+}
+
 /// The services, ready to be served.
 pub struct Edge {
     services: Services,
     guard: guard::GuardLayer,
+    /// What our services are called.
+    names: Vec<&'static str>,
     health: HealthReporter,
     lifecycle: Lifecycle,
 }
@@ -80,16 +104,12 @@ impl Edge {
     /// Puts the services together.
     pub async fn new(deps: Deps) -> Result<Self, Error> {
         let Deps { api_keys, max_calls, commands, lifecycle } = deps;
+        let has_messages = commands.messages().is_ok();
+        let names = names(has_messages);
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<NotifyServer<notify::Service>>().await;
-        health.set_serving::<PresenceServer<presence::Service>>().await;
-        health.set_serving::<MailboxServer<mailbox::Service>>().await;
-        health.set_serving::<RoomsServer<rooms::Service>>().await;
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
+        for name in &names {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
         macro_rules! served {
             ($server:ident, $service:expr) => {
                 $server::new($service)
@@ -101,24 +121,28 @@ impl Edge {
             };
         }
         let notify = notify::Service::new(commands.clone(), lifecycle.clone());
-        let others = Routes::new(served!(PresenceServer, presence::Service::new(commands.clone())))
+        let mut others = Routes::new(served!(PresenceServer, presence::Service::new(commands.clone())))
             .add_service(served!(MailboxServer, mailbox::Service::new(commands.clone())))
-            .add_service(served!(RoomsServer, rooms::Service::new(commands)))
+            .add_service(served!(RoomsServer, rooms::Service::new(commands.clone())));
+        if has_messages {
+            others = others.add_service(served!(MessagesServer, messages::Service::new(commands)));
+        }
+        let others = others
             .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
+            .add_service(reflection(&names, "v1").build_v1()?)
+            .add_service(reflection(&names, "v1alpha").build_v1alpha()?)
             .prepare();
         let services = Services { notify: served!(NotifyServer, notify), others };
         let guard = guard::GuardLayer::new(api_keys, max_calls);
-        Ok(Self { services, guard, health, lifecycle })
+        Ok(Self { services, guard, names, health, lifecycle })
     }
 
     /// Serves until a stop is asked for; then nothing new is taken, health says `NOT_SERVING`, and what runs is finished.
     pub async fn serve(self, incoming: impl Stream<Item = io::Result<GrpcStream>>) -> Result<(), Error> {
-        let Self { services, guard, mut health, lifecycle } = self;
+        let Self { services, guard, names, mut health, lifecycle } = self;
         let stopping = async move {
             lifecycle.stopping().await;
-            for service in ["", "bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms", "bugle.v1.Mailbox"] {
+            for service in names.into_iter().chain([""]) {
                 health.set_service_status(service, ServingStatus::NotServing).await;
                 // Whoever watches has that as the last word: a watch without end would hold the stop up.
                 health.clear_service_status(service).await;

@@ -1,6 +1,8 @@
-use crate::command::{Error, ListedMessage};
+use crate::command::{self, Error, ListedMessage};
 use crate::message::{self, ConnectionInfo, Page, Transport};
-use crate::proto::v1::{self, EmitResult, Receipt, StoredMessage, UserSummary, emit_result, stored_message};
+use crate::proto::v1::{
+    self, Conversation, DirectMessage, EmitResult, Receipt, StoredMessage, UserSummary, emit_result, stored_message,
+};
 
 use super::{acks::AckRoom, status::emit_error_of};
 
@@ -72,16 +74,39 @@ pub(super) fn stored_message(listed: ListedMessage) -> StoredMessage {
         message::Payload::Json(raw) => Some(stored_message::Payload::Json(raw.get().to_owned())),
         message::Payload::Binary(bytes) => Some(stored_message::Payload::Binary(bytes)),
     };
-    let (seconds, millis) = (message.stored_at_ms.div_euclid(1_000), message.stored_at_ms.rem_euclid(1_000));
     StoredMessage {
         id: message.id.to_string(),
         position: position.to_string(),
         event: message.event.to_string(),
         payload,
-        stored_at: Some(prost_types::Timestamp {
-            seconds,
-            nanos: i32::try_from(millis * 1_000_000).unwrap_or_default(),
-        }),
+        stored_at: Some(timestamp(message.stored_at_ms)),
         read: is_read,
     }
+}
+
+/// A time in milliseconds since 1970.
+fn timestamp(ms: i64) -> prost_types::Timestamp {
+    let (seconds, millis) = (ms.div_euclid(1_000), ms.rem_euclid(1_000));
+    prost_types::Timestamp { seconds, nanos: i32::try_from(millis * 1_000_000).unwrap_or_default() }
+}
+
+pub(super) fn direct_message(message: &message::DirectMessage) -> DirectMessage {
+    let message::DirectMessage { id, sender, receiver, content, topic, is_read, created_at_ms, updated_at_ms } =
+        message;
+    DirectMessage {
+        id: id.to_string(),
+        sender_id: sender.to_string(),
+        receiver_id: receiver.to_string(),
+        content: content.to_string(),
+        transaction_id: topic.transaction.as_deref().unwrap_or_default().to_owned(),
+        listing_id: topic.listing.as_deref().unwrap_or_default().to_owned(),
+        is_read: *is_read,
+        created_at: Some(timestamp(*created_at_ms)),
+        updated_at: Some(timestamp(*updated_at_ms)),
+    }
+}
+
+pub(super) fn conversation(conversation: &command::Conversation) -> Conversation {
+    let command::Conversation { peer, last, unread } = conversation;
+    Conversation { peer_id: peer.to_string(), last_message: Some(direct_message(last)), unread_count: *unread }
 }

@@ -196,12 +196,22 @@ struct Method(&'static str);
 
 impl Method {
     fn of(path: &str) -> Self {
-        const OURS: [&str; 22] = [
+        const OURS: [&str; 32] = [
             "/bugle.v1.Mailbox/GetRetained",
             "/bugle.v1.Mailbox/ListMessages",
             "/bugle.v1.Mailbox/CountUnread",
             "/bugle.v1.Mailbox/MarkRead",
             "/bugle.v1.Mailbox/DeleteMessages",
+            "/bugle.v1.Messages/SendMessage",
+            "/bugle.v1.Messages/ListConversations",
+            "/bugle.v1.Messages/ListMessages",
+            "/bugle.v1.Messages/MarkRead",
+            "/bugle.v1.Messages/DeleteMessage",
+            "/bugle.v1.Messages/EraseUser",
+            "/bugle.v1.Messages/AllowConversation",
+            "/bugle.v1.Messages/ForbidConversation",
+            "/bugle.v1.Messages/BlockUser",
+            "/bugle.v1.Messages/UnblockUser",
             "/bugle.v1.Notify/EmitToUser",
             "/bugle.v1.Notify/EmitToUsers",
             "/bugle.v1.Notify/EmitToRoom",

@@ -26,5 +26,7 @@ mod rooms;
 
 mod mailbox;
 
+mod messages;
+
 mod edge;
 pub use edge::{Config, Deps, Edge, Error};

@@ -100,7 +100,6 @@ impl Rooms for Service {
 fn decode_join_room(user_id: &str, room: &str, ttl: Option<&prost_types::Duration>) -> Result<JoinRoom, Error> {
     let mut fields = Fields::default();
     let user_and_room = decode::user_and_room(&mut fields, user_id, room);
-    let ttl = ttl.map_or(Ok(JoinRoom::DEFAULT_TTL), decode::duration);
-    let ttl = fields.take("ttl", ttl);
+    let ttl = decode::right_ttl(&mut fields, ttl);
     fields.finish(user_and_room.zip(ttl).map(|((user, room), ttl)| JoinRoom { user, room, ttl }))
 }

@@ -1,15 +1,20 @@
 use std::time::Duration;
 
 use super::{
-    Error, Messages,
+    Error, Field, Messages,
     wire::{DeletedBody, payload},
 };
 use crate::message::{ConnectionId, DirectMessage, MessageId, RoomName, UserId};
 use crate::store::Rule;
 
 impl Messages {
-    /// Deletes a message of a user for both sides, and tells the devices of both.
+    /// Deletes a message of a user for both sides, and tells the devices of both. Runs to completion even if the caller disconnects.
     pub async fn delete(&self, user: &UserId, id: MessageId, connection: Option<ConnectionId>) -> Result<(), Error> {
+        let (messages, user) = (self.clone(), user.clone());
+        self.inner.lifecycle.detach(async move { messages.delete_now(&user, id, connection).await }).await
+    }
+
+    async fn delete_now(&self, user: &UserId, id: MessageId, connection: Option<ConnectionId>) -> Result<(), Error> {
         const NOT_FOUND: &str = "there is no such message, or the user is neither its sender nor its receiver";
         let message = self.inner.store.direct_message(id).await?.filter(|message| message.peer_of(user).is_some());
         let message = message.ok_or(Error::NotFound(NOT_FOUND))?;
@@ -32,15 +37,20 @@ impl Messages {
         Ok(())
     }
 
-    /// Deletes all conversations of a user. Returns how many messages there were.
+    /// Deletes all conversations of a user, and tells those who had not read all of theirs how many messages are unread now. Returns how many
+    /// messages there were.
     pub async fn erase(&self, user: &UserId) -> Result<u64, Error> {
-        Ok(self.inner.store.erase_conversations(user).await?)
+        let (deleted, unread_by) = self.inner.store.erase_conversations(user).await?;
+        for peer in unread_by {
+            self.inner.delivery.tell_count(&RoomName::of_user(&peer), &peer).await?;
+        }
+        Ok(deleted)
     }
 
     /// Has a user block another one, or not any more.
     pub async fn block(&self, user: &UserId, peer: &UserId, is_blocked: bool) -> Result<(), Error> {
         if user == peer {
-            return Err(Error::invalid("userId", "is the user's own"));
+            return Err(Error::invalid(Field::Peer, "is the user's own: name another user"));
         }
         if self.inner.store.set_rule(user, peer, Rule::Blocked(is_blocked)).await? {
             return Ok(());
@@ -56,7 +66,7 @@ impl Messages {
     /// Allows two users a conversation for a time; none: not any more.
     pub async fn allow(&self, user: &UserId, peer: &UserId, ttl: Option<Duration>) -> Result<(), Error> {
         if user == peer {
-            return Err(Error::invalid("peer_id", "is the same user"));
+            return Err(Error::invalid(Field::Peer, "is the user's own: name another user"));
         }
         self.inner.store.set_rule(user, peer, Rule::Granted(ttl)).await?;
         Ok(())

@@ -8,10 +8,10 @@ use crate::store::{self, DirectRefusal};
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A field is wrong.
-    #[error("{field} {problem}")]
+    #[error("{field:?} {problem}")]
     Invalid {
         /// Which one.
-        field: String,
+        field: Field,
         /// What is wrong, to be read after the field's name.
         problem: String,
     },
@@ -21,9 +21,12 @@ pub enum Error {
     /// There is no such thing, or the user is no side of it.
     #[error("{0}")]
     NotFound(&'static str),
-    /// Something else was done before that excludes this.
-    #[error("{0}")]
-    Conflict(&'static str),
+    /// The sender's id of the message was used for another one.
+    #[error("the sender's id of the message was used for another one")]
+    KeyReused,
+    /// The message that was sent under the sender's id of it was deleted.
+    #[error("the message that was sent under this id was deleted")]
+    Deleted,
     /// A rate was exceeded.
     #[error("{limit} is exceeded: try again in {} ms", retry_after.as_millis().max(1))]
     TooFast {
@@ -40,9 +43,22 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
+/// A field, which devices and backends call differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// The receiver of a message.
+    Receiver,
+    /// What a message says.
+    Content,
+    /// The other user.
+    Peer,
+    /// After how many messages a page begins.
+    Offset,
+}
+
 impl Error {
-    pub(super) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Invalid { field: field.into(), problem: problem.into() }
+    pub(super) fn invalid(field: Field, problem: impl Into<String>) -> Self {
+        Self::Invalid { field, problem: problem.into() }
     }
 
     pub(super) fn too_fast(limit: &'static str) -> impl Fn(TooFast) -> Self {
@@ -68,7 +84,7 @@ impl From<EmitError> for Error {
             return refusal.into();
         }
         if error == EmitError::KeyReused {
-            return Self::Conflict("clientMessageId was used for another message: choose a new one");
+            return Self::KeyReused;
         }
         Self::Emit(error)
     }

@@ -1,4 +1,4 @@
-use super::{Error, MAX_OFFSET, MAX_PAGE, Messages};
+use super::{Error, Field, MAX_OFFSET, MAX_PAGE, Messages};
 use crate::message::{DirectMessage, RoomName, UserId};
 use crate::store::{Before, Conversation, DirectPage, Of};
 
@@ -16,7 +16,7 @@ impl Messages {
         if page.offset > MAX_OFFSET {
             let problem =
                 format!("is more than {MAX_OFFSET}: give the id of the last message of the page before as `before`");
-            return Err(Error::invalid("offset", problem));
+            return Err(Error::invalid(Field::Offset, problem));
         }
         let page = DirectPage { limit: page.limit.min(MAX_PAGE), ..page };
         self.inner.store.direct_messages(user, of, page).await?.ok_or(Error::NotFound(NO_MESSAGE))

@@ -10,7 +10,7 @@ mod config;
 pub use config::{Config, EventNames, FieldNames, Policy};
 
 mod error;
-pub use error::Error;
+pub use error::{Error, Field};
 
 mod wire;
 pub use wire::{ConversationBody, MessageBody};

@@ -7,8 +7,13 @@ use crate::store::ReadOutcome;
 
 impl Messages {
     /// Marks messages as read that a user has received, and tells the devices of both sides. Returns how many were unread. Fails if the user has
-    /// received none of them.
+    /// received none of them. Runs to completion even if the caller disconnects.
     pub async fn read(&self, user: &UserId, ids: &[MessageId], connection: Option<ConnectionId>) -> Result<u64, Error> {
+        let (messages, user, ids) = (self.clone(), user.clone(), ids.to_vec());
+        self.inner.lifecycle.detach(async move { messages.read_now(&user, &ids, connection).await }).await
+    }
+
+    async fn read_now(&self, user: &UserId, ids: &[MessageId], connection: Option<ConnectionId>) -> Result<u64, Error> {
         let outcomes = self.inner.store.read_direct(user, ids).await?;
         if outcomes.is_empty() {
             self.check_received(user, ids).await?;
@@ -24,6 +29,17 @@ impl Messages {
 
     /// The same of a whole conversation.
     pub async fn read_conversation(
+        &self,
+        user: &UserId,
+        peer: &UserId,
+        connection: Option<ConnectionId>,
+    ) -> Result<u64, Error> {
+        let (messages, user, peer) = (self.clone(), user.clone(), peer.clone());
+        let reading = async move { messages.read_conversation_now(&user, &peer, connection).await };
+        self.inner.lifecycle.detach(reading).await
+    }
+
+    async fn read_conversation_now(
         &self,
         user: &UserId,
         peer: &UserId,

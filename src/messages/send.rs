@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Error, MAX_CONTENT, Messages, wire::payload};
+use super::{Error, Field, MAX_CONTENT, Messages, wire::payload};
 use crate::delivery::{DirectAnswer, DirectEmit, SendingConnection};
 use crate::message::{ConnectionId, DirectMessage, Topic, UserId};
 use crate::store::{IdempotencyKey, NewDirect, Render};
@@ -56,27 +56,25 @@ impl Messages {
             return Ok(Sent { message, is_repeated: false });
         }
         let first = inner.store.direct_message(receipt.message_id).await?;
-        let message =
-            first.ok_or(Error::Conflict("the message that was sent with this clientMessageId was deleted"))?;
-        Ok(Sent { message: message.into(), is_repeated: true })
+        Ok(Sent { message: first.ok_or(Error::Deleted)?.into(), is_repeated: true })
     }
 }
 
 fn check(send: &SendMessage) -> Result<(), Error> {
     if send.sender == send.receiver {
-        return Err(Error::invalid("receiverId", "is the sender: write to another user"));
+        return Err(Error::invalid(Field::Receiver, "is the sender: write to another user"));
     }
     let length = send.content.chars().take(MAX_CONTENT + 1).count();
     if length == 0 {
-        return Err(Error::invalid("content", format!("is empty: give 1 to {MAX_CONTENT} characters")));
+        return Err(Error::invalid(Field::Content, format!("is empty: give 1 to {MAX_CONTENT} characters")));
     }
     if length > MAX_CONTENT {
-        return Err(Error::invalid("content", format!("has more than {MAX_CONTENT} characters")));
+        return Err(Error::invalid(Field::Content, format!("has more than {MAX_CONTENT} characters")));
     }
     let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if let Some(position) = send.content.chars().position(is_control) {
         let problem = format!("has a control character at position {position}: only newlines and tabs are allowed");
-        return Err(Error::invalid("content", problem));
+        return Err(Error::invalid(Field::Content, problem));
     }
     Ok(())
 }

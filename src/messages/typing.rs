@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Error, Messages, TYPING,
+    Error, Field, Messages, TYPING,
     wire::{TypingBody, payload},
 };
 use crate::delivery::Admission;
@@ -85,7 +85,7 @@ impl Messages {
     pub async fn typing(&self, admission: &Admission, peer: &UserId, needs_grant: bool) -> Result<(), Error> {
         let (user, connection) = (admission.user(), admission.id());
         if user == peer {
-            return Err(Error::invalid("receiverId", "is the sender"));
+            return Err(Error::invalid(Field::Receiver, "is the sender"));
         }
         if let Some(refusal) = self.inner.store.direct_refusal(user, peer, needs_grant).await? {
             return Err(refusal.into());

@@ -84,6 +84,26 @@ pub fn user_disconnected(api_key: &str, audience: &dyn Display, reason: &str, di
     line!("disconnect_user", api_key, audience = %audience, reason, disconnected);
 }
 
+/// A backend sent a direct message.
+pub fn message_sent(
+    api_key: &str,
+    (sender, receiver): (&dyn Display, &dyn Display),
+    message_id: &dyn Display,
+    duplicate: bool,
+) {
+    line!("message", api_key, sender = %sender, receiver = %receiver, message_id = %message_id, duplicate);
+}
+
+/// A backend deleted a direct message of its sender.
+pub fn message_deleted(api_key: &str, sender: &dyn Display, message_id: &dyn Display) {
+    line!("delete_message", api_key, sender = %sender, message_id = %message_id);
+}
+
+/// A backend deleted what is stored of a user: so many direct messages, and so many others.
+pub fn user_erased(api_key: &str, user: &dyn Display, deleted: u64, mailbox_deleted: u64) {
+    line!("erase_user", api_key, user = %user, deleted, mailbox_deleted);
+}
+
 /// A connection ended.
 pub fn disconnected(user: &dyn Display, connection_id: &dyn Display, code: &str, reason: &str) {
     line!("disconnect", user = %user, connection_id = %connection_id, code, reason);

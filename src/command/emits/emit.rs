@@ -94,7 +94,7 @@ impl Commands {
     }
 
     /// Counts so many emits towards the rate of the caller's API key: all or none.
-    pub(super) fn count_emits(&self, caller: &Caller, count: u32) -> Result<(), Error> {
+    pub(in crate::command) fn count_emits(&self, caller: &Caller, count: u32) -> Result<(), Error> {
         let Rate { per_second, burst } = self.emits.rate();
         match self.emits.take_all(&caller.name, count) {
             Some(Ok(())) => Ok(()),

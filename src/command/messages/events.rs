@@ -26,8 +26,8 @@ pub enum MessageEvent {
     TypingStop,
 }
 
-/// Messages that one event marks as read.
-const MAX_IDS: usize = 500;
+/// Messages that one event or call marks as read.
+pub const MAX_READ_IDS: usize = 500;
 
 /// What an acknowledgement says besides `ok: true`.
 pub(in crate::command) type Reply = Map<String, Value>;
@@ -99,7 +99,7 @@ async fn sent(device: &MessageDevice<'_>, fields: &Reply, answer: Option<DirectA
 
 async fn read(device: &MessageDevice<'_>, fields: &Reply) -> Result<Reply, EventRefused> {
     let count = match (fields.get("messageIds"), text(fields, "userId")?) {
-        (Some(Value::Array(ids)), None) if !ids.is_empty() && ids.len() <= MAX_IDS => {
+        (Some(Value::Array(ids)), None) if !ids.is_empty() && ids.len() <= MAX_READ_IDS => {
             let ids = ids.iter().map(|id| message_id(id.as_str().unwrap_or_default()));
             device.read(&ids.collect::<Result<Vec<_>, _>>()?).await?
         }
@@ -108,7 +108,7 @@ async fn read(device: &MessageDevice<'_>, fields: &Reply) -> Result<Reply, Event
             device.read_conversation(&peer).await?
         }
         _ => {
-            let problem = format!("the event takes {{ messageIds: [1 to {MAX_IDS} ids] }} or {{ userId: \"…\" }}");
+            let problem = format!("the event takes {{ messageIds: [1 to {MAX_READ_IDS} ids] }} or {{ userId: \"…\" }}");
             return Err(EventRefused::Argument(problem));
         }
     };

@@ -13,14 +13,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{answer, error, malformed, refuse, token};
 use crate::auth::Identity;
 use crate::command::{
-    Before, Commands, DeviceRefused, DirectPage, Error, FieldNames, MessageDevice, NewMessage, Of, Violation,
+    self, Commands, DeviceRefused, DirectPage, Error, FieldNames, MessageDevice, NewMessage, Of, Violation,
 };
 use crate::message::{MessageId, UserId};
 
@@ -226,19 +225,14 @@ fn window_of(window: Asked) -> Result<DirectPage, Error> {
     if limit == 0 {
         return Err(Error::invalid("limit", "is 0: ask for 1 to 100"));
     }
-    let before = before.filter(|text| !text.is_empty()).map_or(Ok(Before::Now), |text| before_of(&text))?;
+    let before = command::parse_before(&before.unwrap_or_default());
+    let before = before.map_err(|invalid| Violation::of("before", &invalid))?;
     Ok(DirectPage { limit, offset: number("offset", offset.as_deref(), 0)?, before })
 }
 
 fn number(field: &str, text: Option<&str>, default: u32) -> Result<u32, Violation> {
     let number = text.map_or(Ok(default), str::parse);
     number.map_err(|_| Violation::new(field, "is no number of this kind: give digits alone"))
-}
-
-fn before_of(text: &str) -> Result<Before, Violation> {
-    let id = text.parse().map(Before::Message).ok();
-    let time = || text.parse::<Timestamp>().map(|time| Before::Time(time.as_millisecond())).ok();
-    id.or_else(time).ok_or_else(|| Violation::new("before", "is neither a message's id nor a time (RFC 3339)"))
 }
 
 fn path<T, E: Display>(id: Id, field: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Error> {

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
@@ -24,13 +26,20 @@ impl Store {
         write.await?.as_ref().map(message).transpose()
     }
 
-    /// Deletes all conversations of a user, a few hundred messages in a transaction, and the rules of and about the user. Returns how many messages
-    /// there were. If it fails, a part of them may be deleted.
-    pub async fn erase_conversations(&self, user: &UserId) -> Result<u64, Error> {
-        let mut deleted = 0;
-        while let Some(count) = self.erase_some(user).await? {
+    /// Deletes all conversations of a user, a few hundred messages in a transaction, and the rules of and about the user. Returns how many messages there were, and
+    /// the users who had not read all of theirs. If it fails, a part of them may be deleted.
+    pub async fn erase_conversations(&self, user: &UserId) -> Result<(u64, BTreeSet<UserId>), Error> {
+        let (mut deleted, mut unread_by) = (0, BTreeSet::new());
+        while let Some((count, peer)) = self.erase_some(user).await? {
             deleted += count;
+            unread_by.extend(peer.as_deref().map(user_id).transpose()?);
         }
+        self.erase_rules(user).await?;
+        Ok((deleted, unread_by))
+    }
+
+    /// Deletes the rules of a user, and those of others about that user.
+    async fn erase_rules(&self, user: &UserId) -> Result<(), Error> {
         let name = user.to_string();
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
@@ -41,12 +50,11 @@ impl Store {
                 Ok(())
             })
         });
-        write.await?;
-        Ok(deleted)
+        write.await
     }
 
-    /// Deletes messages of one conversation. `None`: there is none.
-    async fn erase_some(&self, user: &UserId) -> Result<Option<u64>, Error> {
+    /// Deletes messages of one conversation. Returns how many there were, and the peer if that had not read all of them. `None`: there is none.
+    async fn erase_some(&self, user: &UserId) -> Result<Option<(u64, Option<String>)>, Error> {
         let user = user.to_string();
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
@@ -59,7 +67,10 @@ impl Store {
                 if ids.is_empty() {
                     remove_conversation(connection, (&user, &peer)).await?;
                 }
-                forget(connection, &ids).await.map(Some)
+                let sql = "SELECT 1 FROM conversations WHERE user_id = $1 AND peer_id = $2 AND unread > 0";
+                let unread = sqlx::query(sql).bind(peer.clone()).bind(user).fetch_optional(&mut *connection).await?;
+                let count = forget(connection, &ids).await?;
+                Ok(Some((count, unread.map(|_| peer))))
             })
         });
         write.await
@@ -103,7 +114,7 @@ pub(super) async fn forget(connection: &mut AnyConnection, ids: &[String]) -> sq
 
 /// Does what is left to be done after messages were deleted, of which these rows are `id, sender_id, receiver_id, is_read`.
 pub(super) async fn note_gone(connection: &mut AnyConnection, gone: &[AnyRow]) -> sqlx::Result<()> {
-    let mut sides = std::collections::BTreeMap::<(String, String), (i64, i64)>::new();
+    let mut sides = BTreeMap::<(String, String), (i64, i64)>::new();
     let mut entries = Vec::with_capacity(2 * gone.len());
     for row in gone {
         let (id, sender, receiver): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
