@@ -85,6 +85,9 @@ mod message_rights;
 #[path = "../it/mailbox.rs"]
 mod mailbox;
 
+#[path = "../it/messages_grpc.rs"]
+mod messages_grpc;
+
 #[path = "../it/notifications.rs"]
 mod notifications;
 

@@ -1,13 +1,18 @@
 use bugle::proto::v1::{
-    AllowRoomRequest, DisconnectUserRequest, EmitBatchRequest, EmitStreamRequest, ForbidRoomRequest, GetRoomRequest,
-    GetStatsRequest, GetUserRequest, GetUsersRequest, JoinRoomRequest, LeaveRoomRequest, ListRoomsRequest,
-    ListUsersRequest, emit::Target,
+    AllowConversationRequest, AllowRoomRequest, BlockUserRequest, DeleteMessageRequest, DisconnectUserRequest,
+    EmitBatchRequest, EmitStreamRequest, EraseUserRequest, ForbidConversationRequest, ForbidRoomRequest,
+    GetRoomRequest, GetStatsRequest, GetUserRequest, GetUsersRequest, JoinRoomRequest, LeaveRoomRequest,
+    ListConversationsRequest, ListRoomsRequest, ListUsersRequest, MessagesListMessagesRequest, MessagesMarkReadRequest,
+    SendMessageRequest, UnblockUserRequest, emit::Target, messages_list_messages_request, messages_mark_read_request,
 };
 use prost::Message;
 use tonic::Code;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_request::MessageRequest};
 
 use crate::harness::{RawGrpc, TestServer, api_key, emit_to, grpc_frame, to_everyone, to_room, to_user, to_users};
+
+/// There is no such message.
+const DELETE_MESSAGE: &str = "bugle.v1.Messages/DeleteMessage";
 
 /// Each rpc with a good request, and the scope that it needs; the two whose emits are asked one by one need none.
 fn calls() -> Vec<(&'static str, Vec<u8>, &'static str)> {
@@ -24,6 +29,26 @@ fn calls() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let forbid = ForbidRoomRequest { room: "listing:7".into(), user_id: user_id() };
     let leave = LeaveRoomRequest { room: room(), user_id: user_id() };
     let get_room = GetRoomRequest { room: "everyone".into(), ..GetRoomRequest::default() };
+    let peer_id = || "43".to_owned();
+    let send = SendMessageRequest {
+        sender_id: user_id(),
+        receiver_id: "44".into(),
+        content: "x".into(),
+        ..SendMessageRequest::default()
+    };
+    let conversations = ListConversationsRequest { user_id: user_id(), ..ListConversationsRequest::default() };
+    let messages = MessagesListMessagesRequest {
+        user_id: user_id(),
+        what: Some(messages_list_messages_request::What::PeerId(peer_id())),
+        ..MessagesListMessagesRequest::default()
+    };
+    let what = Some(messages_mark_read_request::What::PeerId(peer_id()));
+    let read = MessagesMarkReadRequest { user_id: user_id(), what };
+    let delete = DeleteMessageRequest { user_id: user_id(), message_id: uuid::Uuid::nil().to_string() };
+    let allow_conversation = AllowConversationRequest { user_id: user_id(), peer_id: peer_id(), ttl: None };
+    let forbid_conversation = ForbidConversationRequest { user_id: user_id(), peer_id: peer_id() };
+    let block = BlockUserRequest { user_id: user_id(), peer_id: peer_id() };
+    let unblock = UnblockUserRequest { user_id: user_id(), peer_id: peer_id() };
     vec![
         ("bugle.v1.Notify/EmitToUser", to_user("42", "e", "1").encode_to_vec(), "emit:user"),
         ("bugle.v1.Notify/EmitToUsers", to_users(&["42"], "e", "1").encode_to_vec(), "emit:user"),
@@ -44,6 +69,16 @@ fn calls() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("bugle.v1.Rooms/ForbidRoom", forbid.encode_to_vec(), "rooms"),
         ("bugle.v1.Rooms/ListRooms", ListRoomsRequest::default().encode_to_vec(), "rooms"),
         ("bugle.v1.Rooms/GetRoom", get_room.encode_to_vec(), "rooms"),
+        ("bugle.v1.Messages/SendMessage", send.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/ListConversations", conversations.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/ListMessages", messages.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/MarkRead", read.encode_to_vec(), "messages"),
+        (DELETE_MESSAGE, delete.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/EraseUser", EraseUserRequest { user_id: user_id() }.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/AllowConversation", allow_conversation.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/ForbidConversation", forbid_conversation.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/BlockUser", block.encode_to_vec(), "messages"),
+        ("bugle.v1.Messages/UnblockUser", unblock.encode_to_vec(), "messages"),
         ("grpc.health.v1.Health/Check", Vec::new(), ""),
         ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", list_services(), ""),
         ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", list_services(), ""),
@@ -79,10 +114,19 @@ async fn no_rpc_is_answered_without_a_known_api_key() {
 
 #[tokio::test]
 async fn an_api_key_may_do_what_its_scopes_say_and_nothing_else() {
-    const SCOPES: [&str; 7] =
-        ["emit:user", "emit:room:listing:*", "emit:broadcast", "presence", "rooms", "disconnect", "mailbox"];
+    const SCOPES: [&str; 8] = [
+        "emit:user",
+        "emit:room:listing:*",
+        "emit:broadcast",
+        "presence",
+        "rooms",
+        "disconnect",
+        "mailbox",
+        "messages",
+    ];
     let key = |scope: &str| format!("the-key-with-the-scope-{scope:-<40}");
     let server = TestServer::start_with(|config| {
+        config.messages.enabled = true;
         config.grpc.api_keys.extend(SCOPES.map(|scope| api_key(scope, &key(scope), &[scope])));
         config.grpc.api_keys.push(api_key("none", &key("none"), &[]));
     })
@@ -98,6 +142,7 @@ async fn an_api_key_may_do_what_its_scopes_say_and_nothing_else() {
                 || scope.strip_suffix('*').is_some_and(|pattern| needed.starts_with(pattern));
             let expected = match method {
                 _ if !is_within => Code::PermissionDenied,
+                DELETE_MESSAGE => Code::NotFound,
                 _ => Code::Ok,
             };
             assert_eq!(status.code(), expected, "{method} with {scope}: {}", status.message());

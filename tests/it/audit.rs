@@ -6,8 +6,9 @@ use bugle::{
     config::Config,
     limits::Rate,
     proto::v1::{
-        DisconnectUserRequest, Emit, EmitBatchRequest, EmitOptions, EmitStreamRequest, EmitToUserRequest,
-        EmitToUsersRequest, GetUserRequest, emit, emit_to_user_request,
+        DeleteMessageRequest, DisconnectUserRequest, Emit, EmitBatchRequest, EmitOptions, EmitStreamRequest,
+        EmitToUserRequest, EmitToUsersRequest, EraseUserRequest, GetUserRequest, SendMessageRequest, emit,
+        emit_to_user_request,
     },
     telemetry::{self, LogFiles},
 };
@@ -146,6 +147,43 @@ async fn each_refusal_of_a_backend_has_one_line() {
             ["", "bugle.v1.Notify/EmitToUser", "", "UNAUTHENTICATED"],
         ]
     );
+}
+
+#[tokio::test]
+async fn what_a_backend_does_for_users_in_direct_messages_has_a_line_without_the_content() {
+    let log = AuditLog::start();
+    let server = TestServer::start_with(|config| config.messages.enabled = true).await;
+    let backend = server.backend().await;
+    let message = SendMessageRequest {
+        sender_id: "1".into(),
+        receiver_id: "2".into(),
+        content: "s3cret".into(),
+        client_message_id: "c".into(),
+        ..SendMessageRequest::default()
+    };
+    let first = answer(backend.messages().send_message(message.clone())).await.expect("it is sent");
+    answer(backend.messages().send_message(message.clone())).await.expect("it is known");
+    let bad = SendMessageRequest { content: "s3cret\u{7}".into(), ..message.clone() };
+    backend.messages().send_message(bad).await.expect_err("it has a control character");
+    let other = SendMessageRequest { client_message_id: String::new(), ..message };
+    answer(backend.messages().send_message(other)).await.expect("it is sent");
+    let message_id = first.message.expect("there is a message").id;
+    let deletion = DeleteMessageRequest { user_id: "1".into(), message_id: message_id.clone() };
+    answer(backend.messages().delete_message(deletion)).await.expect("it is deleted");
+    answer(backend.messages().erase_user(EraseUserRequest { user_id: "2".into() })).await.expect("it is erased");
+
+    let lines = log.finish();
+    let sent = |duplicate: bool| {
+        json!({
+            "kind": "message", "api_key": "test", "sender": "1", "receiver": "2", "message_id": message_id,
+            "duplicate": duplicate,
+        })
+    };
+    assert_eq!(lines[..2], [sent(false), sent(true)]);
+    assert_eq!((&lines[2]["kind"], &lines[2]["method"]), (&json!("refusal"), &json!("bugle.v1.Messages/SendMessage")));
+    let deleted = json!({ "kind": "delete_message", "api_key": "test", "sender": "1", "message_id": message_id });
+    let erased = json!({ "kind": "erase_user", "api_key": "test", "user": "2", "deleted": 1, "mailbox_deleted": 0 });
+    assert_eq!(lines[4..], [deleted, erased]);
 }
 
 #[tokio::test]

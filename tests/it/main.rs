@@ -123,4 +123,5 @@ mod mailbox_refusals;
 mod message_flapping;
 mod message_rights;
 mod messages;
+mod messages_grpc;
 mod notifications;

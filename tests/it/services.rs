@@ -1,6 +1,6 @@
 //! What comes with the API: reflection, health and compression.
 
-use bugle::proto::v1::GetUserRequest;
+use bugle::proto::v1::{GetUserRequest, SendMessageRequest};
 use futures_util::StreamExt;
 use prost::Message;
 use prost_types::FileDescriptorProto;
@@ -11,7 +11,13 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{Keyed, TestServer, answer, deadline, refused, to_user};
 
-const SERVICES: [&str; 3] = ["bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms"];
+const SERVICES: [&str; 5] =
+    ["bugle.v1.Notify", "bugle.v1.Presence", "bugle.v1.Rooms", "bugle.v1.Mailbox", "bugle.v1.Messages"];
+
+/// A server with all services.
+async fn start() -> TestServer {
+    TestServer::start_with(|config| config.messages.enabled = true).await
+}
 
 macro_rules! reflection {
     ($name:ident, $version:ident) => {
@@ -43,7 +49,7 @@ reflection!(reflect_v1alpha, v1alpha);
 
 #[tokio::test]
 async fn reflection_tells_of_every_service_in_both_versions() {
-    let server = TestServer::start().await;
+    let server = start().await;
     let channel = server.backend().await.channel();
     for (listed, files) in [
         reflect_v1(channel.clone(), "bugle.v1.Notify").await,
@@ -63,7 +69,7 @@ async fn reflection_tells_of_every_service_in_both_versions() {
 
 #[tokio::test]
 async fn each_service_is_serving_until_the_server_stops() {
-    let mut server = TestServer::start().await;
+    let mut server = start().await;
     let mut health = HealthClient::new(server.backend().await.channel());
     let request = |service: &str| HealthCheckRequest { service: service.into() };
     for service in SERVICES.into_iter().chain([""]) {
@@ -89,6 +95,24 @@ async fn each_service_is_serving_until_the_server_stops() {
         assert!(matches!(end, Ok(None)), "a watch ends with the server, and does not hold it up: {end:?}");
     }
     server.stopped().await.expect("the server stops well");
+}
+
+#[tokio::test]
+async fn without_direct_messages_there_is_no_service_for_them() {
+    const MESSAGES: &str = "bugle.v1.Messages";
+    let server = TestServer::start().await;
+    let backend = server.backend().await;
+    let (listed, _) = reflect_v1(backend.channel(), "bugle.v1.Notify").await;
+    assert!(listed.iter().all(|name| name != MESSAGES), "{listed:?}");
+    let mut health = HealthClient::new(backend.channel());
+    refused(Code::NotFound, health.check(HealthCheckRequest { service: MESSAGES.into() })).await;
+    let request = SendMessageRequest {
+        sender_id: "1".into(),
+        receiver_id: "2".into(),
+        content: "x".into(),
+        ..SendMessageRequest::default()
+    };
+    refused(Code::Unimplemented, backend.messages().send_message(request)).await;
 }
 
 #[tokio::test]

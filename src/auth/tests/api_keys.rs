@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::super::{ApiKeyConfig, ApiKeys, Caller, KeyRefused, Right};
-use crate::message::{Audience, Fault, RoomName};
+use crate::message::{Audience, Fault, RoomName, UserId};
 
 const KEY: &str = "an-api-key-of-the-tests-with-40-bytes...";
 const OTHER_KEY: &str = "another-api-key-of-the-tests-40-bytes...";
@@ -127,6 +127,25 @@ fn each_right_is_a_scope_of_its_own() {
     let emitter = caller(&["emit"]);
     assert!(rights.into_iter().all(|right| emitter.may(right).is_err()));
     assert!(caller(&[]).may_emit_to(&user()).is_err());
+}
+
+#[test]
+fn a_key_acts_for_all_users_or_for_those_whom_its_pattern_matches() {
+    let user = |id: &str| UserId::new(id).unwrap();
+    let acts_for = |scopes: &[&str], id: &str| caller(scopes).may_act_for(&user(id)).is_ok();
+    for id in ["42", "shop-1", "user:42", "*"] {
+        assert!(acts_for(&["messages"], id) && acts_for(&["messages:*"], id), "{id}");
+        assert!(!acts_for(&["emit", "presence", "rooms", "disconnect", "mailbox"], id), "{id}");
+    }
+    let shops = ["emit", "messages:shop-*", "messages:admin"];
+    assert!(["shop-", "shop-1", "admin"].into_iter().all(|id| acts_for(&shops, id)));
+    assert!(["shop", "my-shop-1", "admin-2", "42"].into_iter().all(|id| !acts_for(&shops, id)));
+    let messenger = caller(&["messages"]);
+    assert!(messenger.may_emit_to(&self::user()).is_err() && messenger.may(Right::Mailbox).is_err());
+    let lacks = caller(&shops).may_act_for(&user("42")).unwrap_err().to_string();
+    let expected =
+        "the API key `orders` lacks the scope `messages`, or one `messages:PATTERN` whose pattern matches the user";
+    assert_eq!(lacks, expected);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use bugle::proto::v1::{
     BroadcastRequest, DisconnectUserRequest, DisconnectUserResponse, EmitOptions, EmitToRoomRequest, EmitToUserRequest,
     GetRoomRequest, GetRoomResponse, GetStatsRequest, GetStatsResponse, GetUserRequest, GetUserResponse,
     JoinRoomRequest, LeaveRoomRequest, Receipt, broadcast_request, emit_to_room_request, emit_to_user_request,
-    mailbox_client::MailboxClient, notify_client::NotifyClient, presence_client::PresenceClient,
-    rooms_client::RoomsClient,
+    mailbox_client::MailboxClient, messages_client::MessagesClient, notify_client::NotifyClient,
+    presence_client::PresenceClient, rooms_client::RoomsClient,
 };
 use tonic::{
     Request, Response, Status,
@@ -28,6 +28,7 @@ pub struct Backend {
     presence: PresenceClient<Keyed>,
     rooms: RoomsClient<Keyed>,
     mailbox: MailboxClient<Keyed>,
+    messages: MessagesClient<Keyed>,
 }
 
 /// Puts the API key into every call.
@@ -70,6 +71,7 @@ impl Backend {
             presence: PresenceClient::with_interceptor(channel.clone(), key.clone()),
             rooms: RoomsClient::with_interceptor(channel.clone(), key.clone()),
             mailbox: MailboxClient::with_interceptor(channel.clone(), key.clone()),
+            messages: MessagesClient::with_interceptor(channel.clone(), key.clone()),
             channel: InterceptedService::new(channel, key),
         }
     }
@@ -97,6 +99,11 @@ impl Backend {
     /// The client of `bugle.v1.Mailbox`.
     pub fn mailbox(&self) -> MailboxClient<Keyed> {
         self.mailbox.clone()
+    }
+
+    /// The client of `bugle.v1.Messages`.
+    pub fn messages(&self) -> MessagesClient<Keyed> {
+        self.messages.clone()
     }
 
     /// Stores JSON in a room's mailbox, and sends it there; the call must be accepted.

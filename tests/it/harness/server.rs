@@ -206,7 +206,11 @@ fn config() -> Config {
     let mut config = Config::defaults().expect("the defaults are good");
     (config.clients.listen, config.grpc.listen, config.admin.listen) = (free, free, free);
     config.auth.jwt.keys.push(token_key());
-    config.grpc.api_keys.push(api_key("test", API_KEY, &["emit", "presence", "rooms", "disconnect", "mailbox"]));
+    config.grpc.api_keys.push(api_key(
+        "test",
+        API_KEY,
+        &["emit", "presence", "rooms", "disconnect", "mailbox", "messages"],
+    ));
     config.drain.deadline = Duration::from_secs(4);
     if NODES > 1 {
         config.cluster.redis = vec![TestRedis::shared().url().into()];
