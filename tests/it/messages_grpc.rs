@@ -193,6 +193,8 @@ async fn lists_are_read_in_pages_to_the_end() {
     let backend = server.backend().await;
     for n in 0..7 {
         sent(&backend, "ann", "bob", &n.to_string()).await;
+        // Two conversations may have a message each of one millisecond.
+        server.clock.advance(Duration::from_secs(1));
         sent(&backend, &format!("peer-{n}"), "ann", "hello").await;
     }
     let (mut all, mut before) = (Vec::new(), String::new());
