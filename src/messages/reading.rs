@@ -3,7 +3,7 @@ use super::{
     wire::{ReadBody, payload},
 };
 use crate::message::{ConnectionId, MessageId, RoomName, UserId};
-use crate::store::ReadOutcome;
+use crate::store::{ReadOutcome, Sides};
 
 impl Messages {
     /// Marks messages as read that a user has received, and tells the devices of both sides. Returns how many were unread. Fails if the user has
@@ -56,18 +56,13 @@ impl Messages {
 
     /// All of the messages were read before, or are not for the user.
     async fn check_received(&self, user: &UserId, ids: &[MessageId]) -> Result<(), Error> {
-        let mut is_sender = false;
-        for id in ids {
-            match self.inner.store.direct_message(*id).await? {
-                Some(message) if message.receiver == *user => return Ok(()),
-                Some(message) if message.sender == *user => is_sender = true,
-                Some(_) | None => {}
+        match self.inner.store.sides_of(user, ids).await? {
+            Sides { received: true, .. } => Ok(()),
+            Sides { sent: true, .. } => {
+                Err(Error::Denied("the user has sent this message: its receiver marks it as read"))
             }
+            Sides { .. } => Err(Error::NotFound("there is no such message, or the user has not received it")),
         }
-        if is_sender {
-            return Err(Error::Denied("the user has sent this message: its receiver marks it as read"));
-        }
-        Err(Error::NotFound("there is no such message, or the user has not received it"))
     }
 
     async fn tell_read(&self, reader: &UserId, outcome: ReadOutcome, connection: Option<ConnectionId>) {

@@ -114,15 +114,13 @@ pub(super) async fn append_all(
             let direct = message.direct.as_ref().and_then(|_| directs.get(&message.id).cloned());
             return Appended::New { position: place(position), direct };
         }
-        if let Some(refusal) = refused.get(&index) {
-            return Appended::Refused(*refusal);
-        }
         let key = message.idempotency.as_ref();
         match key.and_then(|key| Some((key, known.get(&scope(key, &message.room))?))) {
+            // It was stored before it would be refused.
             Some((key, earlier)) if earlier.request_hash == key.request_hash => {
                 Appended::Known { position: place(earlier.position), id: earlier.id }
             }
-            Some(_) | None => Appended::KeyReused,
+            Some(_) | None => refused.get(&index).map_or(Appended::KeyReused, |refusal| Appended::Refused(*refusal)),
         }
     };
     Ok(messages.iter().enumerate().map(answer).collect())

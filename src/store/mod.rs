@@ -100,7 +100,7 @@ mod delete;
 
 mod direct;
 pub use direct::{
-    Before, Conversation, DirectPage, DirectRefusal, DirectRetention, NewDirect, Of, ReadOutcome, Render, Rule,
+    Before, Conversation, DirectPage, DirectRefusal, DirectRetention, NewDirect, Of, ReadOutcome, Render, Rule, Sides,
 };
 
 mod watermarks;

@@ -18,7 +18,7 @@ mod write;
 pub(super) use write::write;
 
 mod read;
-pub use read::{Before, Conversation, DirectPage, Of};
+pub use read::{Before, Conversation, DirectPage, Of, Sides};
 
 mod reading;
 pub use reading::ReadOutcome;

@@ -1,6 +1,9 @@
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use super::super::{Error, Store, rows::statement};
+use super::super::{
+    Error, Store,
+    rows::{Rows, parts, statement},
+};
 use crate::message::{DirectMessage, MessageId, Topic, UserId};
 
 pub(super) const COLUMNS: &str =
@@ -50,6 +53,15 @@ pub struct Conversation {
     pub unread: u64,
 }
 
+/// On which sides of some messages a user is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// The user has sent one of them.
+    pub sent: bool,
+    /// The user has received one of them.
+    pub received: bool,
+}
+
 /// The place of a message in an order: its time and what decides between those of one time.
 type Place = (i64, String);
 
@@ -58,6 +70,27 @@ impl Store {
     pub async fn direct_message(&self, id: MessageId) -> Result<Option<DirectMessage>, Error> {
         let row = self.inner.database.read(move |connection| Box::pin(async move { by_id(connection, id).await }));
         row.await?.as_ref().map(message).transpose()
+    }
+
+    /// On which sides of these messages a user is.
+    pub async fn sides_of(&self, user: &UserId, ids: &[MessageId]) -> Result<Sides, Error> {
+        let (name, ids) = (user.to_string(), ids.to_vec());
+        let read = self.inner.database.read(move |connection| {
+            Box::pin(async move {
+                let mut sides = Sides::default();
+                for part in parts(connection, ids.len()) {
+                    let rows = Rows::new(connection, ids[part].iter().map(|id| [id.to_string().into()]))?;
+                    let sql =
+                        format!("SELECT sender_id, receiver_id FROM direct_messages WHERE id IN ({})", rows.sql());
+                    for row in rows.query(sql).fetch_all(&mut *connection).await? {
+                        sides.sent |= row.try_get::<String, _>(0)? == name;
+                        sides.received |= row.try_get::<String, _>(1)? == name;
+                    }
+                }
+                Ok(sides)
+            })
+        });
+        read.await
     }
 
     /// Messages that a user has sent or received, the newest first. `None`: the user has no message that they are to be before.
