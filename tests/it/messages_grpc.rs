@@ -198,8 +198,9 @@ async fn lists_are_read_in_pages_to_the_end() {
     .await;
     let backend = server.backend().await;
     for n in 0..7 {
-        sent(&backend, "ann", "bob", &n.to_string()).await;
         // Two conversations may have a message each of one millisecond.
+        server.clock.advance(Duration::from_secs(1));
+        sent(&backend, "ann", "bob", &n.to_string()).await;
         server.clock.advance(Duration::from_secs(1));
         sent(&backend, &format!("peer-{n}"), "ann", "hello").await;
     }
@@ -558,9 +559,9 @@ async fn an_erased_user_is_gone_on_both_sides_and_has_an_empty_mailbox() {
     assert!(list(&backend, of("bob", with("ann"))).await.is_empty());
     assert_eq!((mailbox(&backend, "bob").await, mailbox(&backend, "cid").await), (1, 1));
 
-    refused(Code::PermissionDenied, backend.messages().send_message(message("ann", "cid", "x"))).await;
-    sent(&backend, "dan", "ann", "ann's own blocks are gone").await;
+    sent(&backend, "ann", "cid", "cid's block is gone").await;
+    sent(&backend, "dan", "ann", "ann's block is gone").await;
     let erased = erase(&backend, "ann").await;
-    assert_eq!((erased.deleted, erased.mailbox_deleted), (1, 0));
+    assert_eq!((erased.deleted, erased.mailbox_deleted), (2, 0));
     assert_eq!(erase(&backend, "nobody").await, EraseUserResponse::default());
 }

@@ -26,8 +26,8 @@ impl Store {
         write.await?.as_ref().map(message).transpose()
     }
 
-    /// Deletes all conversations of a user, a few hundred messages in a transaction, and the rules of and about the user. Returns how many messages there were, and
-    /// the users who had not read all of theirs. If it fails, a part of them may be deleted.
+    /// Deletes all conversations of a user, a few hundred messages in a transaction, and the rules of and about the user. Returns how many messages
+    /// there were, and the users who had not read all of theirs. If it fails, a part of them may be deleted.
     pub async fn erase_conversations(&self, user: &UserId) -> Result<(u64, BTreeSet<UserId>), Error> {
         let (mut deleted, mut unread_by) = (0, BTreeSet::new());
         while let Some((count, peer)) = self.erase_some(user).await? {
