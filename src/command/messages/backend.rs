@@ -46,10 +46,10 @@ impl Commands {
         self.count_emits(caller, 1)?;
         let api_key = caller.name.clone();
         let sending = async move {
-            let sent = messages.send(send, None).await.map_err(refused)?;
-            let DirectMessage { id, sender, receiver, .. } = &*sent.message;
-            audit::message_sent(&api_key, (sender, receiver), id, sent.is_repeated);
-            Ok(sent)
+            let done = messages.send(send, None).await.map_err(refused)?;
+            let DirectMessage { id, sender, receiver, .. } = &*done.message;
+            audit::message_sent(&api_key, (sender, receiver), id, done.is_repeated);
+            Ok(done)
         };
         self.lifecycle.detach(sending).await
     }

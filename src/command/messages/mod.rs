@@ -47,15 +47,13 @@ const OF_DEVICES: Names = Names {
 /// What is refused of devices.
 impl From<messages::Error> for Error {
     fn from(error: messages::Error) -> Self {
-        match error {
-            messages::Error::KeyReused => {
-                Self::FailedPrecondition("clientMessageId was used for another message: choose a new one".into())
-            }
-            messages::Error::Deleted => {
-                Self::FailedPrecondition("the message that was sent with this clientMessageId was deleted".into())
-            }
-            error => refusal(error, &OF_DEVICES),
+        if matches!(error, messages::Error::KeyReused) {
+            return Self::FailedPrecondition("clientMessageId was used for another message: choose a new one".into());
         }
+        if matches!(error, messages::Error::Deleted) {
+            return Self::FailedPrecondition("the message that was sent with this clientMessageId was deleted".into());
+        }
+        refusal(error, &OF_DEVICES)
     }
 }
 
