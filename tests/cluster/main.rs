@@ -88,6 +88,12 @@ mod mailbox;
 #[path = "../it/messages_grpc.rs"]
 mod messages_grpc;
 
+#[path = "../it/messages_erasure.rs"]
+mod messages_erasure;
+
+#[path = "../it/messages_rights.rs"]
+mod messages_rights;
+
 #[path = "../it/notifications.rs"]
 mod notifications;
 

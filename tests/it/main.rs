@@ -123,5 +123,7 @@ mod mailbox_refusals;
 mod message_flapping;
 mod message_rights;
 mod messages;
+mod messages_erasure;
 mod messages_grpc;
+mod messages_rights;
 mod notifications;

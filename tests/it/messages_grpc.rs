@@ -3,36 +3,31 @@
 use std::time::Duration;
 
 use bugle::config::Config;
-use bugle::messages::Policy;
 use bugle::proto::v1::{
-    AllowConversationRequest, BlockUserRequest, Conversation, DeleteMessageRequest, DirectMessage, EraseUserRequest,
-    EraseUserResponse, ForbidConversationRequest, ListConversationsRequest, ListMessagesRequest,
-    MessagesListMessagesRequest, MessagesMarkReadRequest, SendMessageRequest, SendMessageResponse, UnblockUserRequest,
+    AllowConversationRequest, BlockUserRequest, Conversation, DeleteMessageRequest, DirectMessage,
+    ListConversationsRequest, ListMessagesRequest, MessagesListMessagesRequest, MessagesMarkReadRequest,
+    SendMessageRequest, SendMessageResponse, UnblockUserRequest,
     messages_list_messages_request::What as Listed,
     messages_mark_read_request::{Ids, What as Read},
 };
-use futures_util::future::join_all;
-use serde_json::{Value, json};
-use tonic::{Code, Request, Status};
-use uuid::Uuid;
+use serde_json::json;
+use tonic::Code;
 
-use crate::harness::{
-    Backend, Device, TestServer, answer, api_key, eventually, named, refused, token_with, violations,
-};
+use crate::harness::{Backend, TestServer, answer, named, refused};
 
-const RECEIVED: &str = "message:received";
-const UNREAD: &str = "bugle:unread";
-const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const RECEIVED: &str = "message:received";
+pub(crate) const UNREAD: &str = "bugle:unread";
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
-fn enabled(config: &mut Config) {
+pub(crate) fn enabled(config: &mut Config) {
     config.messages.enabled = true;
 }
 
-async fn start() -> TestServer {
+pub(crate) async fn start() -> TestServer {
     TestServer::start_with(enabled).await
 }
 
-fn message(sender: &str, receiver: &str, content: &str) -> SendMessageRequest {
+pub(crate) fn message(sender: &str, receiver: &str, content: &str) -> SendMessageRequest {
     SendMessageRequest {
         sender_id: sender.into(),
         receiver_id: receiver.into(),
@@ -41,76 +36,66 @@ fn message(sender: &str, receiver: &str, content: &str) -> SendMessageRequest {
     }
 }
 
-async fn send(backend: &Backend, request: SendMessageRequest) -> SendMessageResponse {
+pub(crate) async fn send(backend: &Backend, request: SendMessageRequest) -> SendMessageResponse {
     answer(backend.messages().send_message(request)).await.expect("it is sent")
 }
 
-async fn sent(backend: &Backend, sender: &str, receiver: &str, content: &str) -> DirectMessage {
+pub(crate) async fn sent(backend: &Backend, sender: &str, receiver: &str, content: &str) -> DirectMessage {
     send(backend, message(sender, receiver, content)).await.message.expect("there is a message")
 }
 
-fn of(user: &str, what: Listed) -> MessagesListMessagesRequest {
+pub(crate) fn of(user: &str, what: Listed) -> MessagesListMessagesRequest {
     MessagesListMessagesRequest { user_id: user.into(), what: Some(what), ..MessagesListMessagesRequest::default() }
 }
 
-fn with(peer: &str) -> Listed {
+pub(crate) fn with(peer: &str) -> Listed {
     Listed::PeerId(peer.into())
 }
 
-async fn list(backend: &Backend, request: MessagesListMessagesRequest) -> Vec<DirectMessage> {
+pub(crate) async fn list(backend: &Backend, request: MessagesListMessagesRequest) -> Vec<DirectMessage> {
     answer(backend.messages().list_messages(request)).await.expect("they are listed").messages
 }
 
-async fn contents(backend: &Backend, request: MessagesListMessagesRequest) -> Vec<String> {
+pub(crate) async fn contents(backend: &Backend, request: MessagesListMessagesRequest) -> Vec<String> {
     list(backend, request).await.into_iter().map(|message| message.content).collect()
 }
 
-async fn conversations(backend: &Backend, user: &str) -> Vec<Conversation> {
+pub(crate) async fn conversations(backend: &Backend, user: &str) -> Vec<Conversation> {
     let request = ListConversationsRequest { user_id: user.into(), ..ListConversationsRequest::default() };
     answer(backend.messages().list_conversations(request)).await.expect("they are listed").conversations
 }
 
-fn ids(messages: &[&DirectMessage]) -> Read {
+pub(crate) fn ids(messages: &[&DirectMessage]) -> Read {
     Read::MessageIds(Ids { ids: messages.iter().map(|message| message.id.clone()).collect() })
 }
 
-async fn read(backend: &Backend, user: &str, what: impl Into<Option<Read>>) -> tonic::Result<u64> {
+pub(crate) async fn read(backend: &Backend, user: &str, what: impl Into<Option<Read>>) -> tonic::Result<u64> {
     let request = MessagesMarkReadRequest { user_id: user.into(), what: what.into() };
     answer(backend.messages().mark_read(request)).await.map(|response| response.count)
 }
 
-fn deletion(user: &str, id: &str) -> DeleteMessageRequest {
+pub(crate) fn deletion(user: &str, id: &str) -> DeleteMessageRequest {
     DeleteMessageRequest { user_id: user.into(), message_id: id.into() }
 }
 
-async fn allow(backend: &Backend, user: &str, peer: &str, ttl: Option<Duration>) {
+pub(crate) async fn allow(backend: &Backend, user: &str, peer: &str, ttl: Option<Duration>) {
     let ttl = ttl.map(|ttl| ttl.try_into().expect("a short time"));
     let request = AllowConversationRequest { user_id: user.into(), peer_id: peer.into(), ttl };
     answer(backend.messages().allow_conversation(request)).await.expect("it is allowed");
 }
 
-async fn block(backend: &Backend, user: &str, peer: &str) {
+pub(crate) async fn block(backend: &Backend, user: &str, peer: &str) {
     let request = BlockUserRequest { user_id: user.into(), peer_id: peer.into() };
     answer(backend.messages().block_user(request)).await.expect("the user is blocked");
 }
 
-async fn erase(backend: &Backend, user: &str) -> EraseUserResponse {
-    answer(backend.messages().erase_user(EraseUserRequest { user_id: user.into() })).await.expect("it is erased")
-}
-
 /// The messages of a user's mailbox.
-async fn mailbox(backend: &Backend, user: &str) -> usize {
+pub(crate) async fn mailbox(backend: &Backend, user: &str) -> usize {
     let request = ListMessagesRequest { room: format!("user:{user}"), ..ListMessagesRequest::default() };
     answer(backend.mailbox().list_messages(request)).await.expect("it is listed").messages.len()
 }
 
-/// Sends as a device does, and gives the code of the refusal, if it is refused.
-async fn device_sends(device: &mut Device, receiver: &str) -> Option<String> {
-    let ack = device.emit_with_ack("message:send", &[json!({ "receiverId": receiver, "message": "hi" })]).await;
-    ack[0]["error"]["code"].as_str().map(ToOwned::to_owned)
-}
-
-fn millis(message: &DirectMessage) -> i64 {
+pub(crate) fn millis(message: &DirectMessage) -> i64 {
     let at = message.created_at.expect("it was stored at some time");
     assert_eq!(at.nanos % 1_000_000, 0);
     at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000
@@ -290,281 +275,4 @@ async fn only_the_sender_of_a_message_has_it_deleted_for_both() {
     assert!(conversations(&backend, "bob").await.is_empty() && conversations(&backend, "ann").await.is_empty());
     assert_eq!((mailbox(&backend, "ann").await, mailbox(&backend, "bob").await), (0, 0));
     refused(Code::NotFound, backend.messages().delete_message(deletion("ann", &message.id))).await;
-}
-
-#[tokio::test]
-async fn a_key_acts_for_the_users_whom_its_pattern_matches_and_for_no_others() {
-    const SHOP: &str = "the-key-of-the-shops-that-is-long-enough";
-    let server = TestServer::start_with(|config| {
-        enabled(config);
-        config.grpc.api_keys.push(api_key("shops", SHOP, &["messages:shop-*", "mailbox"]));
-    })
-    .await;
-    let shops = server.backend_with(SHOP).await;
-    let message = sent(&shops, "shop-1", "ann", "It is sent").await;
-    assert_eq!(list(&shops, of("shop-1", with("ann"))).await, std::slice::from_ref(&message));
-    block(&shops, "shop-1", "bob").await;
-    allow(&shops, "shop-1", "shop-2", None).await;
-
-    let mut calls = shops.messages();
-    let (user_id, peer_id) = ("ann".to_owned(), "shop-1".to_owned());
-    let denied = Code::PermissionDenied;
-    let statuses: Vec<Status> = vec![
-        refused(denied, calls.send_message(self::message("ann", "shop-1", "Thanks"))).await,
-        refused(
-            denied,
-            calls.list_conversations(ListConversationsRequest {
-                user_id: user_id.clone(),
-                ..ListConversationsRequest::default()
-            }),
-        )
-        .await,
-        refused(denied, calls.list_messages(of("ann", with("shop-1")))).await,
-        refused(
-            denied,
-            calls.mark_read(MessagesMarkReadRequest { user_id: user_id.clone(), what: Some(ids(&[&message])) }),
-        )
-        .await,
-        refused(denied, calls.delete_message(deletion("ann", &message.id))).await,
-        refused(denied, calls.erase_user(EraseUserRequest { user_id: user_id.clone() })).await,
-        refused(
-            denied,
-            calls.allow_conversation(AllowConversationRequest {
-                user_id: peer_id.clone(),
-                peer_id: user_id.clone(),
-                ttl: None,
-            }),
-        )
-        .await,
-        refused(
-            denied,
-            calls.forbid_conversation(ForbidConversationRequest { user_id: peer_id.clone(), peer_id: user_id.clone() }),
-        )
-        .await,
-        refused(denied, calls.block_user(BlockUserRequest { user_id: user_id.clone(), peer_id: peer_id.clone() }))
-            .await,
-        refused(denied, calls.unblock_user(UnblockUserRequest { user_id, peer_id })).await,
-    ];
-    let expected =
-        "the API key `shops` lacks the scope `messages`, or one `messages:PATTERN` whose pattern matches the user";
-    assert!(statuses.iter().all(|status| status.message() == expected), "{statuses:?}");
-}
-
-#[tokio::test]
-async fn under_the_policy_granted_a_backend_or_the_token_allows_a_conversation() {
-    let server = TestServer::start_with(|config| {
-        enabled(config);
-        config.messages.policy = Policy::Granted;
-    })
-    .await;
-    let backend = server.backend().await;
-    let mut ann = server.connect("ann").await;
-    let claims = json!({ "sub": "bob", "conversations": ["shop-*", "ann"] });
-    let mut bob = server.device("bob").token(token_with(&claims)).connect().await.expect("the device connects");
-    let denied = Some("forbidden".to_owned());
-    assert_eq!(device_sends(&mut ann, "cid").await, denied);
-    assert_eq!(device_sends(&mut ann, "bob").await, denied, "bob's token says what bob may");
-    assert_eq!(device_sends(&mut bob, "cid").await, denied);
-    assert_eq!(device_sends(&mut bob, "shop-7").await, None);
-    assert_eq!(device_sends(&mut bob, "ann").await, None);
-    ann.expect_event(RECEIVED).await;
-
-    sent(&backend, "ann", "cid", "by a backend").await;
-    ann.expect_event(RECEIVED).await;
-    assert_eq!(device_sends(&mut ann, "cid").await, denied, "that grants nothing");
-    allow(&backend, "cid", "ann", None).await;
-    assert_eq!(device_sends(&mut ann, "cid").await, None, "in both directions");
-    server.clock.advance(25 * HOUR);
-    assert_eq!(device_sends(&mut ann, "cid").await, denied, "24 hours if nothing is said");
-    allow(&backend, "ann", "cid", Some(HOUR)).await;
-    assert_eq!(device_sends(&mut ann, "cid").await, None);
-    allow(&backend, "ann", "cid", Some(48 * HOUR)).await;
-    server.clock.advance(47 * HOUR);
-    assert_eq!(device_sends(&mut ann, "cid").await, None, "the last one counts");
-
-    let forbid = ForbidConversationRequest { user_id: "cid".into(), peer_id: "ann".into() };
-    answer(backend.messages().forbid_conversation(forbid)).await.expect("it is forbidden");
-    assert_eq!(device_sends(&mut ann, "cid").await, denied);
-    let forbid = ForbidConversationRequest { user_id: "ann".into(), peer_id: "bob".into() };
-    answer(backend.messages().forbid_conversation(forbid)).await.expect("it is forbidden");
-    assert_eq!(device_sends(&mut bob, "ann").await, None, "by the token's claim");
-}
-
-#[tokio::test]
-async fn a_block_holds_for_backends_too_in_both_directions() {
-    let server = start().await;
-    let backend = server.backend().await;
-    sent(&backend, "ann", "bob", "before").await;
-    block(&backend, "bob", "ann").await;
-    block(&backend, "bob", "ann").await;
-    for (sender, receiver) in [("ann", "bob"), ("bob", "ann")] {
-        let status =
-            refused(Code::PermissionDenied, backend.messages().send_message(message(sender, receiver, "x"))).await;
-        assert!(!status.message().contains("API key"), "{}", status.message());
-    }
-    allow(&backend, "ann", "bob", None).await;
-    refused(Code::PermissionDenied, backend.messages().send_message(message("ann", "bob", "x"))).await;
-    assert_eq!(contents(&backend, of("ann", with("bob"))).await, ["before"]);
-    let unblock = |user: &str, peer: &str| UnblockUserRequest { user_id: user.into(), peer_id: peer.into() };
-    answer(backend.messages().unblock_user(unblock("ann", "bob"))).await.expect("ann has blocked nobody");
-    refused(Code::PermissionDenied, backend.messages().send_message(message("ann", "bob", "x"))).await;
-    answer(backend.messages().unblock_user(unblock("bob", "ann"))).await.expect("it is unblocked");
-    sent(&backend, "ann", "bob", "after").await;
-}
-
-#[tokio::test]
-async fn each_wrong_field_is_named() {
-    let server = start().await;
-    let backend = server.backend().await;
-    let mut calls = backend.messages();
-    let invalid = Code::InvalidArgument;
-    let long = "x".repeat(257);
-    let request = SendMessageRequest {
-        transaction_id: "a\nb".into(),
-        listing_id: long.clone(),
-        client_message_id: long.clone(),
-        ..message("", "", "x")
-    };
-    let status = refused(invalid, calls.send_message(request)).await;
-    assert_eq!(named(&status), ["sender_id", "receiver_id", "transaction_id", "listing_id", "client_message_id"]);
-    let cases = [
-        (message("ann", "ann", "x"), "receiver_id", "is the sender: write to another user"),
-        (message("ann", "bob", ""), "content", "is empty: give 1 to 4000 characters"),
-        (message("ann", "bob", &"é".repeat(4_001)), "content", "has more than 4000 characters"),
-        (
-            message("ann", "bob", "a\u{7}"),
-            "content",
-            "has a control character at position 1: only newlines and tabs are allowed",
-        ),
-    ];
-    for (request, field, problem) in cases {
-        let status = refused(invalid, calls.send_message(request)).await;
-        assert_eq!(violations(&status), [(field.to_owned(), problem.to_owned())]);
-    }
-    sent(&backend, "ann", "bob", &"🎟".repeat(4_000)).await;
-
-    let request =
-        MessagesListMessagesRequest { page_size: -1, before: "x".into(), ..MessagesListMessagesRequest::default() };
-    assert_eq!(
-        named(&refused(invalid, calls.list_messages(request)).await),
-        ["user_id", "what", "page_size", "before"]
-    );
-    let request = of("ann", Listed::ListingId(String::new()));
-    assert_eq!(named(&refused(invalid, calls.list_messages(request)).await), ["listing_id"]);
-    let request = ListConversationsRequest { page_size: -1, before: "1".into(), ..ListConversationsRequest::default() };
-    assert_eq!(named(&refused(invalid, calls.list_conversations(request)).await), ["user_id", "page_size", "before"]);
-
-    let what = |ids: Vec<String>| Some(Read::MessageIds(Ids { ids }));
-    for (what, field) in [
-        (None, "what"),
-        (what(Vec::new()), "message_ids.ids"),
-        (what(vec!["x".into()]), "message_ids.ids[0]"),
-        (what(vec![Uuid::new_v4().to_string(); 501]), "message_ids.ids"),
-        (Some(Read::PeerId(String::new())), "peer_id"),
-    ] {
-        let status = read(&backend, "ann", what).await.expect_err("it is refused");
-        assert_eq!((status.code(), named(&status)), (invalid, vec![field.to_owned()]));
-    }
-    assert_eq!(named(&refused(invalid, calls.delete_message(deletion("", "x"))).await), ["user_id", "message_id"]);
-    assert_eq!(named(&refused(invalid, calls.erase_user(EraseUserRequest::default())).await), ["user_id"]);
-    let (user_id, peer_id) = ("ann".to_owned(), "ann".to_owned());
-    let ttl = Some(prost_types::Duration { seconds: 0, nanos: 1 });
-    let request = AllowConversationRequest { user_id: user_id.clone(), peer_id: "bob".into(), ttl };
-    assert_eq!(named(&refused(invalid, calls.allow_conversation(request)).await), ["ttl"]);
-    let request = AllowConversationRequest { user_id: user_id.clone(), peer_id: peer_id.clone(), ttl: None };
-    assert_eq!(named(&refused(invalid, calls.allow_conversation(request)).await), ["peer_id"]);
-    let request = BlockUserRequest { user_id, peer_id };
-    assert_eq!(named(&refused(invalid, calls.block_user(request)).await), ["peer_id"]);
-    let request = UnblockUserRequest::default();
-    assert_eq!(named(&refused(invalid, calls.unblock_user(request)).await), ["user_id", "peer_id"]);
-}
-
-#[tokio::test]
-async fn a_message_counts_towards_the_rates_of_its_sender_and_of_the_key() {
-    let server = TestServer::start_each_with(|_, config| {
-        enabled(config);
-        config.limits.emits_per_api_key = bugle::limits::Rate { per_second: 1, burst: 3 };
-    })
-    .await;
-    let backend = server.backend_of(0).await;
-    let many = (0..20).map(|n| {
-        let backend = backend.clone();
-        async move { answer(backend.messages().send_message(message(&format!("u{n}"), "bob", "x"))).await }
-    });
-    let refusals: Vec<_> = join_all(many).await.into_iter().filter_map(Result::err).collect();
-    assert!(!refusals.is_empty(), "20 in a moment are more than 3");
-    for status in refusals {
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        assert!(status.message().starts_with("limits.emits_per_api_key"), "{}", status.message());
-    }
-}
-
-/// More than one transaction deletes.
-const MANY: usize = 450;
-
-/// A server at which two users have written many messages.
-async fn with_many_messages() -> TestServer {
-    let server = TestServer::start_with(|config| {
-        enabled(config);
-        (config.messages.rate.burst, config.messages.conversation_rate.burst) = (2_000, 2_000);
-    })
-    .await;
-    let backend = server.backend().await;
-    join_all((0..MANY).map(|n| {
-        let (sender, receiver) = if n % 2 == 0 { ("ann", "bob") } else { ("bob", "ann") };
-        let (backend, request) = (backend.clone(), message(sender, receiver, &n.to_string()));
-        async move { send(&backend, request).await }
-    }))
-    .await;
-    server
-}
-
-#[tokio::test]
-async fn an_erasure_is_completed_though_its_caller_gives_up() {
-    let server = with_many_messages().await;
-    let backend = server.backend().await;
-    let mut request = Request::new(EraseUserRequest { user_id: "ann".into() });
-    request.set_timeout(Duration::from_millis(1));
-    // It may be faster.
-    let _ = answer(backend.messages().erase_user(request)).await;
-    eventually("the end of the erasure", async || {
-        conversations(&backend, "bob").await.is_empty() && mailbox(&backend, "bob").await == 0
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_erased_user_is_gone_on_both_sides_and_has_an_empty_mailbox() {
-    let server = with_many_messages().await;
-    let backend = server.backend().await;
-    sent(&backend, "cid", "ann", "1").await;
-    sent(&backend, "cid", "bob", "2").await;
-    backend.store_in("user:ann", "note", "3").await;
-    block(&backend, "cid", "ann").await;
-    block(&backend, "ann", "dan").await;
-    allow(&backend, "ann", "cid", None).await;
-    let mut bob = server.device("bob").resume(Value::Null).connect().await.expect("the device connects");
-    let mut count = u64::MAX;
-
-    let erased = erase(&backend, "ann").await;
-    assert_eq!((erased.deleted, erased.mailbox_deleted), (MANY as u64 + 1, 1));
-    while count != 1 {
-        let event = bob.next_event().await;
-        if event.name == UNREAD {
-            count = event.value()["count"].as_u64().expect("a number");
-        }
-    }
-    assert!(conversations(&backend, "ann").await.is_empty());
-    assert_eq!(mailbox(&backend, "ann").await, 0);
-    let left: Vec<_> =
-        conversations(&backend, "bob").await.into_iter().map(|one| (one.peer_id, one.unread_count)).collect();
-    assert_eq!(left, [("cid".to_owned(), 1)]);
-    assert!(list(&backend, of("bob", with("ann"))).await.is_empty());
-    assert_eq!((mailbox(&backend, "bob").await, mailbox(&backend, "cid").await), (1, 1));
-
-    sent(&backend, "ann", "cid", "cid's block is gone").await;
-    sent(&backend, "dan", "ann", "ann's block is gone").await;
-    let erased = erase(&backend, "ann").await;
-    assert_eq!((erased.deleted, erased.mailbox_deleted), (2, 0));
-    assert_eq!(erase(&backend, "nobody").await, EraseUserResponse::default());
 }
