@@ -63,10 +63,8 @@ fn entries_of(new: NewDirect, key: Option<&str>) -> Vec<NewMessage> {
 
 pub(crate) async fn send(store: &Store, from: &str, to: &str, text: &str) -> Arc<DirectMessage> {
     let appended = deadline("the append", store.append(entries(from, to, text, None))).await.expect("it is kept");
-    match &appended[0] {
-        Appended::New { direct: Some(message), .. } => message.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Appended::New { direct: Some(message), .. } = &appended[0] else { panic!("{appended:?}") };
+    message.clone()
 }
 
 async fn texts(store: &Store, one: &str, other: &str) -> Vec<String> {
