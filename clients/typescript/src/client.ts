@@ -2,6 +2,7 @@ import { io, type Socket } from 'socket.io-client';
 
 import { Backoff } from './backoff.js';
 import { ask, Connection, type ConnectionState } from './connection.js';
+import { DirectMessages, type MessageTransport } from './direct_messages.js';
 import { BugleError, reportTo } from './errors.js';
 import type { AnyEvents, BugleEvents, Listenable } from './events.js';
 import { attempted, type Handler, Handlers } from './handlers.js';
@@ -9,6 +10,7 @@ import { type Received, received } from './message.js';
 import type { Options } from './options.js';
 import { Positions } from './positions.js';
 import { RecentIds } from './recent_ids.js';
+import { type HttpMethod, Rest } from './rest.js';
 import { RetainedOverRest } from './retained.js';
 import { Tokens } from './tokens.js';
 
@@ -23,7 +25,9 @@ export class Client<Events extends object = AnyEvents> {
   readonly #positions: Positions;
   readonly #handlers: Handlers;
   readonly #seen = new RecentIds(REMEMBERED_IDS);
-  readonly #rest: RetainedOverRest | undefined;
+  readonly #rest: Rest;
+  readonly #retained: RetainedOverRest | undefined;
+  #messages: DirectMessages | undefined;
   /** Counts connections, so that no reply goes out on a later one, where its number may be another message's. */
   #connections = 0;
 
@@ -37,7 +41,8 @@ export class Client<Events extends object = AnyEvents> {
       this.#report(new BugleError('storage', 'positions could not be read or written', { cause })),
     );
     const tokens = new Tokens(options.token);
-    this.#rest = this.#retainedOverRest(tokens);
+    this.#rest = new Rest(url, tokens);
+    this.#retained = this.#retainedOverRest();
     this.#connection = new Connection(
       this.socket,
       tokens,
@@ -56,13 +61,13 @@ export class Client<Events extends object = AnyEvents> {
   /** Connects, and comes back whenever the connection is lost. Also after `close`. */
   open(): void {
     this.#connection.open();
-    this.#rest?.begin();
+    this.#retained?.begin();
   }
 
   /** Disconnects and stays away. Handlers and positions stay for another `open`. */
   close(): void {
     this.#connection.close();
-    this.#rest?.end();
+    this.#retained?.end();
   }
 
   /** Tries to connect at once, where it waits for its next attempt or has stopped; else it does nothing. */
@@ -115,6 +120,20 @@ export class Client<Events extends object = AnyEvents> {
   }
 
   /**
+   * Sends a request over REST with the token, to a path such as `/bugle/notifications`, and resolves with the JSON of the answer, `undefined` if it has
+   * none. Rejects with a `BugleError`: with Bugle's code for a refusal, with `transport` if there was no answer within 10 s.
+   */
+  request(method: HttpMethod, path: string, body?: unknown): Promise<unknown> {
+    return this.#rest.request(method, path, body);
+  }
+
+  /** The user's direct messages: for `Conversation` and `Conversations`. */
+  get messages(): DirectMessages {
+    this.#messages ??= new DirectMessages(this as unknown as MessageTransport, this.options.messagesPath, this.options.messageEvents);
+    return this.#messages;
+  }
+
+  /**
    * Uses another token of the same user: on the live connection, else in an attempt at once. Where the token option is a text, this one
    * replaces it; a function is still asked for later attempts. Rejects with a `BugleError` when Bugle refuses it (`invalid_token`,
    * `wrong_user`), and the connection stays as it is.
@@ -131,12 +150,12 @@ export class Client<Events extends object = AnyEvents> {
     this.#positions.forget(room);
   }
 
-  #retainedOverRest(tokens: Tokens): RetainedOverRest | undefined {
-    const { url, restAfter = 10_000, restInterval = 30_000, restPath = '/bugle' } = this.options;
+  #retainedOverRest(): RetainedOverRest | undefined {
+    const { restAfter = 10_000, restInterval = 30_000, restPath = '/bugle' } = this.options;
     if (restAfter === false) return undefined;
     return new RetainedOverRest(
-      new URL(`${restPath}/retained`, url.replace(/^ws/, 'http')),
-      tokens,
+      `${restPath}/retained`,
+      this.#rest,
       restAfter,
       new Backoff(restInterval, restInterval),
       (message) => void this.#settle(this.#handlers.hand(message)),
@@ -146,8 +165,8 @@ export class Client<Events extends object = AnyEvents> {
 
   #changed({ isConnected, isStopped }: ConnectionState): void {
     if (isConnected) this.#connections += 1;
-    if (isConnected || isStopped) this.#rest?.end();
-    else this.#rest?.begin();
+    if (isConnected || isStopped) this.#retained?.end();
+    else this.#retained?.begin();
   }
 
   #take({ message, meta, acknowledge }: Received): void {

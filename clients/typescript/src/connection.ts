@@ -226,8 +226,11 @@ export async function ask(socket: Socket, event: string, payload: unknown, timeo
   } catch (cause) {
     throw new BugleError('no_answer', `Bugle did not answer ${event}`, { cause });
   }
-  const { error } = (answer ?? {}) as { error?: { code: string; message: string } };
-  if (error) throw new BugleError(error.code, error.message);
+  const { error } = (answer ?? {}) as { error?: { code: string; message: string; retryAfterMs?: number } };
+  if (error) {
+    const { code, message, retryAfterMs } = error;
+    throw new BugleError(code, message, retryAfterMs === undefined ? {} : { retryAfter: retryAfterMs });
+  }
   return answer;
 }
 

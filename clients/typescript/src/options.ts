@@ -1,5 +1,6 @@
 import type { ManagerOptions, SocketOptions } from 'socket.io-client';
 
+import type { MessageEvents } from './direct_message.js';
 import type { BugleError } from './errors.js';
 import type { RoomResumed } from './events.js';
 import type { Message } from './message.js';
@@ -76,6 +77,12 @@ export interface Options {
 
   /** The server's `rest.path`. Default `/bugle`. */
   restPath?: string;
+
+  /** The server's `messages.path`. Default `/bugle/messages`. */
+  messagesPath?: string;
+
+  /** Names of the events of direct messages, where the server's `[messages]` has others than Bugle's own. */
+  messageEvents?: Partial<MessageEvents>;
 
   /** For socket.io-client, such as `{ transports: ['websocket'] }`. */
   socketOptions?: TransportOptions;

@@ -1,7 +1,7 @@
 import type { Backoff } from './backoff.js';
 import { BugleError } from './errors.js';
 import type { Message } from './message.js';
-import type { Tokens } from './tokens.js';
+import type { Rest } from './rest.js';
 
 interface Entry {
   room: string;
@@ -18,8 +18,8 @@ export class RetainedOverRest {
   readonly #handed = new Map<string, string>();
 
   constructor(
-    private readonly address: URL,
-    private readonly tokens: Tokens,
+    private readonly path: string,
+    private readonly rest: Rest,
     /** The time without a connection before the first request, in milliseconds. */
     private readonly after: number,
     private readonly pace: Backoff,
@@ -59,10 +59,8 @@ export class RetainedOverRest {
   }
 
   async #retained(signal: AbortSignal): Promise<Entry[]> {
-    const token = await this.tokens.next();
-    const authorization = /^bearer /i.test(token) ? token : `Bearer ${token}`;
-    const answer = await fetch(this.address, { headers: { authorization }, signal });
-    if (!answer.ok) throw new BugleError('retained', `${this.address.pathname} answered ${answer.status}`);
+    const answer = await this.rest.fetch(this.path, { signal });
+    if (!answer.ok) throw new BugleError('retained', `${this.path} answered ${answer.status}`);
     const { retained } = (await answer.json()) as { retained: Entry[] };
     return retained;
   }

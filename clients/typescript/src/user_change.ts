@@ -9,6 +9,7 @@ export async function followToken(client: Client<never>, token: string): Promise
     if (!(error instanceof BugleError) || error.code !== 'wrong_user') throw error;
     client.close();
     client.forget();
+    client.messages.reset();
     await client.updateToken(token);
     client.open();
   }

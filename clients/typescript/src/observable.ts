@@ -1,0 +1,23 @@
+/** A state that listeners are told of. The state is an object that is replaced when it has changed. */
+export abstract class Observable<State> {
+  readonly #listeners = new Set<() => void>();
+  #state: State | undefined;
+
+  get state(): State {
+    this.#state ??= this.snapshot();
+    return this.#state;
+  }
+
+  /** Calls the listener whenever the state has changed; the function that is returned ends that. */
+  subscribe(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  protected abstract snapshot(): State;
+
+  protected changed(): void {
+    this.#state = undefined;
+    for (const listener of [...this.#listeners]) listener();
+  }
+}
