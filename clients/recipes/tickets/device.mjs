@@ -9,7 +9,9 @@ const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 // What the app's code calls; else nothing would tell what it does not listen for.
 const console = { log: (...said) => print({ said }), error: (...said) => print({ said }) };
-const [handleListingUpdate, handleTransactionUpdate] = ['listing', 'transaction'].map((shown) => (value) => print({ shown, value }));
+const [handleListingUpdate, handleTransactionUpdate, handleNewMessage] = ['listing', 'transaction', 'message'].map(
+  (shown) => (value) => print({ shown, value }),
+);
 function io(...args) {
   const socket = connect(...args);
   socket.on('connect', () => print({ connected: socket.io.engine.transport.name }));
@@ -37,10 +39,16 @@ socket.on('connect_error', (error) => {
 // Listen for updates
 socket.on('listing:updated', handleListingUpdate);
 socket.on('transaction:updated', handleTransactionUpdate);
+socket.on('message:received', handleNewMessage);
 
 // Listen for price changes
 socket.on('listing:price_changed', (change) => {
   console.log('Price changed:', change);
+});
+
+// Receive messages
+socket.on('message:received', (message) => {
+  console.log('New message:', message);
 });
 
 socket.on('typing:start', (data) => {
@@ -59,6 +67,13 @@ const actions = {
   'subscribe:transaction'(transactionId) {
     // Subscribe to transaction updates
     socket.emit('subscribe:transaction', transactionId);
+  },
+  'message:send'(receiverId, message) {
+    // Send a message
+    socket.emit('message:send', {
+      receiverId,
+      message
+    });
   },
   'typing:start'(receiverId) {
     socket.emit('typing:start', receiverId);

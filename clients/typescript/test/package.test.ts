@@ -14,12 +14,16 @@ async function inNode(program: string): Promise<unknown> {
   return JSON.parse(stdout);
 }
 
-test('the built package offers its client, its hook and its composable', async () => {
+test('the built package offers its classes, its hooks and its composables', async () => {
   const program = `
     const names = async (path) => Object.keys(await import(path)).sort();
     console.log(JSON.stringify(await Promise.all(['@bugle/client', '@bugle/client/react', '@bugle/client/vue'].map(names))));
   `;
-  expect(await inNode(program)).toEqual([['BugleError', 'Client', 'connect', 'webStorage'], ['useBugle'], ['useBugle']]);
+  expect(await inNode(program)).toEqual([
+    ['BugleError', 'Client', 'Conversation', 'Conversations', 'DirectMessages', 'connect', 'webStorage'],
+    ['BugleProvider', 'useBugle', 'useConversation', 'useConversations'],
+    ['useBugle', 'useConversation', 'useConversations'],
+  ]);
 });
 
 test('the client needs neither React nor Vue', async () => {
