@@ -1,6 +1,6 @@
 import type { ConnectionState } from './connection.js';
 import type { ConversationMessage, DirectMessage, MessageTopic, PendingMessage } from './direct_message.js';
-import { type DirectMessages, isUnknownCursor, type MessageChange } from './direct_messages.js';
+import { type DirectMessages, isUnknownCursor, MAX_PAGE, type MessageChange } from './direct_messages.js';
 import type { BugleError } from './errors.js';
 import { Loader } from './loader.js';
 import { Observable } from './observable.js';
@@ -8,7 +8,7 @@ import { Timeline, type TimelineEntry } from './timeline.js';
 import { Typing } from './typing.js';
 
 export interface ConversationOptions {
-  /** How many messages a request over REST asks for. Default 50. */
+  /** How many messages a request over REST asks for, at most 100. Default 50. */
   pageSize?: number;
   /** The largest number of messages that are kept in memory; older ones are dropped, and not loaded. Default 1,000. */
   maxMessages?: number;
@@ -60,7 +60,7 @@ export class Conversation extends Observable<ConversationState> {
   ) {
     super();
     this.#timeline = new Timeline(userId);
-    this.#pageSize = pageSize;
+    this.#pageSize = Math.min(pageSize, MAX_PAGE);
     this.#maxMessages = maxMessages;
     this.#typing = new Typing((isTyping) => this.direct.typing(userId, isTyping), () => this.changed());
     this.#loader = new Loader((isCurrent) => this.#load(isCurrent), () => this.changed());

@@ -1,12 +1,12 @@
 import type { ConnectionState } from './connection.js';
 import type { ConversationSummary, DirectMessage } from './direct_message.js';
-import { type DirectMessages, isUnknownCursor, type MessageChange } from './direct_messages.js';
+import { type DirectMessages, isUnknownCursor, MAX_PAGE, type MessageChange } from './direct_messages.js';
 import type { BugleError } from './errors.js';
 import { Loader } from './loader.js';
 import { Observable } from './observable.js';
 
 export interface ConversationsOptions {
-  /** How many conversations a request over REST asks for. Default 50. */
+  /** How many conversations a request over REST asks for, at most 100. Default 50. */
   pageSize?: number;
   /** The largest number of conversations that are kept in memory. Default 500. */
   maxConversations?: number;
@@ -49,7 +49,7 @@ export class Conversations extends Observable<ConversationsState> {
     { pageSize = 50, maxConversations = 500 }: ConversationsOptions = {},
   ) {
     super();
-    this.#pageSize = pageSize;
+    this.#pageSize = Math.min(pageSize, MAX_PAGE);
     this.#maxConversations = maxConversations;
     this.#loader = new Loader((isCurrent) => this.#load(isCurrent), () => this.changed());
   }

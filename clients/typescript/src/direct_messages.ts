@@ -5,6 +5,9 @@ import type { Welcome } from './events.js';
 import { Outbox } from './outbox.js';
 import type { HttpMethod } from './rest.js';
 
+/** The largest number of entries that Bugle answers a request with. */
+export const MAX_PAGE = 100;
+
 /** What direct messages need of a client. */
 export interface MessageTransport {
   readonly state: ConnectionState;
@@ -33,7 +36,7 @@ export type MessageChange =
   | { kind: 'reset' };
 
 export interface PageOptions {
-  /** The largest number of entries. Default 50. */
+  /** The largest number of entries, at most 100. Default 50. */
   limit?: number;
   /** The id of the last message of the page before. */
   before?: string;

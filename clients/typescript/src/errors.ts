@@ -1,4 +1,4 @@
-const TRANSIENT = new Set(['transport', 'token', 'no_answer', 'rate', 'unavailable', 'internal']);
+const TRANSIENT = new Set(['transport', 'token', 'no_answer', 'rate', 'resource_exhausted', 'unavailable', 'deadline_exceeded', 'internal']);
 
 /**
  * What went wrong, for programs by `code` and for people by `message`.
