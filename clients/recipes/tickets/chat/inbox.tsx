@@ -1,6 +1,6 @@
 import type { ConversationSummary } from '@bugle/client';
 import { useConversations } from '@bugle/client/react';
-import { type FormEvent, useEffect, useState } from 'react';
+import { type FormEvent, useEffect, useRef, useState } from 'react';
 
 import { Avatar, Problem, whenShort } from './parts';
 
@@ -15,6 +15,7 @@ export function Inbox({ peer, onPeer }: InboxProps) {
   useEffect(() => {
     document.title = `${unreadCount > 0 ? `(${unreadCount}) ` : ''}Messages · Tickets`;
   }, [unreadCount]);
+  const list = useFocusBack(peer);
   const isEmpty = !isLoading && !error && conversations.length === 0;
   return (
     <nav className="inbox" aria-label="Conversations">
@@ -22,7 +23,7 @@ export function Inbox({ peer, onPeer }: InboxProps) {
       {error && conversations.length === 0 && <Problem text={`Conversations could not be loaded (${error.code}).`} onRetry={reload} />}
       {isLoading && <p className="hint">Loading…</p>}
       {isEmpty && <p className="hint">No conversations yet. Write to a user above.</p>}
-      <ul aria-busy={isLoading}>
+      <ul ref={list} aria-busy={isLoading}>
         {conversations.map((conversation) => (
           <li key={conversation.userId}>
             <Row conversation={conversation} isOpen={conversation.userId === peer} onOpen={() => onPeer(conversation.userId)} />
@@ -32,6 +33,17 @@ export function Inbox({ peer, onPeer }: InboxProps) {
       {hasMore && <button className="quiet more" disabled={isLoadingMore} onClick={() => void loadMore()}>Older conversations</button>}
     </nav>
   );
+}
+
+/** When a conversation is closed, its row gets the focus, which was in there. */
+function useFocusBack(peer: string | undefined) {
+  const list = useRef<HTMLUListElement>(null);
+  const last = useRef(peer);
+  useEffect(() => {
+    if (peer === undefined && last.current !== undefined) list.current?.querySelector<HTMLElement>(`[data-user="${CSS.escape(last.current)}"]`)?.focus();
+    last.current = peer;
+  }, [peer]);
+  return list;
 }
 
 function Begin({ onPeer }: Pick<InboxProps, 'onPeer'>) {

@@ -85,7 +85,7 @@ function Messages({ token, to, topic, onSignOut }: MessagesProps) {
       <div className="page" data-open={peer !== undefined}>
         <header className="bar">
           <h1>Messages</h1>
-          <p>{userId ? <>Signed in as <b>{userId}</b></> : 'Connecting…'}</p>
+          <p>{userId ? <><span>Signed in as </span><b>{userId}</b></> : 'Connecting…'}</p>
           <button className="quiet" onClick={onSignOut}>Sign out</button>
         </header>
         <p className="banner" role="status" hidden={isConnected || !error}>
