@@ -242,7 +242,7 @@ describe('coming back', { concurrency: true }, () => {
 
 function retained(token, headers = {}) {
   const authorization = token && { authorization: `Bearer ${token}` };
-  return fetch(`${server.url}/api/retained/balance`, { headers: { ...authorization, ...headers } });
+  return fetch(`${server.url}/bugle/retained/balance`, { headers: { ...authorization, ...headers } });
 }
 
 describe('the last balance by REST', () => {

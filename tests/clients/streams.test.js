@@ -65,6 +65,6 @@ test('streams whose caller cancels them while an emit is unanswered are counted,
   while ((await counted()) !== STREAMS);
   // The others were within some seconds: the next line is of another event.
   const other = next();
-  await fetch(`${server.url}/api/notifications`);
+  await fetch(`${server.url}/bugle/notifications`);
   assert.equal((await other).message, messages[1]);
 });

@@ -91,7 +91,7 @@ async fn mark(server: SocketAddr, tokens: Vec<String>) -> usize {
         ticks.tick().await;
         let request = Request::builder()
             .method(Method::PUT)
-            .uri("/api/notifications/read")
+            .uri("/bugle/notifications/read")
             .header("host", server.to_string())
             .header("authorization", format!("Bearer {token}"))
             .body(Empty::<Bytes>::new())

@@ -12,7 +12,7 @@ export async function large({ port, reader }) {
   const encodings = ['identity', 'gzip'];
   await times(200, async (number) => {
     const headers = `Host: bugle\r\nAuthorization: Bearer ${reader}\r\nAccept-Encoding: ${encodings[number % 2]}\r\n`;
-    await write(await open(port), `GET /api/retained HTTP/1.1\r\n${headers}\r\n`.repeat(12));
+    await write(await open(port), `GET /bugle/retained HTTP/1.1\r\n${headers}\r\n`.repeat(12));
   });
   return `${alive()} open`;
 }

@@ -17,7 +17,7 @@ export async function posts({ port, token }) {
 export async function puts({ port, token }) {
   const body = Buffer.from(`{"ids":["${'a'.repeat(ANNOUNCED - 10)}`);
   const headers = `Content-Type: application/json\r\n${token ? `Authorization: Bearer ${token}\r\n` : ''}`;
-  const path = '/api/notifications/read';
+  const path = '/bugle/notifications/read';
   const ended = await times(COUNT, () => unfinished(port, 'PUT', path, headers, body));
   return `${ended} bodies not sent`;
 }
