@@ -181,7 +181,8 @@ describe('what goes wrong', () => {
     const window = await browser.newContext({ viewport: WIDE });
     t.after(() => window.close());
     const page = await window.newPage();
-    await page.route('**/api/messages/**', (route) => route.fulfill({ status: 403, json: { error: { code: 'forbidden', message: 'for the test' } }, headers: { 'access-control-allow-origin': origin } }));
+    const answer = { status: 403, json: { error: { code: 'forbidden', message: 'for the test' } }, headers: { 'access-control-allow-origin': origin } };
+    await page.route('**/api/messages/**', (route) => route.fulfill(answer));
     await page.goto(`${origin}/#token=${recipe.token('unlucky')}`);
     await page.getByRole('alert').getByText('could not be loaded').waitFor();
     await page.screenshot({ path: join(SHOTS, 'chat-1280-error.png') });
@@ -220,7 +221,11 @@ test('a long conversation opens at its end, and older messages come in above wit
 
 test('all of it by keyboard', async (t) => {
   const { page, faults } = await open(t, 'typist');
-  const focused = () => page.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.labels?.[0]?.innerText ?? document.activeElement.innerText);
+  const focused = () =>
+    page.evaluate(() => {
+      const { activeElement: element } = document;
+      return element.getAttribute('aria-label') ?? element.labels?.[0]?.innerText ?? element.innerText;
+    });
   const tabTo = async (name) => {
     for (let steps = 0; steps < 20; steps += 1) {
       if ((await focused())?.startsWith(name)) return;

@@ -45,7 +45,8 @@ for (const nodes of [1, 3]) {
       const wrong = [
         undefined, 'gus', {}, { receiverId: 'gus' }, { message: 'x' }, { receiverId: 'gus', message: '' }, { receiverId: '', message: 'x' },
         { receiverId: 'fay', message: 'to myself' }, { receiverId: 'gus', message: 'x'.repeat(4_001) }, { receiverId: 'gus', message: 'a\u0007' },
-        { receiverId: 'gus', message: { text: 'x' } }, { receiverId: ['gus'], message: 'x' }, { receiverId: 'gus', message: 'x', listingId: { id: 1 } },
+        { receiverId: 'gus', message: { text: 'x' } }, { receiverId: ['gus'], message: 'x' },
+        { receiverId: 'gus', message: 'x', listingId: { id: 1 } },
       ];
       for (const payload of wrong) {
         const { error, ...rest } = await ask(device, 'message:send', payload);

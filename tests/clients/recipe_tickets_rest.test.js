@@ -133,7 +133,8 @@ for (const nodes of [1, 3]) {
       assert.equal(await statusOf('tom', 'POST', '', { receiverId: 'ben', content: 'x'.repeat(70_000) }), 413);
       assert.equal(await statusOf(undefined, 'GET', '/conversations'), 401);
       assert.equal(await statusOf(undefined, 'GET', '/conversations', undefined, { authorization: 'Bearer nonsense' }), 401);
-      const answers = await Promise.all(Array.from({ length: 300 }, (_, number) => rest('tom', 'POST', '', { receiverId: `ben-${number % 9}`, content: 'x' })));
+      const flood = Array.from({ length: 300 }, (_, number) => rest('tom', 'POST', '', { receiverId: `ben-${number % 9}`, content: 'x' }));
+      const answers = await Promise.all(flood);
       const { body, headers } = answers.find(({ status }) => status === 429);
       assert.match(body.error.message, /messages\.rate/);
       assert.match(headers.get('retry-after'), /^[1-9]\d*$/);
@@ -147,7 +148,9 @@ for (const nodes of [1, 3]) {
         ['PUT', `/${id}/read`, 404], ['DELETE', `/${id}`, 404], ['GET', '/transaction/txn-9', 404], ['GET', '/listing/listing-9', 404],
       ];
       for (const [method, path, status] of refused) assert.equal(await statusOf('eavesdropper', method, path), status, path);
-      const empty = ['/conversations', `/conversations?before=${createdAt}`, '/conversation/una', '/conversation/val', `/conversation/una?before=${id}`];
+      const empty = [
+        '/conversations', `/conversations?before=${createdAt}`, '/conversation/una', '/conversation/val', `/conversation/una?before=${id}`,
+      ];
       for (const path of empty) {
         const { status, body } = await rest('eavesdropper', 'GET', path);
         assert.ok(status === 404 || (status === 200 && body.length === 0), `${path}: ${status} ${JSON.stringify(body)}`);

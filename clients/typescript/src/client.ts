@@ -120,8 +120,9 @@ export class Client<Events extends object = AnyEvents> {
   }
 
   /**
-   * Sends a request over REST with the token, to a path such as `/bugle/notifications`, and resolves with the JSON of the answer, `undefined` if it has
-   * none. Rejects with a `BugleError`: with Bugle's code for a refusal, with `transport` if there was no answer within 10 s.
+   * Sends a request over REST with the token, to a path such as `/bugle/notifications`, and resolves with the JSON of the answer,
+   * `undefined` if it has none. Rejects with a `BugleError`: with Bugle's code for a refusal, with `transport` if there was no answer
+   * within 10 s.
    */
   request(method: HttpMethod, path: string, body?: unknown): Promise<unknown> {
     return this.#rest.request(method, path, body);

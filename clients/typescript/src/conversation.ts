@@ -30,8 +30,8 @@ export interface ConversationState {
 }
 
 /**
- * The conversation with another user, from `start` to `stop`: loaded over REST, and kept up to date over the socket. After each reconnect the messages
- * that it has are loaded again, since read receipts and deletions are not sent to a client that was away.
+ * The conversation with another user, from `start` to `stop`: loaded over REST, and kept up to date over the socket. After each reconnect
+ * the messages that it has are loaded again, since read receipts and deletions are not sent to a client that was away.
  */
 export class Conversation extends Observable<ConversationState> {
   #timeline: Timeline;
@@ -86,9 +86,9 @@ export class Conversation extends Observable<ConversationState> {
   }
 
   /**
-   * Sends a message; the `key` of its entry in `messages`, where it stands at once, and where its `status` says what becomes of it. It is sent under one
-   * `clientMessageId` until Bugle has answered, also after reconnects and by `retry`: it is stored once. Throws a `BugleError` (`queue_full`) while
-   * 1,000 messages are not sent.
+   * Sends a message; the `key` of its entry in `messages`, where it stands at once, and where its `status` says what becomes of it. It is
+   * sent under one `clientMessageId` until Bugle has answered, also after reconnects and by `retry`: it is stored once. Throws a
+   * `BugleError` (`queue_full`) while 1,000 messages are not sent.
    */
   send(text: string, topic: MessageTopic = {}): string {
     this.#typing.ended();
@@ -165,13 +165,13 @@ export class Conversation extends Observable<ConversationState> {
   }
 
   /**
-   * The entries that probably are messages whose answer was lost: Bugle sends such a message to the client's next connection as if another device had
-   * sent it. They are not shown beside the message that is sent again; its answer says which one it was.
+   * The entries that probably are messages that are still being sent: Bugle gives a message whose answer was lost to the client's next
+   * connection, as if another device had sent it. They are not shown twice; the answer says which one it was.
    */
   #perhapsPending(pending: readonly PendingMessage[]): Set<TimelineEntry> {
     const found = new Set<TimelineEntry>();
-    for (const { clientMessageId, content, isUncertain } of pending) {
-      const since = isUncertain ? this.#pendingSince.get(clientMessageId) : undefined;
+    for (const { clientMessageId, content, status, isUncertain } of pending) {
+      const since = status === 'sending' || isUncertain ? this.#pendingSince.get(clientMessageId) : undefined;
       if (since === undefined) continue;
       const same = this.#timeline.entries.find(
         (entry) => entry.number >= since && entry.message.content === content && this.#isOwn(entry.message) && !found.has(entry),

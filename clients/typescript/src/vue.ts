@@ -102,7 +102,10 @@ export type Refs<State> = { readonly [Field in keyof State]: ComputedRef<State[F
 export type UseConversation = Refs<ConversationState> &
   Pick<Conversation, 'send' | 'retry' | 'remove' | 'typing' | 'loadMore' | 'markRead' | 'reload'>;
 
-/** The conversation with a user, or with the one that a ref or getter names, until the end of the scope. Nothing is loaded before the component is mounted. */
+/**
+ * The conversation with a user, or with the one that a ref or getter names, until the end of the scope. Nothing is loaded before the
+ * component is mounted. Options other than `bugle` are read once for each conversation.
+ */
 export function useConversation(userId: MaybeRefOrGetter<string>, options: ConversationOptions & InBugle = {}): UseConversation {
   const messages = messagesOf(options);
   const { store, refs } = useStarted<ConversationState, Conversation>(

@@ -28,7 +28,9 @@ function Inbox() {
   return (
     <>
       <h1>{unreadCount} unread</h1>
-      {conversations.map((one) => <button key={one.userId} onClick={() => setUserId(one.userId)}>{`${one.userId}: ${one.lastMessage.content}`}</button>)}
+      {conversations.map(({ userId, lastMessage }) => (
+        <button key={userId} onClick={() => setUserId(userId)}>{`${userId}: ${lastMessage.content}`}</button>
+      ))}
       <Talk userId={userId} />
     </>
   );
@@ -86,7 +88,8 @@ test('the functions stay the same from render to render, and change with the use
 test('nothing is listened to any more after the unmount', async () => {
   const server = new MemoryMessages();
   const device = server.device('buyer');
-  const { result, unmount } = renderHook(() => [useConversation('seller', { bugle: { messages: device.direct } }), useConversations({ bugle: { messages: device.direct } })] as const);
+  const bugle = { messages: device.direct };
+  const { result, unmount } = renderHook(() => [useConversation('seller', { bugle }), useConversations({ bugle })] as const);
   await act(settled);
   const { length } = device.requests;
   unmount();

@@ -20,7 +20,9 @@ export function Inbox({ peer, onPeer }: InboxProps) {
   return (
     <nav className="inbox" aria-label="Conversations">
       <Begin onPeer={onPeer} />
-      {error && conversations.length === 0 && <Problem text={`Conversations could not be loaded (${error.code}).`} onRetry={reload} />}
+      {error && conversations.length === 0 && (
+        <Problem text={`Conversations could not be loaded (${error.code}).`} onRetry={reload} />
+      )}
       {isLoading && <p className="hint">Loading…</p>}
       {isEmpty && <p className="hint">No conversations yet. Write to a user above.</p>}
       <ul ref={list} aria-busy={isLoading}>
@@ -30,7 +32,11 @@ export function Inbox({ peer, onPeer }: InboxProps) {
           </li>
         ))}
       </ul>
-      {hasMore && <button className="quiet more" disabled={isLoadingMore} onClick={() => void loadMore()}>Older conversations</button>}
+      {hasMore && (
+        <button className="quiet more" disabled={isLoadingMore} onClick={() => void loadMore()}>
+          Older conversations
+        </button>
+      )}
     </nav>
   );
 }
@@ -40,8 +46,9 @@ function useFocusBack(peer: string | undefined) {
   const list = useRef<HTMLUListElement>(null);
   const last = useRef(peer);
   useEffect(() => {
-    if (peer === undefined && last.current !== undefined) list.current?.querySelector<HTMLElement>(`[data-user="${CSS.escape(last.current)}"]`)?.focus();
+    const closed = peer === undefined ? last.current : undefined;
     last.current = peer;
+    if (closed !== undefined) list.current?.querySelector<HTMLElement>(`[data-user="${CSS.escape(closed)}"]`)?.focus();
   }, [peer]);
   return list;
 }
@@ -57,7 +64,10 @@ function Begin({ onPeer }: Pick<InboxProps, 'onPeer'>) {
   return (
     <form className="begin" onSubmit={submit}>
       <label htmlFor="to" className="unseen">Write to</label>
-      <input id="to" value={userId} onChange={(event) => setUserId(event.target.value)} placeholder="Write to a user…" autoComplete="off" maxLength={256} />
+      <input
+        id="to" value={userId} placeholder="Write to a user…" autoComplete="off" maxLength={256}
+        onChange={(event) => setUserId(event.target.value)}
+      />
       <button className="primary" disabled={!userId.trim()}>Begin</button>
     </form>
   );
@@ -73,7 +83,10 @@ function Row({ conversation, isOpen, onOpen }: { conversation: ConversationSumma
       <time dateTime={lastMessage.createdAt}>{whenShort(lastMessage.createdAt)}</time>
       <span className="last">{isOwn ? `You: ${lastMessage.content}` : lastMessage.content}</span>
       {unreadCount > 0 && (
-        <span className="count"><span aria-hidden="true">{unreadCount > 99 ? '99+' : unreadCount}</span><span className="unseen">{unreadCount} unread</span></span>
+        <span className="count">
+          <span aria-hidden="true">{unreadCount > 99 ? '99+' : unreadCount}</span>
+          <span className="unseen">{unreadCount} unread</span>
+        </span>
       )}
     </button>
   );

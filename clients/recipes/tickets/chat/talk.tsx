@@ -26,7 +26,9 @@ export function Talk({ peer, topic, isConnected, onClose }: TalkProps) {
         <button className="quiet back" onClick={onClose} aria-label="Back to the conversations">←</button>
         <Avatar name={peer} />
         <h2>{peer}</h2>
-        <p className="typing" role="status">{isTyping && <>typing<span className="dots" aria-hidden="true"><i /><i /><i /></span></>}</p>
+        <p className="typing" role="status">
+          {isTyping && <>typing<span className="dots" aria-hidden="true"><i /><i /><i /></span></>}
+        </p>
       </header>
       {error && <Problem text={`Something went wrong: ${error.message} (${error.code}).`} onRetry={reload} />}
       <Messages conversation={conversation} peer={peer}>
@@ -72,7 +74,11 @@ function Messages({ conversation, peer, children }: MessagesProps) {
   };
   return (
     <div className="messages" ref={box} onScroll={remember} role="log" aria-label={`Messages with ${peer}`} tabIndex={0}>
-      {hasMore && <button className="quiet more" disabled={isLoadingMore} onClick={() => void loadMore()}>{isLoadingMore ? 'Loading…' : 'Older messages'}</button>}
+      {hasMore && (
+        <button className="quiet more" disabled={isLoadingMore} onClick={() => void loadMore()}>
+          {isLoadingMore ? 'Loading…' : 'Older messages'}
+        </button>
+      )}
       {children}
       <ol>
         {messages.map((message, index) => {
@@ -131,7 +137,12 @@ function About({ listingId, transactionId }: { listingId: string | null | undefi
 function Status({ message: { status, isRead } }: Pick<BubbleProps, 'message'>) {
   if (status === 'failed') return null;
   const [sign, text] = status === 'sending' ? ['◷', 'Sending'] : isRead ? ['✓✓', 'Read'] : ['✓', 'Sent'];
-  return <span className="status" data-read={isRead} title={text}><span aria-hidden="true">{sign}</span><span className="unseen">{text}</span></span>;
+  return (
+    <span className="status" data-read={isRead} title={text}>
+      <span aria-hidden="true">{sign}</span>
+      <span className="unseen">{text}</span>
+    </span>
+  );
 }
 
 function reasonOf(code: string | undefined): string {
