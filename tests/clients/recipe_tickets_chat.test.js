@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
+import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
 
 import { freePorts } from './harness/free_ports.js';
@@ -247,5 +249,70 @@ test('all of it by keyboard', async (t) => {
   await tabTo('Delete');
   await page.keyboard.press('Enter');
   await bubble(page, 'Line two').waitFor({ state: 'detached' });
+  assert.deepEqual(faults, []);
+});
+
+/** The smallest page on the Vue composables. */
+const VUE_PAGE = `
+  import { createApp, h } from 'vue';
+  import { useBugle, useConversation, useConversations } from './src/vue.js';
+  const { url, token, peer } = globalThis.given;
+  const Talk = {
+    setup() {
+      const { messages, isTyping, send, markRead } = useConversation(peer);
+      const { unreadCount } = useConversations();
+      const text = ({ content, status, isRead }) => content + ' ' + status + (isRead ? ' read' : '');
+      return () => [
+        h('p', unreadCount.value + ' unread' + (isTyping.value ? ', typing' : '')),
+        h('ol', messages.value.map((message) => h('li', { key: message.key }, text(message)))),
+        h('button', { onClick: () => send('From Vue') }, 'Send'),
+        h('button', { onClick: () => markRead() }, 'Read'),
+      ];
+    },
+  };
+  const App = {
+    setup() {
+      useBugle({ url, token, messagesPath: '/api/messages', retryDelay: 100 });
+      return () => h(Talk);
+    },
+  };
+  createApp(App).mount('#app');
+`;
+
+test('a page with the Vue composables and one with the React hooks write to each other', async (t) => {
+  const { page, faults } = await open(t, 'of-react', { link: { to: 'of-vue' } });
+  const window = await browser.newContext({ bypassCSP: true });
+  t.after(() => window.close());
+  const vue = await window.newPage();
+  await vue.goto(origin);
+  await vue.evaluate((given) => {
+    globalThis.given = given;
+    document.body.innerHTML = '<div id="app"></div>';
+  }, { url: network.url, token: recipe.token('of-vue'), peer: 'of-react' });
+  const resolveDir = fileURLToPath(new URL('../../clients/typescript', import.meta.url));
+  const { outputFiles } = await build({ stdin: { contents: VUE_PAGE, resolveDir }, bundle: true, write: false, logLevel: 'error' });
+  await vue.addScriptTag({ content: outputFiles[0].text });
+  const shows = (text) => vue.getByText(text, { exact: true }).waitFor();
+
+  await shows('0 unread');
+  await page.getByLabel('Message to of-vue').pressSequentially('From React');
+  await shows('0 unread, typing');
+  await page.keyboard.press('Enter');
+  await shows('1 unread');
+  await vue.getByRole('button', { name: 'Read' }).click();
+  await shows('0 unread');
+  await bubble(page, 'From React').getByTitle('Read').waitFor();
+  await vue.getByRole('button', { name: 'Send' }).click();
+  await bubble(page, 'From Vue').waitFor();
+  await shows('From Vue sent read');
+
+  await network.cut();
+  await page.getByText('No connection.').waitFor();
+  await vue.getByRole('button', { name: 'Send' }).click();
+  await shows('From Vue sending');
+  await network.restore();
+  await page.waitForFunction(() => document.querySelectorAll('.bubble').length === 3);
+  const there = await rest('of-vue', 'GET', '/conversation/of-react');
+  assert.deepEqual(there.map(({ content }) => content), ['From Vue', 'From Vue', 'From React']);
   assert.deepEqual(faults, []);
 });
