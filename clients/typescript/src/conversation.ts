@@ -210,7 +210,7 @@ export class Conversation extends Observable<ConversationState> {
     else this.#pendingChanged();
   }
 
-  #received({ message, clientMessageId, isRepeated }: Extract<MessageChange, { kind: 'message' }>): void {
+  #received({ message, clientMessageId }: Extract<MessageChange, { kind: 'message' }>): void {
     if (message.senderId !== this.userId && message.receiverId !== this.userId) return;
     if (!this.#isOwn(message)) this.#typing.set(false);
     const { oldest } = this.#timeline;
@@ -218,7 +218,6 @@ export class Conversation extends Observable<ConversationState> {
     if (this.#isMoreThere && oldest && message.createdAt < oldest.createdAt) return;
     this.#timeline.put(message, clientMessageId);
     if (this.#timeline.trim(this.#maxMessages)) this.#isMoreThere = true;
-    if (isRepeated) this.#loader.request();
     this.changed();
   }
 

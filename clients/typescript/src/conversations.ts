@@ -127,7 +127,7 @@ export class Conversations extends Observable<ConversationsState> {
 
   /** Applies a change to the list; `false` if only the server knows what becomes of it. */
   #apply(change: MessageChange): boolean {
-    if (change.kind === 'message') return !change.isRepeated && this.#received(change.message);
+    if (change.kind === 'message') return this.#received(change.message);
     if (change.kind === 'read') return this.#read(change.messageIds, change.readerId);
     if (change.kind === 'readHere') return this.#readHere(change.userId, change.upTo);
     // It may have been the last one of a conversation, or one that was not read.

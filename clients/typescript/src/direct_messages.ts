@@ -19,11 +19,8 @@ export interface MessageTransport {
 
 /** What has changed, by this client or by what Bugle sent. */
 export type MessageChange =
-  /**
-   * A message was received, or one of this client was confirmed: then with its `clientMessageId`. One that had to be repeated may have been deleted
-   * since it was stored.
-   */
-  | { kind: 'message'; message: DirectMessage; clientMessageId?: string; isRepeated?: boolean }
+  /** A message was received, or one of this client was confirmed: then with its `clientMessageId`. */
+  | { kind: 'message'; message: DirectMessage; clientMessageId?: string }
   /** Messages were read by one of the two users, on another device. */
   | { kind: 'read'; messageIds: readonly string[]; readerId: string }
   /** This client has marked a conversation as read, at least up to this time. */
@@ -60,8 +57,7 @@ export class DirectMessages {
     this.outbox = new Outbox({
       isConnected: () => this.#isReady,
       send: (message) => this.#send(message),
-      sent: (message, { clientMessageId, isUncertain }) =>
-        this.#tell({ kind: 'message', message, clientMessageId, isRepeated: isUncertain }),
+      sent: (message, clientMessageId) => this.#tell({ kind: 'message', message, clientMessageId }),
       changed: (userId) => this.#tell({ kind: 'pending', userId }),
     });
     this.#listen();

@@ -16,7 +16,7 @@ interface Queue {
 export interface OutboxDeps {
   isConnected(): boolean;
   send(message: PendingMessage): Promise<DirectMessage>;
-  sent(message: DirectMessage, pending: PendingMessage): void;
+  sent(message: DirectMessage, clientMessageId: string): void;
   changed(receiverId: string): void;
 }
 
@@ -106,7 +106,7 @@ export class Outbox {
       if (!this.#isCurrent(queue, message.receiverId)) return;
       const pending = this.#find(message.clientMessageId);
       if (pending) this.#take(pending);
-      this.deps.sent(sent, message);
+      this.deps.sent(sent, message.clientMessageId);
     } catch (error) {
       if (this.#isCurrent(queue, message.receiverId)) this.#failed(message, queue, error as BugleError, connection);
     }
@@ -118,6 +118,9 @@ export class Outbox {
     const isUnanswered = error.code === 'no_answer';
     if (isUnanswered && (connection !== this.#connection || !this.deps.isConnected())) {
       this.#replace(message, { isUncertain: true });
+    } else if (message.isUncertain && error.code === 'conflict') {
+      // Bugle has stored it, and another device has deleted it since.
+      this.discard(clientMessageId);
     } else if (error.retryAfter !== undefined && error.isTransient) {
       queue.timer = setTimeout(() => {
         queue.timer = undefined;

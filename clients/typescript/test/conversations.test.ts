@@ -1,26 +1,11 @@
-import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { BugleError, Conversation, Conversations, type ConversationsOptions } from '../src/index.js';
-import { type MemoryDevice, MemoryMessages, settled } from './harness/memory_messages.js';
+import { BugleError, type Conversations } from '../src/index.js';
+import { MemoryMessages, settled } from './harness/memory_messages.js';
+import { conversation, conversations } from './harness/started.js';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
-
-async function conversations(device: MemoryDevice, options: ConversationsOptions = {}): Promise<Conversations> {
-  const made = new Conversations(device.direct, options);
-  made.start();
-  onTestFinished(() => made.stop());
-  await settled();
-  return made;
-}
-
-async function conversation(device: MemoryDevice, peer: string): Promise<Conversation> {
-  const made = new Conversation(device.direct, peer);
-  made.start();
-  onTestFinished(() => made.stop());
-  await settled();
-  return made;
-}
 
 /** Each conversation's user, last message and unread count; and the total. */
 function shown({ state }: Conversations) {

@@ -118,6 +118,16 @@ test('a message to a user who has blocked the sender fails, and is sent when tha
   await state(mine, shows(['Hello?']));
 });
 
+test('messages beyond the rate are sent when Bugle says so, in their order', async () => {
+  const server = await Server.start({ ...MESSAGES, 'messages.conversation_rate': { per_second: 10, burst: 1 } });
+  const buyer = await Device.connected({ url: server.url, token: server.token('buyer') });
+  const mine = conversation(buyer.client, 'seller');
+  const texts = Array.from({ length: 6 }, (_, number) => `${number}`);
+  for (const text of texts) mine.send(text);
+  await state(mine, shows(texts));
+  expect((await buyer.client.messages.conversation('seller')).map(({ content }) => content)).toEqual([...texts].reverse());
+});
+
 test('what Bugle does not accept fails with the reason', async () => {
   const server = await serve();
   const buyer = await Device.connected({ url: server.url, token: server.token('buyer') });

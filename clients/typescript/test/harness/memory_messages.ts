@@ -31,6 +31,7 @@ export class MemoryMessages {
   send(sender: string, receiverId: string, content: string, from?: MemoryDevice, sent?: Sent): DirectMessage {
     const key = sent && `${sender} ${sent.clientMessageId}`;
     const known = key === undefined ? undefined : this.#byKey.get(key);
+    if (known && !this.messages.includes(known)) throw new BugleError('conflict', 'deleted');
     if (known) return known;
     const createdAt = new Date(this.#time++).toISOString();
     const message: DirectMessage = {
