@@ -224,7 +224,7 @@ describe('typing', () => {
 
   test('needs a receiver, and takes no word of the sender for who that is', async (t) => {
     const sender = await connect(t, 'liar');
-    for (const args of [[], [{ receiverId: 'victim', userId: 'someone else' }], ['']]) {
+    for (const args of [[], [''], [{}], [{ userId: 'victim' }], [['victim']], [null]]) {
       assert.equal(await refusalOf(sender, 'typing:start', ...args), 'invalid_argument', JSON.stringify(args));
     }
     const receiver = await connect(t, 'victim');

@@ -105,7 +105,9 @@ for (const viewport of [WIDE, NARROW]) {
       await bubble(mine.page, 'row 4').waitFor();
       await mine.page.getByRole('status').getByText('typing').waitFor({ state: 'detached' });
       await write(mine.page, seller, 'Great, I take both.');
-      await write(mine.page, seller, 'https://tickets.example/listings/a-very-long-address-without-any-place-to-break-it-but-anywhere');
+      await write(mine.page, seller, 'https://tickets.example/listings/a-long-address-without-any-place-to-break-it-but-anywhere-at-all');
+      // Messages of a user go out one after another: the other user's may come between them.
+      await bubble(mine.page, 'any-place-to-break').getByTitle(/Sent|Read/).waitFor();
       await write(theirs.page, buyer, 'Thank you!');
       await bubble(mine.page, 'Thank you!').waitFor();
       await theirs.page.getByLabel(`Message to ${buyer}`).pressSequentially('One more thing');
