@@ -8,30 +8,30 @@ import { Timeline, type TimelineEntry } from './timeline.js';
 import { Typing } from './typing.js';
 
 export interface ConversationOptions {
-  /** How many messages a request over REST asks for, at most 100. Default 50. */
+  /** The number of messages in one REST request, at most 100. Default 50. */
   pageSize?: number;
-  /** The largest number of messages that are kept in memory; older ones are dropped, and not loaded. Default 1,000. */
+  /** The maximum number of messages in memory. Older ones are dropped and are not loaded. Default 1,000. */
   maxMessages?: number;
 }
 
-/** What an app shows of a conversation. A new object whenever it changes. */
+/** The state of a conversation. Replaced by a new object on each change. */
 export interface ConversationState {
-  /** The oldest first; those that are not confirmed last. */
+  /** Oldest first. Unconfirmed messages come last. */
   readonly messages: readonly ConversationMessage[];
-  /** Nothing was loaded yet, and nothing has failed. */
+  /** `true` until the first load has succeeded or failed. */
   readonly isLoading: boolean;
   readonly isLoadingMore: boolean;
   /** Whether there are older messages that `loadMore` can load. */
   readonly hasMore: boolean;
-  /** Whether the other user types. */
+  /** Whether the other user is typing. */
   readonly isTyping: boolean;
-  /** Why messages could not be loaded, or not be marked or deleted. Loading is tried again if that may help. */
+  /** Why the last load, `markRead` or `remove` failed. Transient load failures are retried. */
   readonly error: BugleError | undefined;
 }
 
 /**
- * The conversation with another user, from `start` to `stop`: loaded over REST, and kept up to date over the socket. After each reconnect
- * the messages that it has are loaded again, since read receipts and deletions are not sent to a client that was away.
+ * The conversation with another user. Between `start` and `stop` it loads messages over REST and applies events of the socket. After each
+ * reconnect it reloads the messages in memory, because Bugle does not store read receipts and deletions for absent devices.
  */
 export class Conversation extends Observable<ConversationState> {
   #timeline: Timeline;
@@ -42,14 +42,14 @@ export class Conversation extends Observable<ConversationState> {
   readonly #subscriptions: (() => void)[] = [];
   #wasConnected = false;
   #isLoaded = false;
-  /** Whether the server has older messages than the oldest one here. */
+  /** Whether the server has messages that are older than the oldest one in memory. */
   #isMoreThere = false;
   #isLoadingMore = false;
   #error: BugleError | undefined;
   #marking: Promise<void> | undefined;
-  /** `markRead` could not be told to Bugle. */
+  /** `markRead` was called without a connection. */
   #isMarkDue = false;
-  /** The number of the next entry when a message was written that is not confirmed, by its `clientMessageId`. */
+  /** By `clientMessageId` of an unconfirmed message: the number of the next timeline entry at the time of writing. */
   readonly #pendingSince = new Map<string, number>();
 
   constructor(
@@ -66,7 +66,7 @@ export class Conversation extends Observable<ConversationState> {
     this.#loader = new Loader((isCurrent) => this.#load(isCurrent), () => this.changed());
   }
 
-  /** Begins to load and to listen, unless it has begun. Nothing is loaded before the client has connected, or tried to. */
+  /** Starts loading and listening. The first load waits until the client has connected or failed to. Idempotent. */
   start(): void {
     if (this.#subscriptions.length > 0) return;
     this.#subscriptions.push(
@@ -76,7 +76,7 @@ export class Conversation extends Observable<ConversationState> {
     this.#connectionChanged(this.direct.connection);
   }
 
-  /** Ends that. Messages stay for another `start`; those that are not sent are sent all the same. */
+  /** Stops loading and listening. Keeps the messages in memory; the client still sends unsent ones. */
   stop(): void {
     for (const end of this.#subscriptions.splice(0)) end();
     this.#typing.ended();
@@ -86,9 +86,9 @@ export class Conversation extends Observable<ConversationState> {
   }
 
   /**
-   * Sends a message; the `key` of its entry in `messages`, where it stands at once, and where its `status` says what becomes of it. It is
-   * sent under one `clientMessageId` until Bugle has answered, also after reconnects and by `retry`: it is stored once. Throws a
-   * `BugleError` (`queue_full`) while 1,000 messages are not sent.
+   * Adds a message to `messages` at once, with `status: 'sending'`, and sends it. Returns its `key`. Every attempt, after a reconnect or by
+   * `retry`, has the same `clientMessageId`, so Bugle stores the message once. Throws a `BugleError` (`queue_full`) if 1,000 messages are
+   * unsent.
    */
   send(text: string, topic: MessageTopic = {}): string {
     this.#typing.ended();
@@ -100,19 +100,19 @@ export class Conversation extends Observable<ConversationState> {
     this.direct.outbox.retry(key);
   }
 
-  /** Takes a message away that was not sent, or deletes one of this user for both sides. */
+  /** Discards an unsent message, or deletes one of this user for both users. */
   async remove(key: string): Promise<void> {
     if (this.direct.outbox.discard(key)) return;
     const entry = this.#timeline.entries.find((entry) => entry.key === key);
     if (entry) await this.#attempt(() => this.direct.delete(entry.message.id));
   }
 
-  /** To be called when the user types: the other user is told, at most every 2.5 s. */
+  /** Tells the other user that this one is typing, at most every 2.5 s. Call it on each key press. */
   typing(): void {
     this.#typing.typed();
   }
 
-  /** Loads the page before the oldest message, unless one is being loaded or there is none. */
+  /** Loads the page before the oldest message. Does nothing while a page is loading or if there is none. */
   async loadMore(): Promise<void> {
     const { oldest } = this.#timeline;
     if (this.#isLoadingMore || !oldest || !this.state.hasMore) return;
@@ -122,7 +122,7 @@ export class Conversation extends Observable<ConversationState> {
       await this.#loadBefore(oldest);
       this.#error = undefined;
     } catch (error) {
-      // The oldest message here may have been deleted: loading anew finds that out.
+      // The oldest message in memory was deleted: a reload removes it.
       if (isUnknownCursor(error as BugleError)) this.#loader.request();
       else this.#error = error as BugleError;
     }
@@ -130,7 +130,7 @@ export class Conversation extends Observable<ConversationState> {
     this.changed();
   }
 
-  /** Marks what the other user has written as read. Without a connection that is done on the next one. */
+  /** Marks the other user's messages as read. Without a connection, does so on the next one. */
   async markRead(): Promise<void> {
     if (!this.#hasUnread()) return;
     this.#isMarkDue = true;
@@ -139,7 +139,7 @@ export class Conversation extends Observable<ConversationState> {
     await this.#marking;
   }
 
-  /** Loads the newest messages anew, as after a reconnect. */
+  /** Reloads the messages in memory, as after a reconnect. */
   reload(): void {
     if (this.#subscriptions.length > 0) this.#loader.request();
   }
@@ -165,8 +165,8 @@ export class Conversation extends Observable<ConversationState> {
   }
 
   /**
-   * The entries that probably are messages that are still being sent: Bugle gives a message whose answer was lost to the client's next
-   * connection, as if another device had sent it. They are not shown twice; the answer says which one it was.
+   * Returns the entries that are probably pending messages. If the answer to a message was lost, Bugle delivers the message to the client's
+   * next connection as if another device had sent it. These entries are hidden until the answer to the retry identifies them.
    */
   #perhapsPending(pending: readonly PendingMessage[]): Set<TimelineEntry> {
     const found = new Set<TimelineEntry>();
@@ -194,7 +194,7 @@ export class Conversation extends Observable<ConversationState> {
     this.#wasConnected = isConnected;
     if (!isConnected) this.#typing.reset();
     const isRefused = !isConnected && (error !== undefined || isStopped);
-    // Without a connection REST may work: at first, that is worth a try.
+    // REST may work where the socket does not.
     if (isNew || (isRefused && !this.#isLoaded && !this.#loader.isRunning && !this.#loader.error)) this.#loader.request();
     if (isNew && this.#isMarkDue) void this.markRead();
   }
@@ -214,7 +214,7 @@ export class Conversation extends Observable<ConversationState> {
     if (message.senderId !== this.userId && message.receiverId !== this.userId) return;
     if (!this.#isOwn(message)) this.#typing.set(false);
     const { oldest } = this.#timeline;
-    // A page will bring it: there may be others between it and the oldest one.
+    // Inserting it would leave a gap before the oldest entry. `loadMore` loads it.
     if (this.#isMoreThere && oldest && message.createdAt < oldest.createdAt) return;
     this.#timeline.put(message, clientMessageId);
     if (this.#timeline.trim(this.#maxMessages)) this.#isMoreThere = true;
@@ -254,7 +254,7 @@ export class Conversation extends Observable<ConversationState> {
     this.changed();
   }
 
-  /** Loads the newest messages, and as many older ones as there are here. */
+  /** Loads pages from the newest message back to the oldest one in memory. */
   async #load(isCurrent: () => boolean): Promise<void> {
     const known = this.#timeline.ids();
     const oldest = this.#isLoaded ? this.#timeline.oldest : undefined;
@@ -268,7 +268,7 @@ export class Conversation extends Observable<ConversationState> {
       last = page.at(-1) ?? last;
       count += page.length;
     } while (!isEnd && oldest && last && last.createdAt > oldest.createdAt && count < this.#maxMessages);
-    // What is older was not asked for, and may have gaps.
+    // Older entries came as events: there may be gaps between them.
     if (!isEnd && last) this.#timeline.dropBefore(last.createdAt);
     this.#isMoreThere = !isEnd;
     this.#isLoaded = true;
@@ -279,7 +279,7 @@ export class Conversation extends Observable<ConversationState> {
   async #loadBefore(oldest: DirectMessage): Promise<void> {
     const known = this.#timeline.ids();
     const page = await this.direct.conversation(this.userId, this.#pageAfter(oldest));
-    // A reload or another user may have changed what is here.
+    // A reload or a change of user has replaced the entries.
     if (this.#timeline.oldest?.id !== oldest.id) return;
     const isEnd = page.length < this.#pageSize;
     this.#timeline.reconcile(page, known, isEnd, oldest.createdAt);
@@ -293,20 +293,20 @@ export class Conversation extends Observable<ConversationState> {
   async #markRead(): Promise<void> {
     while (this.#isMarkDue && this.#hasUnread()) {
       this.#isMarkDue = false;
-      // A message that comes meanwhile may be newer than what Bugle has marked.
+      // A message that arrives during the request may not be marked.
       const upTo = this.#timeline.newest!.createdAt;
       await this.#attempt(() => this.direct.markRead(this.userId, upTo));
       if (this.#error) {
         this.#isMarkDue = this.#error.isTransient && !this.direct.isConnected;
         return;
       }
-      // Its answer may be older, and have messages that Bugle has marked and that are newer than the time.
+      // Its answer may have messages that Bugle has marked since and that are newer than `upTo`.
       if (this.#loader.isRunning) this.#loader.request();
     }
     this.#isMarkDue = false;
   }
 
-  /** Does something, and shows why it has failed. */
+  /** Runs an action and records its failure in `error`. */
   async #attempt(action: () => Promise<void>): Promise<void> {
     try {
       await action();

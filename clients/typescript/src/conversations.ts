@@ -6,37 +6,37 @@ import { Loader } from './loader.js';
 import { Observable } from './observable.js';
 
 export interface ConversationsOptions {
-  /** How many conversations a request over REST asks for, at most 100. Default 50. */
+  /** The number of conversations in one REST request, at most 100. Default 50. */
   pageSize?: number;
-  /** The largest number of conversations that are kept in memory. Default 500. */
+  /** The maximum number of conversations in memory. Default 500. */
   maxConversations?: number;
 }
 
-/** What an app shows of the list of conversations. A new object whenever it changes. */
+/** The state of the list of conversations. Replaced by a new object on each change. */
 export interface ConversationsState {
-  /** The one with the newest message first. */
+  /** Ordered by their last message, newest first. */
   readonly conversations: readonly ConversationSummary[];
-  /** How many messages to this user are not read, in all conversations. */
+  /** The number of unread messages in all conversations, loaded or not. */
   readonly unreadCount: number;
-  /** Nothing was loaded yet, and nothing has failed. */
+  /** `true` until the first load has succeeded or failed. */
   readonly isLoading: boolean;
   readonly isLoadingMore: boolean;
   /** Whether there are more conversations that `loadMore` can load. */
   readonly hasMore: boolean;
-  /** Why conversations could not be loaded. That is tried again if it may help. */
+  /** Why the last load failed. Transient failures are retried. */
   readonly error: BugleError | undefined;
 }
 
-/** The user's conversations, from `start` to `stop`: loaded over REST, anew after each reconnect, and kept up to date over the socket. */
+/** The user's conversations. Between `start` and `stop` it loads them over REST, again after each reconnect, and applies events of the socket. */
 export class Conversations extends Observable<ConversationsState> {
   #list: readonly ConversationSummary[] = [];
-  /** In all conversations, also in those that are not in the list. */
+  /** In all conversations, also those that are not in the list. */
   #unreadCount = 0;
   readonly #loader: Loader;
   readonly #pageSize: number;
   readonly #maxConversations: number;
   readonly #subscriptions: (() => void)[] = [];
-  /** What has changed since a load began, which its answers may have or not. */
+  /** Changes since the current load began. Its answers may include them or not. */
   #meanwhile: MessageChange[] = [];
   #wasConnected = false;
   #isLoaded = false;
@@ -54,7 +54,7 @@ export class Conversations extends Observable<ConversationsState> {
     this.#loader = new Loader((isCurrent) => this.#load(isCurrent), () => this.changed());
   }
 
-  /** Begins to load and to listen, unless it has begun. Nothing is loaded before the client has connected, or tried to. */
+  /** Starts loading and listening. The first load waits until the client has connected or failed to. Idempotent. */
   start(): void {
     if (this.#subscriptions.length > 0) return;
     this.#subscriptions.push(
@@ -64,14 +64,14 @@ export class Conversations extends Observable<ConversationsState> {
     this.#connectionChanged(this.direct.connection);
   }
 
-  /** Ends that. The list stays for another `start`. */
+  /** Stops loading and listening. Keeps the list in memory. */
   stop(): void {
     for (const end of this.#subscriptions.splice(0)) end();
     this.#loader.stop();
     this.#wasConnected = false;
   }
 
-  /** Loads the page after the last conversation, unless one is being loaded or there is none. */
+  /** Loads the page after the last conversation. Does nothing while a page is loading or if there is none. */
   async loadMore(): Promise<void> {
     const last = this.#list.at(-1);
     if (this.#isLoadingMore || !last || !this.state.hasMore) return;
@@ -82,7 +82,7 @@ export class Conversations extends Observable<ConversationsState> {
       if (this.#list.at(-1) === last) this.#append(page);
       this.#error = undefined;
     } catch (error) {
-      // The last message there may have been deleted: loading anew finds that out.
+      // The last message of that conversation was deleted: a reload corrects it.
       if (isUnknownCursor(error as BugleError)) this.#loader.request();
       else this.#error = error as BugleError;
     }
@@ -90,7 +90,7 @@ export class Conversations extends Observable<ConversationsState> {
     this.changed();
   }
 
-  /** Loads the list anew, as after a reconnect. */
+  /** Reloads the list, as after a reconnect. */
   reload(): void {
     if (this.#subscriptions.length > 0) this.#loader.request();
   }
@@ -110,7 +110,7 @@ export class Conversations extends Observable<ConversationsState> {
     const isNew = isConnected && !this.#wasConnected;
     this.#wasConnected = isConnected;
     const isRefused = !isConnected && (error !== undefined || isStopped);
-    // Without a connection REST may work: at first, that is worth a try.
+    // REST may work where the socket does not.
     if (isNew || (isRefused && !this.#isLoaded && !this.#loader.isRunning && !this.#loader.error)) this.#loader.request();
   }
 
@@ -125,12 +125,12 @@ export class Conversations extends Observable<ConversationsState> {
     this.changed();
   }
 
-  /** Applies a change to the list; `false` if only the server knows what becomes of it. */
+  /** Applies a change to the list. Returns `false` if the list must be reloaded. */
   #apply(change: MessageChange): boolean {
     if (change.kind === 'message') return this.#received(change.message);
     if (change.kind === 'read') return this.#read(change.messageIds, change.readerId);
     if (change.kind === 'readHere') return this.#readHere(change.userId, change.upTo);
-    // It may have been the last one of a conversation, or one that was not read.
+    // A deleted message may have been the last one or an unread one of any conversation.
     return change.kind !== 'deleted';
   }
 
@@ -138,14 +138,14 @@ export class Conversations extends Observable<ConversationsState> {
     const { senderId, receiverId, createdAt } = message;
     const known = this.#list.find(({ userId }) => userId === senderId || userId === receiverId);
     if (!known) return false;
-    // Messages of a conversation come in the order of their times: this one is counted.
+    // `createdAt` increases within a conversation: this message is already counted.
     if (createdAt <= known.lastMessage.createdAt) return true;
     const added = senderId === known.userId && !message.isRead ? 1 : 0;
     this.#replace(known, { lastMessage: message, unreadCount: known.unreadCount + added });
     return true;
   }
 
-  /** The event does not say whose messages were read. */
+  /** The event does not name the conversation: its last message identifies it. */
   #read(messageIds: readonly string[], readerId: string): boolean {
     const known = this.#list.find(({ lastMessage }) => messageIds.includes(lastMessage.id));
     const isByPeer = this.#list.some(({ userId }) => userId === readerId);
@@ -176,7 +176,7 @@ export class Conversations extends Observable<ConversationsState> {
     this.changed();
   }
 
-  /** Loads as many conversations as there are here, and counts what is not read. */
+  /** Loads as many conversations as are in memory, and the unread count. */
   async #load(isCurrent: () => boolean): Promise<void> {
     this.#meanwhile = [];
     const wanted = this.#list.length;
@@ -198,7 +198,7 @@ export class Conversations extends Observable<ConversationsState> {
     this.#applyAgain(isEnd);
   }
 
-  /** Applies what has come since the load began. What the list or the count may or may not have already is loaded once more. */
+  /** Applies the changes since the load began. Reloads if the answers may include one of them or not, and the list does not tell. */
   #applyAgain(isComplete: boolean): void {
     const changes = this.#meanwhile.splice(0);
     const isClear = changes.every((change) => change.kind === 'message' && isComplete && this.#apply(change));

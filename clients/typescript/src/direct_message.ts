@@ -9,48 +9,48 @@ export interface DirectMessage {
   transactionId: string | null;
   listingId: string | null;
   isRead: boolean;
-  /** A time such as `2026-01-31T09:30:00.000Z`. It increases strictly within a conversation. */
+  /** A time such as `2026-01-31T09:30:00.000Z`. Strictly increasing within a conversation. */
   createdAt: string;
   updatedAt: string;
 }
 
-/** A conversation in the list of them. */
+/** A conversation as listed. */
 export interface ConversationSummary {
   /** The other user. */
   userId: string;
   lastMessage: DirectMessage;
-  /** How many messages of the other user are not read. */
+  /** The number of unread messages of the other user. */
   unreadCount: number;
 }
 
-/** What a message is about. */
+/** The transaction or listing that a message is about. */
 export interface MessageTopic {
   transactionId?: string;
   listingId?: string;
 }
 
-/** A message of this client that Bugle has not confirmed. */
+/** An unconfirmed message of this client. */
 export interface PendingMessage {
   readonly clientMessageId: string;
   readonly receiverId: string;
   readonly content: string;
   readonly topic: MessageTopic;
-  /** When it was written, by this device's clock. */
+  /** The time of writing by this device's clock. */
   readonly createdAt: string;
   readonly status: 'sending' | 'failed';
-  /** Why it has failed. */
+  /** Why it failed. */
   readonly error: BugleError | undefined;
-  /** An attempt had no answer: Bugle may have stored the message. */
+  /** An attempt got no answer: Bugle may have stored the message. */
   readonly isUncertain: boolean;
 }
 
 /** A message in a conversation, confirmed or not. */
 export interface ConversationMessage {
-  /** Identifies the message in this conversation, also while it becomes confirmed: for keys of lists, `retry` and `remove`. */
+  /** Identifies the message in this conversation, before and after its confirmation. For list keys, `retry` and `remove`. */
   readonly key: string;
   /** `undefined` until the message is confirmed. */
   readonly id: string | undefined;
-  /** Written by this user, not by the other one. */
+  /** Whether this user has written it. */
   readonly isOwn: boolean;
   readonly content: string;
   readonly transactionId: string | null;
@@ -58,7 +58,7 @@ export interface ConversationMessage {
   /** Whether the receiver has read it. */
   readonly isRead: boolean;
   readonly createdAt: string;
-  /** `sending`: not confirmed yet, also while there is no connection. `failed`: `error` says why; `retry` sends it again. */
+  /** `sending`: not confirmed, also without a connection. `failed`: `error` says why, and `retry` sends it again. */
   readonly status: 'sending' | 'sent' | 'failed';
   readonly error: BugleError | undefined;
 }
@@ -85,8 +85,3 @@ export const MESSAGE_EVENTS: MessageEvents = {
   typingStart: 'typing:start',
   typingStop: 'typing:stop',
 };
-
-/** The other user of a message's conversation, for the user with this id. */
-export function peerOf({ senderId, receiverId }: DirectMessage, own: string): string {
-  return senderId === own ? receiverId : senderId;
-}

@@ -5,7 +5,7 @@ import type { Welcome } from './events.js';
 import { Outbox } from './outbox.js';
 import type { HttpMethod } from './rest.js';
 
-/** The largest number of entries that Bugle answers a request with. */
+/** The maximum number of entries in an answer of Bugle. */
 export const MAX_PAGE = 100;
 
 /** What direct messages need of a client. */
@@ -17,35 +17,35 @@ export interface MessageTransport {
   request(method: HttpMethod, path: string, body?: unknown): Promise<unknown>;
 }
 
-/** What has changed, by this client or by what Bugle sent. */
+/** A change, made by this client or reported by Bugle. */
 export type MessageChange =
-  /** A message was received, or one of this client was confirmed: then with its `clientMessageId`. */
+  /** A received message, or a confirmed one of this client, which has its `clientMessageId`. */
   | { kind: 'message'; message: DirectMessage; clientMessageId?: string }
-  /** Messages were read by one of the two users, on another device. */
+  /** Messages that one of the two users has read on another device. */
   | { kind: 'read'; messageIds: readonly string[]; readerId: string }
-  /** This client has marked a conversation as read, at least up to this time. */
+  /** A conversation that this client has marked as read, at least up to this time. */
   | { kind: 'readHere'; userId: string; upTo: string }
   | { kind: 'deleted'; messageId: string }
   | { kind: 'typing'; userId: string; isTyping: boolean }
-  /** Messages to this user that are not confirmed. */
+  /** A change of the unconfirmed messages to this user. */
   | { kind: 'pending'; userId: string }
-  /** Another user is logged in: nothing that was loaded is valid. */
+  /** Another user is logged in: all loaded state is invalid. */
   | { kind: 'reset' };
 
 export interface PageOptions {
-  /** The largest number of entries, at most 100. Default 50. */
+  /** The maximum number of entries, at most 100. Default 50. */
   limit?: number;
   /** The id of the last message of the page before. */
   before?: string;
 }
 
-/** The direct messages of a client's user: Bugle's events and REST routes for them, and what is not sent yet. */
+/** Direct messages of the client's user: Bugle's events and REST routes for them, and the outbox. */
 export class DirectMessages {
   readonly outbox: Outbox;
   readonly #events: MessageEvents;
   readonly #listeners = new Set<(change: MessageChange) => void>();
   #userId: string | undefined;
-  /** Whether this connection's user is known to be that of the one before: its first event says so. */
+  /** Whether the first event of this connection has arrived. Before it, the connection's user may be another one than the outbox's. */
   #isReady = false;
 
   constructor(
@@ -82,48 +82,48 @@ export class DirectMessages {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Forgets what is not sent, and has conversations load anew. For when another user logs in. */
+  /** Drops unsent messages and all loaded state. Call it when another user logs in. */
   reset(): void {
     this.outbox.clear();
     this.#userId = undefined;
     this.#tell({ kind: 'reset' });
   }
 
-  /** A page of the conversations, newest first. */
+  /** Fetches a page of conversations, newest first. */
   async conversations(page: PageOptions = {}): Promise<ConversationSummary[]> {
     return (await this.transport.request('GET', `${this.path}/conversations${query(page)}`)) as ConversationSummary[];
   }
 
-  /** A page of the messages with a user, newest first. */
+  /** Fetches a page of the messages with a user, newest first. */
   async conversation(userId: string, page: PageOptions = {}): Promise<DirectMessage[]> {
     const path = `${this.path}/conversation/${encodeURIComponent(userId)}${query(page)}`;
     return (await this.transport.request('GET', path)) as DirectMessage[];
   }
 
-  /** How many messages to the user are not read. */
+  /** Fetches the number of unread messages. */
   async unreadCount(): Promise<number> {
     const { count } = (await this.transport.request('GET', `${this.path}/unread-count`)) as { count: number };
     return count;
   }
 
-  /** Marks all messages of another user as read; `upTo` is the `createdAt` of the newest one that the client has. */
+  /** Marks all messages of another user as read. `upTo`: the `createdAt` of the newest message that the client has. */
   async markRead(userId: string, upTo: string): Promise<void> {
     await this.transport.send(this.#events.read, { userId });
     this.#tell({ kind: 'readHere', userId, upTo });
   }
 
-  /** Deletes a message of this user, for both sides. */
+  /** Deletes a message of this user for both users. */
   async delete(messageId: string): Promise<void> {
     await this.transport.send(this.#events.delete, { messageId });
     this.#tell({ kind: 'deleted', messageId });
   }
 
-  /** Blocks another user, whose messages are then refused, or ends that. */
+  /** Blocks or unblocks another user. Bugle refuses messages of a blocked user. */
   async block(userId: string, blocked = true): Promise<void> {
     await this.transport.send(this.#events.block, { userId, blocked });
   }
 
-  /** Tells another user that this one types, or has stopped. Not told: that there is no connection, or that Bugle refuses it. */
+  /** Tells another user that this one is typing or has stopped. Does nothing without a connection; ignores refusals. */
   typing(userId: string, isTyping: boolean): void {
     if (!this.isConnected) return;
     const { typingStart, typingStop } = this.#events;
@@ -147,7 +147,7 @@ export class DirectMessages {
     transport.on(typingStart, ({ userId }: { userId: string }) => this.#tell({ kind: 'typing', userId, isTyping: true }));
     transport.on(typingStop, ({ userId }: { userId: string }) => this.#tell({ kind: 'typing', userId, isTyping: false }));
     transport.on('connected', ({ userId }: Welcome) => this.#welcomed(userId));
-    // The server may greet with another event or none.
+    // The server may be configured with another welcome event or none.
     transport.on('bugle:resumed', () => this.#ready());
     transport.subscribe(({ isConnected }) => {
       if (!isConnected) this.#isReady = false;
@@ -172,7 +172,7 @@ export class DirectMessages {
   }
 }
 
-/** Whether a failed request may have named a message that is not there any more. */
+/** Whether a failed request may have named a deleted message in `before`. */
 export function isUnknownCursor({ code }: BugleError): boolean {
   return code === 'not_found' || code === 'invalid_argument';
 }

@@ -1,18 +1,18 @@
 import { Backoff } from './backoff.js';
 import type { BugleError } from './errors.js';
 
-/** Runs a load one at a time, once more if that was asked for meanwhile, and later if it has failed for a reason that may be over. */
+/** Runs one load at a time. Runs it again if it was requested meanwhile, and with a backoff after a transient failure. */
 export class Loader {
   #isRunning = false;
   #isAsked = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Counts stops: a load from before one changes nothing. */
+  /** Counts stops. A load that began before a stop has no effect. */
   #generation = 0;
   #error: BugleError | undefined;
   readonly #backoff: Backoff;
 
   constructor(
-    /** `isCurrent`: whether what was loaded is still wanted. */
+    /** `isCurrent` returns `false` once the loader was stopped: the load must then change nothing. */
     private readonly load: (isCurrent: () => boolean) => Promise<void>,
     private readonly changed: () => void,
     retryDelay = 1_000,
@@ -24,12 +24,12 @@ export class Loader {
     return this.#isRunning;
   }
 
-  /** Why the last load has failed. */
+  /** Why the last load failed. */
   get error(): BugleError | undefined {
     return this.#error;
   }
 
-  /** Loads; what changes after the call is in the outcome of the load that the call brings about. */
+  /** Runs a load that begins after this call. */
   request(): void {
     this.#isAsked = true;
     if (!this.#isRunning) void this.#run();

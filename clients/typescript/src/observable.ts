@@ -1,4 +1,4 @@
-/** A state that listeners are told of. The state is an object that is replaced when it has changed. */
+/** A state with listeners. The state is an object that is replaced on each change. */
 export abstract class Observable<State> {
   readonly #listeners = new Set<() => void>();
   #state: State | undefined;

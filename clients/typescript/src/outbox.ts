@@ -1,18 +1,18 @@
 import type { DirectMessage, MessageTopic, PendingMessage } from './direct_message.js';
 import { BugleError } from './errors.js';
 
-/** How many messages may wait to be sent. */
+/** The maximum number of unconfirmed messages. */
 const MAX_PENDING = 1_000;
 
 interface Queue {
   messages: PendingMessage[];
-  /** A message of this queue is being sent: the next one waits for its answer, which keeps their order. */
+  /** A message of this queue awaits its answer. The next one is sent after it, which keeps their order. */
   isBusy: boolean;
-  /** Bugle said to try again later. */
+  /** Runs after a rate limit was exceeded, until the time that Bugle named. */
   timer: ReturnType<typeof setTimeout> | undefined;
 }
 
-/** The client's part of the outbox: sends, and is told what became of it. */
+/** What an outbox needs of its owner. */
 export interface OutboxDeps {
   isConnected(): boolean;
   send(message: PendingMessage): Promise<DirectMessage>;
@@ -21,22 +21,22 @@ export interface OutboxDeps {
 }
 
 /**
- * Direct messages that are not confirmed yet, in a queue for each receiver. Each is sent under its `clientMessageId` until Bugle has answered: at
- * once if there is a connection, else on the next one. A message that Bugle refuses fails, and waits for `retry` or `discard`.
+ * Unconfirmed direct messages, in a queue for each receiver. A message is sent at once if there is a connection, else on the next one, and
+ * again on each later connection until Bugle has answered. A message that Bugle refuses has failed: it waits for `retry` or `discard`.
  */
 export class Outbox {
   readonly #queues = new Map<string, Queue>();
-  /** Counts connections: an answer that is missing on an earlier one is no failure. */
+  /** Counts connections. A missing answer on an earlier connection is not a failure. */
   #connection = 0;
 
   constructor(private readonly deps: OutboxDeps) {}
 
-  /** What is not confirmed to this receiver, in the order in which it was written. */
+  /** Unconfirmed messages to this receiver, in the order of writing. */
   to(receiverId: string): readonly PendingMessage[] {
     return this.#queues.get(receiverId)?.messages ?? [];
   }
 
-  /** Takes a message in; its `clientMessageId`. Throws a `BugleError` (`queue_full`) if 1,000 messages wait. */
+  /** Adds a message and returns its `clientMessageId`. Throws a `BugleError` (`queue_full`) if 1,000 messages are unconfirmed. */
   add(receiverId: string, content: string, topic: MessageTopic): string {
     let count = 0;
     for (const { messages } of this.#queues.values()) count += messages.length;
@@ -59,7 +59,7 @@ export class Outbox {
     void this.#flush(message.receiverId);
   }
 
-  /** Takes a message out that is not confirmed; whether it was there. If it is being sent, Bugle may store it all the same. */
+  /** Removes an unconfirmed message. Returns whether there was one. Bugle may still store it if it was already sent. */
   discard(clientMessageId: string): boolean {
     const message = this.#find(clientMessageId);
     if (!message) return false;
@@ -68,7 +68,7 @@ export class Outbox {
     return true;
   }
 
-  /** There is a new connection: sends what is not confirmed, also what has failed for a reason that may be over. */
+  /** Sends all unconfirmed messages on a new connection, except those with a permanent failure. */
   connected(): void {
     this.#connection += 1;
     for (const [receiverId, { messages }] of this.#queues) {
@@ -79,7 +79,7 @@ export class Outbox {
     }
   }
 
-  /** Forgets all messages: another user comes. */
+  /** Removes all messages, before another user logs in. */
   clear(): void {
     for (const { timer } of this.#queues.values()) clearTimeout(timer);
     this.#queues.clear();
@@ -119,7 +119,7 @@ export class Outbox {
     if (isUnanswered && (connection !== this.#connection || !this.deps.isConnected())) {
       this.#replace(message, { isUncertain: true });
     } else if (message.isUncertain && error.code === 'conflict') {
-      // Bugle has stored it, and another device has deleted it since.
+      // Bugle has stored the message, and another device has deleted it since.
       this.discard(clientMessageId);
     } else if (error.retryAfter !== undefined && error.isTransient) {
       queue.timer = setTimeout(() => {
@@ -131,7 +131,7 @@ export class Outbox {
     }
   }
 
-  /** Whether the queue is there still; it is not after `clear`. */
+  /** Whether the queue is in use. After `clear` it is not. */
   #isCurrent(queue: Queue, receiverId: string): boolean {
     return this.#queues.get(receiverId) === queue;
   }
@@ -156,7 +156,7 @@ export class Outbox {
   }
 }
 
-/** An id that no other message of the user has. `randomUUID` is missing in React Native and on pages without TLS. */
+/** Returns an id that no other message of the user has. `randomUUID` is missing in React Native and on pages without TLS. */
 function newId(): string {
   if (typeof globalThis.crypto?.randomUUID === 'function') return crypto.randomUUID();
   const part = () => Math.random().toString(36).slice(2, 12);

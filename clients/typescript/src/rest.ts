@@ -3,10 +3,10 @@ import type { Tokens } from './tokens.js';
 
 export type HttpMethod = 'GET' | 'POST' | 'PUT' | 'DELETE';
 
-/** How long a request may take, in milliseconds. */
+/** The deadline of a request, in milliseconds. */
 const REQUEST_TIMEOUT = 10_000;
 
-/** Requests over REST to the server that the socket connects to, with the same token. */
+/** REST requests to the server of the socket, with the same token. */
 export class Rest {
   readonly #origin: string;
 
@@ -17,7 +17,7 @@ export class Rest {
     this.#origin = url.replace(/^ws/, 'http');
   }
 
-  /** Sends a request with the token; what `fetch` rejects with is passed on. */
+  /** Sends a request with the token. Rejects as `fetch` does. */
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const token = await this.tokens.next();
     const authorization = /^bearer /i.test(token) ? token : `Bearer ${token}`;
@@ -25,8 +25,8 @@ export class Rest {
   }
 
   /**
-   * Sends a request, and resolves with the JSON of the answer, `undefined` if it has none. Rejects with a `BugleError`: with Bugle's code
-   * for a refusal, with `transport` if there was no answer within 10 s.
+   * Sends a request and resolves with the JSON of the answer, or `undefined` if it has no body. Rejects with a `BugleError`: with Bugle's
+   * code for a refusal, with `transport` if there was no answer within 10 s.
    */
   async request(method: HttpMethod, path: string, body?: unknown): Promise<unknown> {
     const late = new AbortController();

@@ -1,23 +1,23 @@
 import type { DirectMessage } from './direct_message.js';
 import { RecentIds } from './recent_ids.js';
 
-/** How many ids are remembered of messages that were deleted, or read before they were here: an answer may be older than that. */
+/** The number of remembered ids of deleted messages, and of messages that were read before they were loaded. */
 const REMEMBERED = 2_000;
 
 export interface TimelineEntry {
   key: string;
   message: DirectMessage;
-  /** Counts the entries of a timeline, in the order in which they came. */
+  /** Numbers the entries in the order of their arrival. */
   readonly number: number;
 }
 
-/** The confirmed messages of a conversation: each id once, the oldest first. */
+/** The confirmed messages of a conversation, oldest first, each id once. */
 export class Timeline {
   #entries: TimelineEntry[] = [];
   readonly #byId = new Map<string, TimelineEntry>();
   readonly #deleted = new RecentIds(REMEMBERED);
   readonly #read = new RecentIds(REMEMBERED);
-  /** What the other user has written up to this time was read. */
+  /** Messages of the other user up to this time were read. */
   #readUpTo = '';
   #count = 0;
 
@@ -42,7 +42,7 @@ export class Timeline {
     return this.#entries.length;
   }
 
-  /** The number of the next entry. */
+  /** The number that the next entry will get. */
   get nextNumber(): number {
     return this.#count;
   }
@@ -51,7 +51,7 @@ export class Timeline {
     return new Set(this.#byId.keys());
   }
 
-  /** Adds a message, or updates it, and its key if one is given. What is read stays read: an answer may be older than the receipt. */
+  /** Adds or updates a message, and sets its key if one is given. A read message stays read, since an answer may be older than the receipt. */
   put(message: DirectMessage, key?: string): void {
     if (this.#deleted.has(message.id)) return;
     const known = this.#byId.get(message.id);
@@ -64,28 +64,28 @@ export class Timeline {
     }
   }
 
-  /** Deletes a message for good; whether it was there. */
+  /** Deletes a message. A later `put` of it has no effect. Returns whether it was there. */
   delete(id: string): boolean {
     this.#deleted.add(id);
     return this.#remove(id);
   }
 
-  /** Marks these messages as read, also those that are not here yet. */
+  /** Marks these messages as read, also those that are added later. */
   markRead(ids: readonly string[]): void {
     for (const id of ids) if (!this.#byId.has(id)) this.#read.add(id);
     const wanted = new Set(ids);
     this.#mark(({ id }) => wanted.has(id));
   }
 
-  /** Marks what the other user has written up to a time as read. */
+  /** Marks the other user's messages up to a time as read. */
   markReadUpTo(createdAt: string): void {
     if (createdAt > this.#readUpTo) this.#readUpTo = createdAt;
     this.#mark((message) => this.#wasRead(message));
   }
 
   /**
-   * Takes a page in, which has all messages that are older than `upTo` and not older than its last one; with `isEnd`, all older ones. Of the
-   * messages that were known when the page was asked for, those that are missing in it were deleted.
+   * Merges a page: all messages older than `upTo`, down to its last one, or down to the first of the conversation if `isEnd`. Removes
+   * messages of that range that are in `known`, the ids at the time of the request, and not in the page: they were deleted.
    */
   reconcile(page: readonly DirectMessage[], known: ReadonlySet<string>, isEnd: boolean, upTo?: string): void {
     const from = isEnd ? '' : (page.at(-1)?.createdAt ?? '');
@@ -96,14 +96,14 @@ export class Timeline {
     for (const message of page) this.put(message);
   }
 
-  /** Drops the oldest messages but for so many; whether there were more. */
+  /** Keeps the newest `max` messages. Returns whether there were more. */
   trim(max: number): boolean {
     if (this.#entries.length <= max) return false;
     for (const { message } of this.#entries.splice(0, this.#entries.length - max)) this.#byId.delete(message.id);
     return true;
   }
 
-  /** Drops the messages that are older than this time. */
+  /** Drops messages older than this time. */
   dropBefore(createdAt: string): void {
     const index = this.#entries.findIndex(({ message }) => message.createdAt >= createdAt);
     this.trim(index < 0 ? 0 : this.#entries.length - index);

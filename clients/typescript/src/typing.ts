@@ -1,9 +1,9 @@
-/** How often the other user is told that this one types, in milliseconds. Bugle ends it 5 s after the last time. */
+/** The shortest time between two `typing:start` events, in milliseconds. Bugle ends typing 5 s after the last one. */
 const REPEAT = 2_500;
-/** How long the other user counts as typing after the last word of it, in milliseconds: if Bugle's word of the end is lost. */
+/** The time after the last `typing:start` at which the other user counts as idle even without `typing:stop`, in milliseconds. */
 const LAPSE = 7_000;
 
-/** Who types in a conversation: this user, of which the other one is told now and then, and the other user. */
+/** The typing state of both users of a conversation. */
 export class Typing {
   #toldAt: number | undefined;
   #isTyping = false;
@@ -14,28 +14,28 @@ export class Typing {
     private readonly changed: () => void,
   ) {}
 
-  /** Whether the other user types. */
+  /** Whether the other user is typing. */
   get isTyping(): boolean {
     return this.#isTyping;
   }
 
-  /** This user has pressed a key. */
+  /** Records a key press of this user. */
   typed(): void {
     const now = Date.now();
-    // A clock that was set back must not end it.
+    // `now` is smaller after the clock was set back.
     if (this.#toldAt !== undefined && now - this.#toldAt < REPEAT && now >= this.#toldAt) return;
     this.#toldAt = now;
     this.tell(true);
   }
 
-  /** This user has sent the message, or does not want to. */
+  /** Records that this user has sent the message or stopped typing. */
   ended(): void {
     if (this.#toldAt === undefined) return;
     this.#toldAt = undefined;
     this.tell(false);
   }
 
-  /** The other user types, or has stopped. */
+  /** Sets whether the other user is typing. */
   set(isTyping: boolean): void {
     clearTimeout(this.#timer);
     if (isTyping) this.#timer = setTimeout(() => this.set(false), LAPSE);
@@ -44,7 +44,7 @@ export class Typing {
     this.changed();
   }
 
-  /** There is no connection: nobody is known to type. */
+  /** Forgets both states when the connection is lost. */
   reset(): void {
     this.#toldAt = undefined;
     this.set(false);
