@@ -8,7 +8,7 @@ import { Proxy } from './harness/proxy.js';
 import { Recipe } from './harness/recipe.js';
 
 const NGINX = fileURLToPath(new URL('./harness/nginx_plain.conf', import.meta.url));
-/** The recipes keep nothing for devices that are away; an app that wants that says so, and needs no other line of its own. */
+/** Most recipes store nothing for devices that are away. An app that wants that sets `store.url`, and nothing else. */
 const ENVIRONMENT = {
   BUGLE_STORE__URL: 'sqlite::memory:',
   BUGLE_SOCKETIO__PING_INTERVAL: '2s',

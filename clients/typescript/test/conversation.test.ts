@@ -233,6 +233,20 @@ describe('memory', () => {
     expect(contents(shown)).toEqual(['1', '2', '3', '4']);
   });
 
+  test('what comes before the first load has succeeded leaves no gap', async () => {
+    const { server, buyer } = buyerAndSeller();
+    for (const text of ['1', '2', '3']) server.send('seller', 'buyer', text);
+    buyer.refusals = [new BugleError('transport', 'no answer')];
+    const shown = await conversation(buyer, 'seller', { pageSize: 2 });
+    buyer.hand('message:received', server.messages[0]);
+    server.send('seller', 'buyer', '4');
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(contents(shown)).toEqual(['3', '4']);
+    expect(shown.state.hasMore).toBe(true);
+    await shown.loadMore();
+    expect(contents(shown)).toEqual(['1', '2', '3', '4']);
+  });
+
   test('another user finds nothing of the one before', async () => {
     const { server, buyer } = buyerAndSeller();
     server.send('seller', 'buyer', '1');
