@@ -9,19 +9,17 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Delivery,
-    accepted::{Accepted, Published},
+    accepted::{Accepted, EmitError, Published},
     direct_append::DirectAppend,
     execute::InLog,
     log_lanes::{AppendDone, Job, PendingAppend},
-    node::Shared,
     sendings::SendingConnection,
 };
-use crate::cluster::Cluster;
-use crate::message::{Audience, ConnectionId, Emit, EventName, Exceptions, MessageId, Payload, UserId};
+use crate::message::{Audience, ConnectionId, Emit, EventName, Exceptions, MessageId, Payload, Position, UserId};
 use crate::store::{self, Appended, Incarnation, NewDirect, NewMessage};
 
-/// A connection is answered where its message stands among the others of its user's room if that is published within this time after it was stored.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
+/// The sender is answered after the copy was published, if it is within this time after the message was.
+const COPIED_WITHIN: Duration = Duration::from_millis(500);
 
 /// A direct message that is to be sent.
 pub struct DirectEmit {
@@ -55,15 +53,14 @@ impl Delivery {
         let copy = accepted(&new.sender, connection.iter().map(|connection| connection.id).collect());
         let accepted = accepted(&new.receiver, Vec::new());
         let room = copy.room().clone();
-        let answered = connection.map(|connection| self.inner.sendings.begin(message_id, room, connection));
+        let copied = self.inner.sendings.begin(message_id, room, connection);
         let publishing = self.append_with(accepted, key, Some(Box::new(DirectAppend { new, copy })));
         let delivery = self.clone();
         let publishing = async move {
             let published = publishing.done().await;
-            if let (Some(answered), true) = (answered, published.as_ref().is_ok_and(|(receipt, _)| !receipt.duplicate))
-            {
-                // An error is all that it can be.
-                let _ = timeout(ANSWERED_WITHIN, answered).await;
+            if published.as_ref().is_ok_and(|(receipt, _)| !receipt.duplicate) {
+                // It is never sent, only dropped.
+                let _ = timeout(COPIED_WITHIN, copied).await;
             }
             delivery.inner.sendings.forget(message_id);
             published
@@ -71,14 +68,43 @@ impl Delivery {
         self.inner.lifecycle.detach(publishing).await
     }
 
-    /// Publishes the copies of direct messages on a node that is alone.
+    /// Publishes an emit that keeps nothing after what was stored in its room before.
+    pub async fn publish_after_stored(&self, caller: &Arc<str>, emit: Emit) -> Published {
+        if !self.is_alone() {
+            // Among several nodes both are in the order of the room's channel.
+            return self.publish(caller, emit, None, Instant::now()).done().await;
+        }
+        let (delivery, caller, room) = (self.clone(), caller.clone(), emit.audience.room().clone());
+        let publishing = async move { delivery.publish(&caller, emit, None, Instant::now()).done().await };
+        self.in_lane(&room, publishing).await.unwrap_or(Err(EmitError::StoreBusy))
+    }
+
+    /// Publishes the copies of direct messages, each in the lane of its sender's room.
     pub(super) fn publish_copies(&self, copies: Vec<(Accepted, Appended)>, incarnation: Incarnation) {
         for (copy, appended) in copies {
-            let (delivery, room, id) = (self.clone(), copy.room().clone(), copy.message_id);
-            let publishing = async move { delivery.publish_copy(copy, appended, incarnation).await };
-            if self.enter_lane(&room, Job::Task(Box::pin(publishing))).is_err() {
-                // It is published with the room's next message.
-                self.inner.lanes.note_uncertain(&room, [id].into_iter());
+            let Some(position) = position_of(&appended) else { continue };
+            let (delivery, room) = (self.clone(), copy.room().clone());
+            let publishing = async move {
+                let id = copy.message_id;
+                if !delivery.is_alone() {
+                    return delivery.send_copy(copy, appended).await;
+                }
+                delivery.publish_copy(copy, appended, incarnation).await;
+                delivery.inner.sendings.forget(id);
+            };
+            if self.enter_lane(&room, Job::Task(Box::pin(publishing))).is_err() && !self.is_alone() {
+                // The nodes read it from the store. A node that is alone publishes it with the room's next message.
+                self.inner.wakes.note(&room, Some(position));
+                self.inner.wakes.request();
+            }
+        }
+    }
+
+    /// Notes that copies are committed and not published, on a node that is alone: what reads where a room stands, or publishes in it, finds them.
+    pub(super) fn note_copies(&self, copies: &[(Accepted, Appended)]) {
+        for (copy, appended) in copies {
+            if matches!(appended, Appended::New { .. }) {
+                self.inner.lanes.note_uncertain(copy.room(), [copy.message_id].into_iter());
             }
         }
     }
@@ -86,35 +112,46 @@ impl Delivery {
     /// Publishes what stands before a copy, and the copy, unless another emit has done that.
     async fn publish_copy(&self, copy: Accepted, appended: Appended, incarnation: Incarnation) {
         let (room, Some(store)) = (copy.room().clone(), self.store()) else { return };
-        let Ok(late) = self.look_up_late(&room, store, std::slice::from_ref(&appended)).await else {
-            return self.inner.lanes.note_uncertain(&room, [copy.message_id].into_iter());
-        };
+        // One of an epoch that is over stays uncertain: it is looked up with the room's next message.
+        if !position_of(&appended).is_some_and(|position| self.is_current(&position)) {
+            return;
+        }
+        let Ok(late) = self.look_up_late(&room, store, std::slice::from_ref(&appended)).await else { return };
         self.publish_late(&room, late, &mut []).await;
         let Appended::New { position, .. } = appended else { return };
-        let guard = self.hub().lock_room_for_emit(&room).await;
+        let (guard, id) = (self.hub().lock_room_for_emit(&room).await, copy.message_id);
         if self.is_current(&position) && guard.log_head().is_none_or(|head| head < position.number) {
             // Nothing of it is kept in memory, which alone could fail.
             let _ = self.publish_locked(&guard, copy, Some(InLog::new(&position, incarnation))).await;
             guard.raise_log_head(position.number);
         }
+        self.inner.lanes.settle_uncertain(&room, id);
     }
 
-    /// Publishes the copies of direct messages to several nodes.
-    pub(super) async fn send_copies(&self, nodes: (&Cluster, &Shared), copies: Vec<(Accepted, Appended)>) {
-        for (copy, appended) in copies {
-            match appended {
-                Appended::New { position, .. } => {
-                    if let AppendDone::Sent(finishing) = self.send_stored(nodes, copy, position).await {
-                        self.inner.lifecycle.spawn(async move { drop(finishing.await) });
-                    }
-                }
-                Appended::Known { position, .. } => {
-                    self.inner.wakes.note(copy.room(), Some(position));
-                    self.inner.wakes.request();
-                }
-                Appended::KeyReused | Appended::Refused(_) => {}
-            }
-        }
+    /// Publishes a copy to several nodes.
+    async fn send_copy(&self, copy: Accepted, appended: Appended) {
+        let (Some(nodes), id) = (self.others(), copy.message_id) else { return };
+        let Appended::New { position, .. } = appended else {
+            // The first one's frame may have been lost with the node that stored it.
+            self.inner.wakes.note(copy.room(), position_of(&appended));
+            self.inner.wakes.request();
+            return self.inner.sendings.forget(id);
+        };
+        let AppendDone::Sent(finishing) = self.send_stored(nodes, copy, position).await else {
+            return self.inner.sendings.forget(id);
+        };
+        let delivery = self.clone();
+        self.inner.lifecycle.spawn(async move {
+            drop(finishing.await);
+            delivery.inner.sendings.forget(id);
+        });
+    }
+}
+
+fn position_of(appended: &Appended) -> Option<Position> {
+    match appended {
+        Appended::New { position, .. } | Appended::Known { position, .. } => Some(position.clone()),
+        Appended::KeyReused | Appended::Refused(_) => None,
     }
 }
 
@@ -149,6 +186,11 @@ pub(super) fn messages(appends: &[PendingAppend]) -> Vec<NewMessage> {
         messages.extend([NewMessage { direct, ..main }, copy]);
     }
     messages
+}
+
+/// Whether what refused several appends to a room may be the damaged mailbox of one sender: then each is tried alone.
+pub(super) fn may_be_of_another_room(error: &store::Error, appends: &[PendingAppend]) -> bool {
+    error.is_damage() && appends.len() > 1 && appends.iter().any(|append| append.direct.is_some())
 }
 
 /// What became of the appends, and of the copies of those that are direct messages, which have their payloads then.

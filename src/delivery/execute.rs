@@ -24,6 +24,8 @@ struct Execution<'a> {
     began: Option<Instant>,
     ack: Option<Box<AckRequest>>,
     unproven: Option<UnprovenFanOut>,
+    /// A direct message in its sender's room: a connection of this node has sent it.
+    is_sent_here: bool,
     /// Connections that were given it when they joined, as a retained value.
     given: u64,
     /// That of an emit that may come again: the number of its change.
@@ -122,9 +124,9 @@ impl Delivery {
                 }
             }
         }
-        if stored.is_some() && !accepted.emit.except.connections.is_empty() {
-            self.inner.sendings.publish(accepted.message_id, guard.room(), &payload);
-        }
+        let is_sent_here = stored.is_some()
+            && !accepted.emit.except.connections.is_empty()
+            && self.inner.sendings.publish(accepted.message_id, guard.room(), &payload).is_some();
         let in_history = match accepted.kept {
             Some(kept) => {
                 self.advance_history(guard, kept);
@@ -155,16 +157,20 @@ impl Delivery {
             began: emit.ack.as_ref().map(|_| Instant::now()),
             ack: emit.ack,
             unproven,
+            is_sent_here,
             given,
             once: once.then_some(change),
         })
     }
 
     fn executed(&self, execution: Execution<'_>) -> (Receipt, Option<PendingAcks>) {
-        let Execution { room, fan_out, message_id, received, began, ack, unproven, given, once } = execution;
+        let Execution { room, fan_out, message_id, received, began, ack, unproven, is_sent_here, given, once } =
+            execution;
         let (counts, waiters) = fan_out.finish();
-        if let Some(unproven) = unproven {
-            unproven.done(&counts);
+        match unproven {
+            Some(unproven) if is_sent_here => unproven.done_by_sender(&counts),
+            Some(unproven) => unproven.done(&counts),
+            None => {}
         }
         telemetry::fanned_out(counts.enqueued, counts.dropped, received.elapsed());
         let Counts { matched, enqueued, dropped, .. } = counts;

@@ -155,21 +155,23 @@ impl Delivery {
     ) -> Counts {
         let began = Instant::now();
         let unproven = self.begin_unproven(guard, (position.number, incarnation), true);
-        // The copy of a direct message is published by whoever comes first in its sender's room.
+        // Another emit to the sender's room may publish the copy of a direct message.
         let sending = self.inner.sendings.publish(message.id, guard.room(), &message.payload);
         let frame = Frame {
             entry: Some(EntryMeta::new(message.id, guard.room(), &position)),
             unproven: unproven.as_ref().map(UnprovenFanOut::message),
             ..Frame::new(message.event, message.payload)
         };
-        let connections = sending.into_iter().collect();
+        let (is_sent_here, connections) = (sending.is_some(), sending.into_iter().collect());
         let except = Exceptions { users: message.except_users, connections, ..Exceptions::default() };
         let mut fan_out = guard.fan_out(frame, except, false);
         fan_out.run().await;
         let (counts, _) = fan_out.finish();
         telemetry::fanned_out(counts.enqueued, counts.dropped, began.elapsed());
-        if let Some(unproven) = unproven {
-            unproven.done(&counts);
+        match unproven {
+            Some(unproven) if is_sent_here => unproven.done_by_sender(&counts),
+            Some(unproven) => unproven.done(&counts),
+            None => {}
         }
         guard.raise_log_head(position.number);
         counts

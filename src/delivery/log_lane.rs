@@ -124,8 +124,15 @@ impl Delivery {
         if let Some(nodes) = self.others() {
             return self.append_all_across(nodes, room, store, appends).await;
         }
+        let uncertain = self.inner.lanes.uncertain(room).unwrap_or_default();
         let (appended, copies, late) = match self.append_and_look_up_late(room, store, &mut appends).await {
             Ok(done) => done,
+            Err(error) if direct::may_be_of_another_room(&error, &appends) => {
+                for append in appends {
+                    Box::pin(self.append_all(room, vec![append])).await;
+                }
+                return;
+            }
             Err(error) => return refuse(appends, &error),
         };
         // Read after the answer: the store begins another one before it answers an append to a database that has lost messages.
@@ -142,7 +149,8 @@ impl Delivery {
             let _ = answer.send(AppendDone::Published(published));
         }
         self.publish_copies(copies, incarnation);
-        self.inner.lanes.forget_uncertain(room);
+        // Not those that another lane has noted meanwhile.
+        self.inner.lanes.forget_uncertain(room, &uncertain);
     }
 
     /// Appends emits, and then looks up the messages before them that are not published: those that were refused before and are in the mailbox
@@ -169,6 +177,7 @@ impl Delivery {
             }
         })?;
         let (appended, copies) = direct::split(appends, appended);
+        self.note_copies(&copies);
         let late = self.look_up_late(room, store, &appended).await.inspect_err(|_| note())?;
         Ok((appended, copies, late))
     }

@@ -194,9 +194,17 @@ impl LogLanes {
         }
     }
 
-    /// Forgets all: those that were not published were not stored.
-    pub(super) fn forget_uncertain(&self, room: &RoomName) {
-        self.uncertain.lock().remove(room);
+    /// Forgets these: those of them that were not published were not stored.
+    pub(super) fn forget_uncertain(&self, room: &RoomName, ids: &[MessageId]) {
+        if ids.is_empty() {
+            return;
+        }
+        if let Entry::Occupied(mut known) = self.uncertain.lock().entry(room.clone()) {
+            known.get_mut().retain(|id| !ids.contains(id));
+            if known.get().is_empty() {
+                known.remove();
+            }
+        }
     }
 }
 
@@ -328,7 +336,9 @@ mod tests {
         lanes.note_uncertain(&room(1), ids.into_iter());
         lanes.settle_uncertain(&room(1), ids[0]);
         assert_eq!(lanes.uncertain(&room(1)), Some(ids[1..].to_vec()));
-        lanes.forget_uncertain(&room(1));
+        lanes.forget_uncertain(&room(1), &ids[..1]);
+        assert_eq!(lanes.uncertain(&room(1)), Some(ids[1..].to_vec()), "it was noted since");
+        lanes.forget_uncertain(&room(1), &ids);
         assert_eq!(lanes.uncertain(&room(1)), None);
     }
 }

@@ -62,12 +62,15 @@ impl UnprovenFanOut {
     /// The message was fanned out. A connection that catches up counts as sent, since it comes to the message.
     pub(super) fn done(mut self, counts: &Counts) {
         self.is_done = true;
-        self.note(counts.enqueued + counts.excepted < self.connections);
-        if counts.excepted > 0 {
-            // The caller says that those devices have it.
-            let OwnMessage { reports, number, .. } = &*self.message;
-            reports.note_settled(number.saturating_sub(1), *number);
-        }
+        self.note(counts.enqueued < self.connections);
+    }
+
+    /// The same of a direct message that one of the user's connections has sent: its device has it, and the message needs no proof.
+    pub(super) fn done_by_sender(mut self, counts: &Counts) {
+        self.is_done = true;
+        self.note(counts.enqueued + 1 < self.connections);
+        let OwnMessage { reports, number, .. } = &*self.message;
+        reports.note_settled(number.saturating_sub(1), *number);
     }
 
     fn note(&self, is_partial: bool) {

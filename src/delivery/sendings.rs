@@ -1,4 +1,5 @@
-//! Connections that send direct messages. Each is answered where its message stands among the others of its user's room, in place of the event.
+//! Direct messages that are not published in their senders' rooms yet. The connection that has sent one is answered where the message stands among the
+//! others of its user's room, in place of the event.
 
 use std::{collections::HashMap, convert::Infallible};
 
@@ -24,7 +25,8 @@ pub(super) struct Sendings(Mutex<HashMap<MessageId, Sending>>);
 
 struct Sending {
     room: RoomName,
-    connection: SendingConnection,
+    /// None: a backend or a request over REST has sent it.
+    connection: Option<SendingConnection>,
     /// It is dropped with this.
     _published: oneshot::Sender<Infallible>,
 }
@@ -35,22 +37,23 @@ impl Sendings {
         &self,
         id: MessageId,
         room: RoomName,
-        connection: SendingConnection,
+        connection: Option<SendingConnection>,
     ) -> oneshot::Receiver<Infallible> {
         let (sender, published) = oneshot::channel();
         self.0.lock().insert(id, Sending { room, connection, _published: sender });
         published
     }
 
-    /// Answers the connection that has sent a message, which is published in a locked room now. Returns the connection, if the room is the sender's:
-    /// it gets no event.
+    /// Answers the connection that has sent a message, which is published in a locked room now. Returns the connection, if there is
+    /// one and the room is the sender's: it gets no event.
     pub(super) fn publish(&self, id: MessageId, room: &RoomName, payload: &Payload) -> Option<ConnectionId> {
         let mut sendings = self.0.lock();
         if sendings.get(&id)?.room != *room {
             return None;
         }
-        let Sending { connection: SendingConnection { id, answer }, .. } = sendings.remove(&id)?;
+        let sending = sendings.remove(&id)?;
         drop(sendings);
+        let SendingConnection { id, answer } = sending.connection?;
         if let Some(answer) = answer {
             answer(payload);
         }

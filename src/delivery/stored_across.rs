@@ -56,6 +56,12 @@ impl Delivery {
         let appended = store.append(direct::messages(&appends)).await;
         let appended = match appended {
             Ok(appended) => appended,
+            Err(error) if direct::may_be_of_another_room(&error, &appends) => {
+                for append in appends {
+                    Box::pin(self.append_all_across(nodes, room, store, vec![append])).await;
+                }
+                return;
+            }
             Err(error) => {
                 if !error.has_kept_nothing() {
                     // They may be in the mailbox all the same.
@@ -90,7 +96,7 @@ impl Delivery {
             // The caller may be gone.
             let _ = answer.send(done);
         }
-        self.send_copies(nodes, copies).await;
+        self.publish_copies(copies, store.incarnation());
     }
 
     pub(super) async fn send_stored(

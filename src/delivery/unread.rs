@@ -49,18 +49,22 @@ impl Delivery {
     }
 
     /// Tells a user's devices in a room how many messages are unread, after that has changed by something else than `mark_read`. Runs to
-    /// completion even if the caller disconnects.
-    pub async fn tell_count(&self, room: &RoomName, user: &UserId) -> Result<(), Error> {
-        let store = self.store().ok_or(Error::Closed)?.clone();
+    /// completion even if the caller disconnects. If they cannot be told, that is logged: the next change tells them.
+    pub async fn tell_count(&self, room: &RoomName, user: &UserId) {
+        let Some(store) = self.store().cloned() else { return };
         let (delivery, room, user) = (self.clone(), room.clone(), user.clone());
         let telling = async move {
-            if delivery.is_alone() {
-                return delivery.send_unread(store, room, user).await.map(drop);
+            if !delivery.is_alone() {
+                return delivery.tell_unread(&room, vec![user]).await;
             }
-            delivery.tell_unread(&room, vec![user]).await;
-            Ok(())
+            if let Err(error) = delivery.send_unread(store, room, user).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "devices are not told how many messages are unread"
+                );
+            }
         };
-        self.inner.lifecycle.detach(telling).await
+        self.inner.lifecycle.detach(telling).await;
     }
 
     /// Counts in the room's lane, as stored messages are published: what is counted has been sent before, and of several counts the last one

@@ -22,19 +22,18 @@ impl Messages {
             return Err(Error::Denied("the user has received this message: its sender deletes it"));
         }
         let deleted = self.inner.store.delete_direct(id).await?.ok_or(Error::NotFound(NOT_FOUND))?;
-        self.tell_deleted(&deleted, connection).await?;
+        self.tell_deleted(&deleted, connection).await;
         Ok(())
     }
 
-    async fn tell_deleted(&self, message: &DirectMessage, connection: Option<ConnectionId>) -> Result<(), Error> {
+    async fn tell_deleted(&self, message: &DirectMessage, connection: Option<ConnectionId>) {
         let payload = payload(&DeletedBody { message_id: message.id.to_string() });
         self.tell(&message.receiver, &self.inner.events.deleted, payload.clone(), None).await;
         self.tell(&message.sender, &self.inner.events.deleted, payload, connection).await;
         if !message.is_read {
             let receiver = &message.receiver;
-            self.inner.delivery.tell_count(&RoomName::of_user(receiver), receiver).await?;
+            self.inner.delivery.tell_count(&RoomName::of_user(receiver), receiver).await;
         }
-        Ok(())
     }
 
     /// Deletes all conversations of a user, and tells those who had not read all of theirs how many messages are unread now. Returns how many
@@ -42,7 +41,7 @@ impl Messages {
     pub async fn erase(&self, user: &UserId) -> Result<u64, Error> {
         let (deleted, unread_by) = self.inner.store.erase_conversations(user).await?;
         for peer in unread_by {
-            self.inner.delivery.tell_count(&RoomName::of_user(&peer), &peer).await?;
+            self.inner.delivery.tell_count(&RoomName::of_user(&peer), &peer).await;
         }
         Ok(deleted)
     }

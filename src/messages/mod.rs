@@ -29,10 +29,9 @@ mod typing;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use self::typing::Typists;
-use crate::delivery::{Delivery, EmitError};
+use crate::delivery::Delivery;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Meters;
 use crate::message::{Audience, ConnectionId, Emit, EventName, Exceptions, Fault, Invalid, Payload, UserId};
@@ -117,9 +116,8 @@ impl Messages {
             ack: None,
             alone: true,
         };
-        let told = self.inner.delivery.publish(&self.inner.caller, emit, None, Instant::now()).done().await;
-        if let Err(EmitError::Bus(error)) = told {
-            tracing::debug!(%error, event.name = %event, "devices at other nodes were not told");
+        if let Err(error) = self.inner.delivery.publish_after_stored(&self.inner.caller, emit).await {
+            tracing::warn!(%error, event.name = %event, "devices are not told what became of a direct message");
         }
     }
 }

@@ -60,7 +60,7 @@ struct Earlier {
 pub(super) async fn append_all(
     connection: &mut AnyConnection,
     (epoch, generation): (&Arc<str>, i64),
-    (now_ms, max_direct): (i64, i64),
+    now_ms: i64,
     messages: &[NewMessage],
 ) -> sqlx::Result<Vec<Appended>> {
     let refused = direct::refused(connection, now_ms, messages).await?;
@@ -97,7 +97,7 @@ pub(super) async fn append_all(
         positions.insert(index, *next);
         *next += 1;
     }
-    let directs = direct::write(connection, (now_ms, max_direct), messages, &news).await?;
+    let directs = direct::write(connection, now_ms, messages, &news).await?;
     let payloads = payloads(messages, &news, &directs);
     insert_messages(connection, (generation, now_ms), messages, &payloads, &positions).await?;
     insert_emits(connection, now_ms, messages, &news, &positions).await?;

@@ -141,7 +141,7 @@ pub(super) async fn write(connection: &mut AnyConnection, deletions: &mut [Delet
 }
 
 /// Deletes messages by room and id; the values are numbers of deletions. Returns the number of the deletion for each message that was there.
-async fn delete_by_id(
+pub(super) async fn delete_by_id(
     connection: &mut AnyConnection,
     messages: &BTreeMap<(RoomName, String), usize>,
     now_ms: i64,

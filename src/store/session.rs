@@ -81,11 +81,6 @@ impl Session {
         self.database.parts().source.kind
     }
 
-    /// How many direct messages of a conversation are kept.
-    pub(super) fn max_direct(&self) -> i64 {
-        self.database.parts().direct.map_or(i64::MAX, |retention| i64::from(retention.max_messages))
-    }
-
     /// Where what is stored now belongs: its epoch, and its generation.
     pub(super) fn place(&self) -> Result<(Arc<str>, i64), Failure> {
         let epoch = self.database.parts().epochs.current().ok_or(sqlx::Error::PoolClosed)?;

@@ -291,8 +291,11 @@ impl Writer {
             if let Err(error) = &written
                 && is_violation
             {
-                for new in &part.messages {
-                    self.set_aside.insert(new.room.clone(), error.clone());
+                // Of a direct message it is not known which one of the two mailboxes is damaged.
+                let mut rooms = part.messages.iter().map(|new| &new.room).collect::<Vec<_>>();
+                rooms.dedup();
+                if let [room] = rooms[..] {
+                    self.set_aside.insert(room.clone(), error.clone());
                 }
             }
             part.answer(written);

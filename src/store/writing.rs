@@ -56,17 +56,9 @@ impl Session {
             return Ok(Vec::new());
         }
         let place = self.place()?;
-        let max_direct = self.max_direct();
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        let appended = match append_all(
-            &mut transaction.inner,
-            (&place.0, place.1),
-            (now_ms, max_direct),
-            &batch.messages,
-        )
-        .await
-        {
+        let appended = match append_all(&mut transaction.inner, (&place.0, place.1), now_ms, &batch.messages).await {
             Ok(appended) => appended,
             Err(error) => return Err(transaction.fail(error).await),
         };
@@ -126,10 +118,9 @@ impl Session {
 
     async fn append_once(&mut self, messages: &[NewMessage]) -> Result<Vec<Appended>, Failure> {
         let place = self.place()?;
-        let max_direct = self.max_direct();
         let mut transaction = self.begin().await?;
         let now_ms = transaction.now_ms;
-        match append_all(&mut transaction.inner, (&place.0, place.1), (now_ms, max_direct), messages).await {
+        match append_all(&mut transaction.inner, (&place.0, place.1), now_ms, messages).await {
             Ok(appended) => {
                 transaction.commit().await?;
                 Ok(appended)

@@ -76,6 +76,9 @@ mod resume;
 #[path = "../it/messages.rs"]
 mod messages;
 
+#[path = "../it/given.rs"]
+mod given;
+
 #[path = "../it/message_flapping.rs"]
 mod message_flapping;
 

@@ -193,6 +193,7 @@ async fn old_messages_go_and_those_past_the_number_of_a_conversation() {
         for n in 1..=5 {
             send(&store, "a", "b", &n.to_string()).await;
         }
+        deadline("the sweep", store.sweep()).await.unwrap();
         assert_eq!(
             (texts(&store, "b", "a").await, unread(&store, "b").await),
             (vec!["3".into(), "4".into(), "5".into()], (3, 3))

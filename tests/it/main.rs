@@ -118,6 +118,7 @@ mod direct_model;
 mod direct_plans;
 mod direct_store;
 
+mod given;
 mod mailbox;
 mod mailbox_refusals;
 mod message_flapping;

@@ -6,6 +6,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use super::{Config, origin, paths};
 use crate::cluster;
 use crate::command::Rules;
+use crate::delivery::RoomConfig;
 use crate::http;
 use crate::limits::Rate;
 use crate::message::{EventName, Fault};
@@ -248,6 +249,11 @@ impl Found {
         self.duration("messages.max_age", messages.max_age, Duration::from_secs(1), 3_650 * DAY);
         self.number("messages.max_messages", messages.max_messages, 1, 10_000_000);
         self.0.extend(messages.faults(config.store.is_enabled()));
+        let of_users = config.rooms.iter().position(has_users).filter(|_| messages.enabled);
+        if let Some(index) = of_users {
+            let problem = "matches users' rooms, whose devices then read the history instead of the mailbox: direct messages are in that";
+            self.add(format!("rooms[{index}].matches"), problem);
+        }
         let own = messages.events.of_devices();
         let rules = config.client_events.iter().enumerate().filter(|_| messages.enabled);
         for (index, _) in rules.filter(|(_, rule)| own.contains(&rule.event.as_str())) {
@@ -287,6 +293,11 @@ impl Found {
             self.add(key, format!("is {value}, but must be {min} to {max}"));
         }
     }
+}
+
+/// Whether an entry of `[[rooms]]` is for rooms of users.
+fn has_users(room: &RoomConfig) -> bool {
+    room.matches.matches("user:") || room.matches.matches("user:example")
 }
 
 /// Whether the second of the two would find its address in use. Port 0 is whichever is free.

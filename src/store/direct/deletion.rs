@@ -1,15 +1,19 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
     super::{
         Error, Store,
+        delete::delete_by_id,
         rows::{Rows, parts, statement},
     },
     read::{by_id, message, user_id},
 };
 use crate::message::{DirectMessage, MessageId, RoomName, UserId};
+
+/// A user and a peer.
+pub(super) type Side = (String, String);
 
 /// Messages that are deleted in one transaction.
 const ROWS: i64 = 200;
@@ -17,10 +21,11 @@ const ROWS: i64 = 200;
 impl Store {
     /// Deletes a direct message, for both sides, and its entries in their mailboxes. Returns it. Nothing: it is not there.
     pub async fn delete_direct(&self, id: MessageId) -> Result<Option<DirectMessage>, Error> {
+        let now_ms = self.now_ms();
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
                 let Some(row) = by_id(connection, id).await? else { return Ok(None) };
-                Ok((forget(connection, &[id.to_string()]).await? > 0).then_some(row))
+                Ok((forget(connection, &[id.to_string()], now_ms).await? > 0).then_some(row))
             })
         });
         write.await?.as_ref().map(message).transpose()
@@ -55,7 +60,7 @@ impl Store {
 
     /// Deletes messages of one conversation. Returns how many there were, and the peer if that had not read all of them. `None`: there is none.
     async fn erase_some(&self, user: &UserId) -> Result<Option<(u64, Option<String>)>, Error> {
-        let user = user.to_string();
+        let (user, now_ms) = (user.to_string(), self.now_ms());
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
                 let sql = "SELECT peer_id FROM conversations WHERE user_id = $1 LIMIT 1";
@@ -69,7 +74,7 @@ impl Store {
                 }
                 let sql = "SELECT 1 FROM conversations WHERE user_id = $1 AND peer_id = $2 AND unread > 0";
                 let unread = sqlx::query(sql).bind(peer.clone()).bind(user).fetch_optional(&mut *connection).await?;
-                let count = forget(connection, &ids).await?;
+                let count = forget(connection, &ids, now_ms).await?;
                 Ok(Some((count, unread.map(|_| peer))))
             })
         });
@@ -98,7 +103,7 @@ pub(super) async fn oldest(
 }
 
 /// Deletes messages, and their entries in mailboxes, and has the conversations say what is left. Returns how many there were.
-pub(super) async fn forget(connection: &mut AnyConnection, ids: &[String]) -> sqlx::Result<u64> {
+pub(super) async fn forget(connection: &mut AnyConnection, ids: &[String], now_ms: i64) -> sqlx::Result<u64> {
     let mut gone = Vec::new();
     for part in parts(connection, ids.len()) {
         let rows = Rows::new(connection, ids[part].iter().map(|id| [id.as_str().into()]))?;
@@ -108,42 +113,66 @@ pub(super) async fn forget(connection: &mut AnyConnection, ids: &[String]) -> sq
         );
         gone.extend(rows.query(sql).fetch_all(&mut *connection).await?);
     }
-    note_gone(connection, &gone).await?;
+    note_gone(connection, &gone, now_ms).await?;
     Ok(gone.len() as u64)
 }
 
-/// Does what is left to be done after messages were deleted, of which these rows are `id, sender_id, receiver_id, is_read`.
-pub(super) async fn note_gone(connection: &mut AnyConnection, gone: &[AnyRow]) -> sqlx::Result<()> {
-    let mut sides = BTreeMap::<(String, String), (i64, i64)>::new();
-    let mut entries = Vec::with_capacity(2 * gone.len());
+/// Does what is left to be done after messages were deleted, of which these rows are `id, sender_id, receiver_id, is_read`. Their entries go before the
+/// conversations are changed: appends lock mailboxes before conversations, and sweeps entries before mailboxes.
+pub(super) async fn note_gone(connection: &mut AnyConnection, gone: &[AnyRow], now_ms: i64) -> sqlx::Result<()> {
+    let (mut sides, mut entries) = (BTreeMap::<Side, (i64, i64)>::new(), BTreeMap::new());
+    let mut ids = HashSet::with_capacity(gone.len());
     for row in gone {
         let (id, sender, receiver): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let unread = 1 - row.try_get::<i64, _>(3)?;
         for (user, peer, unread) in [(&sender, &receiver, 0), (&receiver, &sender, unread)] {
             let side = sides.entry((user.clone(), peer.clone())).or_default();
-            (side.0, side.1) = (side.0 + 1, side.1 + unread);
+            *side = (side.0 + 1, side.1 + unread);
             if let Ok(user) = user_id(user) {
-                entries.push((RoomName::of_user(&user), id.clone()));
+                entries.insert((RoomName::of_user(&user), id.clone()), 0);
             }
         }
+        ids.insert(id);
     }
-    for ((user, peer), (total, unread)) in &sides {
-        let sql = "UPDATE conversations SET total = total - $3, unread = unread - $4 WHERE user_id = $1 AND peer_id = $2 \
-                   RETURNING last_id";
-        let query = sqlx::query(sql).bind(user.clone()).bind(peer.clone()).bind(*total).bind(*unread);
-        let Some(row) = query.fetch_optional(&mut *connection).await? else { continue };
-        let last: String = row.try_get(0)?;
-        if gone.iter().any(|row| row.try_get::<String, _>(0).is_ok_and(|id| id == last)) {
-            set_last(connection, (user, peer)).await?;
-        }
-    }
-    for part in parts(connection, entries.len()) {
-        let rows =
-            Rows::new(connection, entries[part].iter().map(|(room, id)| [room.as_str().into(), id.as_str().into()]))?;
-        let sql = format!("DELETE FROM messages WHERE (room, message_id) IN ({})", rows.sql());
-        rows.query(sql).execute(&mut *connection).await?;
+    delete_by_id(connection, &entries, now_ms).await?;
+    for side in subtract(connection, &sides, &ids).await? {
+        set_last(connection, (&side.0, &side.1)).await?;
     }
     Ok(())
+}
+
+/// Takes messages off the counts of conversations, and ends those that have none left. Returns the sides of the others whose last message is gone.
+async fn subtract(
+    connection: &mut AnyConnection,
+    sides: &BTreeMap<Side, (i64, i64)>,
+    gone: &HashSet<String>,
+) -> sqlx::Result<Vec<Side>> {
+    let (all, mut without_last) = (sides.iter().collect::<Vec<_>>(), Vec::new());
+    for part in parts(connection, all.len()) {
+        let some = &all[part];
+        let changes = some.iter().map(|((user, peer), (total, unread))| {
+            [user.as_str().into(), peer.as_str().into(), (*total).into(), (*unread).into()]
+        });
+        let rows = Rows::new(connection, changes)?;
+        let sql = format!(
+            "WITH gone (user_id, peer_id, total, unread) AS ({}) UPDATE conversations \
+             SET total = conversations.total - gone.total, unread = conversations.unread - gone.unread FROM gone \
+             WHERE conversations.user_id = gone.user_id AND conversations.peer_id = gone.peer_id \
+             RETURNING conversations.user_id, conversations.peer_id, conversations.last_id, conversations.total",
+            rows.sql()
+        );
+        for row in rows.query(sql).fetch_all(&mut *connection).await? {
+            let (last, total): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
+            if total > 0 && gone.contains(&last) {
+                without_last.push((row.try_get(0)?, row.try_get(1)?));
+            }
+        }
+        let rows =
+            Rows::new(connection, some.iter().map(|((user, peer), _)| [user.as_str().into(), peer.as_str().into()]))?;
+        let sql = format!("DELETE FROM conversations WHERE (user_id, peer_id) IN ({}) AND total <= 0", rows.sql());
+        rows.query(sql).execute(&mut *connection).await?;
+    }
+    Ok(without_last)
 }
 
 /// Has one side of a conversation show the message that is the last one now. Without one the conversation ends.
@@ -158,7 +187,10 @@ async fn set_last(connection: &mut AnyConnection, (user, peer): (&str, &str)) ->
     query.execute(connection).await.map(drop)
 }
 
+/// Ends one side of a conversation, unless another node has stored a message meanwhile.
 async fn remove_conversation(connection: &mut AnyConnection, (user, peer): (&str, &str)) -> sqlx::Result<()> {
-    let sql = "DELETE FROM conversations WHERE user_id = $1 AND peer_id = $2";
+    let sql = "DELETE FROM conversations WHERE user_id = $1 AND peer_id = $2 \
+               AND NOT EXISTS (SELECT 1 FROM direct_messages WHERE sender_id = $1 AND receiver_id = $2) \
+               AND NOT EXISTS (SELECT 1 FROM direct_messages WHERE sender_id = $2 AND receiver_id = $1)";
     sqlx::query(sql).bind(user.to_owned()).bind(peer.to_owned()).execute(connection).await.map(drop)
 }

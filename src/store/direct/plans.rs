@@ -6,7 +6,7 @@ use super::{
     deletion::ends_sql,
     read::{Of, UNREAD, conversations_sql, list_sql},
     reading::READ_CONVERSATION,
-    retention::DELETE_OLD,
+    retention::{DELETE_OLD, full_sql},
     tables::TABLES,
 };
 use crate::message::UserId;
@@ -32,6 +32,7 @@ async fn no_statement_reads_a_whole_table_or_sorts_one() {
         UNREAD.to_owned(),
         READ_CONVERSATION.to_owned(),
         DELETE_OLD.to_owned(),
+        full_sql(100_000),
         ends_sql("created_at"),
         ends_sql("created_at DESC"),
     ];

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use sqlx::{AnyConnection, Row};
 
 use super::super::{
@@ -88,13 +90,21 @@ fn outcomes(read: Vec<(String, String)>, read_at_ms: i64) -> Result<Vec<ReadOutc
 
 /// Counts in the user's conversations what was read, and marks the entries of the user's mailbox.
 async fn note_read(connection: &mut AnyConnection, user: &UserId, read: &[(String, String)]) -> sqlx::Result<()> {
-    let mut senders: Vec<_> = read.iter().map(|(sender, _)| sender).collect();
-    senders.sort_unstable();
-    for of_one in senders.chunk_by(|a, b| a == b) {
-        let sql = "UPDATE conversations SET unread = unread - $3 WHERE user_id = $1 AND peer_id = $2";
-        let count = i64::try_from(of_one.len()).unwrap_or(i64::MAX);
-        let query = sqlx::query(sql).bind(user.to_string()).bind(of_one[0].clone()).bind(count);
-        query.execute(&mut *connection).await?;
+    let mut counts = BTreeMap::<&str, i64>::new();
+    for (sender, _) in read {
+        *counts.entry(sender).or_default() += 1;
+    }
+    let counts: Vec<_> = counts.into_iter().collect();
+    for part in parts(connection, counts.len()) {
+        let mut rows =
+            Rows::new(connection, counts[part].iter().map(|(peer, count)| [(*peer).into(), (*count).into()]))?;
+        let sql = format!(
+            "WITH read (peer_id, count) AS ({}) UPDATE conversations SET unread = conversations.unread - read.count FROM read \
+             WHERE conversations.user_id = {} AND conversations.peer_id = read.peer_id",
+            rows.sql().to_owned(),
+            rows.add(user.as_str())?
+        );
+        rows.query(sql).execute(&mut *connection).await?;
     }
     let room = RoomName::of_user(user);
     for part in parts(connection, read.len()) {

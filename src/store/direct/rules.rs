@@ -51,7 +51,7 @@ impl Store {
         let is_block = rule == Rule::Blocked(true);
         let write = self.inner.database.write(move |connection| {
             Box::pin(async move {
-                if is_block && count_blocked(connection, &sides[0].0).await? >= MAX_BLOCKED {
+                if is_block && count_blocked(connection, &sides[0]).await? >= MAX_BLOCKED {
                     return Ok(false);
                 }
                 let sql = format!(
@@ -103,9 +103,10 @@ impl Store {
     }
 }
 
-async fn count_blocked(connection: &mut AnyConnection, user: &UserId) -> sqlx::Result<i64> {
-    let sql = "SELECT COUNT(*) FROM conversation_rules WHERE user_id = $1 AND blocked = 1";
-    sqlx::query(sql).bind(user.to_string()).fetch_one(connection).await?.try_get(0)
+/// How many others than the peer the user has blocked.
+async fn count_blocked(connection: &mut AnyConnection, (user, peer): &Side) -> sqlx::Result<i64> {
+    let sql = "SELECT COUNT(*) FROM conversation_rules WHERE user_id = $1 AND peer_id <> $2 AND blocked = 1";
+    sqlx::query(sql).bind(user.to_string()).bind(peer.to_string()).fetch_one(connection).await?.try_get(0)
 }
 
 /// Why those of these messages that are not to be stored are not, by their index.

@@ -3,7 +3,7 @@ use sqlx::{AnyConnection, Connection, Row};
 use super::super::rows::is_sqlite;
 
 /// The tables. Times are milliseconds since 1970.
-pub(super) const TABLES: [&str; 13] = [
+pub(super) const TABLES: [&str; 14] = [
     "CREATE TABLE IF NOT EXISTS direct_messages (id TEXT NOT NULL PRIMARY KEY, sender_id TEXT NOT NULL, receiver_id TEXT NOT NULL, \
      content TEXT NOT NULL, transaction_id TEXT, listing_id TEXT, is_read BIGINT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL)",
     // A conversation is two ranges of this index, one for each direction.
@@ -22,6 +22,7 @@ pub(super) const TABLES: [&str; 13] = [
     "CREATE TABLE IF NOT EXISTS conversations (user_id TEXT NOT NULL, peer_id TEXT NOT NULL, last_at BIGINT NOT NULL, last_id TEXT NOT NULL, \
      total BIGINT NOT NULL, unread BIGINT NOT NULL, PRIMARY KEY (user_id, peer_id))",
     "CREATE INDEX IF NOT EXISTS conversations_by_time ON conversations (user_id, last_at, peer_id)",
+    "CREATE INDEX IF NOT EXISTS conversations_full ON conversations (total) WHERE total > 1000",
     // Whether a user has blocked another one, and until when a backend allows the two a conversation.
     "CREATE TABLE IF NOT EXISTS conversation_rules (user_id TEXT NOT NULL, peer_id TEXT NOT NULL, blocked BIGINT NOT NULL DEFAULT 0, \
      granted_until BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (user_id, peer_id))",

@@ -11,7 +11,6 @@ use super::{
         rows::{Rows, parts},
     },
     NewDirect,
-    retention::trim,
 };
 use crate::message::{DirectMessage, MessageId, RoomName, UserId};
 
@@ -27,11 +26,10 @@ struct Change<'a> {
 type Sides<'a> = BTreeMap<(&'a UserId, &'a UserId), Change<'a>>;
 
 /// Writes those direct messages of a transaction that are new. Says of each entry of a mailbox which one it has. The rows of conversations are locked in
-/// one order, after those of mailboxes: of a conversation one transaction at a time gives times to messages. `max`: how many messages of a conversation
-/// are kept.
+/// one order, after those of mailboxes: of a conversation one transaction at a time gives times to messages.
 pub(in crate::store) async fn write(
     connection: &mut AnyConnection,
-    (now_ms, max): (i64, i64),
+    now_ms: i64,
     messages: &[NewMessage],
     news: &[usize],
 ) -> sqlx::Result<HashMap<MessageId, Arc<DirectMessage>>> {
@@ -58,7 +56,7 @@ pub(in crate::store) async fn write(
     let mut next_at = BTreeMap::new();
     for ((user, peer), change) in sides.iter().filter(|((user, peer), _)| user < peer) {
         let end = ends.get(&(user.to_string(), peer.to_string())).ok_or(sqlx::Error::RowNotFound)?;
-        next_at.insert((*user, *peer), end.last_at - change.total + 1);
+        next_at.insert((*user, *peer), end - change.total + 1);
     }
     let mut written = Vec::with_capacity(directs.len());
     for (new, direct) in &directs {
@@ -68,27 +66,15 @@ pub(in crate::store) async fn write(
         *next += 1;
     }
     insert(connection, &written).await?;
-    for (user, peer) in next_at.into_keys() {
-        let total = ends.get(&(user.to_string(), peer.to_string())).map_or(0, |end| end.total);
-        if total > max {
-            trim(connection, (user.as_str(), peer.as_str()), total - max).await?;
-        }
-    }
     Ok(written.into_iter().map(|message| (message.id, message)).collect())
 }
 
-/// How a conversation stands after the new messages.
-struct End {
-    last_at: i64,
-    total: i64,
-}
-
-/// Counts the new messages, and gives each conversation as many times more as it has new ones: each is later than the one before, and not before now.
+/// Counts the new messages, and returns the time of the last message of each conversation: it gives each conversation as many times more as it has new ones: each is later than the one before, and not before now.
 async fn advance(
     connection: &mut AnyConnection,
     now_ms: i64,
     sides: &Sides<'_>,
-) -> sqlx::Result<HashMap<(String, String), End>> {
+) -> sqlx::Result<HashMap<(String, String), i64>> {
     let (all, mut ends) = (sides.iter().collect::<Vec<_>>(), HashMap::new());
     for part in parts(connection, all.len()) {
         let rows = all[part].iter().map(|((user, peer), change)| {
@@ -108,12 +94,11 @@ async fn advance(
              last_at = CASE WHEN excluded.last_at > conversations.last_at + excluded.total THEN excluded.last_at \
              ELSE conversations.last_at + excluded.total END, \
              total = conversations.total + excluded.total, unread = conversations.unread + excluded.unread \
-             RETURNING user_id, peer_id, last_at, total",
+             RETURNING user_id, peer_id, last_at",
             rows.sql()
         );
         for row in rows.query(sql).fetch_all(&mut *connection).await? {
-            let end = End { last_at: row.try_get(2)?, total: row.try_get(3)? };
-            ends.insert((row.try_get(0)?, row.try_get(1)?), end);
+            ends.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
         }
     }
     Ok(ends)

@@ -255,6 +255,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_settled_after_what_is_not_settled_yet_follows_it() {
+        let mut watermark = Watermark::default();
+        watermark.proven(1);
+        watermark.sent(2, false);
+        // The user's own messages 3 to 5, before 2 is proven.
+        for number in 3..=5 {
+            watermark.settle(number - 1, number);
+        }
+        assert_eq!(watermark.position, 1);
+        watermark.proven(2);
+        assert_eq!((watermark.position, skipped(&watermark)), (5, vec![]));
+    }
+
+    #[test]
     fn what_one_connection_has_proven_another_cannot_lose() {
         let mut watermark = Watermark::default();
         watermark.sent(1, false);
