@@ -37,6 +37,6 @@ impl Messages {
         if template.is_empty() {
             return Ok(None);
         }
-        super::config::room_of(template, id).map(Some).ok_or(Error::Denied("of this id no room can be made"))
+        super::config::room_of(template, id).map(Some).ok_or(Error::Denied("the id is no part of a room's name"))
     }
 }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn who_watches_ends_with_what_it_watches() {
+    fn a_watcher_ends_when_the_connection_has_ended_typing() {
         let (typists, connection) = (Typists::default(), ConnectionId::random());
         let mut watchers = Vec::new();
         for _ in 0..3 {

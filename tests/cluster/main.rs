@@ -91,11 +91,11 @@ mod mailbox;
 #[path = "../it/messages_grpc.rs"]
 mod messages_grpc;
 
-#[path = "../it/messages_erasure.rs"]
-mod messages_erasure;
+#[path = "../it/messages_grpc_erasure.rs"]
+mod messages_grpc_erasure;
 
-#[path = "../it/messages_rights.rs"]
-mod messages_rights;
+#[path = "../it/messages_grpc_rights.rs"]
+mod messages_grpc_rights;
 
 #[path = "../it/notifications.rs"]
 mod notifications;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bugle::limits::Rate;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::{Device, Event, TestServer};
@@ -134,16 +135,30 @@ async fn whole_conversation(server: &TestServer, user: usize) -> Vec<Value> {
     all
 }
 
-#[tokio::test]
-async fn all_devices_have_the_same_conversation_in_the_same_order() {
-    let server = TestServer::start_with(|config| {
+async fn unlimited() -> TestServer {
+    TestServer::start_with(|config| {
         enable(config);
         (config.messages.rate, config.messages.conversation_rate) = (NONE, NONE);
         let limits = &mut config.limits;
         (limits.connects_per_user, limits.connects_per_address) = (NONE, NONE);
         (limits.client_events_per_connection, limits.client_events_per_user) = (NONE, NONE);
     })
-    .await;
+    .await
+}
+
+/// Each device got each message that it has not sent itself once, in the order of the conversation.
+async fn check_devices(phones: &mut [Phone<'_>], all: &[Value]) {
+    for (number, phone) in phones.iter_mut().enumerate() {
+        phone.catch_up(all).await;
+        let received: Vec<_> = phone.received.iter().map(id).collect();
+        let order: Vec<_> = all.iter().map(id).filter(|id| received.contains(id)).collect();
+        assert_eq!(received, order, "the events of device {number}");
+    }
+}
+
+#[tokio::test]
+async fn all_devices_have_the_same_conversation_in_the_same_order() {
+    let server = unlimited().await;
     let mut phones = [0, 0, 1, 1].map(|user| Phone::new(&server, user));
     for phone in &mut phones {
         phone.connect().await;
@@ -172,13 +187,7 @@ async fn all_devices_have_the_same_conversation_in_the_same_order() {
     assert_eq!(whole_conversation(&server, 1).await, all);
     let texts: Vec<_> = all.iter().map(|message| message["content"].as_str().expect("a text").to_owned()).collect();
     assert_eq!(texts, (0..MESSAGES).map(|n| n.to_string()).collect::<Vec<_>>(), "each once, in the order of the sends");
-    for (number, phone) in phones.iter_mut().enumerate() {
-        phone.catch_up(&all).await;
-        let order: Vec<_> =
-            all.iter().map(id).filter(|id| phone.received.iter().any(|got| self::id(got) == **id)).collect();
-        let received: Vec<_> = phone.received.iter().map(id).collect();
-        assert_eq!(received, order, "the events of device {number}: each once, in the order of the conversation");
-    }
+    check_devices(&mut phones, &all).await;
     let unread_now: u64 = all.iter().filter(|message| message["isRead"] == false).count() as u64;
     assert_eq!(unread_now, unread.iter().sum::<u64>());
     for user in USERS {
@@ -187,4 +196,34 @@ async fn all_devices_have_the_same_conversation_in_the_same_order() {
         let expected = unread[USERS.iter().position(|one| *one == user).expect("a user")];
         assert_eq!(counted["count"], expected, "the mailbox of {user}");
     }
+}
+
+#[tokio::test]
+async fn devices_that_send_at_the_same_time_have_one_order() {
+    const OF_EACH: usize = 60;
+    let server = unlimited().await;
+    let mut phones = [0, 0, 1, 1].map(|user| Phone::new(&server, user));
+    // A device that has never got a position would begin anew.
+    for phone in &mut phones {
+        phone.connect().await;
+    }
+    let sending = phones.iter_mut().zip(1..).map(|(phone, number)| async move {
+        let mut dice = Dice(number);
+        for n in 0..OF_EACH {
+            if dice.roll(10) < 2 {
+                phone.flap().await;
+            }
+            phone.send(&format!("{number}-{n}"), dice.roll(10) == 0).await;
+        }
+    });
+    join_all(sending).await;
+    let all = whole_conversation(&server, 0).await;
+    assert_eq!((all.len(), whole_conversation(&server, 1).await), (4 * OF_EACH, all.clone()));
+    for number in 1..=4 {
+        let of_device =
+            all.iter().filter_map(|message| message["content"].as_str()?.strip_prefix(&format!("{number}-")));
+        let of_device: Vec<_> = of_device.map(ToOwned::to_owned).collect();
+        assert_eq!(of_device, (0..OF_EACH).map(|n| n.to_string()).collect::<Vec<_>>(), "those of device {number}");
+    }
+    check_devices(&mut phones, &all).await;
 }

@@ -109,7 +109,7 @@ async fn count_blocked(connection: &mut AnyConnection, (user, peer): &Side) -> s
     sqlx::query(sql).bind(user.to_string()).bind(peer.to_string()).fetch_one(connection).await?.try_get(0)
 }
 
-/// Why those of these messages that are not to be stored are not, by their index.
+/// The refusals among these messages, by index.
 pub(in crate::store) async fn refused(
     connection: &mut AnyConnection,
     now_ms: i64,

@@ -162,7 +162,7 @@ impl Watermark {
     /// Messages up to `to` need no proof of their own: they are not for the user, or are gone, or the device has seen them. `after` is the
     /// last message before them that the connection was sent and has not proven; 0: none.
     pub(super) fn settle(&mut self, after: u64, to: u64) {
-        // What is settled already need not be reached first.
+        // A range that follows the one before extends it.
         let after = self.settling.as_ref().filter(|settling| settling.to == after).map_or(after, |known| known.after);
         let was_lost = after > self.position && !self.in_flight.contains_key(&after);
         if to > self.position && !was_lost {
