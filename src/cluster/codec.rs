@@ -202,20 +202,8 @@ mod tests {
     }
 
     fn emits() -> Vec<Emit> {
-        let plain = Emit {
-            audience: Audience::of_room(room("listing:1")),
-            except: Exceptions::default(),
-            event: EventName::own("bid"),
-            payload: Payload::json(r#"{"amount":1.10}"#).unwrap(),
-            volatile: false,
-            envelope: false,
-            retain: false,
-            store: false,
-            ttl: None,
-            collapse_key: None,
-            ack: None,
-            alone: true,
-        };
+        let payload = Payload::json(r#"{"amount":1.10}"#).unwrap();
+        let plain = Emit::plain(Audience::of_room(room("listing:1")), EventName::own("bid"), payload);
         let except = Exceptions {
             connections: vec![ConnectionId::random()],
             users: vec![UserId::new("7").unwrap()],

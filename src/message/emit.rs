@@ -126,6 +126,24 @@ pub struct Emit {
 }
 
 impl Emit {
+    /// An emit without options.
+    pub fn plain(audience: Audience, event: EventName, payload: Payload) -> Self {
+        Self {
+            audience,
+            except: Exceptions::default(),
+            event,
+            payload,
+            volatile: false,
+            envelope: false,
+            retain: false,
+            store: false,
+            ttl: None,
+            collapse_key: None,
+            ack: None,
+            alone: true,
+        }
+    }
+
     /// About what it takes up while it waits, in bytes.
     pub fn bytes(&self) -> usize {
         let texts =

@@ -102,20 +102,8 @@ impl Messages {
 
     /// Sends an event to the devices of a user that are connected. Nothing is kept of it.
     async fn tell(&self, user: &UserId, event: &EventName, payload: Payload, except: Option<ConnectionId>) {
-        let emit = Emit {
-            audience: Audience::user(user),
-            except: Exceptions { connections: except.into_iter().collect(), ..Exceptions::default() },
-            event: event.clone(),
-            payload,
-            volatile: false,
-            envelope: false,
-            retain: false,
-            store: false,
-            ttl: None,
-            collapse_key: None,
-            ack: None,
-            alone: true,
-        };
+        let except = Exceptions { connections: except.into_iter().collect(), ..Exceptions::default() };
+        let emit = Emit { except, ..Emit::plain(Audience::user(user), event.clone(), payload) };
         if let Err(error) = self.inner.delivery.publish_after_stored(&self.inner.caller, emit).await {
             tracing::warn!(%error, event.name = %event, "devices are not told what became of a direct message");
         }

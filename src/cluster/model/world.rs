@@ -17,7 +17,7 @@ use super::{
     wire::{Faults, Shared},
 };
 use crate::cluster::{EmitFrame, Frame, PublishError};
-use crate::message::{Audience, Emit, EventName, Exceptions, MessageId, Payload, RoomName, UserId};
+use crate::message::{Audience, Emit, EventName, MessageId, Payload, RoomName, UserId};
 
 pub(super) struct World {
     runtime: Runtime,
@@ -51,20 +51,7 @@ fn room(number: usize) -> RoomName {
 }
 
 fn emit(id: MessageId, room: &RoomName) -> Frame {
-    let emit = Emit {
-        audience: Audience::of_room(room.clone()),
-        except: Exceptions::default(),
-        event: EventName::own("event"),
-        payload: Payload::None,
-        volatile: false,
-        envelope: false,
-        retain: false,
-        store: false,
-        ttl: None,
-        collapse_key: None,
-        ack: None,
-        alone: true,
-    };
+    let emit = Emit::plain(Audience::of_room(room.clone()), EventName::own("event"), Payload::None);
     Frame::Emit(Box::new(EmitFrame { id, emit, once: false, stored: None }))
 }
 

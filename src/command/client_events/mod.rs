@@ -226,20 +226,7 @@ impl Commands {
         alone: bool,
     ) {
         let except = Exceptions { connections: vec![admission.id()], ..Exceptions::default() };
-        let mut emit = Emit {
-            audience,
-            except,
-            event: message.event.clone(),
-            payload,
-            volatile: false,
-            envelope: false,
-            retain: false,
-            store: false,
-            ttl: None,
-            collapse_key: None,
-            ack: None,
-            alone,
-        };
+        let mut emit = Emit { except, alone, ..Emit::plain(audience, message.event.clone(), payload) };
         self.wrap_as_configured(&mut emit);
         self.relay_emit(emit).await;
     }

@@ -69,7 +69,8 @@ pub(in crate::store) async fn write(
     Ok(written.into_iter().map(|message| (message.id, message)).collect())
 }
 
-/// Counts the new messages, and returns the time of the last message of each conversation: it gives each conversation as many times more as it has new ones: each is later than the one before, and not before now.
+/// Counts the new messages. Returns the time of the last message of each conversation: the new ones have the times up to it, a millisecond apart, each of
+/// which is later than that of any message before, and not before now.
 async fn advance(
     connection: &mut AnyConnection,
     now_ms: i64,
