@@ -54,7 +54,7 @@ impl Delivery {
         let accepted = accepted(&new.receiver, Vec::new());
         let room = copy.room().clone();
         let copied = self.inner.sendings.begin(message_id, room, connection);
-        let publishing = self.append_with(accepted, key, Some(Box::new(DirectAppend { new, copy })));
+        let publishing = self.append_with(accepted, key, Some(Box::new(DirectAppend { new, copy: Some(copy) })));
         let delivery = self.clone();
         let publishing = async move {
             let published = publishing.done().await;
@@ -156,20 +156,8 @@ fn position_of(appended: &Appended) -> Option<Position> {
 }
 
 fn stored_emit(user: &UserId, event: EventName, connections: Vec<ConnectionId>) -> Emit {
-    Emit {
-        audience: Audience::user(user),
-        except: Exceptions { connections, ..Exceptions::default() },
-        event,
-        payload: Payload::None,
-        volatile: false,
-        envelope: false,
-        retain: false,
-        store: true,
-        ttl: None,
-        collapse_key: None,
-        ack: None,
-        alone: true,
-    }
+    let except = Exceptions { connections, ..Exceptions::default() };
+    Emit { except, store: true, ..Emit::plain(Audience::user(user), event, Payload::None) }
 }
 
 /// What these appends store: of a direct message two entries.
@@ -177,12 +165,12 @@ pub(super) fn messages(appends: &[PendingAppend]) -> Vec<NewMessage> {
     let mut messages = Vec::with_capacity(appends.len());
     for append in appends {
         let main = append.message();
-        let Some(DirectAppend { new, copy }) = append.direct.as_deref() else {
+        let Some(direct_append) = append.direct.as_deref() else {
             messages.push(main);
             continue;
         };
-        let direct = Some(new.clone());
-        let copy = NewMessage { room: copy.room().clone(), direct: direct.clone(), ..main.clone() };
+        let direct = Some(direct_append.new.clone());
+        let copy = NewMessage { room: direct_append.room(), direct: direct.clone(), ..main.clone() };
         messages.extend([NewMessage { direct, ..main }, copy]);
     }
     messages
@@ -202,13 +190,14 @@ pub(super) fn split(
     let mut appended = appended.into_iter();
     for append in appends {
         let Some(main) = appended.next() else { break };
-        if let Some(direct) = append.direct.take() {
-            let DirectAppend { new, mut copy } = *direct;
+        if let Some(DirectAppend { new, copy }) = append.direct.as_deref_mut()
+            && let (Some(mut copy), Some(of_copy)) = (copy.take(), appended.next())
+        {
             if let Appended::New { direct: Some(stored), .. } = &main {
                 copy.emit.payload = new.render.0(stored);
                 append.accepted.emit.payload = copy.emit.payload.clone();
             }
-            copies.extend(appended.next().map(|appended| (copy, appended)));
+            copies.push((copy, of_copy));
         }
         own.push(main);
     }

@@ -105,7 +105,7 @@ impl Delivery {
     }
 
     /// Publishes late messages in order. If one of the emits repeats one of them, that emit is what is published: it may ask for more than the
-    /// mailbox keeps, such as acknowledgements.
+    /// mailbox keeps, such as acknowledgements. A direct message asks for nothing more.
     pub(super) async fn publish_late(
         &self,
         room: &RoomName,
@@ -114,8 +114,11 @@ impl Delivery {
     ) {
         for late in late {
             let (id, position) = (late.message.id, &late.position);
-            let repeats = |emit: &&mut Option<_>| {
-                emit.as_ref().is_some_and(|(_, known)| known_number(known) == Some(position.number))
+            let repeats = |emit: &&mut Option<(PendingAppend, Appended)>| {
+                emit.as_ref().is_some_and(|(append, known)| {
+                    // The payload of a direct message is in the mailbox alone.
+                    append.direct.is_none() && known_number(known) == Some(position.number)
+                })
             };
             if let Some((append, _)) = emits.iter_mut().find(repeats).and_then(mem::take) {
                 self.publish_repeated(room, append, late, id).await;

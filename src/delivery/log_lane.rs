@@ -169,7 +169,7 @@ impl Delivery {
             if !error.has_kept_nothing() {
                 note();
                 for (append, direct) in appends.iter().filter_map(|append| Some((append, append.direct.as_ref()?))) {
-                    self.inner.lanes.note_uncertain(direct.room(), [append.accepted.message_id].into_iter());
+                    self.inner.lanes.note_uncertain(&direct.room(), [append.accepted.message_id].into_iter());
                 }
             }
             if error.is_damage() {

@@ -67,7 +67,7 @@ impl Delivery {
                     // They may be in the mailbox all the same.
                     self.inner.wakes.note_uncertain(room);
                     for direct in appends.iter().filter_map(|append| append.direct.as_ref()) {
-                        self.inner.wakes.note_uncertain(direct.room());
+                        self.inner.wakes.note_uncertain(&direct.room());
                     }
                 }
                 if error.is_damage() {

@@ -3,6 +3,7 @@
 mod hangs;
 mod load;
 mod lost_connection;
+mod messages;
 mod stream;
 mod uncertain;
 
