@@ -28,6 +28,15 @@ async function connect(t, user, role, { url = server.url, env, expiresIn, page =
   return device;
 }
 
+/**
+ * Waits until there are no other connections than these. A session that polled when its device or network went ends two seconds later; one that was
+ * between two polls, within the ping timeout of 20 s.
+ */
+async function onlyConnected(count) {
+  const deadline = Date.now() + 30_000;
+  while ((await server.backend.getStats({})).connections > count) assert.ok(Date.now() < deadline, 'the old sessions end');
+}
+
 const heard = (user, device) => heardSoFar(recipe, user, device);
 
 /** What was heard, each with a timestamp of now that is taken off. */
@@ -97,6 +106,7 @@ describe('who hears what', () => {
   test('the marketplace is for everyone who is connected, by configuration', async (t) => {
     const people = [['alice', 'user'], ['officer', 'admin'], ['nobody', undefined]];
     const devices = await Promise.all(people.map(([user, role]) => connect(t, user, role)));
+    await onlyConnected(people.length);
     assert.deepEqual(await backend.askBy(ROOM, 'emitMarketplaceUpdate', 'repayment', 'loan-1', 'nft-1', 20), sentTo(3));
     const expected = [['marketplace:update', { type: 'repayment', loanId: 'loan-1', nftId: 'nft-1', amount: 20 }]];
     for (const [index, [user]] of people.entries()) assert.deepEqual(await heardNow(user, devices[index]), expected, user);
@@ -256,10 +266,7 @@ describe('the connection', () => {
     await device.next('status', 'Disconnected');
     await network.restore();
     await device.next('status', 'Connected');
-    // A session that polled when the network went ends two seconds later; one that was between two polls, within the ping timeout of 20 s.
-    const connections = async () => (await server.backend.getUser({ user_id: 'traveller' })).connections.length;
-    const deadline = Date.now() + 30_000;
-    while ((await connections()) > 1) assert.ok(Date.now() < deadline, 'the old session ends');
+    await onlyConnected(1);
     assert.deepEqual(await backend.ask('emitLoanRequest', loan), sentTo(1));
     assert.deepEqual(await backend.ask('emitMarketplaceUpdate', 'new_listing', 'loan-1'), sentTo(1));
     const events = await heardNow('traveller', device);

@@ -36,6 +36,7 @@ export class Backend {
     this.emitBatch = this.#call(notify, 'EmitBatch');
     this.disconnectUser = this.#call(notify, 'DisconnectUser');
     this.getUser = this.#call(presence, 'GetUser');
+    this.getStats = this.#call(presence, 'GetStats');
     this.joinRoom = this.#call(rooms, 'JoinRoom');
     this.emitStream = () => notify.EmitStream(this.#metadata);
   }
