@@ -14,8 +14,8 @@ const REQUIRED = 'Authentication token required';
 const INVALID = 'Invalid or expired token';
 const ROOM = 'Notify/EmitToRoom';
 const WINDOW = 100;
-/** How long a token is good that expires while somebody watches. */
-const SHORT = 3_000;
+/** How long a token is good that expires while somebody watches: as long as a device may take to connect. */
+const SHORT = 10_000;
 
 const start = (context) =>
   Recipe.start(context, 'earnings', { scopes: SCOPES, environment: { BUGLE_AUTH__JWT__LEEWAY: '0s' } });

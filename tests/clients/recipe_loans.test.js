@@ -11,8 +11,8 @@ const ROOM = 'Notify/EmitToRoom';
 const USER = 'Notify/EmitToUser';
 const CONSOLE = '/test/websocket';
 
-/** How long a token is good that expires while somebody watches. */
-const SHORT = 3_000;
+/** How long a token is good that expires while somebody watches: as long as a device may take to connect. */
+const SHORT = 10_000;
 
 const recipe = await Recipe.start({ after }, 'loans', {
   scopes: SCOPES,

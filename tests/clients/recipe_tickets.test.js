@@ -13,8 +13,8 @@ const LISTING = 'listing:updated';
 const PRICE = 'listing:price_changed';
 const TRANSACTION = 'transaction:updated';
 
-/** How long a token is good that expires while somebody watches. */
-const SHORT = 3_000;
+/** How long a token is good that expires while somebody watches: as long as a device may take to connect. */
+const SHORT = 10_000;
 
 const recipe = await Recipe.start({ after }, 'tickets', {
   scopes: SCOPES,
