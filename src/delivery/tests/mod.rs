@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::cluster::Bus;
 use crate::config::Config;
 use crate::lifecycle::Lifecycle;
-use crate::message::{Audience, Emit, EventName, Exceptions, Payload, RoomName, UserId};
+use crate::message::{Audience, Emit, EventName, Payload, RoomName, UserId};
 
 /// What delivery works with by default, without a store.
 pub(crate) fn deps<'a>(config: &'a Config, lifecycle: &Lifecycle) -> Deps<'a> {
@@ -48,20 +48,9 @@ pub(crate) async fn read_head(delivery: &Delivery, room: &RoomName) {
 
 /// An emit to everyone, with this payload.
 pub(super) fn example(json: &str) -> Emit {
-    Emit {
-        audience: Audience::everyone(),
-        except: Exceptions::default(),
-        event: EventName::new("earnings:new").unwrap(),
-        payload: Payload::json(json).unwrap(),
-        volatile: false,
-        envelope: true,
-        retain: false,
-        store: false,
-        ttl: None,
-        collapse_key: None,
-        ack: None,
-        alone: true,
-    }
+    let payload = Payload::json(json).unwrap();
+    let plain = Emit::plain(Audience::everyone(), EventName::new("earnings:new").unwrap(), payload);
+    Emit { envelope: true, ..plain }
 }
 
 #[tokio::test]
